@@ -1,0 +1,31 @@
+# The only set-up there is: each target makes its own .venv and installs what it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test test-matrix lint clean
+
+$(VENV)/.ready: pyproject.toml scripts/setup.sh
+	PYTHON="$(PYTHON)" bash scripts/setup.sh "$(VENV)"
+	touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/autotune-rlm demo
+
+test: $(VENV)/.ready lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# The suite with the oldest and the newest Triton side by side, in two environments.
+test-matrix:
+	PYTHON="$(PYTHON)" TRITON_VERSION=3.6.0 bash scripts/setup.sh .venv-triton36
+	PYTHON="$(PYTHON)" TRITON_VERSION=3.9.0 bash scripts/setup.sh .venv-triton39
+	.venv-triton36/bin/python -m pytest -n 2 --dist loadfile
+	.venv-triton39/bin/python -m pytest -n 2 --dist loadfile
+
+clean:
+	rm -rf $(VENV) .venv-triton36 .venv-triton39

@@ -1,0 +1,53 @@
+"""The command line ``autotune-rlm``. Each command lives in a module of its own, loaded when asked for.
+
+A command module defines ``app`` (a ``typer.Typer``) or a function of the command's name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+_COMMANDS = {
+    "bench": "Compare tuning methods on recorded landscapes and architecture tables.",
+    "demo": "Tune real kernels here, in a few minutes.",
+    "rank": "Rank a kernel's configurations for any device, without running them.",
+    "record": "Record landscapes of the kernel suite on the device at hand.",
+    "report": "Show how accurate the surrogate was.",
+    "store": "Look at, export, import or clear the measurements.",
+    "train": "Train a surrogate from a recipe.",
+    "watch": "Benchmark noted problems whenever the device is idle.",
+}
+
+
+class _LazyGroup(TyperGroup):
+    """Imports a command's module only when the command is named or listed with its help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> Any:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"autotune_rlm.cli.{cmd_name}")
+        command = typer.main.get_command(module.app)
+        command.name = cmd_name
+        command.help = command.help or _COMMANDS[cmd_name]
+        command.short_help = _COMMANDS[cmd_name]
+        return command
+
+
+app = typer.Typer(
+    cls=_LazyGroup,
+    no_args_is_help=True,
+    help="Autotuning with a Regression Language Model as the cheap cost model.",
+)
+
+
+@app.callback()
+def _main() -> None:
+    pass

@@ -1,0 +1,164 @@
+"""Specifications of devices, known by name: from public data sheets, and from the user.
+
+``devices.json`` beside this module holds the vendors' published figures. A user adds devices
+with ``register`` or in ``devices.json`` in the configuration folder (``user_file()``), same format.
+A multi-die accelerator is described per unit that a program sees (one die of an MI250X).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from .types import Device
+
+__all__ = ["known", "lookup", "register", "user_file"]
+
+_log = logging.getLogger(__name__)
+_lock = threading.Lock()
+_registered: dict[str, tuple[Device, tuple[str, ...]]] = {}
+
+# Words that say who sells a device, not what it is.
+_VENDOR_WORDS = frozenset(
+    [
+        "nvidia",
+        "amd",
+        "intel",
+        "geforce",
+        "tesla",
+        "quadro",
+        "instinct",
+        "radeon",
+        "pro",
+        "graphics",
+        "gpu",
+        "corporation",
+        "inc",
+        "tm",
+        "r",
+        "data",
+        "center",
+    ]
+)
+# Words of a driver's name that do not change the figures (a device that they do change has an
+# entry that names them, and the entry that names more words wins).
+_NEUTRAL_WORDS = re.compile(r"\d+gb|hbm\d?e?|sxm\d?|pcie|oam|vf|nvl|hf|dgxs?|fhhl")
+
+
+def lookup(name: str) -> Device:
+    """The device that ``name`` means; case, vendor words and driver suffixes do not matter.
+
+    ``"H100"``, ``"nvidia h100"`` and ``"NVIDIA H100 80GB HBM3"`` are all ``"NVIDIA H100"``. A slice
+    or a variant with other figures (``"... MIG 1g.5gb"``, ``"... Laptop GPU"``) is not the whole
+    device. An unknown name gives ``Device(name=name)`` with no figures.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"name must be a device's name, got {name!r}; known: {', '.join(known())}")
+    index = _index()
+    words = _words(name)
+    compact = "".join(words)
+    best: tuple[int, Device] | None = None
+    for entry_words, device in index:
+        if name == device.name or compact == "".join(entry_words):
+            return device
+        rest = list(words)
+        for word in entry_words:
+            if word not in rest:
+                break
+            rest.remove(word)
+        else:
+            neutral = all(_NEUTRAL_WORDS.fullmatch(word) for word in rest)
+            if neutral and (best is None or len(entry_words) > best[0]):
+                best = (len(entry_words), device)
+    return best[1] if best else Device(name=name.strip())
+
+
+def known() -> list[str]:
+    """The canonical names that ``lookup`` gives figures for, registered ones included."""
+    return list(dict.fromkeys(device.name for _, device in _index()))
+
+
+def register(device: Device, *, aliases: Iterable[str] = (), save: bool = False) -> None:
+    """Make ``device`` known to ``lookup``, in place of a bundled one of the same name.
+
+    Args:
+        device: Its specification.
+        aliases: Further names for it.
+        save: Whether to write it to ``user_file()`` too, for later processes.
+
+    Raises:
+        ValueError: The device has no name.
+    """
+    if not device.name.strip():
+        raise ValueError("device.name must not be empty; give the name that the driver reports")
+    with _lock:
+        _registered[device.name] = (device, tuple(aliases))
+        _index.cache_clear()
+    if save:
+        _save(device, tuple(aliases))
+
+
+def user_file() -> Path:
+    """The user's own ``devices.json``; it need not exist."""
+    import platformdirs
+
+    return platformdirs.user_config_path("autotune_rlm") / "devices.json"
+
+
+def _words(name: str) -> tuple[str, ...]:
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    return tuple(w for w in words if w not in _VENDOR_WORDS) or tuple(words)
+
+
+@lru_cache(maxsize=1)
+def _index() -> list[tuple[tuple[str, ...], Device]]:
+    bundled = json.loads(resources.files(__package__).joinpath("devices.json").read_text("utf-8"))
+    entries: dict[str, tuple[Device, tuple[str, ...]]] = {}
+    for source in (bundled, _read_user_file()):
+        for name, fields in source.items():
+            entries[name] = (
+                Device.from_json({**fields, "name": name}),
+                tuple(fields.get("aliases", ())),
+            )
+    entries.update(_registered)
+    return [
+        (_words(alias), device)
+        for device, aliases in reversed(entries.values())
+        for alias in (device.name, *aliases)
+    ]
+
+
+def _read_user_file() -> Mapping[str, Any]:
+    path = user_file()
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text("utf-8"))
+        if not isinstance(data, dict) or not all(isinstance(v, dict) for v in data.values()):
+            raise ValueError("it must map device names to objects of figures")
+    except (OSError, ValueError) as error:
+        _log.warning("ignoring the devices in %s: %s", path, error)
+        return {}
+    return data
+
+
+def _save(device: Device, aliases: tuple[str, ...]) -> None:
+    from filelock import FileLock
+
+    path = user_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        data = dict(_read_user_file())
+        fields = {k: v for k, v in device.to_json().items() if k != "name"}
+        data[device.name] = {**fields, **({"aliases": list(aliases)} if aliases else {})}
+        scratch = path.with_suffix(f".{os.getpid()}.tmp")
+        scratch.write_text(json.dumps(data, indent=1), "utf-8")
+        scratch.replace(path)

@@ -1,0 +1,119 @@
+"""What the file formats share: strict JSON, device names, numbers and statuses."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from autotune_rlm.types import Candidate, Device, Measurement, Status, Task
+
+EXTRA_KEY = "autotune_rlm"
+"""Key under which our writers keep what a foreign format has no place for."""
+
+
+@lru_cache(maxsize=1024)
+def device_named(name: str) -> Device:
+    """The registered device of that name, else one with nothing but the name."""
+    try:
+        from autotune_rlm.devices import lookup
+    except ImportError:
+        return Device(name=name)
+    return lookup(name)
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not allowed in JSON here")
+
+
+def strict_json(text: str) -> Any:
+    """Parse JSON; raises ValueError also on NaN and infinity."""
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+def json_object(text: str, what: str) -> dict[str, Any]:
+    """Parse a JSON object; raises ValueError that names ``what`` it should have been."""
+    try:
+        value = strict_json(text)
+    except ValueError as error:
+        raise ValueError(f"{what} must be a JSON object, got {shown(text)}: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} must be a JSON object, got {shown(text)}")
+    return value
+
+
+def shown(value: Any) -> str:
+    """``value`` short enough for an error message."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def finite(value: Any) -> float | None:
+    """``value`` as a finite float, else None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def seconds(milliseconds: Any) -> float | None:
+    """Milliseconds to seconds; None for anything but a finite number."""
+    number = finite(milliseconds)
+    return None if number is None else number / 1000.0
+
+
+def plain(value: Any) -> Any:
+    """``value`` with every number that JSON cannot write turned into None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value
+
+
+_FAILURE_WORDS = (
+    ("compil", Status.COMPILE_ERROR),
+    ("timeout", Status.TIMEOUT),
+    ("timed out", Status.TIMEOUT),
+    ("correct", Status.WRONG_RESULT),
+    ("verif", Status.WRONG_RESULT),
+    ("invalid", Status.OUT_OF_RESOURCES),
+    ("constraint", Status.OUT_OF_RESOURCES),
+    ("resource", Status.OUT_OF_RESOURCES),
+    ("skip", Status.SKIPPED),
+)
+
+
+def failure_status(name: str) -> Status:
+    """The status for another tuner's name of a failure, such as ``CompilationFailedConfig``."""
+    lowered = name.lower()
+    try:
+        return Status(lowered)
+    except ValueError:
+        pass
+    return next((s for word, s in _FAILURE_WORDS if word in lowered), Status.RUNTIME_ERROR)
+
+
+def leftovers(candidate: Candidate, measurement: Measurement, *, status: Status) -> dict[str, Any]:
+    """What a foreign format that reads back as ``status`` could not keep of a measurement."""
+    m = measurement
+    kept = {
+        "text": candidate.text,
+        "status": m.status.value if m.status is not status else "",
+        "reason": m.reason,
+        "low": m.low,
+        "high": m.high,
+        "cost_s": m.cost_s or None,
+        "state": plain(m.state),
+    }
+    return {k: v for k, v in kept.items() if v not in (None, "", {})}
+
+
+def task_from_extra(extra: Any) -> Task | None:
+    """The task that one of our writers kept in a foreign file, if it did."""
+    if isinstance(extra, dict) and isinstance(extra.get("task"), dict):
+        return Task.from_json(extra["task"])
+    return None

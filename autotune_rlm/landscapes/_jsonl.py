@@ -1,0 +1,93 @@
+"""JSON lines: the format that keeps everything.
+
+A line ``{"landscape": id, "task": {...}}`` opens a landscape, each line ``{"landscape": id,
+"candidate": {...}, "measurement": {...}}`` adds a measurement to it. Lines of other kinds (a
+store's events) are passed over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from autotune_rlm.landscapes._common import plain, strict_json
+from autotune_rlm.landscapes._landscape import Landscape
+from autotune_rlm.types import Candidate, Measurement, Observation, Task
+
+__all__ = ["lines", "parse", "render", "to_line"]
+
+
+def to_line(value: Mapping[str, Any]) -> str:
+    """One line of the file; numbers that JSON has not become null."""
+    return json.dumps(plain(value), separators=(",", ":"), allow_nan=False)
+
+
+def lines(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The JSON objects of the text with their line numbers."""
+    number = 0
+    for line in text.split("\n"):
+        number += 1
+        if line.strip():
+            yield number, _object(line, f"{path}: line {number}")
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        value = strict_json(line)
+    except ValueError as error:
+        raise ValueError(f"{where}: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: must be a JSON object")
+    return value
+
+
+def parse(text: str, path: Path) -> list[Landscape]:
+    """Landscapes of the text, in the order in which they open."""
+    tasks: dict[str, Task] = {}
+    found: dict[str, list[Observation]] = {}
+    number = 0
+    try:
+        for number, value in lines(text, path):
+            name = value.get("landscape")
+            if "task" in value:
+                task = Task.from_json(value["task"])
+                name = name or task.key
+                if tasks.setdefault(name, task) != task:
+                    raise ValueError(f"landscape {name!r} opens twice with different tasks")
+                found.setdefault(name, [])
+            elif "measurement" in value:
+                if name not in found:
+                    raise ValueError(f"a measurement of {name!r} before the line with its task")
+                candidate = Candidate.from_json(value["candidate"])
+                measurement = Measurement.from_json(value["measurement"])
+                found[name].append(Observation(candidate, measurement))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if str(error).startswith(str(path)):
+            raise
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path}: line {number}: {what}") from None
+    return [Landscape.from_observations(tasks[name], found[name], id=name) for name in tasks]
+
+
+def render(landscapes: Iterable[Landscape]) -> str:
+    """The text of the landscapes; raises ValueError where two have one id."""
+    out: list[str] = []
+    names: set[str] = set()
+    for landscape in landscapes:
+        if landscape.id in names:
+            raise ValueError(f"landscapes must have different ids, {landscape.id!r} appears twice")
+        names.add(landscape.id)
+        out.append(to_line({"landscape": landscape.id, "task": landscape.task.to_json()}))
+        out.extend(
+            to_line(
+                {
+                    "landscape": landscape.id,
+                    "candidate": observation.candidate.to_json(),
+                    "measurement": observation.measurement.to_json(),
+                }
+            )
+            for observation in landscape.observations
+        )
+    return "".join(line + "\n" for line in out)

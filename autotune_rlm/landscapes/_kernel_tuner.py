@@ -1,0 +1,218 @@
+"""Kernel Tuner cache files, one landscape each.
+
+A file that a running or killed Kernel Tuner left open (no closing brackets, a comma or half an
+entry at the end) is read as far as it goes. Kernel Tuner writes all times in milliseconds. See
+https://kerneltuner.github.io/kernel_tuner/stable/cache_files.html.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from autotune_rlm.landscapes._common import (
+    EXTRA_KEY,
+    device_named,
+    failure_status,
+    finite,
+    leftovers,
+    plain,
+    seconds,
+    shown,
+    strict_json,
+    task_from_extra,
+)
+from autotune_rlm.landscapes._landscape import Landscape
+from autotune_rlm.types import Candidate, Measurement, Status, Task, canonical_json
+
+__all__ = ["parse", "render"]
+
+_ERROR_VALUE = 1e20  # what old versions wrote in place of a failed measurement
+_COSTS = ("compile_time", "verification_time", "benchmark_time")
+_OVERHEADS = ("strategy_time", "framework_time")
+_NAMES = {
+    Status.COMPILE_ERROR: "CompilationFailedConfig",
+    Status.OUT_OF_RESOURCES: "InvalidConfig",
+    Status.SKIPPED: "InvalidConfig",
+}
+_OTHER_FAILURE = "RuntimeFailedConfig"
+
+
+def parse(text: str, path: Path) -> list[Landscape]:
+    """The landscape of a cache file."""
+    data = _load(text, path)
+    names = data.get("tune_params_keys")
+    cache = data.get("cache")
+    if not isinstance(names, list) or not isinstance(cache, dict):
+        raise ValueError(
+            f"{path}: line 1: a Kernel Tuner cache needs 'tune_params_keys' (a list) and 'cache' "
+            "(an object)"
+        )
+    objective = data.get("objective") or "time"
+    objective = objective[0] if isinstance(objective, list) else objective
+    candidates, measurements = [], []
+    for key, entry in cache.items():
+        try:
+            candidate, measurement = _entry(entry, names, objective)
+        except ValueError as error:
+            line = text[: max(text.find(json.dumps(key)), 0)].count("\n") + 1
+            raise ValueError(f"{path}: line {line}: entry {key!r}: {error}") from None
+        candidates.append(candidate)
+        measurements.append(measurement)
+    task = task_from_extra(data.get(EXTRA_KEY)) or Task(
+        kernel=str(data.get("kernel_name") or path.name.split(".")[0]),
+        device=device_named(str(data.get("device_name") or "unknown")),
+        problem=_problem(data.get("problem_size")),
+        language=str(data.get("language") or "cuda").lower(),
+        metric="time_ms" if objective == "time" else str(objective),
+        minimize=not re.search(r"flop|/s$|/w$|throughput|bandwidth", str(objective).lower()),
+    )
+    name = (data.get(EXTRA_KEY) or {}).get("landscape", "")
+    return [Landscape(task, tuple(candidates), tuple(measurements), id=name)]
+
+
+def _load(text: str, path: Path) -> dict[str, Any]:
+    """The JSON of a closed or open cache file."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        first = error
+    else:
+        if not isinstance(data, dict):
+            raise ValueError(f"{path}: line 1: must be a JSON object")
+        return data
+    whole = text.rstrip().rstrip(",")
+    without_last = whole.rpartition("\n")[0].rstrip().rstrip(",")
+    for body in (whole, without_last):
+        for closing in ("}\n}", "}"):
+            try:
+                data = json.loads(body + closing)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(data.get("cache"), dict):
+                return data
+    raise ValueError(
+        f"{path}: line {first.lineno}: not a Kernel Tuner cache: {first.msg}"
+    ) from None
+
+
+def _problem(size: Any) -> dict[str, Any]:
+    if isinstance(size, str):
+        try:
+            value = strict_json(size)
+        except ValueError:
+            value = size
+        return value if isinstance(value, dict) else {"size": value}
+    return {} if size is None else {"size": size}
+
+
+def _entry(entry: Any, names: list[str], objective: str) -> tuple[Candidate, Measurement]:
+    if not isinstance(entry, dict):
+        raise ValueError(f"must be an object, got {shown(entry)}")
+    missing = [name for name in names if name not in entry]
+    if missing:
+        raise ValueError(f"parameter {missing[0]!r} is missing")
+    extra = entry.get(EXTRA_KEY) or {}
+    config = plain({name: entry[name] for name in names})
+    value = entry.get(objective)
+    known = {*names, objective, "times", "timestamp", "__error__", EXTRA_KEY, *_COSTS, *_OVERHEADS}
+    state = dict(extra.get("state") or {})
+    if entry.get("timestamp") and not state:
+        state["timestamp"] = str(entry["timestamp"])
+    costs = [seconds(entry.get(name)) or 0.0 for name in _COSTS]
+    fields: dict[str, Any] = {
+        "low": extra.get("low"),
+        "high": extra.get("high"),
+        "samples": tuple(t for t in entry.get("times") or () if finite(t) is not None),
+        "compile_s": seconds(entry.get("compile_time")),
+        "cost_s": extra.get("cost_s", sum(costs)),
+        "facts": {k: plain(v) for k, v in entry.items() if k not in known},
+        "state": state,
+    }
+    error = entry.get("__error__") or (value if isinstance(value, str) else None)
+    number = finite(value)
+    candidate = Candidate(config=config, text=extra.get("text", ""))
+    if error is None and number is not None and abs(number) < _ERROR_VALUE:
+        return candidate, Measurement(status=Status.OK, value=number, **fields)
+    name = str(error) if error is not None else "no value"
+    status = Status(extra["status"]) if "status" in extra else failure_status(name)
+    reason = extra.get("reason", "" if extra else name)
+    return candidate, Measurement(status=status, reason=reason, **fields)
+
+
+def render(landscape: Landscape) -> str:
+    """The closed cache file of a landscape, one entry a line as Kernel Tuner writes it."""
+    task = landscape.task
+    names = list(landscape.candidates[0].config) if landscape.candidates else []
+    cache: dict[str, str] = {}
+    seen: dict[str, Candidate] = {}
+    values: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for candidate, measurement in zip(landscape.candidates, landscape.measurements, strict=True):
+        if set(candidate.config) != set(names):
+            raise ValueError(
+                f"landscape {landscape.id!r} has candidates with different parameters, which a "
+                "Kernel Tuner cache cannot hold; write csv, t4 or jsonl"
+            )
+        key = ",".join(str(candidate.config[name]) for name in names)
+        if seen.setdefault(key, candidate) != candidate:
+            raise ValueError(
+                f"landscape {landscape.id!r} has two candidates with the Kernel Tuner key {key!r}; "
+                "write csv, t4 or jsonl"
+            )
+        for name in names:
+            values[name].setdefault(canonical_json(candidate.config[name]), candidate.config[name])
+        cache[key] = json.dumps(_record(candidate, measurement, task), allow_nan=False)
+    header = {
+        "schema_version": "1.1.0",
+        "device_name": task.device.name,
+        "kernel_name": task.kernel,
+        "problem_size": _problem_size(task),
+        "tune_params_keys": names,
+        "tune_params": {name: list(values[name].values()) for name in names},
+        "objective": _objective(task),
+        EXTRA_KEY: {"landscape": landscape.id, "task": plain(task.to_json())},
+    }
+    lines = [f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}," for k, v in header.items()]
+    entries = ",\n".join(f"{json.dumps(key)}: {entry}" for key, entry in cache.items())
+    return "{\n" + "\n".join(lines) + '\n"cache": {\n' + entries + "}\n}"
+
+
+def _objective(task: Task) -> str:
+    return "time" if task.metric == "time_ms" else task.metric
+
+
+def _problem_size(task: Task) -> Any:
+    size = task.problem.get("size")
+    if set(task.problem) == {"size"} and (
+        isinstance(size, int) or (isinstance(size, list) and all(isinstance(x, int) for x in size))
+    ):
+        return size
+    return canonical_json(dict(task.problem))
+
+
+def _record(candidate: Candidate, m: Measurement, task: Task) -> dict[str, Any]:
+    written = _NAMES.get(m.status, _OTHER_FAILURE)
+    compile_ms = (m.compile_s or 0.0) * 1000.0
+    taken = {*candidate.config, "times", "timestamp", *_COSTS, *_OVERHEADS, _objective(task)}
+    clash = taken & set(m.facts)
+    if clash or (taken - set(candidate.config)) & set(candidate.config):
+        name = next(iter(clash or set(candidate.config)))
+        raise ValueError(f"a parameter or fact has a name that Kernel Tuner uses itself: {name!r}")
+    record: dict[str, Any] = {
+        **candidate.config,
+        _objective(task): m.value if m.ok else written,
+        "times": list(m.samples),
+        "compile_time": compile_ms,
+        "verification_time": 0,
+        "benchmark_time": max(m.cost_s * 1000.0 - compile_ms, 0.0),
+        "strategy_time": 0,
+        "framework_time": 0,
+        "timestamp": str(m.state.get("timestamp", "")),
+        **plain(m.facts),
+    }
+    extra = leftovers(candidate, m, status=Status.OK if m.ok else failure_status(written))
+    if extra:
+        record[EXTRA_KEY] = extra
+    return record

@@ -1,0 +1,286 @@
+"""What to measure next: expected improvement over correlated predictions, chosen in batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import log_ndtr, ndtri
+
+from autotune_rlm.encoding import encode_configs
+from autotune_rlm.types import Candidate, Observation, Prediction, Task
+
+__all__ = ["Policy"]
+
+_JITTER = 1e-6
+_MIN_SPREAD = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Chooses the candidates to measure next, and when to stop.
+
+    One candidate alone is worth its expected improvement over the incumbent times the
+    probability that it works (Jones et al. 1998, "Efficient Global Optimization"; Schonlau 1997
+    for the feasibility factor), computed in logarithms so that ranking never degenerates (Ament
+    et al. 2023, "Unexpected Improvements to Expected Improvement"). On the logarithmic scale an
+    improvement of 0.01 is one per cent. Before anything worked, the incumbent is a poor
+    configuration (the 90 % quantile of the predictions), which makes the order that of the
+    model with a price on failure.
+
+    A batch is filled greedily (Wilson et al. 2018, "Maximizing acquisition functions for
+    Bayesian optimization"): each further candidate is worth what it is expected to add to those
+    already in the batch, over joint draws in which configurations that are near each other err
+    together and fail together. Near-twins therefore add little and a batch spreads exactly as
+    far as the model's own spread and doubt about validity ask for.
+
+    Attributes:
+        seed: Seeds the joint draws; equal arguments and seed give equal choices.
+        batch: Measurements per round; None for a quarter of the budget, at least 1 and at most 8.
+        min_gain: Stop when the expected improvement by all unmeasured candidates together is below
+            this fraction of the incumbent's value; None never stops.
+        exploration: Factor on the predicted spread. Below 1 because part of a prediction's error is
+            shared by all candidates of a task and cannot change their order.
+        length: Distance, in units of one parameter's whole range, over which errors stay related.
+        shortlist: Candidates that compete for a batch, by their own worth.
+        draws: Joint draws; an even number.
+
+    Raises:
+        ValueError: An option is out of range.
+    """
+
+    seed: int = 0
+    batch: int | None = None
+    min_gain: float | None = 0.003
+    exploration: float = 0.7
+    length: float = 0.5
+    shortlist: int = 128
+    draws: int = 512
+
+    def __post_init__(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise ValueError(f"batch must be at least 1 or None, got {self.batch!r}")
+        if self.min_gain is not None and not self.min_gain >= 0:
+            raise ValueError(f"min_gain must be at least 0 or None, got {self.min_gain!r}")
+        for name in ("exploration", "length"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)!r}")
+        if self.shortlist < 1:
+            raise ValueError(f"shortlist must be at least 1, got {self.shortlist!r}")
+        if self.draws < 2 or self.draws % 2:
+            raise ValueError(f"draws must be an even number of at least 2, got {self.draws!r}")
+
+    def batch_size(self, budget: int) -> int:
+        """Measurements per round of a search that may make ``budget`` of them."""
+        return self.batch if self.batch is not None else min(8, max(1, math.ceil(budget / 4)))
+
+    def choose(
+        self,
+        task: Task,
+        candidates: Sequence[Candidate],
+        prediction: Prediction,
+        observed: Sequence[Observation],
+        n: int,
+        *,
+        must: Sequence[int] = (),
+        features: np.ndarray | None = None,
+    ) -> list[int]:
+        """Choose up to ``n`` candidates that were not measured, the most wanted first.
+
+        Args:
+            task: What is tuned.
+            candidates: All candidates, measured ones included.
+            prediction: The surrogate's word on ``candidates``, given ``observed``.
+            observed: What was measured or skipped of this task; never chosen again.
+            n: How many to choose; fewer come back only where fewer are left.
+            must: Indices that come first in this batch, in this order, where not measured yet.
+            features: ``encode_configs`` of the candidates, shape (len(candidates), columns);
+                computed here where None.
+
+        Returns:
+            Distinct indices into ``candidates``.
+        """
+        self._check(candidates, prediction)
+        open_ = _unmeasured(candidates, observed)
+        left = set(open_.tolist())
+        chosen = [i for i in dict.fromkeys(must) if i in left][: max(n, 0)]
+        wanted = min(n, len(open_)) - len(chosen)
+        if wanted <= 0:
+            return chosen
+        view = _View.of(task, prediction, observed, self.exploration)
+        worth = view.log_worth()
+        rest = np.setdiff1d(open_, chosen)
+        order = rest[np.argsort(-worth[rest], kind="stable")]
+        if (wanted == 1 and not chosen) or wanted == len(rest):
+            return chosen + order[:wanted].tolist()
+        short = np.concatenate([chosen, order[: max(self.shortlist, 2 * wanted)]]).astype(int)
+        drawn = self._draw(task, view, candidates, short, len(observed), features)
+        return short[_fill(worth[short], drawn, view.incumbent, len(chosen), wanted)].tolist()
+
+    def expected_gain(
+        self,
+        task: Task,
+        candidates: Sequence[Candidate],
+        prediction: Prediction,
+        observed: Sequence[Observation],
+        *,
+        features: np.ndarray | None = None,
+    ) -> float:
+        """Expected improvement by all unmeasured candidates together.
+
+        Returns:
+            A fraction of the incumbent's value; 0.0 where nothing is left to measure and infinity
+            where nothing worked yet.
+        """
+        self._check(candidates, prediction)
+        open_ = _unmeasured(candidates, observed)
+        if not len(open_):
+            return 0.0
+        view = _View.of(task, prediction, observed, self.exploration)
+        if not view.worked:
+            return math.inf
+        worth = view.log_worth()[open_]
+        short = open_[np.argsort(-worth, kind="stable")[: self.shortlist]]
+        drawn = self._draw(task, view, candidates, short, len(observed), features)
+        gain = float(np.maximum(view.incumbent - drawn.min(axis=1), 0.0).mean())
+        return gain if prediction.log_scale else gain / max(abs(view.incumbent), 1e-12)
+
+    def should_stop(
+        self,
+        task: Task,
+        candidates: Sequence[Candidate],
+        prediction: Prediction,
+        observed: Sequence[Observation],
+        *,
+        features: np.ndarray | None = None,
+    ) -> bool:
+        """Whether ``expected_gain`` fell below ``min_gain``: no better candidate is likely."""
+        if self.min_gain is None:
+            return False
+        gain = self.expected_gain(task, candidates, prediction, observed, features=features)
+        return gain < self.min_gain
+
+    @staticmethod
+    def _check(candidates: Sequence[Candidate], prediction: Prediction) -> None:
+        if len(prediction) != len(candidates):
+            raise ValueError(
+                f"prediction must be of the {len(candidates)} candidates, got {len(prediction)}; "
+                "pass surrogate.predict(task, candidates, ...) of the same list"
+            )
+
+    def _draw(
+        self,
+        task: Task,
+        view: _View,
+        candidates: Sequence[Candidate],
+        short: np.ndarray,
+        n_observed: int,
+        features: np.ndarray | None,
+    ) -> np.ndarray:
+        """Joint draws of the short list's values, shape (draws, short); infinite where failed."""
+        if features is None:
+            features = encode_configs([c.config for c in candidates])
+        related = _correlation(features[short], self.length)
+        root = np.linalg.cholesky(related + _JITTER * np.eye(len(short)))
+        rng = np.random.default_rng([self.seed, n_observed, int(task.key[:8], 16)])
+        noise = rng.standard_normal((2, self.draws // 2, len(short))) @ root.T
+        error, luck = np.concatenate([noise, -noise], axis=1)
+        drawn = view.location[short] + view.spread[short] * error
+        return np.where(luck <= ndtri(view.p_valid[short]), drawn, np.inf)
+
+
+@dataclass(frozen=True)
+class _View:
+    """A prediction seen by a minimiser: smaller is better, everything finite."""
+
+    location: np.ndarray
+    spread: np.ndarray
+    p_valid: np.ndarray
+    incumbent: float
+    worked: bool
+
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        prediction: Prediction,
+        observed: Sequence[Observation],
+        exploration: float,
+    ) -> _View:
+        sign = 1.0 if task.minimize else -1.0
+        location = sign * prediction.location
+        p_valid = np.clip(prediction.p_valid, 1e-6, 1.0)
+        values = np.array(
+            [o.measurement.value for o in observed if o.measurement.ok], dtype=np.float64
+        )
+        if prediction.log_scale:
+            values = np.log(np.maximum(values, np.finfo(np.float64).tiny))
+        if len(values):
+            incumbent = float((sign * values).min())
+        else:
+            likely = location[p_valid >= min(0.5, p_valid.max())]
+            incumbent = float(np.quantile(likely, 0.9))
+        return cls(
+            location=location,
+            spread=np.maximum(exploration * prediction.spread, _MIN_SPREAD),
+            p_valid=p_valid,
+            incumbent=incumbent,
+            worked=bool(len(values)),
+        )
+
+    def log_worth(self) -> np.ndarray:
+        """Logarithm of probability of working times expected improvement, shape (n,)."""
+        u = (self.incumbent - self.location) / self.spread
+        return np.log(self.p_valid) + np.log(self.spread) + _log_h(u)
+
+
+def _log_h(u: np.ndarray) -> np.ndarray:
+    """``log(phi(u) + u * Phi(u))`` without cancellation for very negative ``u``."""
+    log_phi = -0.5 * u * u - 0.5 * math.log(2 * math.pi)
+    near = np.maximum(u, -5.0)
+    h = np.exp(-0.5 * near * near) / math.sqrt(2 * math.pi) + near * np.exp(log_ndtr(near))
+    far = np.minimum(u, -5.0)
+    tail = log_phi - 2 * np.log(-far) + np.log1p(-3 / far**2 + 15 / far**4)
+    return np.where(u > -5.0, np.log(h), tail)
+
+
+def _unmeasured(candidates: Sequence[Candidate], observed: Sequence[Observation]) -> np.ndarray:
+    seen = {o.candidate.key for o in observed}
+    return np.array([i for i, c in enumerate(candidates) if c.key not in seen], dtype=int)
+
+
+def _correlation(features: np.ndarray, length: float) -> np.ndarray:
+    """Squared-exponential correlation of the rows; the identity where they have no columns."""
+    if not features.shape[1]:
+        return np.eye(len(features))
+    square = (features**2).sum(axis=1)
+    distance2 = np.maximum(square[:, None] + square[None, :] - 2 * features @ features.T, 0.0)
+    return np.exp(-0.5 * distance2 / length**2)
+
+
+def _fill(
+    log_worth: np.ndarray, drawn: np.ndarray, incumbent: float, n_given: int, wanted: int
+) -> list[int]:
+    """Grow a batch: the first ``n_given`` columns are in it, add ``wanted`` more.
+
+    The exact worth of each candidate alone is discounted by the share of it that the batch so far
+    leaves, which the draws estimate.
+    """
+    batch = list(range(n_given))
+    best = np.minimum(incumbent, drawn[:, :n_given].min(axis=1, initial=np.inf))
+    alone = np.maximum(incumbent - drawn, 0.0).mean(axis=0)
+    for _ in range(wanted):
+        added = np.maximum(best[:, None] - drawn, 0.0).mean(axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(alone > 0, added / alone, 1.0 if not batch else 0.0)
+            score = log_worth + np.log(share)
+        score[batch] = -np.inf
+        if not np.isfinite(score).any():
+            score = log_worth.copy()
+            score[batch] = -np.inf
+        pick = int(np.argmax(score))
+        batch.append(pick)
+        best = np.minimum(best, drawn[:, pick])
+    return batch

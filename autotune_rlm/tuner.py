@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from autotune_rlm._version import __version__
 from autotune_rlm.accuracy import (
     TuningEvent,
@@ -121,7 +123,7 @@ class Tuner:
     so that a killed run loses nothing. Failures of candidates never end a run.
 
     Args:
-        surrogate: Predicts the task's metric.
+        surrogate: Predicts the task's metric; None for no ranking, where all are measured anyway.
         measurer: Tries candidates. Where it has an attribute ``clock_s`` (simulated seconds so far,
             as ``ReplayMeasurer`` has), that time counts in addition to the wall clock's.
         store: Keeps every measurement; None keeps them for the run alone.
@@ -131,7 +133,7 @@ class Tuner:
     def __init__(
         self,
         *,
-        surrogate: Surrogate,
+        surrogate: Surrogate | None,
         measurer: Measurer,
         store: Store | None = None,
         policy: Policy | None = None,
@@ -254,8 +256,12 @@ class _Search:
             prediction = self.predict()
             tried = self.observations()
             wanted = [i for i in must if i not in self.known]
-            if not wanted and self.policy.should_stop(
-                self.task, self.candidates, prediction, tried, features=features
+            if (
+                not wanted
+                and self.surrogate is not None
+                and self.policy.should_stop(
+                    self.task, self.candidates, prediction, tried, features=features
+                )
             ):
                 self.model_s += time.perf_counter() - begin
                 return "no better one is likely"
@@ -275,6 +281,8 @@ class _Search:
 
     def predict(self) -> Prediction:
         """The surrogate's word given everything measured so far."""
+        if self.surrogate is None:
+            return self._no_idea()
         if self.zero_shot is None:
             self.zero_shot = self.surrogate.predict(self.task, self.candidates)
         observed = [o for o in self.observations() if o.measurement.status is not Status.SKIPPED]
@@ -282,6 +290,12 @@ class _Search:
         if not observed:
             return self.zero_shot
         return self.surrogate.predict(self.task, self.candidates, observed=observed)
+
+    def _no_idea(self) -> Prediction:
+        ones = np.ones(len(self.candidates))
+        return Prediction(
+            metric=self.task.metric, median=ones, low=ones, high=ones, spread=ones, p_valid=ones
+        )
 
     def observations(self) -> list[Observation]:
         """What is known of the candidates, in the order in which it became known."""

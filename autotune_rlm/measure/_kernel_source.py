@@ -1,0 +1,150 @@
+"""Loads one kernel from a Python file without running the rest of the file.
+
+A compile worker needs a kernel's function, its helpers and constants. Importing the whole file
+would run a user's script again, and import torch. So only the top-level statements that the kernel
+needs, directly or through others, are executed; line numbers stay as they are, which keeps Triton's
+cache keys equal to those of the program that imported the file.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import functools
+import importlib
+import os
+import types
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["jit_function", "load_kernel"]
+
+_BUILTINS = frozenset(dir(builtins))
+_KEEP = "__autotune_rlm_keep__"
+
+
+def load_kernel(file: str, function: str, module: str = "") -> Any:
+    """The ``triton.JITFunction`` named ``function`` at the top level of ``file``.
+
+    Args:
+        file: Path of the Python file.
+        function: Name; decorators outside of ``triton.jit`` are not applied.
+        module: Dotted name of the file's module, which its relative imports need.
+
+    Raises:
+        ValueError: The name is not a kernel at the top level of the file.
+        Exception: Whatever the executed statements raise.
+    """
+    return _load(os.path.abspath(file), os.stat(file).st_mtime_ns, function, module)
+
+
+def jit_function(kernel: Any) -> Any:
+    """The ``JITFunction`` inside of an autotuner, heuristics or other wrapper."""
+    while not hasattr(kernel, "cache_key"):
+        inner = getattr(kernel, "fn", None)
+        if inner is None:
+            raise ValueError(f"expected a function decorated with triton.jit, got {kernel!r}")
+        kernel = inner
+    return kernel
+
+
+@functools.lru_cache(maxsize=256)
+def _load(file: str, mtime_ns: int, function: str, module: str) -> Any:
+    with open(file, "rb") as stream:
+        tree = ast.parse(stream.read(), filename=file)
+    top = function.split(".")[0]
+    if "<locals>" in function or top not in {name for node in tree.body for name in _bound(node)}:
+        raise ValueError(f"{file} has no kernel {function!r} at its top level")
+    namespace = types.ModuleType(module or "__autotune_rlm_kernel__")
+    namespace.__file__ = file
+    if "." in module:
+        namespace.__package__ = module.rpartition(".")[0]
+    namespace.__dict__[_KEEP] = lambda decorated: decorated
+    needed = ast.Module(body=list(_slice(tree, top)), type_ignores=[])
+    try:
+        exec(compile(needed, file, "exec"), namespace.__dict__)
+        found: Any = namespace
+        for part in function.split("."):
+            found = getattr(found, part)
+    except (NameError, AttributeError, KeyError):
+        if not module or module == "__main__":
+            raise
+        found = importlib.import_module(module)
+        for part in function.split("."):
+            found = getattr(found, part)
+    return jit_function(found)
+
+
+def _slice(tree: ast.Module, target: str) -> Iterator[ast.stmt]:
+    """The statements of ``tree`` that ``target`` needs, in their order."""
+    nodes = [_strip(node) if _defines(node, target) else node for node in tree.body]
+    bound = [set(_bound(node)) for node in nodes]
+    used = [set(_used(node)) for node in nodes]
+    chosen: set[int] = set()
+    wanted = [target]
+    seen = set(wanted)
+    while wanted:
+        name = wanted.pop()
+        for index, names in enumerate(bound):
+            if name in names and index not in chosen:
+                chosen.add(index)
+                fresh = used[index] - seen
+                seen |= fresh
+                wanted.extend(fresh)
+    everything = set().union(*bound)
+    unknown = seen - everything - _BUILTINS
+    for index, node in enumerate(nodes):
+        is_future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
+        if index in chosen or is_future or (unknown and "*" in bound[index]):
+            yield node
+
+
+def _defines(node: ast.stmt, name: str) -> bool:
+    return isinstance(node, ast.FunctionDef) and node.name == name
+
+
+def _strip(node: ast.stmt) -> ast.stmt:
+    """The function with its innermost decorator only, and its first line unchanged."""
+    assert isinstance(node, ast.FunctionDef)
+    if len(node.decorator_list) > 1:
+        first, last = node.decorator_list[0], node.decorator_list[-1]
+        keep = ast.copy_location(ast.Name(id=_KEEP, ctx=ast.Load()), first)
+        node.decorator_list = [keep, last]
+    return node
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    """Names that a statement binds or changes in its own scope; ``"*"`` for a star import."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        yield node.name
+        return
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        for alias in node.names:
+            yield alias.asname or alias.name.partition(".")[0]
+        return
+    if isinstance(node, ast.If) and _is_main_guard(node.test):
+        return
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        yield node.id
+    if isinstance(node, (ast.Subscript, ast.Attribute)) and isinstance(node.ctx, ast.Store):
+        base: ast.AST = node
+        while isinstance(base, (ast.Subscript, ast.Attribute)):
+            base = base.value
+        if isinstance(base, ast.Name):
+            yield base.id
+    if isinstance(node, ast.Lambda):
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from _bound(child)
+
+
+def _used(node: ast.AST) -> Iterator[str]:
+    for child in ast.walk(node):
+        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Load) and child.id != _KEEP:
+            yield child.id
+        elif isinstance(child, ast.Constant) and str(child.value).isidentifier():
+            yield str(child.value)  # perhaps a string annotation
+
+
+def _is_main_guard(test: ast.expr) -> bool:
+    return any(isinstance(n, ast.Name) and n.id == "__name__" for n in ast.walk(test))

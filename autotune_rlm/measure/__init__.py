@@ -14,6 +14,7 @@ _PUBLIC = {
     "CompileSpec": "compile",
     "Fault": "errors",
     "classify": "errors",
+    "describe_call": "capture",
     "parse_target": "compile",
 }
 

@@ -1,0 +1,189 @@
+"""The ``CompileSpec`` of a real call: what Triton would compile, without compiling it."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import math
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from ._kernel_source import jit_function
+from .compile import CompileSpec, Target
+
+__all__ = ["describe_call", "encode_value"]
+
+_local = threading.local()
+_install_lock = threading.Lock()
+_driver_lock = threading.Lock()
+
+
+def describe_call(
+    kernel: Any,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    target: Target | None = None,
+    max_shared_bytes: int | None = None,
+) -> CompileSpec | None:
+    """The spec of ``kernel[grid](*args, **kwargs)``, argument specialisation and all.
+
+    Compiling it in a ``CompilePool`` puts the very binary into Triton's cache that the launch will
+    look for.
+
+    Args:
+        kernel: A ``triton.jit`` function, or an autotuner or heuristics around one (they are not
+            run: ``kwargs`` holds what they would add).
+        args: Positional arguments: tensors (on any device, ``meta`` too) and scalars; a dtype is
+            an aligned tensor of it.
+        kwargs: Keyword arguments, the configuration (``num_warps``, ...) among them.
+        target: None for the active driver's.
+        max_shared_bytes: See ``CompileSpec``.
+
+    Returns:
+        None where a worker could not load the kernel from its file: it is defined inside of a
+        function or in a notebook, or takes a constant that is no plain value. Compile it in this
+        process then.
+
+    Raises:
+        TypeError: The arguments do not fit the kernel.
+    """
+    function = jit_function(kernel)
+    python = function.fn
+    file = inspect.getsourcefile(python)
+    if file is None or file.startswith("<") or "<locals>" in python.__qualname__:
+        return None
+    twin = copy.copy(function)
+    twin.device_caches = defaultdict(twin.create_binder)
+    twin.pre_run_hooks = []
+    with _capturing() as captured, _pretend(target) if target else nullcontext():
+        try:
+            twin.warmup(*args, grid=(1,), **dict(kwargs or {}))
+        except TypeError as error:
+            if "JSON" not in str(error):
+                raise
+    if not captured:
+        return None
+    told = captured[-1]
+    names = list(function.arg_names)
+    try:
+        full = json.loads(told["specialization_data"])
+        constants = {_name(names, path): encode_value(v) for path, v in told["constants"].items()}
+    except TypeError:
+        return None
+    attributes = {_name(names, path): list(v) for path, v in told["configs"][0].items()}
+    where = full.get("target") or vars(_current_target())
+    return CompileSpec(
+        file=file,
+        function=python.__qualname__,
+        module=python.__module__,
+        signature={name: kind for name, kind in told["signature"].items() if kind != "constexpr"},
+        constexprs=constants,
+        attrs=json.loads(json.dumps(attributes)),
+        options=full["options"],
+        target=(where["backend"], where["arch"], where["warp_size"]),
+        source_key=function.cache_key,
+        max_shared_bytes=max_shared_bytes,
+    )
+
+
+def encode_value(value: Any) -> Any:
+    """JSON for a constant of a kernel.
+
+    Raises:
+        TypeError: It has none.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, tuple):
+        return {"tuple": [encode_value(item) for item in value]}
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if kind == "triton.language.core.dtype":
+        return {"dtype": value.name}
+    if kind == "triton.language.core.constexpr":
+        return {"constexpr": encode_value(value.value)}
+    if kind == "triton.runtime.jit.JITFunction" and "<locals>" not in value.fn.__qualname__:
+        file = inspect.getsourcefile(value.fn)
+        if file and not file.startswith("<"):
+            where = {"file": file, "function": value.fn.__qualname__, "module": value.fn.__module__}
+            return {"kernel": where}
+    raise TypeError(f"the constant {value!r} has no JSON form")
+
+
+def _current_target() -> Any:
+    from triton.runtime.driver import driver
+
+    return driver.active.get_current_target()
+
+
+def _name(names: list[str], path: tuple[int, ...]) -> str:
+    if len(path) != 1:
+        raise TypeError("tuples of arguments have no JSON form")
+    return names[path[0]]
+
+
+@contextmanager
+def _capturing() -> Iterator[list[dict[str, Any]]]:
+    """Catches what this thread would compile, and keeps it from compiling."""
+    from triton import knobs
+
+    with _install_lock:
+        if not isinstance(knobs.runtime.jit_cache_hook, _Hook):
+            knobs.runtime.jit_cache_hook = _Hook(knobs.runtime.jit_cache_hook)
+    captured: list[dict[str, Any]] = []
+    _local.captured = captured
+    try:
+        yield captured
+    finally:
+        _local.captured = None
+
+
+class _Hook:
+    """Triton asks this before each compilation; other threads' go on to the hook that was there."""
+
+    def __init__(self, before: Any) -> None:
+        self._before = before
+
+    def __call__(self, *args: Any, **told: Any) -> Any:
+        captured = getattr(_local, "captured", None)
+        if captured is not None:
+            captured.append(told["compile"])
+            return True
+        return self._before(*args, **told) if self._before else None
+
+
+@contextmanager
+def _pretend(target: Target) -> Iterator[None]:
+    """Makes Triton's driver name ``target``; one thread at a time."""
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime.driver import driver
+
+    with _driver_lock:
+        before = driver._active
+        driver.set_active(_NamedTarget(GPUTarget(*target)))
+        try:
+            yield
+        finally:
+            driver._active = before
+
+
+class _NamedTarget:
+    """The part of a Triton driver that binding arguments asks."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+
+    def get_current_target(self) -> Any:
+        return self._target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int = 0) -> int:
+        return 0

@@ -1,0 +1,24 @@
+"""The harness: tuning methods compared on recorded landscapes."""
+
+from autotune_rlm.bench._method import Method, NotApplicableError, Search
+from autotune_rlm.bench._plots import plot_measurements, plot_time
+from autotune_rlm.bench._registry import METHODS
+from autotune_rlm.bench._results import results_json, summarize
+from autotune_rlm.bench.kernels import Bench, Run, Skipped, pick_landscapes, run, run_search
+
+__all__ = [
+    "METHODS",
+    "Bench",
+    "Method",
+    "NotApplicableError",
+    "Run",
+    "Search",
+    "Skipped",
+    "pick_landscapes",
+    "plot_measurements",
+    "plot_time",
+    "results_json",
+    "run",
+    "run_search",
+    "summarize",
+]

@@ -1,0 +1,239 @@
+"""Methods that start from nothing: random search, tree ensembles, a Gaussian process and TPE.
+
+The model-based ones begin with ``_START`` random candidates and then refit after every measurement,
+which is the most favourable schedule for them. Their target is the logarithm of the metric where it
+is positive. A failure is taught as a value as bad as the worst one seen.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm
+
+from autotune_rlm.bench._method import Method, Search
+from autotune_rlm.types import Measurement
+
+__all__ = ["GaussianProcess", "RandomForest", "RandomSearch", "Tpe", "XGBoost"]
+
+_START = 4
+_TOLD_FAILURE = 1e30
+
+
+class RandomSearch(Method):
+    """Uniformly random candidates without replacement."""
+
+    def round_size(self, n_measured: int) -> int:
+        return 1024
+
+    def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
+        return self.search.rng.permutation(self.search.unmeasured(measured))[:n].tolist()
+
+
+class _ModelBased(Method):
+    """Random candidates first, then the best by ``score`` (smaller is better)."""
+
+    def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
+        search = self.search
+        left = search.unmeasured(measured)
+        y = taught(measured, minimize=search.task.minimize)
+        if len(measured) < _START or np.ptp(y) == 0 or not search.features.shape[1]:
+            return search.rng.permutation(left)[:n].tolist()
+        x = search.features
+        score = self.score(x[list(measured)], y, x[left], float(y.min()))
+        tie = search.rng.random(len(left))
+        return left[np.lexsort((tie, score))][:n].tolist()
+
+    def score(self, x: np.ndarray, y: np.ndarray, x_new: np.ndarray, best: float) -> np.ndarray:
+        raise NotImplementedError
+
+
+class XGBoost(_ModelBased):
+    """Gradient-boosted trees, greedy with one random choice in ten, as AutoTVM's tuner explores.
+
+    Chen et al. 2018, "Learning to Optimize Tensor Programs" (epsilon-greedy selection).
+    """
+
+    epsilon = 0.1
+
+    def score(self, x: np.ndarray, y: np.ndarray, x_new: np.ndarray, best: float) -> np.ndarray:
+        import xgboost
+
+        if self.search.rng.random() < self.epsilon:
+            return np.zeros(len(x_new))
+        settings: dict[str, Any] = {
+            "max_depth": 4,
+            "eta": 0.2,
+            "min_child_weight": 1,
+            "nthread": 1,
+            "seed": self.search.seed,
+        }
+        model = xgboost.train(settings, xgboost.DMatrix(x, label=y), num_boost_round=60)
+        return model.predict(xgboost.DMatrix(x_new))
+
+
+class RandomForest(_ModelBased):
+    """A random forest with expected improvement from the spread over its trees.
+
+    Hutter et al. 2011, "Sequential Model-Based Optimization for General Algorithm Configuration".
+    """
+
+    trees = 64
+
+    def score(self, x: np.ndarray, y: np.ndarray, x_new: np.ndarray, best: float) -> np.ndarray:
+        from sklearn.ensemble import RandomForestRegressor
+
+        forest = RandomForestRegressor(
+            n_estimators=self.trees,
+            max_features=0.8,
+            min_samples_leaf=1,
+            random_state=self.search.seed,
+        ).fit(x, y)
+        x32 = np.ascontiguousarray(x_new, dtype=np.float32)
+        votes = np.stack([tree.tree_.predict(x32)[:, 0] for tree in forest.estimators_])
+        return -expected_improvement(votes.mean(axis=0), votes.std(axis=0), best)
+
+
+class GaussianProcess(_ModelBased):
+    """A Gaussian process (Matern 5/2, one length per column) with expected improvement.
+
+    Hyperparameters are refitted after every measurement up to 16, then after every fourth. Snoek et
+    al. 2012, "Practical Bayesian Optimization of Machine Learning Algorithms".
+    """
+
+    _kernel: Any = None
+
+    def score(self, x: np.ndarray, y: np.ndarray, x_new: np.ndarray, best: float) -> np.ndarray:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+        refit = self._kernel is None or len(y) <= 16 or len(y) % 4 == 0
+        lengths = np.full(x.shape[1], 0.7)
+        kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(
+            lengths, (0.05, 20.0), nu=2.5
+        ) + WhiteKernel(1e-3, (1e-6, 1e-1))
+        model = GaussianProcessRegressor(
+            kernel=self._kernel or kernel,
+            optimizer="fmin_l_bfgs_b" if refit else None,
+            normalize_y=True,
+            random_state=self.search.seed,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(x, y)
+        self._kernel = model.kernel_
+        mean, std = model.predict(x_new, return_std=True)
+        return -expected_improvement(mean, std, best)
+
+
+class Tpe(Method):
+    """Optuna's TPE sampler (multivariate) over the parameters; ordered ones keep their order.
+
+    The sampler proposes a point of the full grid, and the unmeasured candidate nearest to it is
+    measured and told, so that no proposal is lost on a combination that is not in the list. TPE
+    only ranks what it is told, so a failure is told as a huge value.
+    """
+
+    def __init__(self, search: Search) -> None:
+        super().__init__(search)
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(
+                seed=search.seed, multivariate=True, n_startup_trials=_START
+            )
+        self._study = optuna.create_study(sampler=sampler)
+        self._levels = _levels(search)
+        self._codes = _codes(search, self._levels)
+        self._steps = np.array([max(1, len(v) - 1) for v in self._levels.values()])
+        self._space: dict[str, Any] = {
+            name: optuna.distributions.IntDistribution(0, len(values) - 1)
+            if _ordered(values)
+            else optuna.distributions.CategoricalDistribution(range(len(values)))
+            for name, values in self._levels.items()
+        }
+        self._told = 0
+
+    def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
+        left = self.search.unmeasured(measured)
+        if not self._levels or len(measured) < _START:
+            return self.search.rng.permutation(left)[:n].tolist()
+        self._tell(measured)
+        trial = self._study.ask(self._space)
+        asked = np.array([trial.params[name] for name in self._levels])
+        self._study.tell(trial, state=_failed())
+        gap = np.abs(self._codes[left] - asked) / self._steps
+        categorical = [not _ordered(values) for values in self._levels.values()]
+        gap[:, categorical] = gap[:, categorical] > 0
+        tie = self.search.rng.random(len(left))
+        return left[np.lexsort((tie, gap.sum(axis=1)))][:1].tolist()
+
+    def _tell(self, measured: Mapping[int, Measurement]) -> None:
+        import optuna
+
+        sign = 1.0 if self.search.task.minimize else -1.0
+        for i, m in list(measured.items())[self._told :]:
+            value = _TOLD_FAILURE if m.value is None else sign * m.value
+            params = {
+                name: int(code) for name, code in zip(self._levels, self._codes[i], strict=True)
+            }
+            self._study.add_trial(
+                optuna.trial.create_trial(params=params, distributions=self._space, value=value)
+            )
+        self._told = len(measured)
+
+
+def taught(measured: Mapping[int, Measurement], *, minimize: bool) -> np.ndarray:
+    """Targets to minimise: log values, failures as bad as the worst one seen; shape (measured,)."""
+    raw = np.array([math.nan if m.value is None else m.value for m in measured.values()])
+    ok = np.isfinite(raw)
+    if not ok.any():
+        return np.zeros(len(raw))
+    y = np.log(raw, where=ok, out=raw.copy()) if (raw[ok] > 0).all() else raw
+    y = y if minimize else -y
+    return np.where(ok, y, y[ok].max())
+
+
+def expected_improvement(mean: np.ndarray, std: np.ndarray, best: float) -> np.ndarray:
+    """Expected improvement below ``best`` of normal predictions."""
+    std = np.maximum(std, 1e-9)
+    u = (best - mean) / std
+    return std * (u * norm.cdf(u) + norm.pdf(u))
+
+
+def _levels(search: Search) -> dict[str, list[Any]]:
+    """The distinct values of each parameter that varies, numbers in order."""
+    names = sorted({name for c in search.candidates for name in c.config})
+    levels = {}
+    for name in names:
+        values = {repr(v): v for v in (c.config.get(name) for c in search.candidates)}
+        if len(values) > 1:
+            kept = list(values.values())
+            levels[name] = sorted(kept) if _ordered(kept) else sorted(kept, key=repr)
+    return levels
+
+
+def _codes(search: Search, levels: Mapping[str, list[Any]]) -> np.ndarray:
+    """Position of each candidate's value among its parameter's levels, shape (n, parameters)."""
+    columns = []
+    for name, values in levels.items():
+        position = {repr(v): i for i, v in enumerate(values)}
+        columns.append([position[repr(c.config.get(name))] for c in search.candidates])
+    return np.array(columns, dtype=int).reshape(len(levels), len(search.candidates)).T
+
+
+def _ordered(values: list[Any]) -> bool:
+    return all(isinstance(v, (int, float)) for v in values)
+
+
+def _failed() -> Any:
+    from optuna.trial import TrialState
+
+    return TrialState.FAIL

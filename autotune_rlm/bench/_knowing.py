@@ -1,0 +1,225 @@
+"""Methods that know something beforehand: the surrogate, the nearest known problem, a roofline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from autotune_rlm.bench._method import Method, NotApplicableError, Search
+from autotune_rlm.landscapes import Landscape
+from autotune_rlm.policy import Policy
+from autotune_rlm.types import Device, Measurement, Prediction, Task
+
+__all__ = ["Analytical", "Nearest", "Rlm", "RlmZeroShot"]
+
+
+class Rlm(Method):
+    """The surrogate and the policy that the tuner uses: rank, measure, learn, in small rounds.
+
+    Rounds are of one measurement up to eight, then of a quarter of what is known, at most eight.
+    """
+
+    def __init__(self, search: Search) -> None:
+        super().__init__(search)
+        if search.load_surrogate is None:
+            raise ValueError("load_surrogate must be given for the methods that ask a surrogate")
+        self.surrogate = search.load_surrogate()
+        self.policy = Policy(seed=search.seed, min_gain=None)
+        self._first: Prediction | None = None
+
+    def round_size(self, n_measured: int) -> int:
+        return max(1, min(8, n_measured // 4))
+
+    def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
+        search, observed = self.search, self.search.observations(measured)
+        prediction = self._predict_first()
+        if observed:
+            prediction = self.surrogate.predict(search.task, search.candidates, observed=observed)
+        return self.policy.choose(
+            search.task, search.candidates, prediction, observed, n, features=search.features
+        )
+
+    def zero_shot(self) -> np.ndarray:
+        return self._predict_first().median
+
+    def _predict_first(self) -> Prediction:
+        if self._first is None:
+            self._first = self.surrogate.predict(self.search.task, self.search.candidates)
+        return self._first
+
+
+class RlmZeroShot(Rlm):
+    """The surrogate's order before anything was measured; nothing is learned."""
+
+    def round_size(self, n_measured: int) -> int:
+        return 1024
+
+    def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
+        order = self._predict_first().order(minimize=self.search.task.minimize)
+        return [int(i) for i in order if i not in measured][:n]
+
+
+class Nearest(Method):
+    """The best configuration of the nearest known problem, then of the next nearest, and so on.
+
+    Known are the landscapes given as training data, of the same kernel and metric. Nearness is that
+    of the problems' numbers (logarithms) and of the devices' specifications. When every known best
+    is measured, their second bests follow; when none is left, random candidates.
+    """
+
+    def __init__(self, search: Search) -> None:
+        super().__init__(search)
+        task = search.task
+        known = [
+            known
+            for known in search.train
+            if known.task.kernel == task.kernel
+            and known.task.metric == task.metric
+            and known.task.key != task.key
+            and known.best_index is not None
+        ]
+        if not known:
+            raise NotApplicableError(f"no training landscape of kernel {task.kernel!r}")
+        known.sort(key=lambda other: distance(task, other.task))
+        self._wanted = _interleaved(search, known[:64])
+
+    def round_size(self, n_measured: int) -> int:
+        return 1024
+
+    def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
+        rest = [i for i in self._wanted if i not in measured]
+        others = np.setdiff1d(self.search.unmeasured(measured), rest)
+        return (rest + self.search.rng.permutation(others).tolist())[:n]
+
+
+class Analytical(Method):
+    """A roofline with wave quantisation for tiled matrix multiplications; nothing is learned.
+
+    A configuration's time is that of its waves of tiles over the multiprocessors, each tile at the
+    slower of its arithmetic and its memory traffic; shared memory beyond the device's limit fails.
+    Needs sizes M, N, K in the problem, tile sizes BLOCK_M, BLOCK_N, BLOCK_K in the configurations
+    and the device's specification.
+    """
+
+    def __init__(self, search: Search) -> None:
+        super().__init__(search)
+        self._time = _matmul_times(search)
+
+    def round_size(self, n_measured: int) -> int:
+        return 1024
+
+    def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
+        order = np.argsort(self._time, kind="stable")
+        return [int(i) for i in order if i not in measured][:n]
+
+    def zero_shot(self) -> np.ndarray:
+        return np.minimum(self._time, 1e12)
+
+
+def distance(task: Task, other: Task) -> float:
+    """How far two problems of one kernel are apart: problem in octaves, device in nepers."""
+    far = 0.0 if task.device.name == other.device.name else 1.0
+    far += _gap(task.device.to_json(), other.device.to_json(), missing=0.0)
+    return far + _gap(_flat(task.problem), _flat(other.problem), missing=1.0) / math.log(2)
+
+
+def _gap(a: Mapping[str, Any], b: Mapping[str, Any], *, missing: float) -> float:
+    total = 0.0
+    for name in a.keys() | b.keys():
+        x, y = a.get(name), b.get(name)
+        if x is None or y is None:
+            total += missing
+        elif isinstance(x, (int, float)) and isinstance(y, (int, float)):
+            total += abs(math.asinh(x) - math.asinh(y))
+        elif name not in ("name", "target") and x != y:
+            total += 1.0
+    return total
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if isinstance(value, (list, tuple)):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
+        return {name: value}
+    return {k: v for key, part in value.items() for k, v in _flat(part, f"{name}.{key}").items()}
+
+
+def _interleaved(search: Search, known: list[Landscape]) -> list[int]:
+    """All best configurations in order of nearness, then all second bests, and so on."""
+    index = {c.key: i for i, c in enumerate(search.candidates)}
+    ranked = []
+    for landscape in known:
+        order = np.argsort(landscape.values if landscape.task.minimize else -landscape.values)
+        best = (landscape.candidates[i].key for i in order[: int(landscape.ok.sum())])
+        ranked.append([index[key] for key in best if key in index][:256])
+    depth = max(map(len, ranked), default=0)
+    picks = (order[rank] for rank in range(depth) for order in ranked if rank < len(order))
+    return list(dict.fromkeys(picks))
+
+
+_BYTES = {"fp32": 4, "float32": 4, "tf32": 4, "fp8": 1, "int8": 1, "fp64": 8, "float64": 8}
+
+
+def _matmul_times(search: Search) -> np.ndarray:
+    """Predicted milliseconds, shape (n,); infinite where shared memory does not suffice."""
+    problem = {str(k).upper(): v for k, v in search.task.problem.items()}
+    try:
+        m, n, k = (int(problem[name]) for name in "MNK")
+        bm, bn, bk = (
+            np.array([float(c.config[f"BLOCK_{name}"]) for c in search.candidates])
+            for name in "MNK"
+        )
+    except (KeyError, TypeError, ValueError):
+        raise NotApplicableError(
+            "not a matmul with sizes M, N, K and tiles BLOCK_M, _N, _K"
+        ) from None
+    device = search.task.device
+    if device.sms is None or device.mem_gb_s is None or device.fp32_tflops is None:
+        raise NotApplicableError(f"no specification of device {device.name!r}")
+    a_bytes, b_bytes = _operand_bytes(problem)
+    stages = _parameter(search, ("num_stages", "numstages"), 2.0)
+    warps = _parameter(search, ("num_warps", "numwarps"), 4.0)
+    shared_kb = (bm * bk * a_bytes + bk * bn * b_bytes) * np.maximum(stages - 1, 1) / 1024
+    limit_kb = device.max_shared_kb_per_block or device.shared_kb_per_sm or 48.0
+    total_kb = device.shared_kb_per_sm or limit_kb
+    resident = np.clip(
+        np.minimum(total_kb // np.maximum(shared_kb, 1.0), 48 // warps),
+        1,
+        np.maximum(1, 65536 / (bm * bn + 64 * warps * 32)),
+    )
+    tiles = np.ceil(m / bm) * np.ceil(n / bn)
+    rate = _flops_per_sm(device, max(a_bytes, b_bytes))
+    reuse = np.sqrt(np.minimum(bm, bn) / np.maximum(bm, bn)) * np.minimum(1.0, bm * bn / 128**2)
+    busy = np.minimum(1.0, warps * resident / 8) * (0.3 + 0.7 * reuse)
+    steps = np.ceil(k / bk)
+    flops = 2 * bm * bn * bk * steps / (rate * busy)
+    traffic = (bm * a_bytes + bn * b_bytes) * bk * steps
+    l2_gain = 3.0
+    memory = traffic * device.sms / (device.mem_gb_s * 1e9 * l2_gain)
+    waves = np.ceil(tiles / (device.sms * resident))
+    seconds = waves * (resident * np.maximum(flops, memory) + 2e-7 * steps / np.maximum(stages, 1))
+    return np.where(shared_kb > limit_kb, np.inf, seconds * 1e3)
+
+
+def _operand_bytes(problem: Mapping[str, Any]) -> tuple[int, int]:
+    both = str(problem.get("DTYPE", "fp16"))
+    dtypes = (str(problem.get(name, both)) for name in ("MAT1_DTYPE", "MAT2_DTYPE"))
+    a, b = (_BYTES.get(dtype, 2) for dtype in dtypes)
+    return a, b
+
+
+def _parameter(search: Search, names: tuple[str, ...], missing: float) -> np.ndarray:
+    values = [
+        next((c.config[n] for n in names if n in c.config), missing) for c in search.candidates
+    ]
+    return np.array(values, dtype=np.float64)
+
+
+def _flops_per_sm(device: Device, operand_bytes: int) -> float:
+    fp32 = float(device.fp32_tflops or 1.0)
+    tensor = float(device.fp16_tensor_tflops or 0.0)
+    peak = {1: tensor, 2: tensor, 4: tensor / 2}.get(operand_bytes, 0.0) or fp32
+    return peak * 1e12 / float(device.sms or 1)

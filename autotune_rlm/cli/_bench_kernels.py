@@ -1,0 +1,178 @@
+"""``autotune-rlm bench kernels``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from autotune_rlm.bench import Bench, Run, Skipped
+
+_METHODS = "rlm", "rlm-zero-shot", "random", "xgboost", "random-forest", "gp", "tpe"
+_BUDGETS = 1, 2, 4, 8, 16, 32, 64
+
+
+def kernels(
+    files: list[Path] = typer.Argument(
+        ..., metavar="FILE...", exists=True, dir_okay=False, help="Recorded landscapes."
+    ),
+    method: list[str] = typer.Option(
+        list(_METHODS),
+        help="Repeatable: rlm, rlm-zero-shot, random, xgboost, random-forest, gp, tpe, nearest, "
+        "analytical.",
+    ),
+    budget: list[int] = typer.Option(
+        list(_BUDGETS), min=1, help="Repeatable: measurements at which regret is read."
+    ),
+    seeds: int = typer.Option(1, min=1, help="Searches per landscape and method."),
+    landscapes: int = typer.Option(
+        None, min=1, help="A random subset of this many, spread over files, kernels and devices."
+    ),
+    train: list[Path] = typer.Option(
+        [], exists=True, dir_okay=False, help="Repeatable: landscapes known before, for 'nearest'."
+    ),
+    surrogate: str = typer.Option(None, help="Name or path of the surrogate; default: bundled."),
+    out: Path = typer.Option(None, "--json", dir_okay=False, help="Write the results here."),
+    plot: Path = typer.Option(None, dir_okay=False, help="Plot regret over measurements."),
+    plot_time: Path = typer.Option(
+        None, dir_okay=False, help="Plot regret over simulated wall clock, where recorded."
+    ),
+    jobs: int = typer.Option(None, min=1, help="Processes; default: one per core."),
+) -> None:
+    """Compare tuning methods on recorded kernel landscapes.
+
+    FILE holds landscapes as CSV (.csv, .csv.gz), Kernel Tuner cache, T4 or JSON lines. Regret at n
+    is the best of the first n measured over the best of the landscape, minus 1.
+    """
+    bench, output = _prepare(files, method, budget, seeds, landscapes, train, surrogate)
+    for file in filter(None, (out, plot, plot_time)):
+        if not file.absolute().parent.is_dir():
+            raise typer.BadParameter(f"folder of {file} does not exist")
+    runs, skipped = _run(bench, jobs or os.cpu_count() or 1)
+    results = output(bench, runs, skipped)
+    if out is not None:
+        out.write_text(json.dumps(results, allow_nan=False) + "\n", encoding="utf-8")
+    _plot(results, runs, plot, plot_time)
+    _show(results, bench)
+    if any(s.failed for s in skipped):
+        raise typer.Exit(1)
+
+
+def _prepare(
+    files: Sequence[Path],
+    methods: Sequence[str],
+    budgets: Sequence[int],
+    seeds: int,
+    number: int | None,
+    train: Sequence[Path],
+    surrogate: str | None,
+) -> tuple[Bench, Any]:
+    try:
+        from autotune_rlm.bench import METHODS, Bench, pick_landscapes, results_json
+        from autotune_rlm.bench._registry import TRAIN_METHODS
+        from autotune_rlm.landscapes import read_landscapes
+    except ImportError as error:
+        raise typer.BadParameter(
+            f"{error}; install with: pip install 'autotune-rlm[bench]'"
+        ) from error
+    for name in methods:
+        if name not in METHODS:
+            raise typer.BadParameter(f"--method must be one of {', '.join(METHODS)}; got {name!r}")
+    if TRAIN_METHODS & set(methods) and not train:
+        raise typer.BadParameter("--method nearest looks problems up: give it --train FILE")
+    try:
+        bench = Bench(
+            landscapes=tuple(pick_landscapes(files, number)),
+            methods=tuple(dict.fromkeys(methods)),
+            budgets=tuple(sorted(set(budgets))),
+            seeds=seeds,
+            train=tuple(one for file in train for one in read_landscapes(file)),
+            surrogate=surrogate,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return bench, results_json
+
+
+def _run(bench: Bench, jobs: int) -> tuple[list[Run], list[Skipped]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from autotune_rlm.bench import Skipped, run
+
+    runs: list[Run] = []
+    skipped: list[Skipped] = []
+    columns = TextColumn("searches"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, transient=True) as progress:
+        bar = progress.add_task("", total=len(bench.landscapes) * len(bench.methods))
+        try:
+            for done in run(bench, jobs=jobs):
+                if isinstance(done, Skipped):
+                    skipped.append(done)
+                else:
+                    runs.extend(done)
+                progress.advance(bar)
+        except KeyboardInterrupt:
+            progress.console.print("interrupted: what follows is what was done so far")
+    order = {landscape.id: i for i, landscape in enumerate(bench.landscapes)}
+    method = {name: i for i, name in enumerate(bench.methods)}
+    runs.sort(key=lambda r: (order[r.landscape], method[r.method], r.seed))
+    skipped.sort(key=lambda s: (order[s.landscape], method[s.method]))
+    return runs, skipped
+
+
+def _plot(
+    results: dict[str, Any], runs: Sequence[Run], plot: Path | None, time: Path | None
+) -> None:
+    if plot is None and time is None:
+        return
+    from autotune_rlm.bench import plot_measurements, plot_time
+
+    if plot is not None and results["summary"]:
+        plot_measurements(results["summary"], plot)
+    if time is not None and not plot_time(runs, results["time"]["full_s"], time):
+        typer.echo(f"{time} not written: no landscape has recorded compile seconds", err=True)
+
+
+def _show(results: dict[str, Any], bench: Bench) -> None:
+    from collections import Counter
+
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(
+        "method",
+        "regret",
+        *map(str, bench.budgets),
+        "Spearman",
+        "s/search",
+        title=f"regret in % after n measurements, {len(bench.landscapes)} landscapes",
+    )
+    for method in bench.methods:
+        runs = [r for r in results["runs"] if r["method"] == method]
+        if not runs:
+            continue
+        rows = [r for r in results["summary"] if r["method"] == method]
+        ranks = [r["spearman"] for r in runs if r["spearman"] is not None]
+        rank = f"{np.median(ranks):.3f}" if ranks else "-"
+        seconds = np.mean([r["surrogate_s"] for r in runs])
+        for name, more in (("mean", (rank, f"{seconds:.2f}")), ("median", ("", ""))):
+            cells = [_percent(row[f"{name}_regret"]) for row in rows]
+            cells = cells or ["-"] * len(bench.budgets)
+            table.add_row(method if name == "mean" else "", name, *cells, *more)
+    console.print(table)
+    reasons = Counter((s["method"], s["reason"], s["failed"]) for s in results["skipped"])
+    for (method, reason, failed), count in reasons.items():
+        verb = "failed on" if failed else "skipped"
+        console.print(f"{method} {verb} {count} of {len(bench.landscapes)} landscapes: {reason}")
+
+
+def _percent(fraction: float) -> str:
+    percent = 100 * fraction
+    return f"{percent:.1f}" if percent < 99.95 else f"{percent:.0f}"

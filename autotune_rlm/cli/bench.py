@@ -1,0 +1,18 @@
+"""``autotune-rlm bench``: one subcommand per kind of record, each in a module ``_bench_*.py``."""
+
+from __future__ import annotations
+
+import typer
+
+from autotune_rlm.cli._bench_kernels import kernels
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Compare tuning methods on recorded landscapes and architecture tables.",
+)
+app.command("kernels")(kernels)
+
+
+@app.callback()
+def _main() -> None:
+    pass

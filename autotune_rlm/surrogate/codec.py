@@ -1,0 +1,262 @@
+"""Numeric codecs: a float as a short, fixed-length sequence of tokens, and back.
+
+Each position has a static mask of the tokens that may stand there, so that what is decoded is always
+a number, or one of the two special values ``failed`` and ``nan``. The distribution over values follows
+from the tokens' probabilities: exactly for ``BinCodec``, whose only token is the histogram itself; by
+expanding the most probable prefixes for the digit codecs (see ``decoding``).
+
+``DigitCodec`` follows "Regression Language Models for Code" (arXiv 2509.26476) and OmniPred (arXiv
+2402.14547): ``p10`` writes sign, mantissa digits and a power of ten; ``ieee`` writes sign, the
+exponent's sign and digits, then mantissa digits, so that the leading tokens carry the most.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+__all__ = ["FAILED", "NAN", "BinCodec", "DigitCodec", "NumericCodec", "codec_from_json"]
+
+FAILED = 0
+"""Token at position 0 of a candidate that does not work."""
+NAN = 1
+"""Token at position 0 of a value that is not a number."""
+_SPECIAL = 2
+
+
+class NumericCodec(ABC):
+    """Floats to token sequences and back.
+
+    Attributes:
+        length: Tokens per number.
+        vocab_size: Distinct tokens, the two special ones included.
+    """
+
+    length: int
+    vocab_size: int
+
+    @abstractmethod
+    def encode(self, values: np.ndarray, failed: np.ndarray | None = None) -> np.ndarray:
+        """Tokens of numbers.
+
+        Args:
+            values: Floats, shape (n,); infinities are taken as the largest magnitude.
+            failed: Bool, shape (n,); True where there is no value because the candidate failed.
+
+        Returns:
+            Int64 array of shape (n, length).
+        """
+
+    @abstractmethod
+    def decode(self, tokens: np.ndarray) -> np.ndarray:
+        """Values of token sequences (n, length); NaN for ``failed`` and ``nan``. Shape (n,)."""
+
+    @abstractmethod
+    def masks(self) -> np.ndarray:
+        """Which tokens may stand where: bool, shape (length, vocab_size)."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Settings from which ``codec_from_json`` makes the same codec."""
+
+    def _specials(
+        self, tokens: np.ndarray, values: np.ndarray, failed: np.ndarray | None
+    ) -> np.ndarray:
+        for rows, token in ((np.isnan(values), NAN), (failed, FAILED)):
+            if rows is not None and rows.any():
+                tokens[rows] = self._filler()
+                tokens[rows, 0] = token
+        return tokens
+
+    def _filler(self) -> np.ndarray:
+        """The first token allowed at each position; stands behind a special value."""
+        return np.argmax(self.masks()[:, _SPECIAL:], axis=1) + _SPECIAL
+
+
+class BinCodec(NumericCodec):
+    """One token: the bin that a value falls into.
+
+    Bins are even on the scale ``log(1 + (x - low) / knee)``: nearly linear up to ``knee`` above
+    ``low``, logarithmic beyond it. With the logarithm of a slow-down as x, that resolves tenths of a
+    per cent near the best and tells far slower ones apart coarsely.
+
+    Args:
+        low: Smallest value; smaller ones are clipped.
+        high: Largest value; larger ones are clipped.
+        knee: Where the bins turn from even to logarithmic; infinity for even bins.
+        bins: Number of bins, at least 2.
+    """
+
+    length = 1
+
+    def __init__(
+        self, *, low: float = 0.0, high: float = 5.5, knee: float = 0.05, bins: int = 128
+    ) -> None:
+        if not low < high or bins < 2 or not knee > 0:
+            raise ValueError(
+                f"low must be below high, bins at least 2 and knee positive, got {low=}, {high=}, "
+                f"{bins=}, {knee=}"
+            )
+        self.low, self.high, self.knee, self.bins = low, high, knee, bins
+        self.vocab_size = bins + _SPECIAL
+        self.centers = self._from_position(np.arange(bins, dtype=np.float64))
+
+    def _scale(self, x: np.ndarray) -> np.ndarray:
+        if math.isinf(self.knee):
+            return x
+        return np.log1p(x / self.knee)
+
+    def position(self, values: np.ndarray) -> np.ndarray:
+        """Fractional bin positions in [0, bins - 1]; NaN stays NaN."""
+        x = np.clip(values, self.low, self.high) - self.low
+        return self._scale(x) / self._scale(np.asarray(self.high - self.low)) * (self.bins - 1)
+
+    def _from_position(self, position: np.ndarray) -> np.ndarray:
+        scaled = position / (self.bins - 1) * self._scale(np.asarray(self.high - self.low))
+        return self.low + (scaled if math.isinf(self.knee) else self.knee * np.expm1(scaled))
+
+    def edges(self) -> np.ndarray:
+        """The bins' borders, shape (bins + 1,)."""
+        inner = self._from_position(np.arange(self.bins - 1) + 0.5)
+        return np.concatenate([[self.low], inner, [self.high]])
+
+    def encode(self, values: np.ndarray, failed: np.ndarray | None = None) -> np.ndarray:
+        values = np.asarray(values, dtype=np.float64)
+        position = np.nan_to_num(self.position(values))
+        tokens = np.rint(position).astype(np.int64)[:, None] + _SPECIAL
+        return self._specials(tokens, values, failed)
+
+    def decode(self, tokens: np.ndarray) -> np.ndarray:
+        index = np.asarray(tokens)[:, 0] - _SPECIAL
+        return np.where(index < 0, np.nan, self.centers[np.maximum(index, 0)])
+
+    def masks(self) -> np.ndarray:
+        return np.ones((1, self.vocab_size), dtype=bool)
+
+    def to_json(self) -> dict[str, Any]:
+        knee = None if math.isinf(self.knee) else self.knee
+        return {
+            "codec": "bins",
+            "low": self.low,
+            "high": self.high,
+            "knee": knee,
+            "bins": self.bins,
+        }
+
+
+class DigitCodec(NumericCodec):
+    """Sign, exponent and mantissa digits, as the paper writes them.
+
+    Args:
+        style: ``"p10"``: sign, mantissa digits, exponent as one token; ``"ieee"``: sign, exponent's
+            sign, exponent digits, mantissa digits.
+        mantissa: Mantissa digits.
+        base: Base of the digits; ``p10`` is always decimal.
+        exponent: ``p10``: largest exponent; ``ieee``: number of exponent digits.
+    """
+
+    def __init__(
+        self, *, style: str = "p10", mantissa: int = 3, base: int = 10, exponent: int | None = None
+    ) -> None:
+        if style not in ("p10", "ieee"):
+            raise ValueError(f"style must be 'p10' or 'ieee', got {style!r}")
+        if mantissa < 1 or base < 2 or (style == "p10" and base != 10):
+            raise ValueError(
+                f"mantissa must be at least 1 and base at least 2 (10 for p10), got {mantissa=}, "
+                f"{base=}"
+            )
+        self.style, self.mantissa, self.base = style, mantissa, base
+        self.exponent = exponent if exponent is not None else (10 if style == "p10" else 2)
+        self._plus, self._minus, self._digit = _SPECIAL, _SPECIAL + 1, _SPECIAL + 2
+        self._exp = self._digit + base
+        self.length = 2 + mantissa if style == "p10" else 2 + self.exponent + mantissa
+        self.vocab_size = self._exp + (2 * self.exponent + 1 if style == "p10" else 0)
+        self._largest = self.exponent if style == "p10" else base**self.exponent - 1
+
+    def _split(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mantissa as an integer of ``mantissa`` digits and the exponent of its last digit."""
+        size = np.abs(np.nan_to_num(values, posinf=1e300, neginf=1e300))
+        top = 0 if self.style == "ieee" else self.mantissa - 1
+        with np.errstate(divide="ignore"):
+            power = np.floor(np.log(size) / math.log(self.base))
+        power = np.where(size > 0, power, -np.inf)
+        lowest, highest = -self._largest + top, self._largest + top
+        power = np.clip(power, lowest, highest)
+        digits = np.rint(size / float(self.base) ** power * self.base ** (self.mantissa - 1))
+        carry = (digits >= self.base**self.mantissa) & (power < highest)
+        power = np.where(carry, power + 1, power)
+        digits = np.where(carry, self.base ** (self.mantissa - 1), digits)
+        digits = np.minimum(digits, self.base**self.mantissa - 1).astype(np.int64)
+        return digits, (power - top).astype(np.int64)
+
+    def _digits(self, number: np.ndarray, count: int) -> np.ndarray:
+        powers = self.base ** np.arange(count - 1, -1, -1)
+        return number[:, None] // powers % self.base + self._digit
+
+    def encode(self, values: np.ndarray, failed: np.ndarray | None = None) -> np.ndarray:
+        values = np.asarray(values, dtype=np.float64)
+        number, power = self._split(values)
+        sign = np.where(np.signbit(values), self._minus, self._plus)[:, None]
+        mantissa = self._digits(number, self.mantissa)
+        if self.style == "p10":
+            parts = [sign, mantissa, (power + self.exponent + self._exp)[:, None]]
+        else:
+            exponent_sign = np.where(power < 0, self._minus, self._plus)[:, None]
+            parts = [sign, exponent_sign, self._digits(np.abs(power), self.exponent), mantissa]
+        return self._specials(np.concatenate(parts, axis=1).astype(np.int64), values, failed)
+
+    def _number(self, tokens: np.ndarray) -> np.ndarray:
+        powers = float(self.base) ** np.arange(tokens.shape[1] - 1, -1, -1)
+        return (tokens - self._digit) @ powers
+
+    def decode(self, tokens: np.ndarray) -> np.ndarray:
+        tokens = np.asarray(tokens)
+        sign = np.where(tokens[:, 0] == self._minus, -1.0, 1.0)
+        if self.style == "p10":
+            mantissa = self._number(tokens[:, 1 : 1 + self.mantissa])
+            power = tokens[:, -1] - self._exp - self.exponent
+        else:
+            mantissa = self._number(tokens[:, -self.mantissa :]) / self.base ** (self.mantissa - 1)
+            power = self._number(tokens[:, 2 : 2 + self.exponent])
+            power = np.where(tokens[:, 1] == self._minus, -power, power)
+        values = sign * mantissa * float(self.base) ** np.asarray(power, dtype=np.float64)
+        return np.where(tokens[:, 0] < _SPECIAL, np.nan, values)
+
+    def masks(self) -> np.ndarray:
+        allowed = np.zeros((self.length, self.vocab_size), dtype=bool)
+        allowed[0, [FAILED, NAN, self._plus, self._minus]] = True
+        digits = slice(self._digit, self._digit + self.base)
+        if self.style == "p10":
+            allowed[1:-1, digits] = True
+            allowed[-1, self._exp :] = True
+        else:
+            allowed[1, [self._plus, self._minus]] = True
+            allowed[2:, digits] = True
+        return allowed
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "codec": self.style,
+            "mantissa": self.mantissa,
+            "base": self.base,
+            "exponent": self.exponent,
+        }
+
+
+def codec_from_json(data: dict[str, Any]) -> NumericCodec:
+    """The codec that ``to_json`` described.
+
+    Raises:
+        ValueError: The kind is unknown.
+    """
+    settings = dict(data)
+    kind = settings.pop("codec", None)
+    if kind == "bins":
+        settings["knee"] = math.inf if settings.get("knee") is None else settings["knee"]
+        return BinCodec(**settings)
+    if kind in ("p10", "ieee"):
+        return DigitCodec(style=kind, **settings)
+    raise ValueError(f"codec must be 'bins', 'p10' or 'ieee', got {kind!r}")

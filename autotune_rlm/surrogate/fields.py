@@ -1,0 +1,119 @@
+"""Fields as arrays: every distinct field once, candidates as rows of indices into them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from autotune_rlm.surrogate.network import FieldTensors
+from autotune_rlm.surrogate.numbers import NUMBER_FEATURES, number_features
+from autotune_rlm.surrogate.text import Field, candidate_columns, shared_fields, source_text
+from autotune_rlm.surrogate.tokenizer import TextTokenizer
+from autotune_rlm.types import Candidate, Task
+
+__all__ = ["EncodedTask", "FieldTable", "encode_candidates", "encode_task", "parameter_features"]
+
+
+class FieldTable:
+    """Gives each distinct field a number."""
+
+    def __init__(self) -> None:
+        self._ids: dict[Field, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, field: Field) -> int:
+        """The field's number; a new one for a field not seen before."""
+        return self._ids.setdefault(field, len(self._ids))
+
+    def tensors(self, tokenizer: TextTokenizer) -> FieldTensors:
+        """All fields in the order of their numbers."""
+        fields = list(self._ids)
+        is_number = np.array([isinstance(f.value, float) for f in fields], dtype=bool)
+        numbers = np.zeros((len(fields), NUMBER_FEATURES), dtype=np.float32)
+        values = np.array([f.value for f in fields if isinstance(f.value, float)], dtype=np.float64)
+        if len(values):
+            numbers[is_number] = number_features(values)
+        texts = [() if isinstance(f.value, float) else tokenizer.pieces(f.value) for f in fields]
+        return FieldTensors(
+            name=torch.from_numpy(tokenizer.padded([tokenizer.pieces(f.name) for f in fields])),
+            text=torch.from_numpy(tokenizer.padded(texts)),
+            number=torch.from_numpy(numbers),
+            is_number=torch.from_numpy(is_number),
+        )
+
+
+@dataclass(frozen=True)
+class EncodedTask:
+    """The shared part of a prompt.
+
+    Attributes:
+        fields: Field numbers, int64, shape (s,).
+        source: Source tokens, int64, shape (t,).
+    """
+
+    fields: np.ndarray
+    source: np.ndarray
+
+
+def encode_task(
+    task: Task, table: FieldTable, tokenizer: TextTokenizer, *, max_source: int
+) -> EncodedTask:
+    """Encode the shared part."""
+    fields = [table.add(f) for f in shared_fields(task)]
+    source = tokenizer.encode(source_text(task), limit=max_source) if task.source else []
+    return EncodedTask(np.array(fields, dtype=np.int64), np.array(source, dtype=np.int64))
+
+
+def encode_candidates(
+    task: Task, candidates: Sequence[Candidate], table: FieldTable
+) -> tuple[np.ndarray, list[str]]:
+    """Encode the candidate part of n candidates.
+
+    Returns:
+        Field numbers, int64, shape (n, c) with -1 where a candidate has no such parameter, and the
+        c names of the columns.
+    """
+    columns = candidate_columns(task, candidates)
+    index = np.full((len(candidates), max(1, len(columns))), -1, dtype=np.int64)
+    for j, (name, (values, numeric)) in enumerate(columns.items()):
+        if numeric:
+            distinct, inverse = np.unique(np.asarray(values), return_inverse=True)
+            ids = [-1 if np.isnan(v) else table.add(Field(name, float(v))) for v in distinct]
+            index[:, j] = np.array(ids, dtype=np.int64)[inverse]
+        else:
+            index[:, j] = [-1 if v is None else table.add(Field(name, v)) for v in values]
+    return index, list(columns)
+
+
+def parameter_features(task: Task, candidates: Sequence[Candidate]) -> np.ndarray:
+    """The parameters as numbers of comparable size, for distances between candidates.
+
+    A numeric parameter gives one column (its logarithm where all its values are positive and span
+    more than a factor of four), scaled to unit variance; a text parameter gives one column per value.
+
+    Returns:
+        Shape (n, f); a single column of zeros where nothing varies.
+    """
+    derived = ("blocks.", "overhang.", "programs", "waves", "wave_fill")
+    found: list[np.ndarray] = []
+    for name, (values, numeric) in candidate_columns(task, candidates).items():
+        if name.startswith(derived):
+            continue
+        if numeric:
+            x = np.asarray(values, dtype=np.float64)
+            present = x[~np.isnan(x)]
+            if len(present) and present.min() > 0 and present.max() / present.min() > 4:
+                x = np.log2(x)
+            x = np.nan_to_num(x - np.nanmean(x)) if len(present) else np.zeros(len(x))
+            found.append(np.clip(x, -1e6, 1e6))
+        else:
+            texts = np.array(["" if v is None else v for v in values], dtype=object)
+            kinds = sorted(set(texts))[:32]
+            found += [(texts == kind) * 1.0 - np.mean(texts == kind) for kind in kinds[1:]]
+    scaled = [x / x.std() for x in found if x.std() > 0]
+    return np.stack(scaled, axis=1) if scaled else np.zeros((len(candidates), 1))

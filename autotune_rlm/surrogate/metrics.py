@@ -1,0 +1,81 @@
+"""The metrics that the model writes, each with the transform and the codec of its numbers.
+
+Times are not written in milliseconds. ``slowdown`` is the logarithm of the value over the best of the
+task, which exists for any kernel and never leaves the trained range; ``scale`` is the logarithm of the
+task's best value over ``work_scale``. The two together give the absolute value; the first alone ranks.
+A bounded score to maximise (accuracy in per cent) is turned into an error to minimise first.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from autotune_rlm.surrogate.codec import BinCodec
+from autotune_rlm.surrogate.text import problem_fields
+from autotune_rlm.types import Task
+
+__all__ = ["BINS", "CODECS", "FACTS", "METRICS", "from_error", "to_error", "work_scale"]
+
+BINS = 128
+FACTS = ("shared_bytes", "registers", "spills", "compile_s")
+"""Facts of compilation that can be decoded, as ``log(1 + value)`` (``compile_s``: in ms)."""
+METRICS = ("slowdown", "scale", *FACTS)
+CODECS: dict[str, BinCodec] = {
+    "slowdown": BinCodec(low=0.0, high=5.5, knee=0.05, bins=BINS),
+    "scale": BinCodec(low=-16.0, high=16.0, knee=math.inf, bins=BINS),
+    **{name: BinCodec(low=0.0, high=16.0, knee=math.inf, bins=BINS) for name in FACTS},
+}
+
+_DTYPE_BYTES = {"fp64": 8, "i64": 8, "fp32": 4, "i32": 4, "fp16": 2, "bf16": 2, "i16": 2}
+
+
+def to_error(task: Task, values: np.ndarray) -> np.ndarray:
+    """A positive value to minimise: the value itself, or 100 minus a score in per cent.
+
+    Raises:
+        ValueError: A value cannot be taken as positive; NaN is let through.
+    """
+    errors = np.asarray(values, dtype=np.float64)
+    errors = errors if task.minimize else 100.0 - errors
+    return np.where(errors > 0, errors, np.where(np.isnan(errors), np.nan, 1e-9))
+
+
+def from_error(task: Task, errors: np.ndarray) -> np.ndarray:
+    """The inverse of ``to_error``."""
+    return errors if task.minimize else 100.0 - errors
+
+
+def work_scale(task: Task) -> float:
+    """A crude estimate of the task's time in ms, from the sizes of its problem alone.
+
+    The larger of: bytes of all tensors over the memory bandwidth, and the product of the (at most
+    three) integer sizes over the arithmetic rate; 1 where the problem says nothing. The model learns
+    what is missing; the estimate only has to grow with the problem as the time does.
+    """
+    if task.metric not in ("time_ms", "latency_ms") or not task.minimize:
+        return 1.0
+    bandwidth = (task.device.mem_gb_s or 1000.0) * 1e6
+    rate = (task.device.fp16_tensor_tflops or task.device.fp32_tflops or 20.0) * 1e9
+    traffic = 0.0
+    for value in task.problem.values():
+        if isinstance(value, dict) and isinstance(value.get("shape"), (list, tuple)):
+            elements = math.prod(max(1, int(s)) for s in value["shape"])
+            traffic += elements * _DTYPE_BYTES.get(str(value.get("dtype")), 4)
+    sizes = [
+        f.value
+        for f in problem_fields(task.problem)
+        if isinstance(f.value, float)
+        and f.value > 1
+        and "stride" not in f.name
+        and "." not in f.name
+    ]
+    listed = [
+        f.value
+        for f in problem_fields(task.problem)
+        if isinstance(f.value, float) and f.value > 1 and f.name.startswith("size.")
+    ]
+    product = math.prod(sorted(sizes or listed)[-3:]) if sizes or listed else 0.0
+    estimate = max(traffic / bandwidth, 2 * product / rate, 1e-6 if product or traffic else 0.0)
+    return min(max(estimate, 1e-6), 1e9) if estimate else 1.0

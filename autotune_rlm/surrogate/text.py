@@ -1,0 +1,178 @@
+"""What the model reads: a task and its candidates as fields of text.
+
+A prompt has a *shared* part (device, problem, kernel source: the same for all candidates of a task)
+and a *candidate* part (the configuration). Both are lists of ``Field``: a name and a value. Names and
+values are normalised, so that ``BLOCK_SIZE_M``, ``BLOCK_M`` and ``block_m`` read alike, and so do
+``torch.float16`` and ``fp16``. Where a block size is named after a size of the problem, the candidate
+part also says how many blocks, programs and waves of programs follow from it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from autotune_rlm.types import Candidate, Device, Task
+
+__all__ = ["Field", "candidate_columns", "normalise_name", "render", "shared_fields", "source_text"]
+
+MAX_SOURCE_CHARS = 24_000
+_MAX_SHARED_FIELDS = 96
+_MAX_VALUE_CHARS = 96
+
+_DTYPES = {
+    "float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float32": "fp32", "float": "fp32",
+    "float64": "fp64", "double": "fp64", "int8": "i8", "uint8": "u8", "int16": "i16",
+    "int32": "i32", "int64": "i64", "bool": "i1", "float8_e4m3fn": "fp8e4", "float8_e5m2": "fp8e5",
+    "float8e4nv": "fp8e4", "float8e5": "fp8e5",
+}  # fmt: skip
+_NAMES = {
+    "numwarps": "num_warps", "numstages": "num_stages", "numctas": "num_ctas", "warps": "num_warps",
+    "stages": "num_stages", "mat1_dtype": "a.dtype", "mat2_dtype": "b.dtype", "dtype": "a.dtype",
+}  # fmt: skip
+_BLOCK = re.compile(r"^(?:block|tile|b)_?([a-z0-9]+)$|^([a-z0-9]+)_?block$")
+_REDUCED = frozenset({"k", "r", "rk", "kk", "red", "reduce"})
+
+
+class Field(NamedTuple):
+    """A name and a value, which is a number or a short text."""
+
+    name: str
+    value: float | str
+
+
+@lru_cache(maxsize=65536)
+def normalise_name(name: str) -> str:
+    """The one spelling of a parameter's name."""
+    name = name.strip().lower().replace("block_size", "block").replace("group_size", "group")
+    return _NAMES.get(name, name)
+
+
+@lru_cache(maxsize=65536)
+def _normalise_text(value: str) -> str:
+    value = value.strip().removeprefix("torch.").removeprefix("tl.").removeprefix("*")
+    return _DTYPES.get(value.lower(), value)[:_MAX_VALUE_CHARS]
+
+
+def _leaf(value: Any) -> float | str:
+    if isinstance(value, bool):
+        return float(value)
+    if isinstance(value, (int, float)):
+        number = float(min(max(value, -1e300), 1e300)) if isinstance(value, int) else value
+        return number if math.isfinite(number) else str(number)
+    return _normalise_text("none" if value is None else str(value))
+
+
+def _flatten(name: str, value: Any) -> list[Field]:
+    if isinstance(value, Mapping):
+        inner = [_flatten(f"{name}.{normalise_name(str(k))}", v) for k, v in value.items()]
+        return [f for fields in inner for f in fields]
+    if isinstance(value, (list, tuple)):
+        return [f for i, v in enumerate(value) for f in _flatten(f"{name}.{i}", v)]
+    return [Field(name, _leaf(value))]
+
+
+def _device_fields(device: Device) -> list[Field]:
+    return [Field(f"device.{k}", _leaf(v)) for k, v in device.to_json().items()]
+
+
+def problem_fields(problem: Mapping[str, Any]) -> list[Field]:
+    """The problem's sizes, dtypes and strides, nested values flattened."""
+    return [f for k, v in problem.items() for f in _flatten(normalise_name(str(k)), v)]
+
+
+def shared_fields(task: Task) -> list[Field]:
+    """The shared part of the prompt without the source: kernel, device, problem."""
+    head = [
+        Field("kernel", _leaf(task.kernel)),
+        Field("language", _leaf(task.language)),
+        Field("metric", _leaf(task.metric)),
+    ]
+    fields = head + _device_fields(task.device) + problem_fields(task.problem)
+    return fields[:_MAX_SHARED_FIELDS]
+
+
+def source_text(task: Task) -> str:
+    """The source as far as the model reads it; anything that is not Unicode is replaced."""
+    text = task.source[:MAX_SOURCE_CHARS]
+    return text.encode("utf-8", "replace").decode("utf-8", "replace")
+
+
+def _sizes(task: Task) -> dict[str, float]:
+    return {
+        f.name.rsplit(".", 1)[-1] if f.name.startswith("size.") else f.name: f.value
+        for f in problem_fields(task.problem)
+        if isinstance(f.value, float) and f.value >= 1
+    }
+
+
+def candidate_columns(
+    task: Task, candidates: Sequence[Candidate]
+) -> dict[str, tuple[list[Any] | np.ndarray, bool]]:
+    """The candidate part of the prompt for n candidates, as columns.
+
+    Returns:
+        By field name, ``(values, numeric)``: ``values`` has length n; a float array where
+        ``numeric`` (NaN where a candidate has no such parameter), else a list of texts (None where
+        it has none).
+    """
+    names: dict[str, None] = {}
+    for c in candidates:
+        for k in c.config:
+            names.setdefault(k)
+    columns: dict[str, tuple[list[Any] | np.ndarray, bool]] = {}
+    for raw in names:
+        values = [c.config.get(raw) for c in candidates]
+        if any(isinstance(v, (Mapping, list, tuple)) for v in values):
+            values = [None if v is None else render(_flatten("", v)) for v in values]
+        leaves = [None if v is None else _leaf(v) for v in values]
+        numeric = all(v is None or isinstance(v, float) for v in leaves)
+        name = normalise_name(str(raw))
+        if numeric:
+            array = np.array([np.nan if v is None else v for v in leaves], dtype=np.float64)
+            columns[name] = (array, True)
+        else:
+            texts = [None if v is None else (v if isinstance(v, str) else f"{v:g}") for v in leaves]
+            columns[name] = (texts, False)
+    columns.update(_launch_columns(task, columns))
+    return columns
+
+
+def _launch_columns(
+    task: Task, columns: Mapping[str, tuple[Any, bool]]
+) -> dict[str, tuple[np.ndarray, bool]]:
+    """Blocks, programs and waves that follow from block sizes named after the problem's sizes."""
+    sizes = _sizes(task)
+    found: dict[str, tuple[np.ndarray, bool]] = {}
+    programs: np.ndarray | None = None
+    for name, (values, numeric) in columns.items():
+        match = _BLOCK.match(name)
+        dim = match and (match[1] or match[2])
+        if not numeric or not dim or dim not in sizes:
+            continue
+        with np.errstate(divide="ignore", invalid="ignore"):
+            blocks = np.ceil(sizes[dim] / values)
+            blocks[~np.isfinite(blocks)] = np.nan
+        found[f"blocks.{dim}"] = (blocks, True)
+        found[f"overhang.{dim}"] = (blocks * values / sizes[dim], True)
+        if dim not in _REDUCED:
+            programs = blocks if programs is None else programs * blocks
+    if programs is not None:
+        if "split_k" in columns and columns["split_k"][1]:
+            programs = programs * columns["split_k"][0]
+        found["programs"] = (programs, True)
+        if task.device.sms:
+            waves = programs / task.device.sms
+            found["waves"] = (waves, True)
+            found["wave_fill"] = (waves / np.ceil(waves), True)
+    return found
+
+
+def render(fields: Sequence[Field]) -> str:
+    """Fields as one line of text, as a person reads them."""
+    return " ".join(f"{n}={v:g}" if isinstance(v, float) else f"{n}={v}" for n, v in fields)

@@ -1,0 +1,84 @@
+"""The text tokenizer: a byte-level BPE of our own, trained on code, configurations and graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+__all__ = ["TextTokenizer"]
+
+PIECES = 8
+
+
+class TextTokenizer:
+    """Text to token ids; any text, any bytes.
+
+    Args:
+        tokenizer: A tokenizer of the ``tokenizers`` library.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._pieces = lru_cache(maxsize=65536)(self._pieces_uncached)
+
+    def __len__(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    def encode(self, text: str, *, limit: int) -> list[int]:
+        """The first ``limit`` token ids of ``text``."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids[:limit]
+
+    def pieces(self, text: str) -> tuple[int, ...]:
+        """At most eight token ids of a name or a short value; longer text keeps both its ends."""
+        return self._pieces(text)
+
+    def _pieces_uncached(self, text: str) -> tuple[int, ...]:
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if len(ids) > PIECES:
+            ids = ids[: PIECES // 2] + ids[-(PIECES - PIECES // 2) :]
+        return tuple(ids)
+
+    def padded(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
+        """Rows of ids as an int64 array (n, longest), padded with -1; at least one column."""
+        width = max([1, *map(len, rows)])
+        out = np.full((len(rows), width), -1, dtype=np.int64)
+        for i, row in enumerate(rows):
+            out[i, : len(row)] = row
+        return out
+
+    def save(self, path: str | Path) -> None:
+        """Write ``tokenizer.json``."""
+        self._tokenizer.save(str(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> TextTokenizer:
+        """Read a ``tokenizer.json``."""
+        return cls(Tokenizer.from_file(str(path)))
+
+    @classmethod
+    def train(cls, texts: Iterable[str], *, vocab_size: int = 4096) -> TextTokenizer:
+        """Train a tokenizer.
+
+        Args:
+            texts: Code, configurations, graphs.
+            vocab_size: Tokens at most; the 256 bytes are always among them.
+        """
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
+        )
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        return cls(tokenizer)

@@ -1,0 +1,1 @@
+"""Training of a surrogate from recorded landscapes: recipe, data, loss, loop."""

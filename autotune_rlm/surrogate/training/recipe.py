@@ -1,0 +1,136 @@
+"""Recipes: everything that decides what a trained surrogate becomes, in one YAML file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autotune_rlm.surrogate.network import NetworkConfig
+
+__all__ = ["Holdout", "Recipe", "Source"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One data set of the mixture.
+
+    Attributes:
+        path: File in a format that ``landscapes.read_landscapes`` knows, or a table of architectures;
+            relative to the recipe's ``root``.
+        weight: Share of the batches; None for its share of candidates to the power of the recipe's
+            ``temperature``.
+        format: ``"landscapes"``, ``"facts"`` (compilation facts), ``"regression"`` (columns space,
+            input, target, metric_type, metadata).
+        live: Whether tasks are also rendered as the decorator renders a live Triton matmul, with
+            source and tensors.
+        options: Arguments of the format's reader.
+    """
+
+    path: str
+    weight: float | None = None
+    format: str = "landscapes"
+    live: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holdout:
+    """What is kept out of training, always whole landscapes.
+
+    Attributes:
+        shapes: Fraction of the problems of a source with many problems, drawn by a hash.
+        devices: Names of devices.
+        kernels: Names of kernels.
+        ids: Prefixes of landscape ids.
+    """
+
+    shapes: float = 0.0
+    devices: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training run.
+
+    Attributes:
+        name: Name of the surrogate.
+        sources: The mixture.
+        root: Folder that the sources' paths start from, relative to the recipe file.
+        holdout: What is kept out.
+        network: Arguments of ``NetworkConfig``.
+        tokenizer: Path of a ``tokenizer.json``, relative to the recipe file; None to train one.
+        steps: Optimiser steps; the learning rate falls to zero over them.
+        minutes: Wall-clock limit; where it comes first, the schedule follows the clock.
+        tasks: Landscapes per batch.
+        candidates: Candidates per landscape in a batch.
+        lr: Peak learning rate.
+        weight_decay: Of AdamW.
+        warmup: Steps of linear warm-up.
+        smoothing: Standard deviation of the soft target, in bins.
+        top: Share of a large landscape's sample drawn from its best twentieth.
+        drop: Rate at which shared fields are hidden, so that none is relied on alone.
+        average: Decay of the averaged weights that are kept in the end.
+        temperature: Exponent of the sizes of sources without a weight.
+        seed: Of everything random.
+    """
+
+    name: str
+    sources: tuple[Source, ...]
+    root: str = "."
+    holdout: Holdout = field(default_factory=Holdout)
+    network: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: str | None = None
+    steps: int = 10_000
+    minutes: float | None = None
+    tasks: int = 16
+    candidates: int = 32
+    lr: float = 1e-3
+    weight_decay: float = 0.02
+    warmup: int = 200
+    smoothing: float = 1.5
+    top: float = 0.25
+    drop: float = 0.05
+    average: float = 0.998
+    temperature: float = 0.5
+    seed: int = 0
+
+    def network_config(self, **overrides: Any) -> NetworkConfig:
+        """The network's sizes."""
+        return NetworkConfig(**{**dict(self.network), **overrides})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a YAML file.
+
+        Raises:
+            ValueError: A key is unknown or a value has the wrong kind.
+        """
+        path = Path(path)
+        data = yaml.safe_load(path.read_text())
+        if not isinstance(data, dict) or "sources" not in data:
+            raise ValueError(f"{path}: a recipe is a mapping with 'name' and 'sources'")
+        data["sources"] = tuple(_build(Source, s, f"{path}: sources") for s in data["sources"])
+        holdout = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data.get("holdout", {}).items()
+        }
+        data["holdout"] = _build(Holdout, holdout, f"{path}: holdout")
+        data.setdefault("name", path.stem)
+        data["root"] = str((path.parent / data.get("root", ".")).resolve())
+        if data.get("tokenizer"):
+            data["tokenizer"] = str((path.parent / data["tokenizer"]).resolve())
+        return _build(cls, data, str(path))
+
+
+def _build(kind: Any, data: Mapping[str, Any], where: str) -> Any:
+    known = {f.name for f in dataclasses.fields(kind)}
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ValueError(f"{where}: unknown key {unknown[0]!r}; known are {sorted(known)}")
+    return kind(**data)

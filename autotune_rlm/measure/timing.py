@@ -1,0 +1,356 @@
+"""How long a call takes: timers for devices and CPUs, and adaptive sampling on top of them.
+
+What is timed is ``Call.run`` alone. ``setup`` and ``teardown`` (hooks, resets, restored values)
+happen around every run outside of the timed region, and the caches are flushed before it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..types import Measurement, Status
+from .statistics import Interval, RaceResult, StoppingRule, is_hopeless, median_interval, race
+
+__all__ = [
+    "Call",
+    "EventTimer",
+    "GraphTimer",
+    "Timer",
+    "Timing",
+    "WallTimer",
+    "default_timer",
+    "measure_call",
+    "race_calls",
+]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is timed, and what has to happen around each run.
+
+    Attributes:
+        run: Timed.
+        setup: Before each run, not timed; None for nothing.
+        teardown: After each run, not timed; takes the exception that ``run`` raised, or None.
+    """
+
+    run: Callable[[], Any]
+    setup: Callable[[], Any] | None = None
+    teardown: Callable[[Exception | None], Any] | None = None
+
+    def __call__(self) -> None:
+        """Everything once."""
+        self.around(self.run)
+
+    def around(self, run: Callable[[], Any]) -> None:
+        """``run`` in place of this call's own, between its setup and teardown."""
+        if self.setup is not None:
+            self.setup()
+        try:
+            run()
+        except Exception as error:
+            if self.teardown is not None:
+                self.teardown(error)
+            raise
+        if self.teardown is not None:
+            self.teardown(None)
+
+
+class Timer(Protocol):
+    """Runs a call n times and gives n times in milliseconds, once all of them are over."""
+
+    name: str
+
+    def sample(self, call: Call, n: int) -> list[float]:
+        """Milliseconds of ``n`` runs; raises what the runs raise, also late errors of a device."""
+        ...
+
+
+class WallTimer:
+    """The wall clock: for CPUs and Triton's interpreter.
+
+    Args:
+        synchronize: Waits for the device, where the call only starts something on one.
+    """
+
+    name = "wall"
+
+    def __init__(self, synchronize: Callable[[], Any] | None = None) -> None:
+        self._synchronize = synchronize or (lambda: None)
+
+    def sample(self, call: Call, n: int) -> list[float]:
+        """See ``Timer``."""
+        times: list[float] = []
+
+        def timed() -> None:
+            self._synchronize()
+            begin = time.perf_counter()
+            call.run()
+            self._synchronize()
+            times.append((time.perf_counter() - begin) * 1e3)
+
+        for _ in range(n):
+            call.around(timed)
+        return times
+
+
+class EventTimer:
+    """Events of a CUDA, HIP or XPU device, with its last-level cache flushed before each run.
+
+    All runs of a batch are queued before the first is waited for, so that the launches' own cost on
+    the CPU is hidden behind the flushes.
+
+    Args:
+        device: torch device; None for the current accelerator.
+        flush: Whether to flush the cache. Without, a run finds what the last one left there.
+    """
+
+    name = "events"
+
+    def __init__(self, device: Any = None, *, flush: bool = True) -> None:
+        import torch
+
+        self._device = torch.device(device) if device is not None else _accelerator()
+        self._module = torch.get_device_module(self._device)
+        self._flush = flush
+        self._buffer: Any = None
+
+    def sample(self, call: Call, n: int) -> list[float]:
+        """See ``Timer``."""
+        event = self._module.Event
+        pairs = [(event(enable_timing=True), event(enable_timing=True)) for _ in range(n)]
+        for begin, end in pairs:
+
+            def timed(begin: Any = begin, end: Any = end) -> None:
+                self._clear_cache()
+                begin.record()
+                call.run()
+                end.record()
+
+            call.around(timed)
+        self._module.synchronize(self._device)
+        return [begin.elapsed_time(end) for begin, end in pairs]
+
+    def _clear_cache(self) -> None:
+        if not self._flush:
+            return
+        if self._buffer is None:
+            import torch
+
+            properties = self._module.get_device_properties(self._device)
+            cache = getattr(properties, "L2_cache_size", 0) or 64 * 2**20
+            size = max(2 * cache, 32 * 2**20)
+            self._buffer = torch.empty(size, dtype=torch.int8, device=self._device)
+        self._buffer.zero_()
+
+
+class GraphTimer:
+    """Replays of a CUDA graph that holds many runs: for kernels shorter than a launch.
+
+    The caches stay warm, and the call can have neither setup nor teardown (they would be timed).
+
+    Args:
+        device: torch device; None for the current one.
+        replay_ms: Runs are put into one graph until it takes about this long.
+    """
+
+    name = "graph"
+
+    def __init__(self, device: Any = None, *, replay_ms: float = 0.5) -> None:
+        import torch
+
+        self._device = torch.device(device) if device is not None else _accelerator()
+        self._replay_ms = replay_ms
+        self._graph: tuple[Call, Any, int] | None = None
+
+    def sample(self, call: Call, n: int) -> list[float]:
+        """See ``Timer``; each time is that of one replay divided by the number of runs in it."""
+        import torch
+
+        if call.setup is not None or call.teardown is not None:
+            raise ValueError(
+                "GraphTimer cannot leave setup and teardown out of its graph; use EventTimer"
+            )
+        if self._graph is None or self._graph[0] is not call:
+            self._graph = (call, *self._capture(call))
+        _, graph, runs = self._graph
+        replay = Call(graph.replay)
+        times = EventTimer(self._device, flush=False).sample(replay, n)
+        torch.cuda.synchronize(self._device)
+        return [t / runs for t in times]
+
+    def _capture(self, call: Call) -> tuple[Any, int]:
+        import torch
+
+        with torch.cuda.stream(torch.cuda.Stream(self._device)):
+            call.run()
+            once = min(EventTimer(self._device, flush=False).sample(call, 3))
+            runs = max(1, min(200, round(self._replay_ms / max(once, 1e-3))))
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                for _ in range(runs):
+                    call.run()
+        torch.cuda.synchronize(self._device)
+        return graph, runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """The samples of one call.
+
+    Attributes:
+        samples: Milliseconds.
+        interval: Of their median.
+        dropped: Whether sampling ended early because the call is hopelessly slow.
+        timer: The timer's name.
+        cost_s: Wall-clock seconds of warm-up and samples.
+    """
+
+    samples: tuple[float, ...]
+    interval: Interval
+    dropped: bool = False
+    timer: str = ""
+    cost_s: float = 0.0
+
+    def to_measurement(self, **fields: Any) -> Measurement:
+        """The measurement, with ``fields`` such as ``compile_s``, ``facts`` and ``state``."""
+        state = {"timer": self.timer, "confidence": round(self.interval.confidence, 4)}
+        if self.dropped:
+            state["dropped"] = True
+        state.update(fields.pop("state", {}))
+        return Measurement(
+            status=Status.OK,
+            value=self.interval.median,
+            low=self.interval.low,
+            high=self.interval.high,
+            samples=self.samples,
+            cost_s=fields.pop("cost_s", self.cost_s),
+            state=state,
+            **fields,
+        )
+
+
+def measure_call(
+    call: Call,
+    *,
+    timer: Timer,
+    rule: StoppingRule | None = None,
+    budget_s: float = 0.1,
+    warmup: int = 1,
+    best_ms: float | None = None,
+    drop_factor: float = 3.0,
+) -> Timing:
+    """Time ``call`` until the interval of its median is narrow, or it is hopeless, or time is up.
+
+    Args:
+        call: What to time.
+        timer: How.
+        rule: When there are enough samples; by default an interval of 1 % at 95 %, 8 to 1000
+        samples.
+        budget_s: Seconds for the samples; at least one is taken whatever it costs.
+        warmup: Runs before the first sample.
+        best_ms: Best median so far. A call that is surely slower than ``drop_factor`` times this is
+            not sampled further.
+        drop_factor: See ``best_ms``.
+
+    Raises:
+        ValueError: A setting is out of range.
+        Exception: What the call raises.
+    """
+    rule = rule or StoppingRule(min_samples=8)
+    if budget_s <= 0 or warmup < 0:
+        raise ValueError(
+            f"budget_s must be positive and warmup not negative, got {budget_s}, {warmup}"
+        )
+    begin = time.perf_counter()
+    if warmup:
+        timer.sample(call, warmup)
+    started = time.perf_counter()
+    samples = list(timer.sample(call, 1))
+    each_s = max(time.perf_counter() - started, 1e-7)
+    look, dropped = 0, False
+    while not rule.enough(samples):
+        left = int((budget_s - (time.perf_counter() - started)) / each_s)
+        if left < 1:
+            break
+        target = rule.min_samples if len(samples) < rule.min_samples else len(samples) * 3 // 2 + 1
+        size = min(target - len(samples), left, rule.max_samples - len(samples))
+        batch = time.perf_counter()
+        samples += timer.sample(call, size)
+        each_s = max((time.perf_counter() - batch) / size, 1e-7)
+        look += 1
+        if best_ms is not None and is_hopeless(samples, best_ms, factor=drop_factor, look=look):
+            dropped = True
+            break
+    return Timing(
+        samples=tuple(samples),
+        interval=median_interval(samples, confidence=rule.confidence),
+        dropped=dropped,
+        timer=timer.name,
+        cost_s=time.perf_counter() - begin,
+    )
+
+
+def race_calls(
+    calls: Sequence[Call], *, timer: Timer, budget_s: float = 1.0, **options: Any
+) -> tuple[list[Timing], RaceResult]:
+    """Time finalists in turn until one is the fastest: see ``statistics.race`` for ``options``.
+
+    Returns:
+        A ``Timing`` per call, from these runs only, and how the race ended.
+
+    Raises:
+        ValueError: No calls.
+        Exception: What a call raises.
+    """
+    begin = time.perf_counter()
+    for call in calls:
+        timer.sample(call, 1)
+
+    def sample(index: int) -> float:
+        if time.perf_counter() - begin > budget_s and all(result):
+            raise StopIteration
+        value = timer.sample(calls[index], 1)[0]
+        result[index].append(value)
+        return value
+
+    result: list[list[float]] = [[] for _ in calls]
+    raced = race(len(calls), sample, **options)
+    cost_s = (time.perf_counter() - begin) / max(len(calls), 1)
+    timings = []
+    for index, call in enumerate(calls):
+        samples = raced.samples[index] or timer.sample(call, 1)
+        interval = median_interval(samples)
+        timings.append(
+            Timing(samples=tuple(samples), interval=interval, timer=timer.name, cost_s=cost_s)
+        )
+    return timings, raced
+
+
+def default_timer(device: Any = None) -> Timer:
+    """Events where there is an accelerator and kernels are compiled for it, else the wall clock.
+
+    Args:
+        device: torch device, or None for the current one.
+    """
+    import torch
+
+    if os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes"):
+        return WallTimer()
+    if device is not None and torch.device(device).type == "cpu":
+        return WallTimer()
+    return EventTimer(device) if _accelerator() is not None else WallTimer()
+
+
+def _accelerator() -> Any:
+    import torch
+
+    if not torch.accelerator.is_available():
+        return None
+    kind = torch.accelerator.current_accelerator()
+    assert kind is not None
+    return torch.device(kind.type, torch.accelerator.current_device_index())

@@ -9,10 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from autotune_rlm.integrations.onnx._graph import Graph, Node, read_graph
-from autotune_rlm.integrations.onnx._load import ModelLike, load_skeleton
+from autotune_rlm.networks._graph import Graph, Node, read_graph
+from autotune_rlm.networks._load import ModelLike, load_skeleton
 
 __all__ = ["GraphFacts", "graph_facts"]
+
+_CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "QLinearConv", "FusedConv"})
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+_PRODUCTS = frozenset({"ConvTranspose", "MatMul", "MatMulInteger", "Gemm", "Einsum"})
+_MATRIX_OPS = _CONVOLUTIONS | _RECURRENT | _PRODUCTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +25,8 @@ class GraphFacts:
     """Static facts of a network.
 
     Attributes:
-        parameters: Elements of all weights that live nodes read, small integer constants excluded.
+        parameters: Elements of the weights that training changes: integers, single numbers and the
+            running statistics of batch normalisation do not count.
         macs: Multiply-accumulates of convolutions and matrix products for one run.
         flops: Twice ``macs`` plus one per element that other operators write.
         activation_bytes: Bytes of all intermediate results.
@@ -69,8 +75,7 @@ def graph_facts(model: ModelLike | Graph, *, dims: Mapping[str, int] | None = No
         graph = read_graph(model, dims=assumed)
     else:
         graph = model
-    used = {i for node in graph.nodes for i in node.inputs if i in graph.weights}
-    real = [graph.tensor(n) for n in used if n not in graph.constants]
+    real = [graph.tensor(name) for name in _trained(graph)]
     macs = elementwise = unknown = 0
     for node in graph.nodes:
         cost = _macs(graph, node)
@@ -96,6 +101,15 @@ def graph_facts(model: ModelLike | Graph, *, dims: Mapping[str, int] | None = No
     )
 
 
+def _trained(graph: Graph) -> set[str]:
+    """Weights that training would change: no integers, no running statistics, no lone numbers."""
+    used: set[str] = set()
+    for node in graph.nodes:
+        inputs = node.inputs[:3] if node.op == "BatchNormalization" else node.inputs
+        used.update(i for i in inputs if i in graph.weights and i not in graph.constants)
+    return {name for name in used if graph.tensor(name).shape not in ((), None)}
+
+
 def _assumed(model: Any) -> dict[str, int]:
     weights = {t.name for t in model.graph.initializer}
     sizes: dict[str, int] = {}
@@ -119,7 +133,7 @@ def _macs(graph: Graph, node: Node) -> int | None:
     if out is None or any(s is None or any(isinstance(d, str) for d in s) for s in shapes[:2]):
         return None
     sizes = [tuple(int(d) for d in s or ()) for s in shapes]
-    if node.op in ("Conv", "ConvInteger", "QLinearConv", "FusedConv"):
+    if node.op in _CONVOLUTIONS:
         weight = sizes[3] if node.op == "QLinearConv" and len(sizes) > 3 else sizes[1]
         return out * int(np.prod(weight[1:], dtype=np.int64))
     if node.op == "ConvTranspose":
@@ -129,29 +143,11 @@ def _macs(graph: Graph, node: Node) -> int | None:
         return out * sizes[0][-1]
     if node.op == "Gemm":
         return out * sizes[0][0 if node.attributes.get("transA") else -1]
-    if node.op in ("LSTM", "GRU", "RNN"):
+    if node.op in _RECURRENT:
         steps = sizes[0][0] * sizes[0][1]
         per_step = int(np.prod(sizes[1], dtype=np.int64)) + int(np.prod(sizes[2], dtype=np.int64))
         return steps * per_step
     return _einsum_macs(node, sizes)
-
-
-_MATRIX_OPS = frozenset(
-    [
-        "Conv",
-        "ConvInteger",
-        "QLinearConv",
-        "FusedConv",
-        "ConvTranspose",
-        "MatMul",
-        "MatMulInteger",
-        "Gemm",
-        "LSTM",
-        "GRU",
-        "RNN",
-        "Einsum",
-    ]
-)
 
 
 def _einsum_macs(node: Node, sizes: list[tuple[int, ...]]) -> int | None:

@@ -1,19 +1,19 @@
-"""A model's graph in canonical form: live nodes in an order that names and file order do not change."""
+"""A model's graph in canonical form: live nodes in an order that no name changes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autotune_rlm.integrations.onnx._load import load_skeleton
+from autotune_rlm.networks._load import load_skeleton
 
 if TYPE_CHECKING:
     import onnx
 
-    from autotune_rlm.integrations.onnx._load import ModelLike
+    from autotune_rlm.networks._load import ModelLike
 
 __all__ = ["Graph", "Node", "Tensor", "read_graph"]
 
@@ -206,7 +206,13 @@ def _build(
     return Graph(nodes, inputs, resolved, tensors, frozenset(weights), constants, opset)
 
 
-def _postorder(roots, producers, sources, outer, resolve):  # type: ignore[no-untyped-def]
+def _postorder(
+    roots: list[str],
+    producers: Mapping[str, onnx.NodeProto],
+    sources: set[str],
+    outer: frozenset[str],
+    resolve: Callable[[str], str],
+) -> list[onnx.NodeProto]:
     """Nodes inputs first, by a walk from the outputs; independent of names and file order."""
     order: list[onnx.NodeProto] = []
     state: dict[int, int] = {}  # 1: being walked, 2: done
@@ -255,7 +261,12 @@ def _captured(node: onnx.NodeProto) -> list[str]:
     return captured
 
 
-def _node(proto: onnx.NodeProto, resolve, opset: int, outer: frozenset[str] | set[str]) -> Node:  # type: ignore[no-untyped-def]
+def _node(
+    proto: onnx.NodeProto,
+    resolve: Callable[[str], str],
+    opset: int,
+    outer: frozenset[str] | set[str],
+) -> Node:
     import onnx
 
     op = proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
@@ -273,7 +284,13 @@ def _node(proto: onnx.NodeProto, resolve, opset: int, outer: frozenset[str] | se
     return Node(op, tuple(resolve(i) for i in proto.input), tuple(proto.output), attributes)
 
 
-def _add_constant(node, add_weight, weights, tensors, constants):  # type: ignore[no-untyped-def]
+def _add_constant(
+    node: onnx.NodeProto,
+    add_weight: Callable[[str, onnx.TensorProto], None],
+    weights: set[str],
+    tensors: dict[str, Tensor],
+    constants: dict[str, np.ndarray],
+) -> None:
     import onnx
 
     name = node.output[0]

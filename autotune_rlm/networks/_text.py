@@ -13,11 +13,11 @@ Add -1 -3
 out -1
 ```
 
-A line is operator, arguments, attributes that differ from their defaults, and the shape of the result
-where it differs from that of the first argument. Arguments are written by distance (``-3`` is the
-value of three lines before), ``-1`` alone is left out; far ones and graph inputs by number (``%17``,
-``in0``); weights by shape (``w16x3x3x3``), small integer weights by value. Distances make equal blocks
-equal text, so repeats fold.
+A line is operator, arguments, attributes that differ from their defaults, and the shape of the
+result where it differs from that of the first argument. Arguments are written by distance (``-3``
+is the value of three lines before), ``-1`` alone is left out; far ones and graph inputs by number
+(``%17``, ``in0``); weights by shape (``w16x3x3x3``), small integer weights by value. Distances make
+equal blocks equal text, so repeats fold.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from typing import Any
 
 import numpy as np
 
-from autotune_rlm.integrations.onnx._fold import fold
-from autotune_rlm.integrations.onnx._graph import Graph, Node, Tensor, read_graph
-from autotune_rlm.integrations.onnx._load import ModelLike, load_skeleton
+from autotune_rlm.networks._fold import fold
+from autotune_rlm.networks._graph import Graph, Node, Tensor, read_graph
+from autotune_rlm.networks._load import ModelLike, load_skeleton
 
 __all__ = ["onnx_text", "printable_text"]
 
+_PER_AXIS = frozenset({"kernel_shape", "strides", "dilations", "pads"})
 _NEAR = 32  # values up to this many lines back are written by distance
 _SHORT = {
     "kernel_shape": "k", "strides": "s", "pads": "p", "dilations": "d", "group": "g",
@@ -50,9 +51,9 @@ def onnx_text(
 ) -> str:
     """The canonical, compact text of a network, as the surrogate reads it.
 
-    Equal graphs give equal text: names, the order of nodes in the file, dead nodes, ``Identity`` and
-    ``Dropout``, and whether weights are inside the file or beside it change nothing. Weights are
-    not read.
+    Equal graphs give equal text: names, the order of nodes in the file, dead nodes, ``Identity``
+    and ``Dropout``, and whether weights are inside the file or beside it change nothing. Weights
+    are not read.
 
     Args:
         model: An ``onnx.ModelProto``, a path, bytes, or a ``Graph`` from ``read_graph``.
@@ -72,8 +73,9 @@ def onnx_text(
 
 
 def printable_text(model: ModelLike) -> str:
-    """The network in the layout of ``onnx.helper.printable_graph``, which the published
-    Regression Language Models (arXiv 2509.26476) read. Weights are not read.
+    """The network in the layout of ``onnx.helper.printable_graph``; weights are not read.
+
+    The published Regression Language Models (arXiv 2509.26476) read this layout.
     """
     import onnx
 
@@ -191,9 +193,7 @@ def _reference(
 
 def _attribute(name: str, value: Any, symbols: _Symbols) -> str:
     text = _value(value, symbols)
-    if (name in ("kernel_shape", "strides", "dilations") and len(set(value)) == 1) or (
-        name == "pads" and len(set(value)) == 1
-    ):
+    if name in _PER_AXIS and len(set(value)) == 1:
         text = str(value[0])
     short = _SHORT.get(name)
     return f"{short}{text}" if short and len(short) == 1 else f"{name}={text}"

@@ -1,0 +1,182 @@
+"""What an architecture space is: named choices, and how they become a network."""
+
+from __future__ import annotations
+
+import abc
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autotune_rlm.networks._builder import NetworkBuilder
+from autotune_rlm.networks._facts import GraphFacts, graph_facts
+from autotune_rlm.networks._graph import Graph, read_graph
+from autotune_rlm.networks._text import onnx_text
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["ArchitectureSpace", "BuilderSpace", "Config"]
+
+Config = Mapping[str, Any]
+
+
+class ArchitectureSpace(abc.ABC):
+    """A set of networks, each given by one value per parameter.
+
+    A space of your own gives ``name``, ``parameters`` and ``build``; the rest follows.
+
+    Example:
+        ```python
+        class Mlp(ArchitectureSpace):
+            name = "mlp"
+            parameters = {"width": (64, 128, 256), "depth": (1, 2, 3)}
+            input_shape = (1, 32)
+
+            def build(self, config):
+                layers = [torch.nn.Linear(32, config["width"]), torch.nn.ReLU()]
+                for _ in range(config["depth"] - 1):
+                    layers += [torch.nn.Linear(config["width"], config["width"]), torch.nn.ReLU()]
+                return torch.nn.Sequential(*layers, torch.nn.Linear(config["width"], 10))
+        ```
+
+    Attributes:
+        name: Name of the space.
+        parameters: The values of each parameter, at least one each.
+        input_shape: Shape of the input with its batch; needed where ``build`` gives a module.
+    """
+
+    name: str
+    parameters: Mapping[str, tuple[Any, ...]]
+    input_shape: tuple[int, ...] = (1, 3, 32, 32)
+
+    @abc.abstractmethod
+    def build(self, config: Config) -> Any:
+        """The network of a configuration: an ``onnx.ModelProto`` or a ``torch.nn.Module``."""
+
+    def valid(self, config: Config) -> bool:
+        """Whether the choices go together. All do, unless overridden."""
+        return True
+
+    def canonical(self, config: Config) -> dict[str, Any]:
+        """The representative of all configurations that give the same network."""
+        return dict(config)
+
+    def check(self, config: Config) -> dict[str, Any]:
+        """The configuration as a dictionary in the order of ``parameters``.
+
+        Raises:
+            ValueError: A parameter is missing, unknown or has another value, or the choices do not
+                go together.
+        """
+        if missing := set(self.parameters) - set(config):
+            raise ValueError(f"config: {self.name} needs {sorted(missing)}")
+        if unknown := set(config) - set(self.parameters):
+            raise ValueError(
+                f"config: {self.name} has no parameters {sorted(unknown)}; it has "
+                f"{list(self.parameters)}"
+            )
+        for name, values in self.parameters.items():
+            if config[name] not in values:
+                raise ValueError(f"config: {name} must be one of {values}, got {config[name]!r}")
+        if not self.valid(config):
+            raise ValueError(f"config: these choices give no network of {self.name}: {config}")
+        return {name: config[name] for name in self.parameters}
+
+    @property
+    def size(self) -> int:
+        """Number of combinations, valid or not."""
+        return int(np.prod([len(v) for v in self.parameters.values()], dtype=object))
+
+    def sample(self, rng: np.random.Generator) -> dict[str, Any]:
+        """A random valid configuration."""
+        for _ in range(10_000):
+            config = {n: v[rng.integers(len(v))] for n, v in self.parameters.items()}
+            if self.valid(config):
+                return config
+        raise ValueError(f"{self.name}: 10,000 random configurations were all invalid")
+
+    def mutate(
+        self, config: Config, rng: np.random.Generator, *, changes: int = 1
+    ) -> dict[str, Any]:
+        """A valid configuration that differs in up to ``changes`` parameters."""
+        movable = [name for name, values in self.parameters.items() if len(values) > 1]
+        for _ in range(1_000):
+            mutant = dict(config)
+            for name in rng.choice(movable, size=min(changes, len(movable)), replace=False):
+                others = [v for v in self.parameters[name] if v != config[name]]
+                mutant[str(name)] = others[rng.integers(len(others))]
+            if self.valid(mutant):
+                return mutant
+        return self.sample(rng)
+
+    def cross(self, a: Config, b: Config, rng: np.random.Generator) -> dict[str, Any]:
+        """A valid configuration with each parameter from one of two parents."""
+        for _ in range(100):
+            child = {n: (a if rng.random() < 0.5 else b)[n] for n in self.parameters}
+            if self.valid(child):
+                return child
+        return dict(a)
+
+    def model(self, config: Config) -> onnx.ModelProto:
+        """The network as ONNX; a module is exported with ``torch.onnx``."""
+        import onnx
+
+        built = self.build(self.check(config))
+        if isinstance(built, onnx.ModelProto):
+            return built
+        return _export(built, self.input_shape)
+
+    def graph(self, config: Config) -> Graph:
+        """The network's canonical graph."""
+        return read_graph(self.model(config))
+
+    def text(self, config: Config) -> str:
+        """The network as the surrogate reads it."""
+        return onnx_text(self.graph(config))
+
+    def facts(self, config: Config) -> GraphFacts:
+        """Parameters, operations, memory and depth of the network."""
+        return graph_facts(self.graph(config))
+
+    def parse(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration of a row of a published table: one column per parameter here."""
+        return self.check({name: row[name] for name in self.parameters})
+
+
+class BuilderSpace(ArchitectureSpace):
+    """A space whose networks are made by ``NetworkBuilder``: graphs need no ONNX file at all."""
+
+    @abc.abstractmethod
+    def network(self, config: Config) -> tuple[NetworkBuilder, str]:
+        """The builder and the name of its output."""
+
+    def build(self, config: Config) -> onnx.ModelProto:
+        """The network with random weights."""
+        builder, output = self.network(config)
+        return builder.model(output)
+
+    def graph(self, config: Config) -> Graph:
+        """The network's canonical graph."""
+        builder, output = self.network(self.check(config))
+        return builder.graph(output)
+
+
+def _export(module: Any, shape: tuple[int, ...]) -> onnx.ModelProto:
+    import warnings
+
+    import onnx
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(
+            "build must return an onnx.ModelProto or a torch.nn.Module, got "
+            f"{type(module).__name__}"
+        )
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "network.onnx"
+        torch.onnx.export(module.eval(), (torch.zeros(shape),), str(path), dynamo=False)
+        return onnx.load(str(path))

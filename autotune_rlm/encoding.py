@@ -11,6 +11,7 @@ import numpy as np
 __all__ = ["encode_configs"]
 
 _LOG_RATIO = 4.0
+_LARGEST = 1e300
 
 
 def encode_configs(configs: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -53,7 +54,7 @@ def _numeric(values: list[Any]) -> list[np.ndarray]:
     x = np.array([math.nan if v is None else float(v) for v in values])
     missing = np.isnan(x)
     low, high = np.nanmin(x), np.nanmax(x)
-    if low > 0 and high / low > _LOG_RATIO:
+    if low > 0 and high > _LOG_RATIO * low:
         x, low, high = np.log2(x), math.log2(low), math.log2(high)
     columns = []
     if high > low:
@@ -65,7 +66,7 @@ def _numeric(values: list[Any]) -> list[np.ndarray]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (bool, int, float)) and math.isfinite(value)
+    return isinstance(value, (bool, int, float)) and abs(value) < _LARGEST
 
 
 def _hashable(value: Any) -> Any:

@@ -134,18 +134,7 @@ class Policy:
             A fraction of the incumbent's value; 0.0 where nothing is left to measure and infinity
             where nothing worked yet.
         """
-        self._check(candidates, prediction)
-        open_ = _unmeasured(candidates, observed)
-        if not len(open_):
-            return 0.0
-        view = _View.of(task, prediction, observed, self.exploration)
-        if not view.worked:
-            return math.inf
-        worth = view.log_worth()[open_]
-        short = open_[np.argsort(-worth, kind="stable")[: self.shortlist]]
-        drawn = self._draw(task, view, candidates, short, len(observed), features)
-        gain = float(np.maximum(view.incumbent - drawn.min(axis=1), 0.0).mean())
-        return gain if prediction.log_scale else gain / max(abs(view.incumbent), 1e-12)
+        return self._gain(task, candidates, prediction, observed, features, math.inf)
 
     def should_stop(
         self,
@@ -159,8 +148,34 @@ class Policy:
         """Whether ``expected_gain`` fell below ``min_gain``: no better candidate is likely."""
         if self.min_gain is None:
             return False
-        gain = self.expected_gain(task, candidates, prediction, observed, features=features)
-        return gain < self.min_gain
+        enough = self.min_gain
+        return self._gain(task, candidates, prediction, observed, features, enough) < enough
+
+    def _gain(
+        self,
+        task: Task,
+        candidates: Sequence[Candidate],
+        prediction: Prediction,
+        observed: Sequence[Observation],
+        features: np.ndarray | None,
+        enough: float,
+    ) -> float:
+        """``expected_gain``, or any lower bound of it that reaches ``enough``."""
+        self._check(candidates, prediction)
+        open_ = _unmeasured(candidates, observed)
+        if not len(open_):
+            return 0.0
+        view = _View.of(task, prediction, observed, self.exploration)
+        if not view.worked:
+            return math.inf
+        unit = 1.0 if prediction.log_scale else max(abs(view.incumbent), 1e-12)
+        worth = view.log_worth()[open_]
+        best_alone = math.exp(worth.max()) / unit
+        if best_alone >= enough:
+            return best_alone
+        short = open_[np.argsort(-worth, kind="stable")[: self.shortlist]]
+        drawn = self._draw(task, view, candidates, short, len(observed), features)
+        return float(np.maximum(view.incumbent - drawn.min(axis=1), 0.0).mean()) / unit
 
     @staticmethod
     def _check(candidates: Sequence[Candidate], prediction: Prediction) -> None:

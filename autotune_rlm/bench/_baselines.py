@@ -216,7 +216,7 @@ def _levels(search: Search) -> dict[str, list[Any]]:
         values = {repr(v): v for v in (c.config.get(name) for c in search.candidates)}
         if len(values) > 1:
             kept = list(values.values())
-            levels[name] = sorted(kept) if _ordered(kept) else sorted(kept, key=repr)
+            levels[name] = sorted(kept, key=_rank if _ordered(kept) else repr)
     return levels
 
 
@@ -227,6 +227,10 @@ def _codes(search: Search, levels: Mapping[str, list[Any]]) -> np.ndarray:
         position = {repr(v): i for i, v in enumerate(values)}
         columns.append([position[repr(c.config.get(name))] for c in search.candidates])
     return np.array(columns, dtype=int).reshape(len(levels), len(search.candidates)).T
+
+
+def _rank(value: Any) -> Any:
+    return value
 
 
 def _ordered(values: list[Any]) -> bool:

@@ -1,0 +1,242 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotune_rlm.encoding import encode_configs
+from autotune_rlm.policy import Policy
+from autotune_rlm.types import Candidate, Device, Measurement, Observation, Prediction, Task
+
+TASK = Task(kernel="k", device=Device(name="NVIDIA A100"))
+
+
+def grid(n=64):
+    return [
+        Candidate({"BLOCK": 2 ** (i % 8), "num_warps": 2 ** (i // 8 % 4), "z": i // 32})
+        for i in range(n)
+    ]
+
+
+def predict(median, *, spread=0.1, p_valid=1.0, log_scale=True):
+    median = np.asarray(median, dtype=np.float64)
+    ones = np.ones(len(median))
+    return Prediction(
+        metric="time_ms",
+        median=median,
+        low=median * 0.8,
+        high=median * 1.25,
+        spread=spread * ones,
+        p_valid=p_valid * ones,
+        log_scale=log_scale,
+    )
+
+
+def ok(candidate, value):
+    return Observation(candidate, Measurement(status="ok", value=value))
+
+
+def failed(candidate):
+    return Observation(candidate, Measurement(status="compile_error", reason="no"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    n=st.integers(0, 70),
+    n_measured=st.integers(0, 64),
+    minimize=st.booleans(),
+)
+def test_chooses_distinct_unmeasured_candidates_whatever_is_predicted(
+    seed, n, n_measured, minimize
+):
+    rng = np.random.default_rng(seed)
+    candidates = grid()
+    observed = [
+        ok(candidates[i], 1.0 + rng.random()) if rng.random() < 0.5 else failed(candidates[i])
+        for i in rng.permutation(64)[:n_measured]
+    ]
+    prediction = predict(
+        10 ** rng.uniform(-6, 6, 64),
+        spread=rng.choice([0, 1e-9, 0.3, 20], 64),
+        p_valid=rng.random(64),
+    )
+    task = dataclasses.replace(TASK, minimize=minimize)
+    chosen = Policy(draws=64).choose(task, candidates, prediction, observed, n)
+    measured = {o.candidate.key for o in observed}
+    assert len(chosen) == len(set(chosen)) == min(n, 64 - n_measured)
+    assert all(candidates[i].key not in measured for i in chosen)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_a_confident_model_is_followed_at_tiny_budgets(n):
+    median = np.random.default_rng(0).permutation(np.geomspace(1, 100, 64))
+    chosen = Policy().choose(TASK, grid(), predict(median, spread=0.01), [], n)
+    assert chosen == np.argsort(median)[:n].tolist()
+
+
+def test_larger_is_better_where_the_task_says_so():
+    task = dataclasses.replace(TASK, minimize=False)
+    median = np.linspace(1, 2, 64)
+    assert Policy().choose(task, grid(), predict(median, spread=0.01), [], 1) == [63]
+    assert Policy().choose(task, grid(), predict(median, spread=0.01, log_scale=False), [], 1) == [
+        63
+    ]
+
+
+def test_a_likely_failure_is_not_the_first_choice():
+    median = np.full(64, 2.0)
+    median[5], median[9] = 1.0, 1.05
+    p_valid = np.ones(64)
+    p_valid[5] = 0.2
+    assert Policy().choose(TASK, grid(), predict(median, p_valid=p_valid), [], 1) == [9]
+
+
+def test_a_first_batch_does_not_consist_of_near_twins_that_may_all_fail():
+    candidates = [
+        Candidate({"BLOCK": b, "note": n}) for b in (16, 32, 64, 512, 1024) for n in range(16)
+    ]
+    block = np.array([c.config["BLOCK"] for c in candidates])
+    median = np.where(block == 1024, 1.0, 1.2) + np.arange(80) * 1e-4
+    p_valid = np.where(block == 1024, 0.5, 0.95)
+    chosen = Policy().choose(TASK, candidates, predict(median, spread=0.05, p_valid=p_valid), [], 4)
+    assert 1024 in block[chosen]
+    assert (block[chosen] != 1024).any()
+
+
+def test_of_equal_promise_the_batch_takes_what_is_far_apart():
+    candidates = [Candidate({"x": x}) for x in (0.0, 0.01, 0.02, 1.0)]
+    prediction = predict([1.0, 1.001, 1.001, 1.002], spread=0.3)
+    assert set(Policy().choose(TASK, candidates, prediction, [], 2)) == {0, 3}
+
+
+def test_must_haves_come_first_and_count():
+    chosen = Policy().choose(
+        TASK, grid(), predict(np.linspace(1, 9, 64), spread=0.01), [], 3, must=[40, 7]
+    )
+    assert chosen == [40, 7, 0]
+    assert Policy().choose(TASK, grid(), predict(np.ones(64)), [], 1, must=[40, 7]) == [40]
+    known = [ok(grid()[40], 1.0)]
+    assert Policy().choose(TASK, grid(), predict(np.ones(64)), known, 1, must=[40, 7]) == [7]
+
+
+def test_uncertain_candidates_are_explored_before_certain_ones_that_cannot_win():
+    candidates = grid(3)
+    observed = [ok(candidates[0], 1.0)]
+    prediction = predict([1.0, 1.05, 1.1], spread=np.array([0.01, 0.001, 0.5]))
+    assert Policy().choose(TASK, candidates, prediction, observed, 1) == [2]
+
+
+def test_equal_seeds_choose_equally():
+    rng = np.random.default_rng(1)
+    prediction = predict(rng.uniform(1, 1.3, 64), spread=0.3, p_valid=0.7)
+    pick = Policy(seed=3).choose(TASK, grid(), prediction, [], 12)
+    assert pick == Policy(seed=3).choose(TASK, grid(), prediction, [], 12)
+
+
+def test_candidates_that_have_no_parameters_can_be_chosen():
+    candidates = [Candidate({}, text=f"net {i}") for i in range(9)]
+    assert len(Policy().choose(TASK, candidates, predict(np.arange(1, 10)), [], 4)) == 4
+
+
+class TestStop:
+    def test_stops_when_no_better_one_is_likely(self):
+        candidates = grid()
+        observed = [ok(candidates[0], 1.0)]
+        sure = predict(np.r_[1.0, np.full(63, 2.0)], spread=0.05)
+        assert Policy().should_stop(TASK, candidates, sure, observed)
+        unsure = predict(np.r_[1.0, np.full(63, 1.02)], spread=0.1)
+        assert not Policy().should_stop(TASK, candidates, unsure, observed)
+
+    def test_many_small_chances_together_keep_the_search_going(self):
+        candidates = grid()
+        observed = [ok(candidates[0], 1.0)]
+        prediction = predict(np.r_[1.0, np.full(63, 1.12)], spread=0.1)
+        one = Policy().expected_gain(TASK, candidates[:2], prediction.take([0, 1]), observed)
+        many = Policy().expected_gain(TASK, candidates, prediction, observed)
+        assert 0 < one < 0.003 < many
+
+    def test_never_before_anything_worked_nor_without_a_threshold(self):
+        candidates = grid()
+        hopeless = predict(np.full(64, 5.0), spread=1e-3)
+        assert not Policy().should_stop(TASK, candidates, hopeless, [])
+        assert not Policy().should_stop(TASK, candidates, hopeless, [failed(candidates[0])])
+        known = [ok(candidates[0], 1.0)]
+        assert not Policy(min_gain=None).should_stop(TASK, candidates, hopeless, known)
+
+    def test_stops_when_nothing_is_left(self):
+        candidates = grid(2)
+        observed = [ok(c, 1.0) for c in candidates]
+        assert Policy().should_stop(TASK, candidates, predict([1.0, 1.0]), observed)
+
+    @pytest.mark.parametrize("minimize", [True, False])
+    def test_metrics_that_are_not_positive(self, minimize):
+        task = dataclasses.replace(TASK, minimize=minimize)
+        candidates = grid(3)
+        observed = [ok(candidates[0], 0.0)]
+        prediction = predict([0.0, -1.0, 1.0], spread=0.1, log_scale=False)
+        assert Policy().choose(task, candidates, prediction, observed, 1) == [1 if minimize else 2]
+        assert not Policy().should_stop(task, candidates, prediction, observed)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("batch", 0),
+        ("min_gain", -1),
+        ("exploration", 0),
+        ("length", -1),
+        ("shortlist", 0),
+        ("draws", 3),
+    ],
+)
+def test_wrong_options_are_named(option, value):
+    with pytest.raises(ValueError, match=option):
+        Policy(**{option: value})
+
+
+def test_a_prediction_of_other_candidates_is_refused():
+    with pytest.raises(ValueError, match="64 candidates, got 3"):
+        Policy().choose(TASK, grid(), predict([1.0, 2.0, 3.0]), [], 1)
+
+
+def test_rounds_grow_with_the_budget():
+    assert [Policy().batch_size(n) for n in (1, 4, 8, 32, 1000)] == [1, 1, 2, 8, 8]
+    assert Policy(batch=3).batch_size(1000) == 3
+
+
+class TestEncoding:
+    def test_numbers_span_the_unit_interval_and_octaves_are_even_steps(self):
+        x = encode_configs([{"b": b} for b in (16, 32, 64, 128)])
+        np.testing.assert_allclose(x[:, 0], [0, 1 / 3, 2 / 3, 1])
+
+    def test_names_are_one_apart_and_constants_vanish(self):
+        x = encode_configs([{"a": "x", "c": 1}, {"a": "y", "c": 1}, {"a": None, "c": 1}])
+        assert np.linalg.norm(x[0] - x[1]) == pytest.approx(1.0)
+        assert encode_configs([{"c": 1}, {"c": 1}]).shape == (2, 0)
+
+    def test_missing_numbers_are_told_apart(self):
+        x = encode_configs([{"a": 1}, {"a": 3}, {}])
+        assert np.isfinite(x).all()
+        assert len(np.unique(x, axis=0)) == 3
+
+    def test_huge_numbers_stay_finite(self):
+        x = encode_configs([{"a": 10**400}, {"a": 1.7e308}, {"a": -1e299}, {"a": 5e-324}])
+        assert np.isfinite(x).all()
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.lists(
+            st.dictionaries(
+                st.sampled_from("abc"),
+                st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+            ),
+            min_size=1,
+            max_size=8,
+        )
+    )
+    def test_any_json_scalars_give_finite_columns(self, configs):
+        x = encode_configs(configs)
+        assert x.shape[0] == len(configs)
+        assert np.isfinite(x).all()

@@ -83,6 +83,10 @@ class ConfigSpace:
     def __len__(self) -> int:
         return self.size
 
+    def __bool__(self) -> bool:
+        """True, without enumerating anything."""
+        return True
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Configurations as dictionaries; the last parameter changes fastest."""
         for values in itertools.product(*self._parameters.values()):

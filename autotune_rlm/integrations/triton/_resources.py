@@ -1,0 +1,194 @@
+"""What tuning shares within a process and between processes: stores, surrogates, locks."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autotune_rlm.types import Candidate, Observation, Prediction, Surrogate, Task
+
+__all__ = ["TUNING_LOCK", "LazySurrogate", "compile_pool", "open_store", "process_lock"]
+
+_log = logging.getLogger(__name__)
+_PATIENCE_S = 600.0
+_POOL_IDLE_S = 60.0
+
+TUNING_LOCK = threading.RLock()
+"""Held while anything is tuned in this process: two timings at once would spoil each other."""
+
+
+def open_store(store: Any) -> Any:
+    """The store that an argument means.
+
+    Args:
+        store: A ``Store``; an SQLAlchemy URL or a file's path; None for the user's own; False for
+            none.
+
+    Returns:
+        A ``Store``, or None where there is none or the user's own cannot be opened.
+    """
+    if store is False:
+        return None
+    if store is None:
+        return _own_store(os.getpid())
+    if isinstance(store, (str, os.PathLike)):
+        return _opened(str(store), os.getpid())
+    return store
+
+
+@functools.lru_cache(maxsize=64)
+def _opened(url: str | None, process: int) -> Any:
+    from autotune_rlm.store import Store
+
+    return Store() if url is None else Store(url)
+
+
+@functools.lru_cache(maxsize=4)
+def _own_store(process: int) -> Any:
+    try:
+        return _opened(None, process)
+    except Exception as error:
+        _log.warning(
+            "measurements will be forgotten when this process ends: cannot open the store (%s: %s); "
+            "set AUTOTUNE_RLM_STORE to a file that can be written",
+            type(error).__name__,
+            error,
+        )
+        return None
+
+
+class LazySurrogate:
+    """A surrogate that is loaded when first asked.
+
+    Args:
+        surrogate: A ``Surrogate``; a name or a folder for ``autotune_rlm.surrogate.load``; None for
+            the bundled one. Where the bundled one cannot be loaded nothing is known of any
+            configuration, and a warning says so once.
+    """
+
+    def __init__(self, surrogate: Any = None) -> None:
+        self._given = surrogate
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether asking costs no loading."""
+        return isinstance(self._given, Surrogate) or _loaded.cache_info().currsize > 0
+
+    def predict(
+        self,
+        task: Task,
+        candidates: Sequence[Candidate],
+        *,
+        observed: Sequence[Observation] = (),
+    ) -> Prediction:
+        """The surrogate's prediction."""
+        surrogate = self._surrogate()
+        if surrogate is None:
+            return _no_idea(task, len(candidates))
+        return surrogate.predict(task, candidates, observed=observed)
+
+    def _surrogate(self) -> Surrogate | None:
+        if self._given is None:
+            return _bundled()
+        if isinstance(self._given, (str, os.PathLike)):
+            return _loaded(str(self._given))
+        return self._given
+
+
+@functools.lru_cache(maxsize=8)
+def _loaded(name: str | None) -> Surrogate:
+    from autotune_rlm.surrogate import load
+
+    return load() if name is None else load(name)
+
+
+@functools.lru_cache(maxsize=1)
+def _bundled() -> Surrogate | None:
+    try:
+        return _loaded(None)
+    except Exception as error:
+        _log.warning(
+            "configurations are measured without ranking: cannot load the surrogate (%s: %s)",
+            type(error).__name__,
+            error,
+        )
+        return None
+
+
+def _no_idea(task: Task, n: int) -> Prediction:
+    ones = np.ones(n)
+    return Prediction(
+        metric=task.metric, median=ones, low=ones / 20, high=ones * 20, spread=ones, p_valid=ones
+    )
+
+
+class _IdlePool:
+    """One compile pool for all kernels, closed when nothing asked for it for a while."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pool: Any = None
+        self._process = 0
+        self._timer: threading.Timer | None = None
+
+    def get(self) -> Any:
+        from autotune_rlm.measure.compile import CompilePool
+
+        with self._lock:
+            if self._pool is None or self._process != os.getpid():
+                self._pool, self._process = CompilePool(), os.getpid()
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = threading.Timer(_POOL_IDLE_S, self.close)
+            self._timer.daemon = True
+            self._timer.start()
+            return self._pool
+
+    def close(self) -> None:
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None and self._process == os.getpid():
+            pool.close()
+
+
+_compile_pool = _IdlePool()
+atexit.register(_compile_pool.close)
+
+
+def compile_pool() -> Any:
+    """The process's ``CompilePool``; stopped a minute after it was last asked for."""
+    return _compile_pool.get()
+
+
+@contextlib.contextmanager
+def process_lock(task: Task) -> Iterator[None]:
+    """Held by the one process of this machine that tunes ``task``; freed when the process dies."""
+    from filelock import FileLock, Timeout
+
+    lock = None
+    try:
+        folder = Path(tempfile.gettempdir()) / f"autotune_rlm-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        lock = FileLock(folder / f"{task.key}.lock")
+        lock.acquire(timeout=_PATIENCE_S)
+    except Timeout:
+        _log.warning("another process tunes %s since %d s; tuning too", task.kernel, _PATIENCE_S)
+        lock = None
+    except OSError as error:
+        _log.debug("tuning without a lock: %s", error)
+        lock = None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()

@@ -1,0 +1,197 @@
+"""Which configuration a launch gets: from the store, by measuring a few, or by the model alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import triton
+
+from autotune_rlm.policy import Policy
+from autotune_rlm.tuner import Tuner, TuningResult
+from autotune_rlm.types import Candidate, Measurer, Observation, Status, Task
+
+from ._device import device_of
+from ._resources import LazySurrogate, open_store, process_lock
+from ._settings import Settings
+from ._task import KernelTasks
+
+__all__ = ["Outcome", "Selector"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A choice and where it comes from.
+
+    Attributes:
+        config: The chosen configuration.
+        how: ``"store"``, ``"measured"`` or ``"model"``.
+        timings: Median and interval in milliseconds of what was measured, now or before; infinite
+            where it failed.
+        seconds: What the search took; 0.0 where nothing was measured.
+    """
+
+    config: triton.Config
+    how: str
+    timings: dict[triton.Config, list[float]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Selector:
+    """Chooses among the configurations of one kernel.
+
+    Args:
+        tasks: Makes the tasks of the kernel.
+        key: Names of the arguments that a choice depends on.
+        settings: Budgets, mode, surrogate and store.
+    """
+
+    def __init__(self, tasks: KernelTasks, key: Sequence[str], settings: Settings) -> None:
+        self._tasks = tasks
+        self._key = list(key)
+        self.settings = settings
+        self.store = open_store(settings.store)
+        self._surrogate = LazySurrogate(settings.surrogate)
+
+    def task(self, arguments: Mapping[str, Any]) -> Task:
+        """The task of a launch: the one in the store that Triton would take for the same."""
+        task = self._tasks.build(arguments, device_of(self.settings.device))
+        if self.store is None or self.store.observations(task):
+            return task
+        for known in self.store.tasks(kernel=task.kernel, device=task.device.name):
+            same = (known.source, known.versions) == (task.source, task.versions)
+            if same and self._tasks.same_key(known.problem, task.problem, self._key):
+                return dataclasses.replace(task, problem=known.problem)
+        return task
+
+    def finished(self, task: Task, candidates: Sequence[Candidate]) -> Outcome | None:
+        """The best of a search that ended before, in any process; None where there was none."""
+        observed = self._observed(task, candidates)
+        budget = self.settings.measurements(len(candidates))
+        if not any(o.measurement.ok for o in observed):
+            return None
+        if len(observed) < budget and not self._ended_early(task, candidates, observed):
+            return None
+        return _best(observed)
+
+    def by_model(self, task: Task, candidates: Sequence[Candidate]) -> Outcome:
+        """The best known configuration, or the model's choice; measures nothing."""
+        observed = self._observed(task, candidates)
+        if any(o.measurement.ok for o in observed):
+            return _best(observed)
+        prediction = self._surrogate.predict(task, candidates, observed=observed)
+        failed = {o.candidate.key for o in observed}
+        order = [candidates[i] for i in prediction.order(minimize=task.minimize)]
+        pick = next((c for c in order if c.key not in failed), order[0])
+        return Outcome(pick.payload, "model")
+
+    def by_measuring(
+        self, task: Task, candidates: Sequence[Candidate], measurer: Measurer
+    ) -> Outcome:
+        """Search within the budget, beyond it only as long as nothing works.
+
+        Raises:
+            TuningError: All candidates fail; the message lists the reasons.
+        """
+        with process_lock(task):
+            done = self.finished(task, candidates)
+            if done is not None:
+                return done
+            result = self._tune(task, candidates, measurer)
+        result.raise_if_failed()
+        best = _best(result.observations)
+        return dataclasses.replace(best, how="measured", seconds=result.event.total_s)
+
+    def shortlist(self, task: Task, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The candidates that a search would measure, the model's favourites first."""
+        budget = self.settings.measurements(len(candidates))
+        if budget >= len(candidates):
+            return list(candidates)
+        observed = self._observed(task, candidates)
+        prediction = self._surrogate.predict(task, candidates, observed=observed)
+        working = [o for o in observed if o.measurement.ok]
+        keep = {_best(working).config} if working else set()
+        must = [i for i, c in enumerate(candidates) if i == 0 or c.payload in keep]
+        chosen = Policy(seed=self.settings.seed).choose(
+            task, candidates, prediction, [], budget, must=must
+        )
+        rank = {int(i): place for place, i in enumerate(prediction.order(minimize=task.minimize))}
+        return [candidates[i] for i in sorted(chosen, key=rank.__getitem__)]
+
+    def predicted(self, task: Task, candidates: Sequence[Candidate]) -> list[float]:
+        """Milliseconds per candidate, longer for one that likely fails."""
+        observed = self._observed(task, candidates)
+        prediction = self._surrogate.predict(task, candidates, observed=observed)
+        return [
+            float(median / max(p, 1e-9))
+            for median, p in zip(prediction.median, prediction.p_valid, strict=True)
+        ]
+
+    def _tune(
+        self, task: Task, candidates: Sequence[Candidate], measurer: Measurer
+    ) -> TuningResult:
+        n = len(candidates)
+        budget = self.settings.measurements(n)
+        while True:
+            in_full = budget >= n
+            tuner = Tuner(
+                surrogate=None if in_full else self._surrogate,
+                measurer=measurer,
+                store=self.store,
+                policy=Policy(),
+            )
+            result = tuner.tune(
+                task,
+                candidates,
+                budget=budget,
+                budget_s=None if self.settings.mode == "full" else self.settings.budget_s,
+                seed=self.settings.seed,
+            )
+            if result.best is not None or in_full or result.event.stop != "budget":
+                return result
+            _log.warning("none of %d configurations of %s worked; going on", budget, task.kernel)
+            budget = min(n, 2 * budget)
+
+    def _observed(self, task: Task, candidates: Sequence[Candidate]) -> list[Observation]:
+        if self.store is None:
+            return []
+        here = {c.key: c for c in candidates}
+        return [
+            Observation(here[o.candidate.key], o.measurement)
+            for o in self.store.observations(task)
+            if o.candidate.key in here and o.measurement.status is not Status.SKIPPED
+        ]
+
+    def _ended_early(
+        self, task: Task, candidates: Sequence[Candidate], observed: Sequence[Observation]
+    ) -> bool:
+        """Whether a search of this very list stopped before its budget was spent."""
+        if self.settings.mode == "full":
+            return False
+        return any(
+            event.n_candidates == len(candidates)
+            and event.stop in ("no better one is likely", "seconds")
+            and event.n_measured + event.n_reused <= len(observed)
+            for event in self.store.events(task=task)
+        )
+
+
+def _best(observed: Sequence[Observation]) -> Outcome:
+    timings: dict[triton.Config, list[float]] = {}
+    for o in observed:
+        m = o.measurement
+        if m.value is not None:
+            ends = (m.low, m.high)
+            times = [m.value, *(m.value if end is None else end for end in ends)]
+        elif m.status.is_failure:
+            times = [math.inf] * 3
+        else:
+            continue
+        timings[o.candidate.payload] = times
+    return Outcome(min(timings, key=lambda config: timings[config][0]), "store", timings)

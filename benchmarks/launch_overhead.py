@@ -75,6 +75,11 @@ def both(kernel: Any, key: list[str]) -> dict[str, Any]:
     }
 
 
+def launcher(tuned: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any]:
+    """Launches as a program does."""
+    return lambda: tuned[(1,)](*args, **kwargs)
+
+
 def interleaved(calls: dict[str, Callable[[], Any]], batches: int, size: int) -> dict[str, float]:
     """Median seconds of one call, from alternating batches."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -112,8 +117,7 @@ def main() -> int:
         for case, (kernel, key, args, kwargs) in cases.items():
             for part, inner in (("whole launch", kernel), ("autotuner alone", Nothing(kernel))):
                 calls = {
-                    name: (lambda tuned=tuned: tuned[(1,)](*args, **kwargs))
-                    for name, tuned in both(inner, key).items()
+                    name: launcher(tuned, args, kwargs) for name, tuned in both(inner, key).items()
                 }
                 for call in calls.values():
                     call()

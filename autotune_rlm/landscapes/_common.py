@@ -5,23 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
-from autotune_rlm.types import Candidate, Device, Measurement, Status, Task
+from autotune_rlm.types import Candidate, Measurement, Status, Task
 
 EXTRA_KEY = "autotune_rlm"
 """Key under which our writers keep what a foreign format has no place for."""
-
-
-@lru_cache(maxsize=1024)
-def device_named(name: str) -> Device:
-    """The registered device of that name, else one with nothing but the name."""
-    try:
-        from autotune_rlm.devices import lookup
-    except ImportError:
-        return Device(name=name)
-    return lookup(name)
 
 
 def _refuse_constant(text: str) -> Any:
@@ -106,7 +95,7 @@ def leftovers(candidate: Candidate, measurement: Measurement, *, status: Status)
         "reason": m.reason,
         "low": m.low,
         "high": m.high,
-        "cost_s": m.cost_s or None,
+        "cost_s": m.cost_s if m.cost_s < (m.compile_s or 0.0) else None,
         "state": plain(m.state),
     }
     return {k: v for k, v in kept.items() if v not in (None, "", {})}

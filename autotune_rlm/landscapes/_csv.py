@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes._common import (
-    device_named,
     json_object,
     plain,
     shown,
@@ -199,7 +199,7 @@ def _task(group: _Group) -> Task:
     spec = group.once["device_spec"]
     return Task(
         kernel=kernel,
-        device=Device.from_json(json_object(spec, "device_spec")) if spec else device_named(device),
+        device=Device.from_json(json_object(spec, "device_spec")) if spec else lookup(device),
         problem=json_object(problem, "problem") if problem else {},
         source=group.once["source"],
         language=language or "triton",
@@ -229,11 +229,21 @@ def render(landscapes: Iterable[Landscape]) -> str:
     rows = [row for landscape in found for row in _rows(landscape, timed=timed)]
     base = [*_COLUMNS, *(["time_ms"] if timed else ["value", "metric", "minimize"]), "compile_s"]
     extra = sorted({name for row in rows for name in row} - set(base))
-    buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, [*base, *extra], restval="", lineterminator="\n")
+    lines = _Lines()
+    writer = csv.DictWriter(lines, [*base, *extra], restval="", lineterminator="\r\n")
     writer.writeheader()
     writer.writerows(rows)
-    return buffer.getvalue()
+    return "".join(lines.written)
+
+
+class _Lines:
+    r"""Ends rows with a line feed; told ``\r\n``, the csv module quotes a lone ``\r`` in a field."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+
+    def write(self, row: str) -> None:
+        self.written.append(row.removesuffix("\r\n") + "\n")
 
 
 def _rows(landscape: Landscape, *, timed: bool) -> Iterable[dict[str, Any]]:
@@ -252,7 +262,7 @@ def _rows(landscape: Landscape, *, timed: bool) -> Iterable[dict[str, Any]]:
         once["source"] = task.source
     if task.versions:
         once["versions"] = canonical_json(dict(task.versions))
-    if task.device != device_named(task.device.name):
+    if task.device != lookup(task.device.name):
         once["device_spec"] = canonical_json(task.device.to_json())
     for candidate, m in zip(landscape.candidates, landscape.measurements, strict=True):
         row = {**shared, **once, "config": canonical_json(dict(candidate.config))}

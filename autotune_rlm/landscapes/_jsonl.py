@@ -26,9 +26,7 @@ def to_line(value: Mapping[str, Any]) -> str:
 
 def lines(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The JSON objects of the text with their line numbers."""
-    number = 0
-    for line in text.split("\n"):
-        number += 1
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield number, _object(line, f"{path}: line {number}")
 
@@ -47,28 +45,32 @@ def parse(text: str, path: Path) -> list[Landscape]:
     """Landscapes of the text, in the order in which they open."""
     tasks: dict[str, Task] = {}
     found: dict[str, list[Observation]] = {}
-    number = 0
-    try:
-        for number, value in lines(text, path):
-            name = value.get("landscape")
-            if "task" in value:
-                task = Task.from_json(value["task"])
-                name = name or task.key
-                if tasks.setdefault(name, task) != task:
-                    raise ValueError(f"landscape {name!r} opens twice with different tasks")
-                found.setdefault(name, [])
-            elif "measurement" in value:
-                if name not in found:
-                    raise ValueError(f"a measurement of {name!r} before the line with its task")
-                candidate = Candidate.from_json(value["candidate"])
-                measurement = Measurement.from_json(value["measurement"])
-                found[name].append(Observation(candidate, measurement))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if str(error).startswith(str(path)):
-            raise
-        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path}: line {number}: {what}") from None
+    for number, value in lines(text, path):
+        _take(value, tasks, found, f"{path}: line {number}")
     return [Landscape.from_observations(tasks[name], found[name], id=name) for name in tasks]
+
+
+def _take(
+    value: dict[str, Any], tasks: dict[str, Task], found: dict[str, list[Observation]], where: str
+) -> None:
+    name = value.get("landscape")
+    try:
+        if "task" in value:
+            task = Task.from_json(value["task"])
+            name = name or task.key
+            if tasks.setdefault(name, task) != task:
+                raise ValueError(f"landscape {name!r} opens twice with different tasks")
+            found.setdefault(name, [])
+        elif "measurement" in value:
+            if name not in found:
+                raise ValueError(f"a measurement of {name!r} before the line with its task")
+            candidate = Candidate.from_json(value["candidate"])
+            measurement = Measurement.from_json(value["measurement"])
+            found[name].append(Observation(candidate, measurement))
+    except KeyError as error:
+        raise ValueError(f"{where}: {error} is missing") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def render(landscapes: Iterable[Landscape]) -> str:

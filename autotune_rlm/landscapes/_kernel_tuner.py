@@ -12,9 +12,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes._common import (
     EXTRA_KEY,
-    device_named,
     failure_status,
     finite,
     leftovers,
@@ -63,7 +63,7 @@ def parse(text: str, path: Path) -> list[Landscape]:
         measurements.append(measurement)
     task = task_from_extra(data.get(EXTRA_KEY)) or Task(
         kernel=str(data.get("kernel_name") or path.name.split(".")[0]),
-        device=device_named(str(data.get("device_name") or "unknown")),
+        device=lookup(str(data.get("device_name") or "unknown")),
         problem=_problem(data.get("problem_size")),
         language=str(data.get("language") or "cuda").lower(),
         metric="time_ms" if objective == "time" else str(objective),
@@ -134,7 +134,7 @@ def _entry(entry: Any, names: list[str], objective: str) -> tuple[Candidate, Mea
     error = entry.get("__error__") or (value if isinstance(value, str) else None)
     number = finite(value)
     candidate = Candidate(config=config, text=extra.get("text", ""))
-    if error is None and number is not None and abs(number) < _ERROR_VALUE:
+    if error is None and number is not None and number != _ERROR_VALUE:
         return candidate, Measurement(status=Status.OK, value=number, **fields)
     name = str(error) if error is not None else "no value"
     status = Status(extra["status"]) if "status" in extra else failure_status(name)

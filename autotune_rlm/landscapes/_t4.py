@@ -13,9 +13,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes._common import (
     EXTRA_KEY,
-    device_named,
     finite,
     leftovers,
     plain,
@@ -82,7 +82,7 @@ def parse(text: str, path: Path) -> list[Landscape]:
     device, kernel = _names(path)
     task = task_from_extra(extra) or Task(
         kernel=str(metadata.get("kernel") or kernel),
-        device=device_named(str(metadata.get("device") or device)),
+        device=lookup(str(metadata.get("device") or device)),
         problem=metadata["problem"] if isinstance(metadata.get("problem"), dict) else {},
         language=str(metadata.get("compute_api") or "cuda").lower(),
         metric="time_ms" if is_time else objective,
@@ -206,7 +206,9 @@ def _record(candidate: Candidate, m: Measurement, task: Task) -> dict[str, Any]:
     if m.compile_s is not None:
         times["compilation_time"] = compile_ms
     measured = [] if m.value is None else [(objective, m.value, "ms" if timed else "")]
-    measured += [(name, value, "") for name, value in plain(m.facts).items() if name != objective]
+    if objective in m.facts:
+        raise ValueError(f"a fact has the name of the T4 objective: {objective!r}; write jsonl")
+    measured += [(name, value, "") for name, value in plain(m.facts).items()]
     record: dict[str, Any] = {
         "configuration": dict(candidate.config),
         "objectives": [objective],

@@ -1,0 +1,427 @@
+"""The Landscape class and the files that keep it."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from autotune_rlm.devices import lookup
+from autotune_rlm.landscapes import Landscape, read_landscapes, write_landscapes
+from autotune_rlm.types import Candidate, Device, Measurement, Status, Task
+
+DATA = Path(__file__).parents[2] / "shared" / "data" / "gpu"
+
+
+def landscape(values, *, minimize=True, **task):
+    measured = tuple(
+        Measurement(status="ok", value=v) if v is not None else Measurement(status="timeout")
+        for v in values
+    )
+    return Landscape(
+        task=Task(kernel="k", device=Device(name="d"), minimize=minimize, **task),
+        candidates=tuple(Candidate({"BLOCK": 2**i}) for i in range(len(measured))),
+        measurements=measured,
+    )
+
+
+class TestLandscape:
+    def test_values_are_nan_where_failed(self):
+        found = landscape([2.0, None, 1.0])
+        assert found.ok.tolist() == [True, False, True]
+        np.testing.assert_array_equal(found.values, [2.0, np.nan, 1.0])
+        assert (found.best, found.best_index, found.worst, len(found)) == (1.0, 2, 2.0, 3)
+
+    def test_regret_is_relative_to_the_best(self):
+        assert landscape([2.0, 4.0]).regret(3.0) == pytest.approx(0.5)
+        assert landscape([2.0, 4.0], minimize=False).regret(3.0) == pytest.approx(0.25)
+        assert landscape([2.0, 4.0]).regret(2.0) == 0.0
+
+    @pytest.mark.parametrize("value", [None, float("nan")])
+    def test_regret_of_nothing_is_nan(self, value):
+        assert np.isnan(landscape([1.0]).regret(value))
+
+    def test_nothing_worked(self):
+        found = landscape([None, None])
+        assert found.best_index is None
+        assert np.isnan(found.best)
+        assert np.isnan(found.worst)
+        assert np.isnan(found.regret(1.0))
+
+    def test_take_keeps_order_and_id(self):
+        found = landscape([3.0, 1.0, 2.0])
+        assert found.take([2, 0]).values.tolist() == [2.0, 3.0]
+        assert found.take(np.array([True, False, True])).id == found.id
+
+    def test_unequal_numbers_are_refused(self):
+        with pytest.raises(ValueError, match="equally many"):
+            Landscape(Task(kernel="k", device=Device(name="d")), (Candidate({}),), ())
+
+    def test_arrays_cannot_be_changed(self):
+        with pytest.raises(ValueError, match="read-only"):
+            landscape([1.0]).values[0] = 2.0
+
+
+# What can be written, drawn at random.
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+seconds = st.floats(0, 1e6, allow_subnormal=False)
+# Surrogates cannot be written as UTF-8; "\x00" cannot be read by Python 3.10's csv.
+words = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=12)
+names = words.filter(lambda s: s.strip() == s != "")
+scalars = st.one_of(st.integers(-(2**53), 2**53), st.booleans(), finite, words, st.none())
+problems = st.dictionaries(
+    words, st.one_of(scalars, st.lists(st.integers(0, 2**31), max_size=3)), max_size=3
+)
+devices = st.one_of(
+    st.sampled_from(["NVIDIA H100", "AMD MI300X", "NVIDIA A100"]).map(lookup),
+    st.builds(Device, name=names, sms=st.none() | st.integers(1, 999)),
+)
+fact_names = st.sampled_from(["registers", "spills", "shared_bytes", "note"])
+facts = st.dictionaries(fact_names, st.one_of(st.integers(0, 2**40), finite, words), max_size=3)
+measurement_fields = {
+    "compile_s": st.none() | seconds,
+    "cost_s": seconds,
+    "low": st.none() | finite,
+    "high": st.none() | finite,
+    "samples": st.lists(finite, max_size=3).map(tuple),
+    "facts": facts,
+    "state": st.dictionaries(words, words, max_size=2),
+}
+measurements = st.one_of(
+    st.builds(Measurement, status=st.just("ok"), value=finite, **measurement_fields),
+    st.builds(
+        Measurement,
+        status=st.sampled_from([s for s in Status if s is not Status.OK]),
+        reason=names,
+        **measurement_fields,
+    ),
+)
+
+
+@st.composite
+def landscapes(draw, max_size=3, *, metric=None):
+    task = Task(
+        kernel=draw(names),
+        device=draw(devices),
+        problem=draw(problems),
+        source=draw(words),
+        language=draw(st.sampled_from(["triton", "cuda", "onnx"])),
+        metric=metric or draw(st.sampled_from(["time_ms", "accuracy"])),
+        minimize=True if metric else draw(st.booleans()),
+        versions=draw(st.dictionaries(words, words, max_size=2)),
+    )
+    parameters = draw(st.lists(st.sampled_from(["BM", "BN", "num_warps", "λ"]), unique=True))
+    configs = draw(
+        st.lists(st.fixed_dictionaries({p: scalars for p in parameters}), max_size=max_size)
+    )
+    pairs = {Candidate(c, draw(words)): draw(measurements) for c in configs}
+    return Landscape(task, tuple(pairs), tuple(pairs.values()), id=draw(names))
+
+
+def close(a: Landscape, b: Landscape) -> None:
+    """Equal up to the last digits of times, which foreign formats keep in other units."""
+    assert (a.id, a.task, a.candidates) == (b.id, b.task, b.candidates)
+    for x, y in zip(a.measurements, b.measurements, strict=True):
+        assert (x.status, x.value, x.low, x.high) == (y.status, y.value, y.low, y.high)
+        assert (x.reason, x.samples, x.facts, x.state) == (y.reason, y.samples, y.facts, y.state)
+        assert (x.compile_s or 0.0) == pytest.approx(y.compile_s or 0.0, rel=1e-9)
+        assert x.cost_s == pytest.approx(y.cost_s, rel=1e-9)
+
+
+# Explaining and shrinking these large examples takes minutes and tells little.
+quick = settings(
+    deadline=None, max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate]
+)
+
+
+class TestRoundTrip:
+    @quick
+    @given(found=st.lists(landscapes(), max_size=3, unique_by=lambda x: x.id))
+    @pytest.mark.parametrize("name", ["l.csv", "l.csv.gz", "l.jsonl"])
+    def test_exact(self, tmp_path_factory, name, found):
+        path = tmp_path_factory.getbasetemp() / name
+        found = [item for item in found if len(item) or name == "l.jsonl"]
+        assert write_landscapes(path, found) == [path]
+        assert read_landscapes(path) == found
+
+    @quick
+    @given(found=landscapes())
+    def test_t4(self, tmp_path_factory, found):
+        path = tmp_path_factory.getbasetemp() / "l.json"
+        write_landscapes(path, [found], "t4")
+        (back,) = read_landscapes(path)
+        close(back, found)
+
+    @quick
+    @given(found=landscapes())
+    def test_kernel_tuner(self, tmp_path_factory, found):
+        path = tmp_path_factory.getbasetemp() / "l.json"
+        keys = {",".join(map(str, c.config.values())) for c in found.candidates}
+        if len(keys) < len(found):  # 1 and "1", or the same with another text
+            with pytest.raises(ValueError, match="write csv, t4 or jsonl"):
+                write_landscapes(path, [found], "kernel-tuner")
+            return
+        write_landscapes(path, [found], "kernel-tuner")
+        (back,) = read_landscapes(path)
+        close(back, found)
+
+    def test_several_make_a_folder(self, tmp_path):
+        found = [
+            Landscape(Task(kernel=k, device=lookup("A100")), (Candidate({"B": 1}),), (OK,), id=i)
+            for k, i in [("a", "a/x"), ("b", "a x"), ("c", "c")]
+        ]
+        written = write_landscapes(tmp_path / "all", found, "t4")
+        assert len(set(written)) == 3
+        assert sorted(x.id for x in read_landscapes(tmp_path / "all")) == ["a x", "a/x", "c"]
+
+    def test_written_whole_or_not_at_all(self, tmp_path):
+        path = tmp_path / "l.jsonl"
+        found = landscape([1.0])
+        write_landscapes(path, [found])
+        with pytest.raises(ValueError, match="appears twice"):
+            write_landscapes(path, [found, found])
+        assert read_landscapes(path) == [found]
+        assert [p.name for p in tmp_path.iterdir()] == ["l.jsonl"]
+
+
+OK = Measurement(status="ok", value=1.5)
+HEADER = "landscape,kernel,language,device,problem,config,status,time_ms,compile_s\n"
+
+
+def csv_file(tmp_path, text):
+    path = tmp_path / "x.csv"
+    path.write_text(text)
+    return path
+
+
+class TestCsv:
+    def test_unknown_names_and_extra_columns(self, tmp_path):
+        path = csv_file(
+            tmp_path,
+            HEADER.strip() + ",registers,who\n"
+            'x,kk,triton,Some GPU,"{""n"":3}","{""FOO"":1}",ok,2.5,0.5,32,me\n'
+            'x,kk,triton,Some GPU,"{""n"":3}","{""FOO"":2}",failed,,,,\n',
+        )
+        (found,) = read_landscapes(path)
+        assert found.task == Task(kernel="kk", device=Device(name="Some GPU"), problem={"n": 3})
+        assert found.measurements[0].facts == {"registers": 32, "who": "me"}
+        assert found.measurements[0].compile_s == 0.5
+        assert found.measurements[1].status is Status.RUNTIME_ERROR
+
+    def test_known_device_has_its_figures(self, tmp_path):
+        path = csv_file(tmp_path, HEADER + "x,k,cuda,NVIDIA H100,{},{},ok,1,\n")
+        assert read_landscapes(path)[0].task.device.sms == 132
+
+    def test_rows_of_one_landscape_may_be_apart(self, tmp_path):
+        rows = [f'{i},k,cuda,d,{{}},"{{""B"":{j}}}",ok,{j},\n' for j in (1, 2) for i in "ab"]
+        found = read_landscapes(csv_file(tmp_path, HEADER + "".join(rows)))
+        assert [(x.id, x.values.tolist()) for x in found] == [("a", [1, 2]), ("b", [1, 2])]
+
+    @pytest.mark.parametrize(
+        ("text", "line", "message"),
+        [
+            ("", 1, "header"),
+            ("kernel,device,config\n", 1, "missing column time_ms"),
+            ("device,time_ms\n", 1, "missing column kernel, config"),
+            (HEADER + "x,k,cuda,d,{},{},ok,1\n", 2, "8 fields where the header has 9"),
+            (HEADER + "x,k,cuda,d,{},{},ok,fast,\n", 2, "time_ms must be a number"),
+            (HEADER + "x,k,cuda,d,{},{},ok,inf,\n", 2, "must be finite"),
+            (HEADER + "x,k,cuda,d,{},{},ok,,\n", 2, "got an empty field"),
+            (HEADER + "x,k,cuda,d,{},{},broken,,\n", 2, "status must be one of"),
+            (HEADER + "x,k,cuda,d,{},[1],ok,1,\n", 2, "config must be a JSON object"),
+            (HEADER + 'x,k,cuda,d,{},"{""a"":NaN}",ok,1,\n', 2, "NaN"),
+            (HEADER + "x,k,cuda,d,oops,{},ok,1,\n", 2, "problem must be a JSON object"),
+            (HEADER + "x,,cuda,d,{},{},ok,1,\n", 2, "must not be empty"),
+            (HEADER + "x,k,cuda,d,{},{},ok,1,\nx,q,cuda,d,{},{},ok,1,\n", 3, "another kernel"),
+        ],
+    )
+    def test_malformed(self, tmp_path, text, line, message):
+        path = csv_file(tmp_path, text)
+        with pytest.raises(ValueError, match=message) as error:
+            read_landscapes(path)
+        assert str(error.value).startswith(f"{path}: line {line}: ")
+
+    def test_not_utf8_and_damaged_gzip(self, tmp_path):
+        path = tmp_path / "x.csv"
+        path.write_bytes(HEADER.encode() + b"\xff\xfe\n")
+        with pytest.raises(ValueError, match="line 2: not UTF-8"):
+            read_landscapes(path)
+        path.write_bytes(gzip.compress(HEADER.encode() * 99)[:-20])
+        with pytest.raises(ValueError, match="damaged gzip"):
+            read_landscapes(path)
+
+
+def kernel_tuner_text(entries):
+    head = {
+        "device_name": "NVIDIA A100-PCIE-40GB",
+        "kernel_name": "conv",
+        "problem_size": [4096, 4096],
+        "tune_params_keys": ["bx", "tile"],
+        "tune_params": {"bx": [16, 32], "tile": [1, 2]},
+        "objective": "time",
+    }
+    start = "{\n" + "".join(f'"{k}": {json.dumps(v)},\n' for k, v in head.items())
+    return start + '"cache": {\n' + ",\n".join(f'"{k}": {json.dumps(v)}' for k, v in entries)
+
+
+def entry(bx, tile, time, **more):
+    fields = {"bx": bx, "tile": tile, "time": time, "compile_time": 918.6, **more}
+    return f"{bx},{tile}", fields | {"timestamp": "2026-01-02 03:04:05"}
+
+
+ENTRIES = [
+    entry(16, 1, 3.875, times=[3.9, 3.85], benchmark_time=100.0, **{"GFLOP/s": 1948.1}),
+    entry(16, 2, "CompilationFailedConfig"),
+    entry(32, 1, 2.5),
+]
+
+
+class TestKernelTuner:
+    @pytest.mark.parametrize(
+        ("end", "kept"), [("}\n}", 3), ("", 3), (",\n", 3), ("}", 3), ('\n, "32,2": {"bx": 3', 3)]
+    )
+    def test_open_and_closed(self, tmp_path, end, kept):
+        path = tmp_path / "conv.json"
+        path.write_text(kernel_tuner_text(ENTRIES) + end)
+        (found,) = read_landscapes(path)
+        assert len(found) == kept
+        assert found.task.device == lookup("A100")
+        assert (found.task.kernel, found.task.problem) == ("conv", {"size": [4096, 4096]})
+        first, second, _ = found.measurements
+        assert first.value == 3.875
+        assert first.samples == (3.9, 3.85)
+        assert first.compile_s == pytest.approx(0.9186)
+        assert first.cost_s == pytest.approx(1.0186)
+        assert first.facts == {"GFLOP/s": 1948.1}
+        assert second.status is Status.COMPILE_ERROR
+
+    @pytest.mark.parametrize(
+        ("time", "status"),
+        [
+            ("InvalidConfig", Status.OUT_OF_RESOURCES),
+            ("RuntimeFailedConfig", Status.RUNTIME_ERROR),
+            (1e20, Status.RUNTIME_ERROR),
+            (float("nan"), Status.RUNTIME_ERROR),
+        ],
+    )
+    def test_failures(self, tmp_path, time, status):
+        path = tmp_path / "c.json"
+        path.write_text(kernel_tuner_text([entry(16, 1, time)]) + "}\n}")
+        assert read_landscapes(path)[0].measurements[0].status is status
+
+    def test_malformed(self, tmp_path):
+        path = tmp_path / "c.json"
+        path.write_text(kernel_tuner_text([*ENTRIES, ("x", {"bx": 1})]) + "}\n}")
+        with pytest.raises(ValueError, match=r"c\.json: line 12: entry 'x': parameter 'tile'"):
+            read_landscapes(path)
+        path.write_text('{\n"cache": {\n broken\n broken')
+        with pytest.raises(ValueError, match=r"c\.json: line 3: not a Kernel Tuner cache"):
+            read_landscapes(path)
+
+    def test_ends_as_kernel_tuner_expects(self, tmp_path):
+        path = tmp_path / "c.json"
+        write_landscapes(path, [landscape([1.0, None])], "kernel-tuner")
+        text = path.read_text()
+        assert text[-3:] == "}\n}"
+        data = json.loads(text)
+        assert list(data)[-1] == "cache"
+        assert data["cache"]["2"]["time"] == "RuntimeFailedConfig"
+
+
+class TestT4:
+    def result(self, **changes):
+        return {
+            "configuration": {"bx": 16},
+            "times": {"compilation": 660.0, "benchmark": 340.0, "runtimes": [12.0, 13.0]},
+            "invalidity": "correct",
+            "correctness": 1,
+            "measurements": [
+                {"name": "time", "value": 12.5, "unit": "ms"},
+                {"name": "GFLOP/s", "value": 615.6, "unit": ""},
+            ],
+            "objectives": ["time"],
+            **changes,
+        }
+
+    def read(self, tmp_path, *results, **top):
+        path = tmp_path / "conv" / "A100_T4.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"results": list(results), "schema_version": "1.0.0", **top}))
+        return read_landscapes(path)[0]
+
+    def test_kernel_tuner_writes_milliseconds(self, tmp_path):
+        found = self.read(tmp_path, self.result())
+        assert (found.task.kernel, found.task.device) == ("conv", lookup("A100"))
+        (m,) = found.measurements
+        assert (m.value, m.samples, m.facts) == (12.5, (12.0, 13.0), {"GFLOP/s": 615.6})
+        assert m.compile_s == pytest.approx(0.66)
+        assert m.cost_s == pytest.approx(1.0)
+
+    def test_unit_of_the_metadata(self, tmp_path):
+        found = self.read(
+            tmp_path,
+            self.result(measurements=[], times={"compilation_time": 7, "runtimes": [2000.0]}),
+            metadata={"timeunit": "microseconds", "device": "NVIDIA H100"},
+        )
+        assert found.measurements[0].value == pytest.approx(2.0)
+        assert found.measurements[0].compile_s == pytest.approx(7e-6)
+        assert found.task.device.arch == "hopper"
+
+    @pytest.mark.parametrize(
+        ("invalidity", "status"),
+        [
+            ("compile", "compile_error"),
+            ("runtime", "runtime_error"),
+            ("timeout", "timeout"),
+            ("correctness", "wrong_result"),
+            ("constraints", "out_of_resources"),
+        ],
+    )
+    def test_failures(self, tmp_path, invalidity, status):
+        found = self.read(tmp_path, self.result(invalidity=invalidity))
+        assert found.measurements[0].status.value == status
+
+    def test_malformed(self, tmp_path):
+        with pytest.raises(ValueError, match=r"line 1: results\[1\]: invalidity must be one of"):
+            self.read(tmp_path, self.result(), self.result(invalidity="odd"))
+        path = tmp_path / "x.json"
+        path.write_text('{"results": [}')
+        with pytest.raises(ValueError, match=r"x\.json: line 1: not JSON"):
+            read_landscapes(path)
+
+
+class TestFace:
+    def test_format_must_be_known(self, tmp_path):
+        with pytest.raises(ValueError, match="csv, jsonl, kernel-tuner, t4, got 'xml'"):
+            read_landscapes(tmp_path / "x", "xml")
+        with pytest.raises(ValueError, match="format must be given"):
+            write_landscapes(tmp_path / "x.json", [])
+
+    def test_json_of_another_kind(self, tmp_path):
+        path = tmp_path / "x.json"
+        path.write_text('{"hello": 1}')
+        with pytest.raises(ValueError, match="without 'cache'"):
+            read_landscapes(path)
+
+    def test_content_tells_where_the_name_does_not(self, tmp_path):
+        found = landscape([1.0])
+        for name in ("l.csv", "l.jsonl"):
+            write_landscapes(tmp_path / name, [found])
+            (tmp_path / name).rename(tmp_path / "plain")
+            assert read_landscapes(tmp_path / "plain") == [found]
+
+    def test_no_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError):
+            read_landscapes(tmp_path / "none.csv")
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no recorded data beside the checkout")
+def test_recorded_data_survives_a_round_trip(tmp_path):
+    found = read_landscapes(DATA / "hub_convolution.csv.gz")
+    assert [len(x) for x in found] == [4362] * 4
+    write_landscapes(tmp_path / "x.csv.gz", found)
+    assert read_landscapes(tmp_path / "x.csv.gz") == found

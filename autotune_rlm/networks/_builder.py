@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,8 @@ class NetworkBuilder:
         self._tensors: dict[str, Tensor] = {self.input: Tensor("f32", shape)}
         self._weights: dict[str, str] = {}
         self._constants: dict[str, np.ndarray] = {}
+        self._level: dict[str, int] = {}
+        self._written = self._macs = self._parameters = 0
 
     def shape(self, value: str) -> tuple[int, ...]:
         """Shape of a value."""
@@ -45,11 +48,15 @@ class NetworkBuilder:
         name = f"v{len(self._nodes)}"
         self._nodes.append(Node(op, tuple(inputs), (name,), attributes))
         self._tensors[name] = Tensor("f32", shape)
+        self._level[name] = 1 + max(self._level.get(i, 0) for i in inputs)
+        self._written += math.prod(shape)
         return name
 
     def _weight(self, kind: str, shape: tuple[int, ...]) -> str:
         name = f"w{len(self._weights)}"
         self._weights[name] = kind
+        if shape and kind != "statistic zero" and kind != "statistic one":
+            self._parameters += math.prod(shape)
         self._tensors[name] = Tensor("f32", shape)
         return name
 
@@ -69,12 +76,13 @@ class NetworkBuilder:
         attributes["strides"] = [stride] * 2
         if groups > 1:
             attributes["group"] = groups
+        self._macs += n * math.prod(size) * channels * (c // groups) * kernel * kernel
         return self._add("Conv", [x, weight], (n, channels, *size), **attributes)
 
     def bn(self, x: str) -> str:
         """Batch normalisation in inference mode."""
         c = self.channels(x)
-        kinds = ("one", "zero", "zero", "one")
+        kinds = ("one", "zero", "statistic zero", "statistic one")
         stats = [self._weight(kind, (c,)) for kind in kinds]
         return self._add("BatchNormalization", [x, *stats], self.shape(x))
 
@@ -152,9 +160,10 @@ class NetworkBuilder:
     def linear(self, x: str, features: int) -> str:
         """Flattening and a fully connected layer with bias."""
         shape = self.shape(x)
-        width = int(np.prod(shape[1:]))
+        width = math.prod(shape[1:])
         if len(shape) > 2:
             x = self._add("Flatten", [x], (shape[0], width))
+        self._macs += shape[0] * width * features
         inputs = [x, self._weight("dense", (features, width)), self._weight("zero", (features,))]
         return self._add("Gemm", inputs, (shape[0], features), transB=1)
 
@@ -202,7 +211,20 @@ class NetworkBuilder:
         n, c, h, w = self.shape(x)
         weights = [self._weight("conv", (channels, c, 1, 1)), self._weight("zero", (channels,))]
         attributes = {"kernel_shape": [1, 1], "pads": [0] * 4, "strides": [1, 1]}
+        self._macs += n * h * w * channels * c
         return self._add("Conv", [x, *weights], (n, channels, h, w), **attributes)
+
+    def costs(self, output: str) -> dict[str, int]:
+        """Parameters, MACs, bytes written and depth, as ``graph_facts`` would find them.
+
+        Counted while building, so they are free; layers that ``output`` does not need count too.
+        """
+        return {
+            "parameters": self._parameters,
+            "macs": self._macs,
+            "activation_bytes": 4 * self._written,
+            "depth": self._level[output],
+        }
 
     def graph(self, output: str) -> Graph:
         """The network as a canonical graph. Layers that ``output`` does not need are dropped."""
@@ -256,7 +278,7 @@ class NetworkBuilder:
 def _values(kind: str, shape: tuple[Any, ...], rng: np.random.Generator) -> np.ndarray:
     if kind.startswith("value "):
         return np.array(float(kind.split()[1]), dtype=np.float32)
-    if kind in ("one", "zero"):
-        return np.full(shape, float(kind == "one"), dtype=np.float32)
-    fan_in = int(np.prod(shape[1:]))
+    if kind.endswith(("one", "zero")):
+        return np.full(shape, float(kind.endswith("one")), dtype=np.float32)
+    fan_in = math.prod(shape[1:])
     return (rng.standard_normal(shape) * np.sqrt(2.0 / fan_in)).astype(np.float32)

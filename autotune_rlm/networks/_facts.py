@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
-
-import numpy as np
 
 from autotune_rlm.networks._graph import Graph, Node, read_graph
 from autotune_rlm.networks._load import ModelLike, load_skeleton
@@ -135,17 +134,17 @@ def _macs(graph: Graph, node: Node) -> int | None:
     sizes = [tuple(int(d) for d in s or ()) for s in shapes]
     if node.op in _CONVOLUTIONS:
         weight = sizes[3] if node.op == "QLinearConv" and len(sizes) > 3 else sizes[1]
-        return out * int(np.prod(weight[1:], dtype=np.int64))
+        return out * math.prod(weight[1:])
     if node.op == "ConvTranspose":
-        read = int(np.prod(sizes[0], dtype=np.int64))
-        return read * int(np.prod(sizes[1][1:], dtype=np.int64))
+        read = math.prod(sizes[0])
+        return read * math.prod(sizes[1][1:])
     if node.op in ("MatMul", "MatMulInteger"):
         return out * sizes[0][-1]
     if node.op == "Gemm":
         return out * sizes[0][0 if node.attributes.get("transA") else -1]
     if node.op in _RECURRENT:
         steps = sizes[0][0] * sizes[0][1]
-        per_step = int(np.prod(sizes[1], dtype=np.int64)) + int(np.prod(sizes[2], dtype=np.int64))
+        per_step = math.prod(sizes[1]) + math.prod(sizes[2])
         return steps * per_step
     return _einsum_macs(node, sizes)
 
@@ -161,7 +160,7 @@ def _einsum_macs(node: Node, sizes: list[tuple[int, ...]]) -> int | None:
         if len(term) != len(shape):
             return None
         extents.update(zip(term, shape, strict=True))
-    return int(np.prod(list(extents.values()), dtype=np.int64))
+    return math.prod(list(extents.values()))
 
 
 def _depth(graph: Graph) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ class Tensor:
         """Number of elements; None where a dimension is unknown."""
         if self.shape is None or any(isinstance(d, str) for d in self.shape):
             return None
-        return int(np.prod([int(d) for d in self.shape], dtype=np.int64))
+        return math.prod(int(d) for d in self.shape)
 
     def bytes(self) -> int | None:
         """Bytes in memory; None where a dimension is unknown."""

@@ -141,6 +141,16 @@ class ArchitectureSpace(abc.ABC):
         """Parameters, operations, memory and depth of the network."""
         return graph_facts(self.graph(config))
 
+    def costs(self, config: Config) -> dict[str, int]:
+        """Parameters, MACs, bytes of activations and depth; the fastest way to them."""
+        facts = self.facts(config)
+        return {
+            "parameters": facts.parameters,
+            "macs": facts.macs,
+            "activation_bytes": facts.activation_bytes,
+            "depth": facts.depth,
+        }
+
     def parse(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration of a row of a published table: one column per parameter here."""
         return self.check({name: row[name] for name in self.parameters})
@@ -162,6 +172,11 @@ class BuilderSpace(ArchitectureSpace):
         """The network's canonical graph."""
         builder, output = self.network(self.check(config))
         return builder.graph(output)
+
+    def costs(self, config: Config) -> dict[str, int]:
+        """Parameters, MACs, bytes of activations and depth; the fastest way to them."""
+        builder, output = self.network(self.canonical(config))
+        return builder.costs(output)
 
 
 def _export(module: Any, shape: tuple[int, ...]) -> onnx.ModelProto:

@@ -12,6 +12,7 @@ import ast
 import builtins
 import functools
 import importlib
+import inspect
 import os
 import types
 from collections.abc import Iterator
@@ -39,13 +40,13 @@ def load_kernel(file: str, function: str, module: str = "") -> Any:
 
 
 def jit_function(kernel: Any) -> Any:
-    """The ``JITFunction`` inside of an autotuner, heuristics or other wrapper."""
-    while not hasattr(kernel, "cache_key"):
-        inner = getattr(kernel, "fn", None)
-        if inner is None:
+    """The ``JITFunction`` (or interpreted one) inside of an autotuner or other wrapper."""
+    found = kernel
+    while not inspect.isfunction(getattr(found, "fn", None)):
+        found = getattr(found, "fn", None)
+        if found is None:
             raise ValueError(f"expected a function decorated with triton.jit, got {kernel!r}")
-        kernel = inner
-    return kernel
+    return found
 
 
 @functools.lru_cache(maxsize=256)

@@ -45,14 +45,16 @@ def describe_call(
         max_shared_bytes: See ``CompileSpec``.
 
     Returns:
-        None where a worker could not load the kernel from its file: it is defined inside of a
-        function or in a notebook, or takes a constant that is no plain value. Compile it in this
-        process then.
+        None under Triton's interpreter, and where a worker could not load the kernel from its file:
+        it is defined inside of a function or in a notebook, or takes a constant that is no plain
+        value. Compile it in this process then.
 
     Raises:
         TypeError: The arguments do not fit the kernel.
     """
     function = jit_function(kernel)
+    if not hasattr(function, "cache_key"):
+        return None  # interpreted
     python = function.fn
     file = inspect.getsourcefile(python)
     if file is None or file.startswith("<") or "<locals>" in python.__qualname__:

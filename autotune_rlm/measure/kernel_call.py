@@ -1,0 +1,220 @@
+"""A Triton launch as JSON: kernel source location, arguments, grid. The workload of an isolated run.
+
+call = KernelCall(
+    file="add.py",
+    function="add_kernel",
+    args={
+        "x": {"dtype": "fp32", "shape": [4096], "fill": "normal"},
+        "y": {"dtype": "fp32", "shape": [4096], "fill": "empty"},
+        "n": 4096,
+    },
+    grid=["cdiv(n, BLOCK)"],
+    outputs=["y"],
+)
+measurer = IsolatedMeasurer(call.workload(), pool=CompilePool())
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .job import Job
+from .timing import Call
+from .worker import Workload
+
+__all__ = ["KernelCall", "bench", "evaluate_grid", "make_tensor"]
+
+DTYPES: Mapping[str, str] = {
+    "fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16",
+    "fp8e4nv": "float8_e4m3fn", "fp8e5": "float8_e5m2", "i64": "int64", "i32": "int32",
+    "i16": "int16", "i8": "int8", "u8": "uint8", "i1": "bool",
+}  # fmt: skip
+"""torch's name of each dtype."""
+
+_OPERATORS: Mapping[type, Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+    ast.USub: operator.neg,
+}
+_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "cdiv": lambda a, b: -(-a // b),
+    "min": min,
+    "max": max,
+    "prod": lambda *values: math.prod(values),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelCall:
+    """One launch of a kernel at the top level of a file.
+
+    Attributes:
+        file: Python file that defines the kernel.
+        function: Its name.
+        module: Dotted name of the file's module; needed where the file has relative imports.
+        args: Every argument that is not of the configuration: a scalar, or a tensor as ``{"dtype",
+            "shape", "strides", "fill", "low", "high", "seed"}``; all but the first two may be left
+            out. ``fill`` is ``normal`` (times 1), ``uniform`` (in [0, 1)), ``randint`` (in [low,
+            high)), ``arange``, ``zeros``, ``ones`` or ``empty``.
+        grid: One to three expressions over arguments and configuration, with ``+ - * // % **``,
+            ``cdiv``, ``min``, ``max`` and ``prod``.
+        outputs: Tensors that the kernel writes. They are filled anew before the launch that is
+            compared (``empty`` ones with NaN or the largest integer).
+        reset: Tensors that must be filled anew before every launch, such as those it adds to.
+        device: torch device; None for the current accelerator, or the CPU where there is none.
+    """
+
+    file: str
+    function: str
+    args: Mapping[str, Any]
+    grid: Sequence[str]
+    outputs: Sequence[str] = ()
+    reset: Sequence[str] = ()
+    module: str = ""
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.grid) <= 3:
+            raise ValueError(f"grid must have one to three expressions, got {list(self.grid)!r}")
+        unknown = [n for n in (*self.outputs, *self.reset) if n not in self.args]
+        if unknown:
+            raise ValueError(f"outputs and reset name {unknown}, which args does not have")
+
+    def workload(self) -> Workload:
+        """What ``IsolatedMeasurer`` runs."""
+        return Workload(factory="autotune_rlm.measure.kernel_call:bench", arguments=asdict(self))
+
+
+def bench(**description: Any) -> Callable[[dict[str, Any]], Job]:
+    """The factory of ``KernelCall``'s workload: makes the arguments, gives a job per configuration."""
+    import torch
+
+    from ._kernel_source import load_kernel
+    from .capture import describe_call
+
+    call = KernelCall(**description)
+    kernel = load_kernel(call.file, call.function, call.module)
+    device = call.device or (
+        torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    )
+    described = {name: value for name, value in call.args.items() if isinstance(value, Mapping)}
+    args = {
+        name: make_tensor(value, device) if name in described else value
+        for name, value in call.args.items()
+    }
+    initial = {name: args[name].clone() for name in {*call.reset, *call.outputs}}
+    for name, tensor in initial.items():
+        if described[name].get("fill", "normal") == "empty":
+            _scramble(tensor)
+
+    def restore(names: Sequence[str]) -> None:
+        for name in names:
+            args[name].copy_(initial[name])
+
+    def make(config: dict[str, Any]) -> Job:
+        grid = evaluate_grid(call.grid, {**args, **config})
+        return Job(
+            Call(
+                run=lambda: kernel[grid](**args, **config),
+                setup=(lambda: restore(call.reset)) if call.reset else None,
+            ),
+            outputs=(lambda: {name: args[name] for name in call.outputs}) if call.outputs else None,
+            prepare=lambda: restore(call.outputs),
+            spec=lambda: describe_call(kernel, (), {**args, **config}),
+            grid=grid,
+        )
+
+    return make
+
+
+def make_tensor(described: Mapping[str, Any], device: Any) -> Any:
+    """The tensor that ``{"dtype", "shape", "strides", "fill", "low", "high", "seed"}`` describes.
+
+    Raises:
+        ValueError: The dtype or the fill is unknown.
+    """
+    import torch
+
+    name, shape = described["dtype"], tuple(described["shape"])
+    if name not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name!r}")
+    dtype = getattr(torch, DTYPES[name])
+    generator = torch.Generator(device=device).manual_seed(int(described.get("seed", 0)))
+    fill = described.get("fill", "normal" if dtype.is_floating_point else "zeros")
+    if fill == "normal":
+        values = torch.randn(shape, device=device, generator=generator)
+    elif fill == "uniform":
+        values = torch.rand(shape, device=device, generator=generator)
+    elif fill == "randint":
+        low, high = int(described.get("low", 0)), int(described["high"])
+        values = torch.randint(low, high, shape, device=device, generator=generator)
+    elif fill == "arange":
+        values = torch.arange(math.prod(shape), device=device).reshape(shape)
+    elif fill in ("zeros", "empty"):
+        values = torch.zeros(shape, device=device)
+    elif fill == "ones":
+        values = torch.ones(shape, device=device)
+    else:
+        raise ValueError(
+            f"fill must be normal, uniform, randint, arange, zeros, ones or empty, got {fill!r}"
+        )
+    values = values.to(dtype)
+    strides = described.get("strides")
+    if strides is None or tuple(strides) == values.stride():
+        return values
+    strided = torch.empty_strided(shape, tuple(strides), dtype=dtype, device=device)
+    return strided.copy_(values)
+
+
+def evaluate_grid(grid: Sequence[str], names: Mapping[str, Any]) -> tuple[int, ...]:
+    """The launch grid that the expressions give; nothing else is evaluated.
+
+    Raises:
+        ValueError: An expression has something other than numbers, names and the known operators,
+            or gives no positive integer.
+    """
+    sizes = []
+    for text in grid:
+        try:
+            size = _evaluate(ast.parse(text, mode="eval").body, names)
+        except (SyntaxError, KeyError, TypeError, ZeroDivisionError) as error:
+            raise ValueError(f"cannot evaluate the grid {text!r}: {error!r}") from None
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"the grid {text!r} must give a positive integer, got {size!r}")
+        sizes.append(size)
+    return tuple(sizes)
+
+
+def _evaluate(node: ast.AST, names: Mapping[str, Any]) -> Any:
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return node.value
+    if isinstance(node, ast.Name):
+        return names[node.id]
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        left, right = _evaluate(node.left, names), _evaluate(node.right, names)
+        if isinstance(node.op, ast.Pow) and abs(right) > 64:
+            raise ValueError(f"the exponent {right} is too large for a grid")
+        return _OPERATORS[type(node.op)](left, right)
+    if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
+        return _OPERATORS[type(node.op)](_evaluate(node.operand, names))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
+        return _FUNCTIONS[node.func.id](*(_evaluate(arg, names) for arg in node.args))
+    raise ValueError(f"a grid cannot contain {ast.unparse(node)!r}")
+
+
+def _scramble(tensor: Any) -> None:
+    import torch
+
+    if tensor.dtype.is_floating_point or tensor.dtype.is_complex:
+        tensor.fill_(float("nan"))
+    elif tensor.dtype is not torch.bool:
+        tensor.fill_(torch.iinfo(tensor.dtype).max)

@@ -1,0 +1,104 @@
+"""Measures Triton candidates in this process, with live arguments."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any
+
+from ..types import Candidate, Measurement, Status, Task
+from .compile import CompilePool, CompileResult, CompileSpec
+from .job import Bench, BenchSettings, Job
+from .timing import Timer
+
+__all__ = ["TritonMeasurer", "compiled_ahead"]
+
+
+class TritonMeasurer:
+    """A ``Measurer`` for callables: compiles ahead in a pool, then checks and times here.
+
+    The device never waits for a compiler while another candidate is ready. A candidate that
+    corrupts the device's context (an illegal address) spoils this process: the rest are
+    ``skipped``. Use ``IsolatedMeasurer`` where that must not happen.
+
+    Args:
+        make: Makes the job of a candidate, once it is its turn.
+        spec: Gives what to compile for a candidate, or None; None for no compiling ahead.
+        pool: Compiles ahead; None compiles at the first launch, in this process.
+        settings: How candidates are timed.
+        timer: By default events on an accelerator, else the wall clock.
+        expected: Right outputs by name, or a function that gives them; None to take those of the
+            first candidate that works.
+        told: Called with each candidate before it runs.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Candidate], Job],
+        *,
+        spec: Callable[[Candidate], CompileSpec | None] | None = None,
+        pool: CompilePool | None = None,
+        settings: BenchSettings | None = None,
+        timer: Timer | None = None,
+        expected: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+        told: Callable[[Candidate], None] = lambda candidate: None,
+    ) -> None:
+        self._make = make
+        self._spec = spec
+        self._pool = pool
+        self._told = told
+        self.bench = Bench(settings, timer=timer, expected=expected)
+
+    def measure(
+        self, task: Task, candidates: Iterable[Candidate]
+    ) -> Iterator[tuple[Candidate, Measurement]]:
+        """Yield ``(candidate, measurement)`` as each is done, the first compiled first."""
+        for candidate, compiled in compiled_ahead(self._pool, self._spec, candidates):
+            self._told(candidate)
+            make = functools.partial(self._make, candidate)
+            yield candidate, self.bench.measure(make, compiled)
+
+
+def compiled_ahead(
+    pool: CompilePool | None,
+    spec: Callable[[Candidate], CompileSpec | None] | None,
+    candidates: Iterable[Candidate],
+) -> Iterator[tuple[Candidate, CompileResult | None]]:
+    """Candidates with what compiling them gave, as it is done; None where it was not tried.
+
+    At most four compilations per worker are queued, so that an endless list of candidates works and
+    a search that ends early leaves little behind. A spec that cannot be made or compiled there counts
+    as not tried: the launch says why.
+    """
+    if pool is None or spec is None:
+        for candidate in candidates:
+            yield candidate, None
+        return
+    source = iter(candidates)
+    pending: dict[Future[CompileResult], Candidate] = {}
+    more = True
+    try:
+        while more or pending:
+            while more and len(pending) < 4 * pool.workers:
+                fresh = next(source, None)
+                if fresh is None:
+                    more = False
+                    break
+                try:
+                    wanted = spec(fresh)
+                except Exception:
+                    wanted = None
+                if wanted is None:
+                    yield fresh, None
+                else:
+                    pending[pool.submit(wanted)] = fresh
+            if pending:
+                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    result = future.result()
+                    untried = result.status is Status.SKIPPED
+                    yield pending.pop(future), None if untried else result
+    finally:
+        for future in pending:
+            future.cancel()

@@ -1,0 +1,179 @@
+"""Measures in a worker process that owns the device and may die: the caller never does.
+
+The worker is told what to run as JSON: a ``Workload`` names a *factory*, a function that makes the
+arguments once and then a ``Job`` for each configuration. A candidate that hangs is killed at its
+time-out, one that crashes the process or corrupts the device costs one respawn, and the rest are
+measured.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..types import Candidate, Measurement, Status, Task, canonical_json
+from ._process import WorkerFailure, WorkerProcess
+from .compile import CompilePool, CompileResult, CompileSpec
+from .errors import one_line
+from .job import BenchSettings
+from .triton import compiled_ahead
+
+__all__ = ["IsolatedMeasurer", "Workload"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What a worker runs, as plain JSON.
+
+    Attributes:
+        factory: ``"package.module:function"`` or ``"path/file.py:function"``, called once per
+            worker as ``factory(**arguments)``. It returns a function from a configuration (a
+            dictionary) to a ``Job``; that function may have an attribute ``expected``, which gives
+            the right outputs by name.
+        arguments: Keyword arguments of the factory: sizes, dtypes, seeds, values.
+    """
+
+    factory: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {"factory": self.factory, "arguments": dict(self.arguments)}
+
+
+class IsolatedMeasurer:
+    """A ``Measurer`` whose candidates run in a process of their own.
+
+    Args:
+        workload: What to run.
+        timeout_s: Seconds for one candidate (launches, comparison and samples), after which the
+            worker is killed: ``timeout``.
+        settings: How candidates are timed.
+        pool: Compiles ahead in parallel where the workload's jobs say what (``Job.spec``); None
+            leaves it to the first launch.
+        memory_mb: Limit of the worker's address space; only where it uses no accelerator.
+        env: Environment variables for the worker, such as ``CUDA_VISIBLE_DEVICES``.
+        max_restarts: Restarts in a row with no candidate measured, after which the rest are
+            ``skipped``: the workload itself does not work.
+        start_timeout_s: Seconds for starting a worker and making the workload in it.
+
+    Raises:
+        ValueError: An argument is out of range or no plain JSON.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        timeout_s: float = 30.0,
+        settings: BenchSettings | None = None,
+        pool: CompilePool | None = None,
+        memory_mb: int | None = None,
+        env: Mapping[str, str] | None = None,
+        max_restarts: int = 20,
+        start_timeout_s: float = 120.0,
+    ) -> None:
+        if timeout_s <= 0:
+            raise ValueError(f"timeout_s must be positive, got {timeout_s}")
+        if ":" not in workload.factory:
+            raise ValueError(
+                f"workload.factory must look like 'module:function' or 'file.py:function', "
+                f"got {workload.factory!r}"
+            )
+        try:
+            canonical_json(workload.to_json())
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"workload.arguments must be plain JSON: {error}") from None
+        self._timeout_s = timeout_s
+        self._pool = pool
+        self._max_restarts = max_restarts
+        self._start_timeout_s = start_timeout_s
+        self._settings = settings or BenchSettings()
+        self._worker = WorkerProcess(
+            "autotune_rlm.measure._device_worker:serve",
+            init={"workload": workload.to_json(), "settings": asdict(self._settings)},
+            env=env,
+            memory_mb=memory_mb,
+        )
+        self._best_ms: float | None = None
+        self._reference: dict[str, Any] | None = None
+        self._prepared = -1
+
+    def measure(
+        self, task: Task, candidates: Iterable[Candidate]
+    ) -> Iterator[tuple[Candidate, Measurement]]:
+        """Yield ``(candidate, measurement)`` as each is done; faults cost only their own."""
+        failures = 0
+        for candidate, compiled in compiled_ahead(self._pool, self._spec, candidates):
+            if failures >= self._max_restarts:
+                reason = f"the worker died {failures} times in a row"
+                yield candidate, Measurement(status=Status.SKIPPED, reason=reason)
+                continue
+            measurement = self._one(candidate, compiled)
+            died = measurement.status in (Status.CRASHED, Status.TIMEOUT)
+            failures = failures + 1 if died else 0
+            yield candidate, measurement
+
+    def close(self) -> None:
+        """End the worker."""
+        self._worker.kill()
+
+    def __enter__(self) -> IsolatedMeasurer:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _one(self, candidate: Candidate, compiled: CompileResult | None) -> Measurement:
+        begin = time.perf_counter()
+        compile_s = compiled.compile_s if compiled else None
+        facts = dict(compiled.facts) if compiled else {}
+        try:
+            if compiled is not None and not compiled.ok:
+                return Measurement(
+                    status=compiled.status,
+                    reason=compiled.reason,
+                    compile_s=compile_s,
+                    cost_s=compile_s or 0.0,
+                    facts=facts,
+                )
+            request = {
+                "do": "measure",
+                "config": dict(candidate.config),
+                "compiled": compiled.to_json() if compiled else None,
+                "best_ms": self._best_ms,
+            }
+            answer = self._call(request)
+            measurement = Measurement.from_json(answer["measurement"])
+        except WorkerFailure as failure:
+            status, reason = failure.fault.status, failure.fault.reason
+        except (TypeError, ValueError, KeyError) as error:
+            status, reason = Status.RUNTIME_ERROR, one_line(f"not to be sent as JSON: {error}")
+        else:
+            if measurement.value is not None:
+                self._best_ms = min(self._best_ms or measurement.value, measurement.value)
+                self._reference = self._reference or dict(candidate.config)
+            if answer["poisoned"]:
+                self._worker.kill()
+            return measurement
+        cost_s = time.perf_counter() - begin + (compile_s or 0.0)
+        return Measurement(
+            status=status, reason=reason, compile_s=compile_s, cost_s=cost_s, facts=facts
+        )
+
+    def _spec(self, candidate: Candidate) -> CompileSpec | None:
+        request = {"do": "describe", "config": dict(candidate.config)}
+        try:
+            answer = self._call(request)
+        except (WorkerFailure, TypeError, ValueError):
+            return None
+        return CompileSpec.from_json(answer["spec"]) if answer["spec"] else None
+
+    def _call(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        if self._worker.starts != self._prepared or self._worker.pid is None:
+            prepare = {"do": "prepare", "reference": self._reference}
+            self._worker.call(prepare, timeout_s=self._start_timeout_s)
+            self._prepared = self._worker.starts
+        return self._worker.call(request, timeout_s=self._timeout_s)

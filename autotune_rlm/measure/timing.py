@@ -61,7 +61,10 @@ class Call:
 
 
 class Timer(Protocol):
-    """Runs a call n times and gives n times in milliseconds, once all of them are over."""
+    """Runs a call n times and gives n times in milliseconds, once all of them are over.
+
+    One with a true attribute ``warms_up`` gets no run to warm up with.
+    """
 
     name: str
 

@@ -15,10 +15,9 @@ from triton.runtime.autotuner import Autotuner
 
 from autotune_rlm.config_space import TRITON_OPTIONS, ConfigSpace
 
-from ._bench import bench_for
 from ._device import is_capturing
 from ._launch import CacheDict, Choice, LaunchShape, triton_key
-from ._live import LiveMeasurer
+from ._live import LiveLaunch
 from ._resources import TUNING_LOCK
 from ._select import Outcome, Selector
 from ._settings import Settings, is_disabled
@@ -214,15 +213,9 @@ class RLMAutotuner(Autotuner):
             return found
         if not measures:
             return selector.by_model(task, candidates)
-        measurer = LiveMeasurer(
-            self.fn,
-            args,
-            kwargs,
-            named=named,
-            hooks=(self.pre_hook, self.post_hook),
-            bench=bench_for(self._do_bench),
-            told=self._announce,
-        )
+        hooks = (self.pre_hook, self.post_hook)
+        launch = LiveLaunch(self.fn, args, kwargs, named=named, hooks=hooks)
+        measurer = launch.measurer(self._do_bench, self._announce)
         return selector.by_measuring(task, candidates, measurer)
 
     @property

@@ -1,0 +1,62 @@
+"""How launches are timed here: by the user's benchmark, the device's events, or the wall clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from triton import knobs
+from triton.runtime import driver
+
+from autotune_rlm.measure.job import BenchSettings
+from autotune_rlm.measure.timing import Call, EventTimer, Timer, WallTimer
+
+from ._device import has_accelerator
+
+__all__ = ["BenchmarkTimer", "timing_for"]
+
+_INTERPRETER_BUDGET_S = 0.3
+
+
+def timing_for(do_bench: Callable[..., Any] | None) -> tuple[Timer, BenchSettings]:
+    """The timer and its settings.
+
+    Args:
+        do_bench: The user's ``do_bench(call, quantiles)``, which then also times the hooks, as in
+            Triton; None for this package's own timing, which does not.
+    """
+    if do_bench is None and knobs.runtime.interpret:
+        return WallTimer(), BenchSettings(budget_s=_INTERPRETER_BUDGET_S)
+    if do_bench is None and has_accelerator():
+        return EventTimer(), BenchSettings()
+    return BenchmarkTimer(do_bench or driver.active.get_benchmarker()), BenchSettings(max_samples=1)
+
+
+class BenchmarkTimer:
+    """A ``Timer`` that asks a ``do_bench(call, quantiles)`` for its median.
+
+    Args:
+        do_bench: Warms up and repeats by itself; gives milliseconds, the median first.
+    """
+
+    name = "do_bench"
+    warms_up = True
+
+    def __init__(self, do_bench: Callable[..., Any]) -> None:
+        self._do_bench = do_bench
+
+    def sample(self, call: Call, n: int) -> list[float]:
+        """``n`` medians.
+
+        Raises:
+            RuntimeError: The benchmark gave no finite number.
+        """
+        return [self._median(call) for _ in range(n)]
+
+    def _median(self, call: Call) -> float:
+        told = self._do_bench(call, quantiles=(0.5, 0.2, 0.8))
+        median = float(told[0] if isinstance(told, Sequence) else told)
+        if not math.isfinite(median):
+            raise RuntimeError(f"the benchmark gave {median} ms")
+        return median

@@ -1,0 +1,9 @@
+"""Text to numbers: the Regression Language Model and what it is made of."""
+
+from __future__ import annotations
+
+from autotune_rlm.surrogate.rlm import RLMSurrogate, load
+
+__all__ = ["RLMSurrogate", "load", "load_surrogate"]
+
+load_surrogate = load

@@ -102,7 +102,7 @@ class BinCodec(NumericCodec):
             )
         self.low, self.high, self.knee, self.bins = low, high, knee, bins
         self.vocab_size = bins + _SPECIAL
-        self.centers = self._from_position(np.arange(bins, dtype=np.float64))
+        self.centers = self.value_at(np.arange(bins, dtype=np.float64))
 
     def _scale(self, x: np.ndarray) -> np.ndarray:
         if math.isinf(self.knee):
@@ -114,14 +114,24 @@ class BinCodec(NumericCodec):
         x = np.clip(values, self.low, self.high) - self.low
         return self._scale(x) / self._scale(np.asarray(self.high - self.low)) * (self.bins - 1)
 
-    def _from_position(self, position: np.ndarray) -> np.ndarray:
+    def value_at(self, position: np.ndarray) -> np.ndarray:
+        """Values of fractional bin positions."""
         scaled = position / (self.bins - 1) * self._scale(np.asarray(self.high - self.low))
         return self.low + (scaled if math.isinf(self.knee) else self.knee * np.expm1(scaled))
 
-    def edges(self) -> np.ndarray:
-        """The bins' borders, shape (bins + 1,)."""
-        inner = self._from_position(np.arange(self.bins - 1) + 0.5)
-        return np.concatenate([[self.low], inner, [self.high]])
+    def quantile(self, probabilities: np.ndarray, q: float) -> np.ndarray:
+        """The value below which a share q of the probability lies, linear within bins.
+
+        Args:
+            probabilities: Rows that sum to 1, shape (n, bins).
+            q: Within (0, 1).
+        """
+        below = np.cumsum(probabilities, axis=1)
+        index = np.minimum((below < q).sum(1), self.bins - 1)
+        rows = np.arange(len(below))
+        mass = probabilities[rows, index]
+        inside = (q - (below[rows, index] - mass)) / np.maximum(mass, 1e-12)
+        return self.value_at(np.clip(index - 0.5 + inside, 0, self.bins - 1))
 
     def encode(self, values: np.ndarray, failed: np.ndarray | None = None) -> np.ndarray:
         values = np.asarray(values, dtype=np.float64)

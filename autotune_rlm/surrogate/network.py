@@ -189,9 +189,14 @@ class _DecoderLayer(nn.Module):
 
 
 class Network(nn.Module):
-    """Fields and source tokens in, logits of the numeric codec out."""
+    """Fields and source tokens in, logits of the numeric codec out.
 
-    def __init__(self, config: NetworkConfig) -> None:
+    Args:
+        config: Sizes.
+        initialise: Whether to draw random weights; False where weights are loaded next.
+    """
+
+    def __init__(self, config: NetworkConfig, *, initialise: bool = True) -> None:
         super().__init__()
         self.config = c = config
         d = c.d_model
@@ -212,8 +217,10 @@ class Network(nn.Module):
         self.written = nn.Embedding(c.max_metrics * c.number_length * c.number_vocab, d)
         self.final_norm = nn.LayerNorm(d)
         self.head = nn.Linear(d, c.number_vocab)
+        if not initialise:
+            return
         self.apply(_init)
-        for layer in self.decoder:
+        for layer in self._decoder_layers():
             nn.init.normal_(layer.out.weight, std=0.3 / d**0.5)
             nn.init.normal_(layer.forward_layer.down.weight, std=0.3 / c.d_ff**0.5)
         nn.init.normal_(self.written.weight, std=0.05)
@@ -233,35 +240,48 @@ class Network(nn.Module):
         x = F.gelu(self.tokens(ids.clamp(min=0)) + position) * present
         return x.sum(1) / present.sum(1).clamp(min=1)
 
-    def encode(self, fields: Tensor, fields_mask: Tensor, source: Tensor | None = None) -> Memory:
+    def encode(
+        self,
+        fields: Tensor,
+        fields_mask: Tensor,
+        source: Tensor | None = None,
+        source_of: Tensor | None = None,
+    ) -> Memory:
         """Encode the shared part of b tasks.
 
         Args:
             fields: Field embeddings, (b, f, d).
             fields_mask: Bool, (b, f).
-            source: Source tokens padded with -1, (b, t); None where no task has a source.
+            source: Tokens of k distinct sources padded with -1, (k, t); None where there is none.
+            source_of: Long, (b,): each task's source, -1 for none. None where k is b.
         """
         x, mask = fields, fields_mask
-        if source is not None and source.shape[1]:
-            latents, some = self._read_source(source)
-            x = torch.cat([x, latents], dim=1)
-            mask = torch.cat([mask, some.expand(-1, latents.shape[1])], dim=1)
+        if source is not None and source.numel():
+            latents = self._read_source(source)
+            if source_of is None:
+                source_of = torch.arange(len(source), device=source.device)
+            x = torch.cat([x, latents[source_of.clamp(min=0)]], dim=1)
+            some = (source_of >= 0)[:, None].expand(-1, latents.shape[1])
+            mask = torch.cat([mask, some], dim=1)
         attend = mask[:, None, None, :]
         for layer in self.encoder:
             x = layer(x, attend)
         x = self.encoder_norm(x)
-        return Memory(tuple(layer.memory_keys(x) for layer in self.decoder), mask)
+        return Memory(tuple(layer.memory_keys(x) for layer in self._decoder_layers()), mask)
 
-    def _read_source(self, source: Tensor) -> tuple[Tensor, Tensor]:
+    def _decoder_layers(self) -> list[_DecoderLayer]:
+        return [layer for layer in self.decoder if isinstance(layer, _DecoderLayer)]
+
+    def _read_source(self, source: Tensor) -> Tensor:
+        """Latents (k, latents, d) of k sources (k, t); an empty one reads as all padding."""
         source = source[:, : self.config.max_source]
         present = source >= 0
-        some = present.any(dim=1, keepdim=True)
-        seen = torch.where(some, present, torch.ones_like(present))[:, None, None, :]
+        seen = (present | ~present.any(dim=1, keepdim=True))[:, None, None, :]
         x = self.tokens(source.clamp(min=0)) + self.source_position.weight[: source.shape[1]]
         for layer in self.source_layers:
             x = layer(x, seen)
         latents = self.latents.expand(len(source), -1, -1)
-        return latents + self.pool(latents, self.pool.keys(self.pool_norm(x)), seen), some
+        return latents + self.pool(latents, self.pool.keys(self.pool_norm(x)), seen)
 
     def decode(
         self,
@@ -299,7 +319,7 @@ class Network(nn.Module):
             x = x + F.pad(told.cumsum(1), (0, 0, 1, 0))
         fields_mask = (present | ~present.any(1, keepdim=True))[:, None, None, :]
         memory_mask = memory.mask[:, None, None, :]
-        for layer, keys in zip(self.decoder, memory.keys, strict=True):
+        for layer, keys in zip(self._decoder_layers(), memory.keys, strict=True):
             x = layer(x, layer.field_keys(fields, index), fields_mask, keys, memory_mask)
         hidden = self.final_norm(x)
         return self.head(hidden), hidden

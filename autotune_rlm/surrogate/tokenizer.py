@@ -24,13 +24,17 @@ class TextTokenizer:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._pieces = lru_cache(maxsize=65536)(self._pieces_uncached)
+        self._ids = lru_cache(maxsize=256)(self._ids_uncached)
 
     def __len__(self) -> int:
         return self._tokenizer.get_vocab_size()
 
     def encode(self, text: str, *, limit: int) -> list[int]:
         """The first ``limit`` token ids of ``text``."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids[:limit]
+        return list(self._ids(text)[:limit])
+
+    def _ids_uncached(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def pieces(self, text: str) -> tuple[int, ...]:
         """At most eight token ids of a name or a short value; longer text keeps both its ends."""

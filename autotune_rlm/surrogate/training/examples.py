@@ -19,6 +19,7 @@ from autotune_rlm.types import Task, canonical_json
 __all__ = ["Batch", "Example", "Sampler", "encode_landscape", "is_held_out"]
 
 _LARGE = 200
+_RENDERED = 0.35
 _NEVER = -2.0
 _FAILED = -1.0
 
@@ -77,7 +78,7 @@ def encode_landscape(
         landscape: What was recorded.
         table: Collects the fields.
         tokenizer: Of the texts.
-        renderings: The same task in other words; each is drawn as often as the original.
+        renderings: The same task in other words; drawn a third of the time.
         max_source: Longest source in tokens.
     """
     task = landscape.task
@@ -118,7 +119,7 @@ class Batch(NamedTuple):
     """(b, s) field numbers."""
     source: np.ndarray
     """(b, t) source tokens."""
-    index: np.ndarray
+    candidates: np.ndarray
     """(b, g, c) field numbers."""
     targets: np.ndarray
     """(b, g, m) fractional bins of the metrics asked for; -1 failed, -2 unknown."""
@@ -160,8 +161,15 @@ class Sampler:
         kinds = rng.choice(len(self._weights), size=self._tasks, p=self._weights)
         examples = [self._examples[k][rng.integers(len(self._examples[k]))] for k in kinds]
         rows = [self._rows(e) for e in examples]
-        prompts = [e.prompts[rng.integers(len(e.prompts))] for e in examples]
+        prompts = [self._prompt(e) for e in examples]
         return collate(examples, rows, prompts, metrics, drop=self._drop, rng=rng)
+
+    def _prompt(self, example: Example) -> EncodedTask:
+        """The prompt as recorded, or now and then another rendering."""
+        others = len(example.prompts) - 1
+        if not others or self.rng.random() > _RENDERED:
+            return example.prompts[0]
+        return example.prompts[1 + self.rng.integers(others)]
 
     def _rows(self, example: Example) -> np.ndarray:
         g, n = self._candidates, len(example)

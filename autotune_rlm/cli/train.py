@@ -1,0 +1,41 @@
+"""``autotune-rlm train``: train a surrogate from a recipe."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe in YAML.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint; resumed if begun.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the recipe's sources.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Checkpoint whose weights to go on from.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="In place of the recipe's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
+    device: Annotated[str | None, typer.Option(help="'cpu', or what accelerate finds.")] = None,
+    verbose: Annotated[bool, typer.Option(help="Print the loss now and then.")] = False,
+) -> None:
+    """Train a surrogate from a recipe; interrupted runs go on where they were."""
+    from autotune_rlm.surrogate.training.run import run_recipe
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    folder = run_recipe(
+        recipe,
+        out=out,
+        data=data,
+        start=start,
+        device=device,
+        minutes=minutes,
+        steps=steps,
+        progress=not verbose,
+    )
+    typer.echo(f"Saved {folder}")

@@ -1,0 +1,236 @@
+"""The surrogate: a trained network, asked through the ``Surrogate`` protocol."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from autotune_rlm.surrogate.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from autotune_rlm.surrogate.codec import FAILED, NAN
+from autotune_rlm.surrogate.fields import (
+    FieldTable,
+    encode_candidates,
+    encode_task,
+    parameter_features,
+)
+from autotune_rlm.surrogate.metrics import CODECS, from_error, to_error, work_scale
+from autotune_rlm.surrogate.online import Prior, correct
+from autotune_rlm.types import Candidate, Observation, Prediction, Task
+
+__all__ = ["RLMSurrogate", "load"]
+
+_SPECIAL = max(FAILED, NAN) + 1
+_CHUNK = 2048
+_CACHED_TASKS = 16
+_Z90 = 1.6448536
+
+
+@dataclass(frozen=True, eq=False)
+class _ZeroShot:
+    """What the network says of a task's candidates, on the logarithmic scale of errors."""
+
+    prior: Prior
+    low: np.ndarray
+    high: np.ndarray
+    scale: float
+
+
+class RLMSurrogate:
+    """Predicts a task's metric for its candidates from their text.
+
+    The network gives the exact distribution of each candidate's slow-down over the task's best and of
+    the task's scale, in one forward pass. What was measured corrects both (``online.correct``). Calls
+    are deterministic, may come from several threads, and remember the last few tasks, so that asking
+    again after a measurement costs only the correction.
+
+    Args:
+        checkpoint: Network and tokenizer.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self._network, self._tokenizer = checkpoint.network, checkpoint.tokenizer
+        self._lock = threading.RLock()
+        self._known: OrderedDict[tuple[str, int, int], _ZeroShot] = OrderedDict()
+
+    @property
+    def name(self) -> str:
+        """Name of the checkpoint."""
+        return self.checkpoint.name
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the checkpoint to a folder."""
+        c = self.checkpoint
+        return save_checkpoint(folder, c.network, c.tokenizer, name=c.name, settings=c.settings)
+
+    @classmethod
+    def load(cls, name_or_path: str | Path | None = None) -> RLMSurrogate:
+        """Read a checkpoint; see ``checkpoint.load_checkpoint``."""
+        return cls(load_checkpoint(name_or_path))
+
+    def predict(
+        self,
+        task: Task,
+        candidates: Sequence[Candidate],
+        *,
+        observed: Sequence[Observation] = (),
+    ) -> Prediction:
+        """Predict the task's metric for n candidates.
+
+        Args:
+            task: What is tuned.
+            candidates: The n candidates.
+            observed: What was measured of this task; candidates may be among the n or not.
+
+        Returns:
+            Medians, 90 % intervals, spreads and probabilities of working. The interval is that of the
+            network's own distribution before anything is measured, and the Gaussian process's after.
+        """
+        if not candidates:
+            return _empty(task)
+        seen = [o for o in observed if o.measurement.ok or o.measurement.status.is_failure]
+        if not seen:
+            zero = self._zero_shot(task, candidates)
+            mean, p = zero.prior.mean, zero.prior.p_valid
+            return _prediction(task, mean, zero.prior.spread, p, zero.low, zero.high)
+        everyone, index = _with_observed(candidates, seen)
+        zero = self._zero_shot(task, everyone)
+        values = np.array([np.nan if not o.measurement.ok else o.measurement.value for o in seen])
+        with np.errstate(invalid="ignore"):
+            logs = np.log(to_error(task, values))
+        posterior = correct(zero.prior, index, logs)
+        n = len(candidates)
+        mean, spread = posterior.mean[:n], posterior.spread[:n]
+        low, high = mean - _Z90 * spread, mean + _Z90 * spread
+        return _prediction(task, mean, spread, posterior.p_valid[:n], low, high)
+
+    def _zero_shot(self, task: Task, candidates: Sequence[Candidate]) -> _ZeroShot:
+        key = (task.key, len(candidates), hash(tuple(c.key for c in candidates)))
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key]
+            found = self._ask(task, candidates)
+            self._known[key] = found
+            while len(self._known) > _CACHED_TASKS:
+                self._known.popitem(last=False)
+            return found
+
+    @torch.inference_mode()
+    def _ask(self, task: Task, candidates: Sequence[Candidate]) -> _ZeroShot:
+        network, config = self._network, self._network.config
+        table = FieldTable()
+        shared = encode_task(task, table, self._tokenizer, max_source=config.max_source)
+        index, _ = encode_candidates(task, candidates, table)
+        fields = network.embed_fields(table.tensors(self._tokenizer))
+        own = fields[torch.from_numpy(shared.fields)][None]
+        source = torch.from_numpy(shared.source)[None] if len(shared.source) else None
+        memory = network.encode(own, torch.ones(own.shape[:2], dtype=torch.bool), source)
+        metric = torch.tensor([[config.metrics.index("slowdown")]])
+        rows = torch.from_numpy(index)
+        probabilities, hidden = [], []
+        for start in range(0, len(rows), _CHUNK):
+            logits, state = network.decode(memory, fields, rows[start : start + _CHUNK], metric)
+            probabilities.append(logits[:, 0].softmax(-1))
+            hidden.append(state[:, 0])
+        scale_metric = torch.tensor([[config.metrics.index("scale")]])
+        scale_logits, _ = network.decode(memory, fields, torch.full((1, 1), -1), scale_metric)
+        scale, scale_spread = _scale(task, scale_logits[0, 0].softmax(-1).double().numpy())
+        p = torch.cat(probabilities).double().numpy()
+        p_valid = 1.0 - p[:, FAILED]
+        bins = p[:, _SPECIAL:] / np.maximum(p[:, _SPECIAL:].sum(1, keepdims=True), 1e-12)
+        codec = CODECS["slowdown"]
+        position = bins @ np.arange(codec.bins)
+        mean = codec.value_at(position)
+        spread = np.sqrt(np.maximum(bins @ codec.centers**2 - (bins @ codec.centers) ** 2, 1e-8))
+        low, high = (codec.quantile(bins, q) for q in (0.05, 0.95))
+        prior = Prior(
+            mean=scale + mean,
+            spread=spread,
+            p_valid=p_valid,
+            hidden=torch.cat(hidden).double().numpy(),
+            parameters=parameter_features(task, candidates),
+            offset_sd=max(scale_spread, 0.3),
+        )
+        total = np.hypot(spread, scale_spread)
+        widen = total / spread
+        center = codec.quantile(bins, 0.5)
+        low = scale + center - (center - low) * widen
+        high = scale + center + (high - center) * widen
+        return _ZeroShot(prior, low, high, scale)
+
+
+def load(name_or_path: str | Path | None = None) -> RLMSurrogate:
+    """The bundled surrogate, or another checkpoint.
+
+    Args:
+        name_or_path: Folder or name; None for the bundled ``nano``.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        ValueError: It was written by a newer version.
+    """
+    return RLMSurrogate.load(name_or_path)
+
+
+def _scale(task: Task, p: np.ndarray) -> tuple[float, float]:
+    codec = CODECS["scale"]
+    bins = p[_SPECIAL:] / max(p[_SPECIAL:].sum(), 1e-12)
+    mean = float(bins @ codec.centers)
+    spread = float(np.sqrt(max(bins @ codec.centers**2 - mean**2, 1e-4)))
+    return mean + float(np.log(work_scale(task))), spread
+
+
+def _with_observed(
+    candidates: Sequence[Candidate], observed: Sequence[Observation]
+) -> tuple[list[Candidate], np.ndarray]:
+    """The candidates followed by observed ones that are not among them, and the observed's places."""
+    everyone = list(candidates)
+    place = {c.key: i for i, c in reversed(list(enumerate(everyone)))}
+    for o in observed:
+        if o.candidate.key not in place:
+            place[o.candidate.key] = len(everyone)
+            everyone.append(o.candidate)
+    return everyone, np.array([place[o.candidate.key] for o in observed])
+
+
+def _prediction(
+    task: Task,
+    mean: np.ndarray,
+    spread: np.ndarray,
+    p_valid: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+) -> Prediction:
+    mean, low, high = (np.clip(x, -60.0, 60.0) for x in (mean, low, high))
+    ends = [from_error(task, np.exp(x)) for x in (np.minimum(low, mean), np.maximum(high, mean))]
+    if not task.minimize:
+        ends.reverse()
+    return Prediction(
+        metric=task.metric,
+        median=from_error(task, np.exp(mean)),
+        low=ends[0],
+        high=ends[1],
+        spread=spread if task.minimize else spread * np.exp(mean),
+        p_valid=np.clip(p_valid, 0.0, 1.0),
+        log_scale=task.minimize,
+    )
+
+
+def _empty(task: Task) -> Prediction:
+    nothing = np.zeros(0)
+    return Prediction(
+        metric=task.metric,
+        median=nothing,
+        low=nothing,
+        high=nothing,
+        spread=nothing,
+        p_valid=nothing,
+        log_scale=task.minimize,
+    )

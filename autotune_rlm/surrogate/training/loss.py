@@ -1,0 +1,94 @@
+"""Forward pass and loss of a training batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from autotune_rlm.surrogate.codec import FAILED, NAN
+from autotune_rlm.surrogate.metrics import BINS
+from autotune_rlm.surrogate.network import FieldTensors, Network
+from autotune_rlm.surrogate.training.examples import Batch
+
+__all__ = ["batch_loss", "soft_targets"]
+
+_SPECIAL = max(FAILED, NAN) + 1
+_SCALE_WEIGHT = 0.1
+
+
+def soft_targets(bins: Tensor, smoothing: float) -> Tensor:
+    """Token probabilities for fractional bins.
+
+    A value is spread over its neighbours as a Gaussian (HL-Gauss, Imani and White 2018; "Stop
+    Regressing", arXiv 2403.03950), which tells the model that neighbouring bins are near.
+
+    Args:
+        bins: Fractional bins, (n,); negative means failed.
+        smoothing: Standard deviation in bins.
+
+    Returns:
+        Shape (n, BINS + 2).
+    """
+    edges = torch.arange(BINS + 1, device=bins.device) - 0.5
+    cdf = torch.erf((edges - bins[:, None]) / (smoothing * 2**0.5))
+    mass = (cdf[:, 1:] - cdf[:, :-1]).clamp(min=0)
+    mass = mass / mass.sum(1, keepdim=True).clamp(min=1e-9)
+    failed = (bins < 0).float()
+    out = torch.zeros(len(bins), BINS + _SPECIAL, device=bins.device)
+    out[:, _SPECIAL:] = mass * (1 - failed[:, None])
+    out[:, FAILED] = failed
+    return out
+
+
+def batch_loss(
+    network: Network, fields: FieldTensors, batch: Batch, metrics: Tensor, *, smoothing: float
+) -> Tensor:
+    """Cross-entropy of the metrics asked for, and of the tasks' scale.
+
+    Args:
+        network: The network.
+        fields: All distinct fields of the data.
+        batch: What to learn from.
+        metrics: Long, (m,): numbers of the batch's metrics in the network's list.
+        smoothing: Standard deviation of the soft targets in bins.
+    """
+    device = metrics.device
+    b, g, c = batch.candidates.shape
+    ids = np.concatenate([batch.shared.ravel(), batch.candidates.ravel()])
+    distinct, inverse = np.unique(ids, return_inverse=True)
+    used = torch.from_numpy(np.maximum(distinct, 0))
+    embedded = network.embed_fields(FieldTensors(*(t[used].to(device) for t in fields)))
+    places = torch.from_numpy(np.where(ids < 0, -1, inverse)).to(device)
+    shared, index = places[: b * batch.shared.shape[1]], places[b * batch.shared.shape[1] :]
+    shared = shared.view(b, -1)
+    sources, source_of = np.unique(batch.source, axis=0, return_inverse=True)
+    source_of = np.where((batch.source >= 0).any(1), source_of.ravel(), -1)
+    memory = network.encode(
+        embedded[shared.clamp(min=0)],
+        shared >= 0,
+        torch.from_numpy(sources).to(device) if (source_of >= 0).any() else None,
+        torch.from_numpy(source_of).to(device),
+    )
+    targets = torch.from_numpy(batch.targets).to(device).view(b * g, -1)
+    previous = None
+    if targets.shape[1] > 1:
+        previous = (targets[:, :-1].round().clamp(min=0) + _SPECIAL).long()
+    logits, _ = network.decode(
+        memory, embedded, index.view(b * g, c), metrics.expand(b, -1), previous
+    )
+    loss = _cross_entropy(logits.flatten(0, 1), targets.flatten(), smoothing)
+    scale_metric = torch.full((b, 1), network.config.metrics.index("scale"), device=device)
+    nothing = torch.full((b, 1), -1, dtype=torch.long, device=device)
+    scale, _ = network.decode(memory, embedded, nothing, scale_metric)
+    scales = torch.from_numpy(batch.scale.astype(np.float32)).to(device)
+    return loss + _SCALE_WEIGHT * _cross_entropy(scale[:, 0], scales, smoothing)
+
+
+def _cross_entropy(logits: Tensor, bins: Tensor, smoothing: float) -> Tensor:
+    known = bins > -1.5
+    if not known.any():
+        return logits.sum() * 0.0
+    target = soft_targets(bins[known], smoothing)
+    return -(target * F.log_softmax(logits[known], dim=-1)).sum(1).mean()

@@ -11,9 +11,10 @@ from typing import Any
 
 import triton
 
+from autotune_rlm.measure.triton import TritonMeasurer
 from autotune_rlm.policy import Policy
-from autotune_rlm.tuner import Tuner, TuningResult
-from autotune_rlm.types import Candidate, Measurer, Observation, Status, Task
+from autotune_rlm.tuner import Tuner, TuningError, TuningResult
+from autotune_rlm.types import Candidate, Observation, Status, Task
 
 from ._device import device_of
 from ._resources import LazySurrogate, open_store, process_lock
@@ -92,18 +93,25 @@ class Selector:
         return Outcome(pick.payload, "model")
 
     def by_measuring(
-        self, task: Task, candidates: Sequence[Candidate], measurer: Measurer
+        self, task: Task, candidates: Sequence[Candidate], measurer: TritonMeasurer
     ) -> Outcome:
         """Search within the budget, beyond it only as long as nothing works.
 
         Raises:
-            TuningError: All candidates fail; the message lists the reasons.
+            TuningError: All candidates fail, and the message lists the reasons; or one broke the
+                device for this process.
         """
         with process_lock(task):
             done = self.finished(task, candidates)
             if done is not None:
                 return done
             result = self._tune(task, candidates, measurer)
+        if measurer.bench.poison:
+            raise TuningError(
+                f"a configuration of {task.kernel!r} broke the device for this process "
+                f"({measurer.bench.poison}); it is in the store as failed, so that the next process "
+                "goes on without it"
+            )
         result.raise_if_failed()
         best = _best(result.observations)
         return dataclasses.replace(best, how="measured", seconds=result.event.total_s)
@@ -134,7 +142,7 @@ class Selector:
         ]
 
     def _tune(
-        self, task: Task, candidates: Sequence[Candidate], measurer: Measurer
+        self, task: Task, candidates: Sequence[Candidate], measurer: TritonMeasurer
     ) -> TuningResult:
         n = len(candidates)
         budget = self.settings.measurements(n)

@@ -1,0 +1,55 @@
+"""A driver without a device, and what the tests share."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+pytest.importorskip("triton")
+from triton_test_support import Oracle, Quick, body, time_of
+
+from autotune_rlm.integrations.triton.stub import StubDriver
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once(tmp_path_factory):
+    """All tests share Triton's cache, so that equal kernels are compiled once a session."""
+    before = os.environ.get("TRITON_CACHE_DIR")
+    os.environ["TRITON_CACHE_DIR"] = str(tmp_path_factory.getbasetemp().parent / "triton-cache")
+    yield
+    if before is None:
+        del os.environ["TRITON_CACHE_DIR"]
+    else:
+        os.environ["TRITON_CACHE_DIR"] = before
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch):
+    for name in ("BUDGET", "BUDGET_S", "MODE", "SURROGATE", "STORE", "DISABLE"):
+        monkeypatch.delenv(f"AUTOTUNE_RLM_{name}", raising=False)
+
+
+@pytest.fixture
+def stub():
+    """The active driver while the test runs; launches take ``time_of``."""
+    with StubDriver(time_ms=time_of) as driver:
+        yield driver
+
+
+@pytest.fixture
+def quick():
+    """A ``Quick`` kernel of x, y, n and BLOCK."""
+    return Quick(body)
+
+
+@pytest.fixture
+def oracle():
+    return Oracle()
+
+
+@pytest.fixture
+def store_path(tmp_path):
+    """Where a store of this test alone is."""
+    return str(tmp_path / "store.db")

@@ -1,0 +1,77 @@
+"""A kernel that costs nothing to compile, timings by configuration, and a surrogate that knows them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import triton
+from triton.runtime.jit import KernelInterface
+
+from autotune_rlm.integrations.triton.stub import Launch
+from autotune_rlm.types import Prediction
+
+
+def time_of(launch: Launch) -> float:
+    """Milliseconds by configuration: a block of 256 with 2 warps is the fastest."""
+    block = launch.constants.get("BLOCK", 256)
+    warps = launch.options.get("num_warps", 4)
+    return 1.0 + abs(np.log2(block / 256)) + 0.25 * abs(np.log2(warps / 2))
+
+
+class Quick(KernelInterface):
+    """A kernel that needs no compiling: a launch is told to the stub driver, or fails as asked."""
+
+    def __init__(self, function: Callable[..., Any], fails: Callable[[dict], Any] | None = None):
+        self.fn = function
+        self.arg_names = list(inspect.signature(function).parameters)
+        self._fails = fails or (lambda given: None)
+        self.__name__ = function.__name__
+
+    def run(self, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> str:
+        given = {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
+        error = self._fails(given)
+        if error is not None:
+            raise error
+        if not warmup:
+            constants = {k: v for k, v in given.items() if k in self.arg_names}
+            options = {k: v for k, v in kwargs.items() if k.startswith("num_")}
+            grid = grid(given) if callable(grid) else grid
+            triton.runtime.driver.active.launched(Launch(self.__name__, constants, options, grid))
+        return "launched"
+
+    def warmup(self, *args: Any, grid: Any, **kwargs: Any) -> dict[str, Any]:
+        self.run(*args, grid=grid, warmup=True, **kwargs)
+        return kwargs
+
+
+def body(x, y, n, BLOCK):
+    """What a quick kernel pretends to be."""
+
+
+class Oracle:
+    """A surrogate that knows ``time_of``, or its opposite, and counts its questions."""
+
+    def __init__(self, sign: float = 1.0) -> None:
+        self.sign = sign
+        self.asked = 0
+
+    def predict(self, task, candidates, *, observed=()):
+        self.asked += 1
+        times = np.array([time_of(Launch("", c.config, c.config, (1, 1, 1))) for c in candidates])
+        median = times**self.sign
+        return Prediction(
+            metric=task.metric,
+            median=median,
+            low=median * 0.9,
+            high=median * 1.1,
+            spread=np.full(len(median), 0.02),
+            p_valid=np.full(len(median), 0.99),
+        )
+
+
+def configs(blocks=(32, 64, 128, 256, 512, 1024), warps=(1, 2, 4)):
+    """Configurations of one block size; the first is a poor one."""
+    return [triton.Config({"BLOCK": b}, num_warps=w) for b in blocks for w in warps]

@@ -83,7 +83,7 @@ class MnasNet(BuilderSpace):
         for field, values in (
             ("e", (1, 4, 6)),
             ("k", (3, 5)),
-            ("l", (1, 2, 3)),
+            ("l", (1, 2, 3, 4) if i == 5 else (1, 2, 3)),
             ("se", (False, True)),
         )
     }
@@ -132,10 +132,11 @@ class NASBenchMacro(BuilderSpace):
 
     def parse(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration of a row with ``arch``: a string of eight digits."""
-        for value in (row.get("arch"), *row.values()):
-            digits = str(value).strip() if value is not None else ""
-            if digits.isdigit() and len(digits) <= 8 and set(digits) <= set("012"):
-                return self.check({f"b{i}": int(d) for i, d in enumerate(digits.zfill(8))})
+        named = str(row.get("arch", "")).strip()
+        values = [named.zfill(8) if named.isdigit() else named, *map(str, row.values())]
+        for digits in values:
+            if len(digits) == 8 and set(digits) <= set("012"):
+                return self.check({f"b{i}": int(d) for i, d in enumerate(digits)})
         raise ValueError(f"no column holds eight digits of 0, 1 and 2: {dict(row)}")
 
     def network(self, config: Config) -> tuple[NetworkBuilder, str]:

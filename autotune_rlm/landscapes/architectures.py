@@ -1,0 +1,227 @@
+"""Tables of measured neural architectures: accuracy, latency and cost by network.
+
+Reads the published benchmark tables as plain CSV (``.csv`` or ``.csv.gz``): NAS-Bench-201
+(``arch_str``), NAS-Bench-101 (``adjacency``, ``ops``), FBNet (``op_idx``), MnasNet-style
+(``block0_e`` ...) and NAS-Bench-Macro (eight digits). Rows that give the same network once unreachable
+parts are dropped are one network with the mean of their values.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from autotune_rlm.devices import lookup
+from autotune_rlm.landscapes._landscape import Landscape
+from autotune_rlm.networks.spaces import ArchitectureSpace, space
+from autotune_rlm.types import Candidate, Device, Measurement, Status, Task, canonical_json
+
+__all__ = ["ArchitectureTable", "read_architectures"]
+
+_KEYS = {  # column that tells the space, columns that are no targets
+    "nasbench201": ("arch_str", {"idx", "arch_str"}),
+    "nasbench101": ("adjacency", {"hash", "n_vertices", "adjacency", "ops"}),
+    "fbnet": ("op_idx", {"idx", "op_idx", "arch"}),
+    "mnasnet": ("block0_e", {"id"}),
+    "nasbench_macro": ("arch", {"idx", "id", "arch"}),
+}
+_ACCURACY = ("acc", "top1", "top5", "val_", "test_", "throughput", "c10_", "c100_", "in16_")
+_UNMEASURED = -1.0
+
+
+@dataclass(frozen=True)
+class ArchitectureTable:
+    """Networks of one space with what was measured of each.
+
+    Attributes:
+        space: Their space.
+        configs: Canonical configurations of the n distinct networks.
+        targets: Measured values by column, float64 of shape (n,); NaN where not measured.
+        name: Name of the table.
+    """
+
+    space: ArchitectureSpace
+    configs: tuple[dict[str, Any], ...]
+    targets: Mapping[str, np.ndarray]
+    name: str = ""
+
+    def __len__(self) -> int:
+        return len(self.configs)
+
+    def target(self, column: str) -> np.ndarray:
+        """The values of a column, shape (n,).
+
+        Raises:
+            ValueError: The table has no such column.
+        """
+        if column not in self.targets:
+            raise ValueError(
+                f"target: table {self.name!r} has no column {column!r}; it has "
+                f"{sorted(self.targets)}"
+            )
+        return self.targets[column]
+
+    @cached_property
+    def costs(self) -> tuple[dict[str, int], ...]:
+        """Parameters, MACs, bytes of activations and depth of each network."""
+        return tuple(self.space.costs(c) for c in self.configs)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> ArchitectureTable:
+        """The table of the networks at ``rows``."""
+        rows = np.asarray(rows)
+        chosen = tuple(self.configs[i] for i in np.arange(len(self))[rows])
+        targets = {name: values[rows] for name, values in self.targets.items()}
+        return ArchitectureTable(self.space, chosen, targets, self.name)
+
+    def landscapes(self, columns: Sequence[str] | None = None) -> list[Landscape]:
+        """One landscape per measured column, of the networks that have a value in it.
+
+        A candidate's configuration holds the choices, and the network's costs under
+        ``net_parameters``, ``net_macs``, ``net_activation_bytes`` and ``net_depth``.
+        """
+        candidates = [
+            Candidate({**config, **{f"net_{k}": v for k, v in cost.items()}})
+            for config, cost in zip(self.configs, self.costs, strict=True)
+        ]
+        found = []
+        for column in columns or self.targets:
+            values = self.target(column)
+            rows = np.flatnonzero(np.isfinite(values))
+            if not len(rows):
+                continue
+            task = Task(
+                kernel=self.space.name,
+                device=_device_of(column),
+                problem={"target": column},
+                language="onnx",
+                metric=column,
+                minimize=not maximised(column),
+            )
+            measured = [Measurement(status=Status.OK, value=float(values[i])) for i in rows]
+            found.append(
+                Landscape(
+                    task=task,
+                    candidates=tuple(candidates[i] for i in rows),
+                    measurements=tuple(measured),
+                    id=f"{self.name or self.space.name}/{column}",
+                )
+            )
+        return found
+
+
+def maximised(column: str) -> bool:
+    """Whether larger values of a column are better: accuracies and throughputs."""
+    lower = column.lower()
+    if "latency" in lower or "time" in lower or "loss" in lower:
+        return False
+    return any(mark in lower for mark in _ACCURACY)
+
+
+def read_architectures(
+    path: str | os.PathLike[str], *, space_name: str | None = None
+) -> ArchitectureTable:
+    """Read a table of architectures.
+
+    Args:
+        path: A CSV file, gzipped or not, with a header.
+        space_name: Name of the space (``"nasbench201"``, ``"nasbench101"``, ``"fbnet"``,
+            ``"mnasnet"``, ``"nasbench_macro"``); by default told from the columns.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The space cannot be told from the columns, or a row is not of the space; the
+            error names the row.
+    """
+    path = Path(path)
+    opener = gzip.open if path.suffix == ".gz" else open
+    file: TextIO
+    with opener(path, "rt", encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        header = list(reader.fieldnames or ())
+        rows = list(reader)
+    if not rows:
+        raise ValueError(f"{path.name}: the table has no rows")
+    known = space(space_name or _space_of(header, rows[0], path.name))
+    aside = _KEYS[known.name][1] | set(known.parameters)
+    parsed, places = _merge(known, rows, path.name)
+    count = len(parsed)
+    targets = {}
+    for column in header:
+        if column in aside:
+            continue
+        values = [_number(row[column]) for row in rows]
+        if values.count(None) == len(values):
+            continue
+        column_values = np.array([math.nan if v is None else v for v in values])
+        if np.nanmin(column_values) >= _UNMEASURED:
+            column_values[column_values == _UNMEASURED] = math.nan
+        targets[column] = _mean_by(column_values, places, count)
+    name = path.name.split(".")[0]
+    return ArchitectureTable(known, tuple(parsed), targets, name)
+
+
+def _space_of(header: Sequence[str], row: Mapping[str, str], name: str) -> str:
+    for space_name, (column, _) in _KEYS.items():
+        if column in header and space_name != "nasbench_macro":
+            return space_name
+    if any(len(v or "") == 8 and set(v) <= set("012") for v in row.values()):
+        return "nasbench_macro"
+    raise ValueError(f"{name}: no known space has the columns {list(header)}; name it")
+
+
+def _merge(
+    known: ArchitectureSpace, rows: Sequence[Mapping[str, str]], name: str
+) -> tuple[list[dict[str, Any]], np.ndarray]:
+    configs: list[dict[str, Any]] = []
+    index: dict[str, int] = {}
+    places = np.empty(len(rows), dtype=int)
+    for i, row in enumerate(rows):
+        try:
+            config = known.canonical(known.parse(row))
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{name}: row {i + 2} is not of {known.name}: {error}") from None
+        key = canonical_json(config)
+        if key not in index:
+            index[key] = len(configs)
+            configs.append(config)
+        places[i] = index[key]
+    return configs, places
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _mean_by(values: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
+    known = np.isfinite(values)
+    total = np.bincount(places[known], values[known], count)
+    times = np.bincount(places[known], minlength=count)
+    with np.errstate(invalid="ignore"):
+        return np.where(times > 0, total / np.maximum(times, 1), np.nan)
+
+
+def _device_of(column: str) -> Device:
+    """The device that a column was measured on, as far as its name tells."""
+    name = column
+    for mark in ("hwnb_c10_", "help_", "oneproxy_", "nnmeter_", "latency_", "throughput_"):
+        name = name.replace(mark, "")
+    name = name.replace("_latency", "")
+    if maximised(column) and "throughput" not in column:
+        return Device(name="none")
+    try:
+        return lookup(name)
+    except (KeyError, ValueError):
+        return Device(name=name)

@@ -41,7 +41,7 @@ def read_landscapes(path: str | os.PathLike[str], format: str | None = None) -> 
         if not files:
             raise ValueError(f"{path}: no .csv, .json or .jsonl file (plain or .gz) in this folder")
         return [landscape for file in files for landscape in read_landscapes(file, format)]
-    text = _read_text(path)
+    text = read_text(path)
     try:
         return _READERS[format or _detect(path, text)](text, path)
     except ValueError as error:
@@ -83,13 +83,13 @@ def write_landscapes(
     found = list(landscapes)
     if chosen in ("csv", "jsonl"):
         render = _csv.render if chosen == "csv" else _jsonl.render
-        return [_write_text(path, render(found))]
+        return [write_text(path, render(found))]
     one = _kernel_tuner.render if chosen == "kernel-tuner" else _t4.render
     if len(found) == 1 and not path.is_dir():
-        return [_write_text(path, one(found[0]))]
+        return [write_text(path, one(found[0]))]
     path.mkdir(parents=True, exist_ok=True)
     names = _file_names(found)
-    return [_write_text(path / n, one(item)) for n, item in zip(names, found, strict=True)]
+    return [write_text(path / n, one(item)) for n, item in zip(names, found, strict=True)]
 
 
 _READERS: dict[str, Callable[[str, Path], list[Landscape]]] = {
@@ -134,7 +134,7 @@ def _detect(path: Path, text: str) -> str:
     )
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
     raw = path.read_bytes()
     if raw[:2] == _GZIP_MAGIC:
         try:
@@ -148,7 +148,7 @@ def _read_text(path: Path) -> str:
         raise ValueError(f"{path}: line {line}: not UTF-8: {error.reason}") from None
 
 
-def _write_text(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
     raw = text.encode("utf-8", "surrogatepass")
     if path.suffix.lower() == ".gz":
         buffer = io.BytesIO()

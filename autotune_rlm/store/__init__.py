@@ -1,0 +1,22 @@
+"""Every measurement ever made, per candidate, in SQLite by default and any SQLAlchemy database.
+
+Safe for many threads and processes; each measurement is written at once. Only JSON is stored, so
+nothing that is read from a database is ever executed.
+"""
+
+from autotune_rlm.store._distance import problem_distance
+from autotune_rlm.store._engine import StoreError, default_path
+from autotune_rlm.store._files import export_store, import_file
+from autotune_rlm.store._info import StoreInfo
+from autotune_rlm.store._store import Request, Store
+
+__all__ = [
+    "Request",
+    "Store",
+    "StoreError",
+    "StoreInfo",
+    "default_path",
+    "export_store",
+    "import_file",
+    "problem_distance",
+]

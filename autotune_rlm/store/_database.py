@@ -1,0 +1,285 @@
+"""Writes that are never lost: to the database at once, else kept in memory until it works again."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from autotune_rlm.store import _schema
+from autotune_rlm.store._engine import (
+    ENVIRONMENT,
+    StoreError,
+    open_engine,
+    prepare,
+    retrying,
+    shown,
+    to_url,
+)
+from autotune_rlm.store._rows import Write
+
+__all__ = ["Database"]
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_RETRY_S = 60.0
+
+_open: weakref.WeakSet[Database] = weakref.WeakSet()
+_inherited: list[Any] = []  # a parent's connections: a forked child must neither use nor close them
+
+
+class Database:
+    """The engine of one store with what could not be written yet.
+
+    Args:
+        url_or_path: As ``Store`` takes it.
+        read_only: Whether writes stay in memory.
+
+    Raises:
+        StoreError: The database cannot be used as asked.
+    """
+
+    def __init__(self, url_or_path: str | os.PathLike[str] | None, *, read_only: bool) -> None:
+        self.url = to_url(url_or_path)
+        self.read_only = read_only
+        self.name = shown(self.url)
+        self.warned = False
+        self._pending: list[Write] = []
+        self._unwritable: list[Write] = []
+        self._retry_at = 0.0
+        self._renew_locks()
+        own = url_or_path is None and not os.environ.get(ENVIRONMENT)
+        self._engine = self._connect(own)
+        _open.add(self)
+
+    def _connect(self, own: bool) -> sa.Engine:
+        try:
+            return self._try_connect()
+        except (sa.exc.DBAPIError, OSError) as error:
+            cause = _cause(error)
+            if "not a database" in cause or "malformed" in cause:
+                raise StoreError(
+                    f"{self.name} is no store or is damaged ({cause}); move the file away or set "
+                    f"{ENVIRONMENT} to another file"
+                ) from None
+            readable = self.url.get_backend_name() == "sqlite" and Path(self.name).exists()
+            if not readable and not own:
+                raise StoreError(
+                    f"cannot open the store {self.name}: {cause}; set {ENVIRONMENT} to a file that "
+                    "can be written or to an SQLAlchemy URL"
+                ) from None
+            self._warn(cause)
+            self.read_only = True
+            if readable:
+                return self._try_connect()
+            memory = to_url(":memory:")
+            engine = open_engine(memory)
+            prepare(engine, memory, read_only=False)
+            return engine
+
+    def _try_connect(self) -> sa.Engine:
+        file = self.url.get_backend_name() == "sqlite" and self.name != ":memory:"
+        if file and not self.read_only:
+            Path(self.name).parent.mkdir(parents=True, exist_ok=True)
+            if Path(self.name).exists() and not os.access(self.name, os.W_OK):
+                raise PermissionError(f"{self.name} is read-only")
+        engine = open_engine(self.url, read_only=self.read_only)
+        retrying(lambda: prepare(engine, self.url, read_only=self.read_only))
+        return engine
+
+    def _renew_locks(self) -> None:
+        self._state = threading.Lock()
+        self._writing = threading.RLock()
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the database is one connection in this process's memory."""
+        return isinstance(self._engine.pool, sa.pool.StaticPool)
+
+    @property
+    def waiting(self) -> tuple[Write, ...]:
+        """What this process knows and the database does not, oldest first."""
+        with self._state:
+            return (*self._unwritable, *self._pending)
+
+    def read(self, query: Callable[[sa.Connection], _T], default: _T) -> _T:
+        """The result of ``query``; ``default``, with one warning, where the database fails."""
+
+        def run() -> _T:
+            with self._alone(), self._engine.connect() as connection:
+                return query(connection)
+
+        try:
+            return retrying(run)
+        except sa.exc.DBAPIError as error:
+            self._warn(_cause(error))
+            return default
+
+    def write(self, writes: Sequence[Write]) -> None:
+        """Write rows at once, or keep them in memory with one warning. Never raises for a database."""
+        with self._state:
+            self._pending.extend(writes)
+        self.flush()
+
+    def flush(self, *, now: bool = False) -> None:
+        """Write what is pending; after a failure only once a minute, unless ``now``."""
+        if self.read_only:
+            return
+        with self._writing:
+            with self._state:
+                batch = list(self._pending)
+            if not batch or (time.monotonic() < self._retry_at and not now):
+                return
+            try:
+                retrying(lambda: self._insert(batch), seconds=1.0 if now else 20.0)
+            except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+                self._retry_at = time.monotonic() + _RETRY_S
+                self._warn(_cause(error))
+                return
+            except sa.exc.SQLAlchemyError:
+                self._insert_singly(batch)
+            self._retry_at = 0.0
+            with self._state:
+                del self._pending[: len(batch)]
+
+    def execute(self, action: Callable[[sa.Connection], _T]) -> _T:
+        """Run a change that has to succeed.
+
+        Raises:
+            StoreError: The store is read-only, or the database refused.
+        """
+        if self.read_only:
+            raise StoreError(f"{self.name} is open read-only and cannot be changed")
+
+        def run() -> _T:
+            with self._alone(), self._engine.execution_options(write=True).begin() as connection:
+                return action(connection)
+
+        try:
+            with self._writing:
+                return retrying(run)
+        except sa.exc.SQLAlchemyError as error:
+            raise StoreError(f"cannot change {self.name}: {_cause(error)}") from error
+
+    def forget(self, wanted: Callable[[Write], bool]) -> None:
+        """Drop what waits in memory and is wanted gone."""
+        with self._state:
+            self._pending = [w for w in self._pending if not wanted(w)]
+            self._unwritable = [w for w in self._unwritable if not wanted(w)]
+
+    def close(self) -> None:
+        """Write what is pending and let the connections go."""
+        self.flush(now=True)
+        if not self.in_memory:
+            self._engine.dispose()
+
+    def after_fork(self) -> None:
+        """In a forked child: own connections, own locks; the parent writes what is pending."""
+        self._renew_locks()
+        self._unwritable += self._pending
+        self._pending = []
+        if not self.in_memory:
+            _inherited.append(self._engine.pool)
+            self._engine.dispose(close=False)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self.in_memory:
+            yield
+            return
+        with self._writing:
+            yield
+
+    def _insert(self, batch: list[Write]) -> None:
+        tasks = {w.task["key"]: w.task for w in batch if w.task is not None}
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for write in batch:
+            rows.setdefault(write.table, []).append(write.row)
+        with self._alone(), self._engine.execution_options(write=True).begin() as connection:
+            _insert_tasks(connection, tasks)
+            for name in ("measurements", "events"):
+                if rows.get(name):
+                    connection.execute(sa.insert(_schema.tables.tables[name]), rows[name])
+            for row in rows.get("requests", ()):
+                _count_request(connection, row)
+
+    def _insert_singly(self, batch: list[Write]) -> None:
+        for write in batch:
+            if not self._inserted(write):
+                with self._state:
+                    self._unwritable.append(write)
+
+    def _inserted(self, write: Write) -> bool:
+        try:
+            retrying(lambda: self._insert([write]))
+        except sa.exc.SQLAlchemyError as error:
+            _log.warning("a row that %s refuses is kept in memory: %s", self.name, _cause(error))
+            return False
+        return True
+
+    def _warn(self, cause: str) -> None:
+        level = logging.DEBUG if self.warned else logging.WARNING
+        self.warned = True
+        _log.log(
+            level,
+            "cannot use the store %s (%s); going on, what is measured stays in memory until it works "
+            "again or this process ends; make room or set %s to a file that can be written",
+            self.name,
+            cause,
+            ENVIRONMENT,
+        )
+
+
+def _insert_tasks(connection: sa.Connection, tasks: dict[str, dict[str, Any]]) -> None:
+    column = _schema.tasks.c.key
+    there = set(connection.scalars(sa.select(column).where(column.in_(list(tasks)))))
+    for key, row in tasks.items():
+        if key not in there:
+            # Another writer may insert it between the two statements.
+            with contextlib.suppress(sa.exc.IntegrityError), connection.begin_nested():
+                connection.execute(sa.insert(_schema.tasks), row)
+
+
+def _count_request(connection: sa.Connection, row: dict[str, Any]) -> None:
+    table = _schema.requests
+    update = (
+        sa.update(table)
+        .where(table.c.task_key == row["task_key"])
+        .values(uses=table.c.uses + row["uses"], last=row["last"], candidates=row["candidates"])
+    )
+    if connection.execute(update).rowcount:
+        return
+    try:
+        with connection.begin_nested():
+            connection.execute(sa.insert(table), row)
+    except sa.exc.IntegrityError:
+        connection.execute(update)
+
+
+def _cause(error: BaseException) -> str:
+    original = getattr(error, "orig", None) or error
+    return " ".join(str(original).split()) or type(original).__name__
+
+
+@atexit.register
+def _flush_all() -> None:
+    for database in list(_open):
+        with contextlib.suppress(Exception):
+            database.flush(now=True)
+
+
+def _after_fork() -> None:
+    for database in list(_open):
+        database.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

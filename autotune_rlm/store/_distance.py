@@ -1,0 +1,58 @@
+"""How far apart two problems of one kernel are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from autotune_rlm.types import Task
+
+__all__ = ["problem_distance", "task_distance"]
+
+_MISMATCH = 4.0  # like a factor of 16 in one size
+_OTHER_SOURCE = 2.0
+_OTHER_DEVICE = 4.0
+_OTHER_VERSIONS = 0.5
+
+
+def problem_distance(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
+    """Distance between two problems; 0.0 for equal ones.
+
+    Euclidean over the leaves of the two JSON trees, matched by their path. Two numbers of one sign
+    are ``|log2((1 + |x|) / (1 + |y|))|`` apart, so that doubling any one size costs about 1. A
+    dtype or another word that differs, a leaf that only one has and a change of sign cost 4 each,
+    as much as a factor of 16.
+    """
+    left, right = dict(_leaves(a, ())), dict(_leaves(b, ()))
+    return math.sqrt(sum(_gap(left.get(p), right.get(p)) ** 2 for p in left.keys() | right.keys()))
+
+
+def task_distance(a: Task, b: Task) -> float:
+    """``problem_distance`` plus 2 for another source, 4 for another device, 0.5 for other versions."""
+    extra = _OTHER_SOURCE * (a.source != b.source) + _OTHER_DEVICE * (
+        a.device.name != b.device.name
+    )
+    extra += _OTHER_VERSIONS * (dict(a.versions) != dict(b.versions))
+    return problem_distance(a.problem, b.problem) + extra
+
+
+def _leaves(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _leaves(item, (*path, name))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _leaves(item, (*path, index))
+    else:
+        yield path, value
+
+
+def _gap(x: Any, y: Any) -> float:
+    if x == y and isinstance(x, bool) == isinstance(y, bool):
+        return 0.0
+    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (x, y))
+    if not numbers or (x < 0) != (y < 0):
+        return _MISMATCH
+    gap = abs(math.log2(1 + abs(x)) - math.log2(1 + abs(y)))
+    return gap if math.isfinite(gap) else _MISMATCH

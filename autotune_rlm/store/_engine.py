@@ -1,0 +1,188 @@
+"""Opening a database: where it is, how SQLite is set up, which schema it has, what a fork does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import platformdirs
+import sqlalchemy as sa
+from sqlalchemy.pool import StaticPool
+
+from autotune_rlm.store import _schema
+
+__all__ = ["StoreError", "default_path", "open_engine", "prepare", "retrying", "shown", "to_url"]
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+ENVIRONMENT = "AUTOTUNE_RLM_STORE"
+BUSY_S = 20.0
+"""How long a writer waits for others before the measurement is kept in memory."""
+_SCHEMA_LOCK = 0x0A070712  # any number; names the PostgreSQL lock that guards the schema
+
+
+class StoreError(RuntimeError):
+    """The store cannot be used as asked; the message says what to do."""
+
+
+def default_path() -> Path:
+    """The user's own store: ``autotune_rlm/store.sqlite`` in the user's cache folder."""
+    return platformdirs.user_cache_path("autotune_rlm") / "store.sqlite"
+
+
+def to_url(url_or_path: str | os.PathLike[str] | None) -> sa.URL:
+    """The SQLAlchemy URL that an argument of ``Store`` means."""
+    given: str | os.PathLike[str] = url_or_path or os.environ.get(ENVIRONMENT) or default_path()
+    if isinstance(given, str) and "://" in given:
+        try:
+            url = sa.make_url(given)
+        except sa.exc.ArgumentError as error:
+            raise StoreError(f"store must be a file's path or an SQLAlchemy URL: {error}") from None
+        if url.drivername in ("postgres", "postgresql"):
+            url = url.set(drivername="postgresql+psycopg")
+        return url
+    if given == ":memory:":
+        return sa.URL.create("sqlite")
+    return sa.URL.create("sqlite", database=str(Path(given).expanduser().absolute()))
+
+
+def shown(url: sa.URL) -> str:
+    """The path of a file or the URL without its password."""
+    if url.get_backend_name() == "sqlite":
+        return url.database or ":memory:"
+    return url.render_as_string(hide_password=True)
+
+
+def open_engine(url: sa.URL, *, read_only: bool = False) -> sa.Engine:
+    """An engine with SQLite set up for many writers; connects to nothing yet."""
+    sqlite = url.get_backend_name() == "sqlite"
+    in_memory = sqlite and url.database in (None, "", ":memory:")
+    options: dict[str, Any] = {"pool_pre_ping": not sqlite}
+    if in_memory:
+        options |= {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+    elif sqlite:
+        options["connect_args"] = {"timeout": BUSY_S, "check_same_thread": False}
+        if read_only:
+            url = _read_only_url(url)
+    try:
+        engine = sa.create_engine(url, **options)
+    except (sa.exc.NoSuchModuleError, ImportError) as error:
+        extra = "postgres" if url.get_backend_name() == "postgresql" else "the driver's package"
+        raise StoreError(
+            f"cannot open {shown(url)}: {error}; for PostgreSQL install "
+            f"'autotune-rlm[postgres]', for others {extra}"
+        ) from None
+    if sqlite:
+        sa.event.listen(engine, "connect", _set_up_sqlite(read_only or in_memory))
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _read_only_url(url: sa.URL) -> sa.URL:
+    path = Path(url.database or "")
+    if not path.exists():
+        raise StoreError(f"no store to read at {path}; open it without read_only first")
+    # SQLite cannot read a WAL database from a folder in which it may not write its index file,
+    # unless it is promised that nobody changes the database.
+    beside = [path.with_name(path.name + end) for end in ("-wal", "-shm")]
+    frozen = not os.access(path.parent, os.W_OK) and not all(p.exists() for p in beside)
+    query = {"mode": "ro", "uri": "true", **({"immutable": "1"} if frozen else {})}
+    return sa.URL.create("sqlite", database=f"file:{quote(str(path))}", query=query)
+
+
+def _set_up_sqlite(keep_journal: bool) -> Callable[[Any, Any], None]:
+    def set_up(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # transactions begin where _begin_sqlite says
+        if not keep_journal:
+            connection.execute("PRAGMA journal_mode=WAL")
+        # In WAL mode this survives a killed process; only a power cut can lose the last commits.
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    return set_up
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A writer takes the write lock at once: a later upgrade from reading would fail, not wait.
+    write = connection.get_execution_options().get("write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether waiting can help: the database is locked, or two writers got in each other's way."""
+    text = str(error).lower()
+    return any(word in text for word in ("locked", "busy", "deadlock", "could not serialize"))
+
+
+def retrying(action: Callable[[], _T], *, seconds: float = BUSY_S) -> _T:
+    """The result of ``action``, tried again while the database is busy, for so many seconds."""
+    end = time.monotonic() + seconds
+    pause = 0.002
+    while True:
+        try:
+            return action()
+        except sa.exc.DBAPIError as error:
+            if not is_busy(error) or time.monotonic() >= end:
+                raise
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(2 * pause, 0.25)
+
+
+def prepare(engine: sa.Engine, url: sa.URL, *, read_only: bool) -> None:
+    """Create or migrate the tables.
+
+    Raises:
+        StoreError: The schema is newer than this package's, or older and the store is read-only.
+    """
+    if read_only:
+        with engine.connect() as connection:
+            found = _version(connection)
+        _refuse_newer(found, url)
+        if found != _schema.VERSION:
+            raise StoreError(
+                f"{shown(url)} has {'no tables' if found is None else f'schema version {found}'} and "
+                f"this package needs {_schema.VERSION}; open it once without read_only to migrate it"
+            )
+        return
+    with engine.connect() as connection:
+        found = _version(connection)
+    _refuse_newer(found, url)
+    if found == _schema.VERSION:
+        return
+    with engine.execution_options(write=True).begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})"))
+        found = _version(connection)  # another process may have been here since
+        _refuse_newer(found, url)
+        if found is not None:
+            for version in range(found, _schema.VERSION):
+                _log.info("migrating %s from schema version %d", shown(url), version)
+                for statement in _schema.MIGRATIONS[version]:
+                    connection.exec_driver_sql(statement)
+        _schema.tables.create_all(connection)
+        connection.execute(sa.delete(_schema.meta).where(_schema.meta.c.key == "schema_version"))
+        connection.execute(
+            sa.insert(_schema.meta).values(key="schema_version", value=str(_schema.VERSION))
+        )
+
+
+def _version(connection: sa.Connection) -> int | None:
+    if not sa.inspect(connection).has_table(_schema.meta.name):
+        return None
+    query = sa.select(_schema.meta.c.value).where(_schema.meta.c.key == "schema_version")
+    value = connection.execute(query).scalar()
+    return None if value is None else int(value)
+
+
+def _refuse_newer(found: int | None, url: sa.URL) -> None:
+    if found is not None and found > _schema.VERSION:
+        raise StoreError(
+            f"{shown(url)} was written by a newer autotune_rlm: schema version {found}, this package "
+            f"knows {_schema.VERSION}; upgrade autotune-rlm or set {ENVIRONMENT} to another file"
+        )

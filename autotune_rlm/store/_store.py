@@ -1,0 +1,388 @@
+"""The store's public face."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from autotune_rlm.landscapes import Landscape
+from autotune_rlm.store import _rows, _schema
+from autotune_rlm.store._database import Database
+from autotune_rlm.store._distance import task_distance
+from autotune_rlm.store._info import StoreInfo, describe
+from autotune_rlm.types import Candidate, Measurement, Observation, Task
+
+if TYPE_CHECKING:
+    from autotune_rlm.accuracy import TuningEvent
+
+__all__ = ["Request", "Store"]
+
+_CACHED_TASKS = 1024
+_CHUNK = 2000
+
+_m = _schema.measurements.c
+_COUNT = sa.select(sa.func.count(), sa.func.max(_m.id)).where(_m.task_key == sa.bindparam("key"))
+_ROWS = (
+    sa.select(_m.candidate, _m.measurement)
+    .where(_m.task_key == sa.bindparam("key"))
+    .order_by(_m.created, _m.id)
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A problem that was met where nothing could be measured, for a later benchmark.
+
+    Attributes:
+        task: The problem.
+        candidates: What there was to choose from.
+        uses: How often it was noted.
+        first: Seconds since the epoch when it was first noted.
+        last: The same for the last time.
+    """
+
+    task: Task
+    candidates: tuple[Candidate, ...]
+    uses: int
+    first: float
+    last: float
+
+
+class Store:
+    """Every measurement ever made, per candidate.
+
+    Writes each measurement at once. Where the database is full, locked for long or read-only, one
+    warning is logged and measurements stay in this process's memory, visible to it like any other,
+    and are written as soon as the database works again. Safe for threads, processes and forks.
+
+    Args:
+        url_or_path: File of an SQLite database, ``":memory:"``, or any SQLAlchemy URL such as
+            ``"postgresql://user@host/tuning"``. By default the environment's
+            ``AUTOTUNE_RLM_STORE``, else ``autotune_rlm/store.sqlite`` in the user's cache folder.
+        read_only: Whether nothing is written to the database; what is added stays in memory.
+
+    Raises:
+        StoreError: The database cannot be reached, is damaged, or has the schema of a newer version.
+    """
+
+    def __init__(
+        self, url_or_path: str | os.PathLike[str] | None = None, *, read_only: bool = False
+    ) -> None:
+        self._database = Database(url_or_path, read_only=read_only)
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[str, tuple[Any, tuple[Observation, ...], Any]] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"Store({self._database.name!r}{', read_only=True' if self.read_only else ''})"
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what is still in memory and let the connections go. May be called twice."""
+        self._database.close()
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the database is not written to."""
+        return self._database.read_only
+
+    # Measurements
+
+    def add(self, task: Task, candidate: Candidate, measurement: Measurement) -> None:
+        """Keep one measurement, now."""
+        self.add_many([(task, candidate, measurement)])
+
+    def add_many(
+        self,
+        items: Iterable[tuple[Task, Candidate, Measurement]],
+        *,
+        created: Sequence[float] | None = None,
+    ) -> int:
+        """Keep many measurements in few transactions; returns how many.
+
+        Args:
+            items: What was measured.
+            created: Seconds since the epoch per item; by default now.
+        """
+        writes: list[_rows.Write] = []
+        tasks: dict[str, dict[str, Any]] = {}
+        total = 0
+        now = time.time()
+        for i, (task, candidate, measurement) in enumerate(items):
+            when = now if created is None else created[i]
+            row = tasks.get(task.key)
+            if row is None:
+                row = tasks[task.key] = _rows.task_row(task, when)
+            measured = _rows.measurement_row(task, candidate, measurement, when)
+            writes.append(_rows.Write("measurements", measured, row))
+            total += 1
+            if len(writes) >= _CHUNK:
+                self._database.write(writes)
+                writes = []
+        if writes:
+            self._database.write(writes)
+        return total
+
+    def observations(self, task: Task, *, every: bool = False) -> list[Observation]:
+        """What is known of the candidates of ``task``, in the order in which they were first tried.
+
+        Args:
+            task: The task; its ``key`` is what counts.
+            every: Whether to give every measurement, oldest first, in place of one per candidate:
+                the newest that is ok, else the newest.
+        """
+        waiting = self._waiting("measurements", task.key)
+        known, last = self._in_database(task.key)
+        if waiting:
+            pairs = ((w.row["candidate"], w.row["measurement"]) for w in waiting)
+            known = (*known, *_parsed(pairs))
+            last = tuple(_rows.newest(known))
+        return list(known if every else last)
+
+    def _in_database(self, key: str) -> tuple[tuple[Observation, ...], tuple[Observation, ...]]:
+        """All rows of a task and the newest per candidate, parsed again only when rows changed."""
+        with self._lock:
+            cached = self._cache.get(key)
+            if cached is not None:
+                self._cache.move_to_end(key)
+        unread = ((), (), ()) if cached is None else cached
+        marker: Any = self._database.read(
+            lambda c: tuple(c.execute(_COUNT, {"key": key}).one()), unread[0]
+        )
+        if marker == unread[0]:
+            return unread[1], unread[2]
+        rows = self._database.read(lambda c: c.execute(_ROWS, {"key": key}).all(), None)
+        if rows is None:
+            return unread[1], unread[2]
+        every = tuple(_parsed((row[0], row[1]) for row in rows))
+        found = (marker, every, tuple(_rows.newest(every)))
+        with self._lock:
+            self._cache[key] = found
+            while len(self._cache) > _CACHED_TASKS:
+                self._cache.popitem(last=False)
+        return found[1], found[2]
+
+    def tasks(self, kernel: str | None = None, device: str | None = None) -> list[Task]:
+        """The tasks that something is known of, oldest first; filters are exact names."""
+        t = _schema.tasks.c
+        query = sa.select(t.key, t.task).order_by(t.created, t.key)
+        if kernel is not None:
+            query = query.where(t.kernel == kernel)
+        if device is not None:
+            query = query.where(t.device == device)
+        rows: list[Any] = self._database.read(lambda c: list(c.execute(query)), [])
+        texts = {row[0]: row[1] for row in rows}
+        for write in self._database.waiting:
+            row = write.task or {}
+            if row and kernel in (None, row["kernel"]) and device in (None, row["device"]):
+                texts.setdefault(row["key"], row["task"])
+        return [task for task in map(_rows.task_from, texts.values()) if task is not None]
+
+    def nearest(
+        self, task: Task, k: int = 1, same_device: bool = True
+    ) -> list[tuple[Task, Observation]]:
+        """The best known observations of the ``k`` nearest other problems of the same kernel.
+
+        The same kernel is one of the same name or the same source, in the same language and metric.
+        Near is what ``problem_distance`` says, plus 2 where the source differs, 0.5 where versions
+        do and 4 for another device.
+
+        Args:
+            task: The problem; itself never among the result.
+            k: How many problems at most.
+            same_device: Whether to look at problems on the same device only.
+
+        Returns:
+            Pairs of the other task and its best observation that is ok, nearest first.
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        device = task.device.name if same_device else None
+        others = {other.key: other for other in self.tasks(kernel=task.kernel, device=device)}
+        if task.source:
+            others |= {t.key: t for t in self._tasks_of_source(task.source_hash, device)}
+        others.pop(task.key, None)
+        fit = [
+            other
+            for other in others.values()
+            if (other.language, other.metric, other.minimize)
+            == (task.language, task.metric, task.minimize)
+        ]
+        fit.sort(key=lambda other: (task_distance(task, other), other.key))
+        found: list[tuple[Task, Observation]] = []
+        for other in fit:
+            ok = [o for o in self.observations(other) if o.measurement.value is not None]
+            if ok:
+                pick = min if task.minimize else max
+                found.append((other, pick(ok, key=lambda o: o.measurement.value or 0.0)))
+                if len(found) == k:
+                    break
+        return found
+
+    def _tasks_of_source(self, source_hash: str, device: str | None) -> list[Task]:
+        t = _schema.tasks.c
+        query = sa.select(t.task).where(t.source_hash == source_hash)
+        if device is not None:
+            query = query.where(t.device == device)
+        texts: list[str] = self._database.read(lambda c: list(c.scalars(query)), [])
+        return [task for task in map(_rows.task_from, texts) if task is not None]
+
+    def landscapes(self, kernel: str | None = None, device: str | None = None) -> list[Landscape]:
+        """Everything measured, one landscape per task, one measurement per candidate."""
+        found = []
+        for task in self.tasks(kernel=kernel, device=device):
+            observations = self.observations(task)
+            if observations:
+                found.append(Landscape.from_observations(task, observations))
+        return found
+
+    # Events
+
+    def add_event(self, event: TuningEvent | Mapping[str, Any]) -> None:
+        """Keep what a tuning run reported, with its own time (``when``) where it has one."""
+        data = dict(event) if isinstance(event, Mapping) else event.to_json()
+        row = _rows.event_row(data, _seconds(data.get("when")))
+        self._database.write([_rows.Write("events", row)])
+
+    def events(
+        self, *, task: Task | None = None, kernel: str | None = None, device: str | None = None
+    ) -> list[TuningEvent]:
+        """The tuning events, oldest first; filters are exact."""
+        e = _schema.events.c
+        query = sa.select(e.event).order_by(e.created, e.id)
+        wanted = {"task_key": task.key if task else None, "kernel": kernel, "device": device}
+        for name, value in wanted.items():
+            if value is not None:
+                query = query.where(e[name] == value)
+        texts: list[str] = self._database.read(lambda c: list(c.scalars(query)), [])
+        texts += [
+            write.row["event"]
+            for write in self._database.waiting
+            if write.table == "events"
+            and all(value in (None, write.row[name]) for name, value in wanted.items())
+        ]
+        return [event for event in map(_rows.event_from, texts) if event is not None]
+
+    # Requests
+
+    def note_request(
+        self, task: Task, candidates: Sequence[Candidate | Mapping[str, Any]], *, uses: int = 1
+    ) -> None:
+        """Note that ``task`` was met with nothing measured; ``candidates`` as such or as their JSON.
+
+        Noting it again counts its uses up and replaces the candidates.
+        """
+        now = time.time()
+        row = _rows.request_row(task, candidates, uses, now)
+        self._database.write([_rows.Write("requests", row, _rows.task_row(task, now))])
+
+    def requests(self) -> list[Request]:
+        """The noted problems, most used first, then the latest."""
+        r, t = _schema.requests.c, _schema.tasks.c
+        columns = (r.task_key, t.task, r.candidates, r.uses, r.first, r.last)
+        query = sa.select(*columns).join(_schema.tasks, t.key == r.task_key)
+        rows: list[Any] = self._database.read(lambda c: list(c.execute(query)), [])
+        found: dict[str, list[Any]] = {row[0]: list(row[1:]) for row in rows}
+        for w in self._waiting("requests"):
+            known = found.get(w.row["task_key"])
+            if known is None:
+                text = (w.task or {})["task"]
+                values = [w.row[name] for name in ("candidates", "uses", "first", "last")]
+                found[w.row["task_key"]] = [text, *values]
+            else:
+                known[1:] = [w.row["candidates"], known[2] + w.row["uses"], known[3], w.row["last"]]
+        requests = []
+        for text, listed, uses, first, last in found.values():
+            task = _rows.task_from(text)
+            if task is not None:
+                picked = _rows.candidates_from(listed)
+                requests.append(
+                    Request(task=task, candidates=picked, uses=uses, first=first, last=last)
+                )
+        return sorted(requests, key=lambda x: (-x.uses, -x.last))
+
+    def drop_request(self, task: Task) -> None:
+        """Forget the request of ``task``, because it was served."""
+        table = _schema.requests
+        self._database.forget(lambda w: w.table == "requests" and w.row["task_key"] == task.key)
+        self._database.execute(
+            lambda c: c.execute(sa.delete(table).where(table.c.task_key == task.key))
+        )
+
+    # The whole
+
+    def info(self) -> StoreInfo:
+        """What is in the database now."""
+        return describe(self._database)
+
+    def clear(self, *, kernel: str | None = None, device: str | None = None) -> int:
+        """Delete everything, or everything of a kernel or a device; returns the measurements deleted.
+
+        Raises:
+            StoreError: The store is read-only or cannot be written to.
+        """
+        t = _schema.tasks.c
+        chosen = sa.select(t.key)
+        if kernel is not None:
+            chosen = chosen.where(t.kernel == kernel)
+        if device is not None:
+            chosen = chosen.where(t.device == device)
+        everything = kernel is None and device is None
+
+        def delete(connection: sa.Connection) -> int:
+            gone = 0
+            for table in (_schema.measurements, _schema.requests, _schema.events, _schema.tasks):
+                query = sa.delete(table)
+                if table is _schema.events:
+                    filters = {"kernel": kernel, "device": device}
+                    for name, value in filters.items():
+                        if value is not None:
+                            query = query.where(table.c[name] == value)
+                elif not everything:
+                    key = table.c.key if table is _schema.tasks else table.c.task_key
+                    query = query.where(key.in_(chosen))
+                deleted = connection.execute(query).rowcount
+                gone = deleted if table is _schema.measurements else gone
+            return gone
+
+        gone = self._database.execute(delete)
+        self._database.forget(lambda w: everything or _matches(w, kernel, device))
+        with self._lock:
+            self._cache.clear()
+        return gone
+
+    def _waiting(self, table: str, key: str | None = None) -> list[_rows.Write]:
+        return [
+            w
+            for w in self._database.waiting
+            if w.table == table and key in (None, w.row["task_key"])
+        ]
+
+
+def _parsed(pairs: Iterable[tuple[str, str]]) -> list[Observation]:
+    parsed = (_rows.observation_from(*pair) for pair in pairs)
+    return [observation for observation in parsed if observation is not None]
+
+
+def _matches(write: _rows.Write, kernel: str | None, device: str | None) -> bool:
+    row = write.task or write.row
+    return kernel in (None, row["kernel"]) and device in (None, row["device"])
+
+
+def _seconds(when: Any) -> float:
+    try:
+        return datetime.fromisoformat(str(when)).timestamp()
+    except ValueError:
+        return time.time()

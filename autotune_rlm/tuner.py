@@ -177,7 +177,9 @@ class Tuner:
         Raises:
             ValueError: No candidates, or an argument out of range.
         """
-        candidates = list(candidates)
+        unique: dict[str, Candidate] = {}
+        for candidate in candidates:
+            unique.setdefault(candidate.key, candidate)
         if not candidates:
             raise ValueError("candidates must not be empty; pass at least one Candidate")
         if default is not None and not 0 <= default < len(candidates):
@@ -188,8 +190,9 @@ class Tuner:
         if budget_s is not None and not budget_s > 0:
             raise ValueError(f"budget_s must be greater than 0 seconds, got {budget_s!r}")
         policy = dataclasses.replace(self.policy, seed=self.policy.seed + seed)
-        search = _Search(self, task, candidates, policy, budget_s)
-        stop = search.run(resolve_budget(budget, len(search.index)), default)
+        search = _Search(self, task, list(unique.values()), policy, budget_s)
+        first = None if default is None else search.index[candidates[default].key]
+        stop = search.run(resolve_budget(budget, len(unique)), first)
         result = search.result(stop, seed)
         if self.store is not None and result.event.n_measured:
             search.try_store("event", self.store.add_event, result.event)
@@ -200,7 +203,7 @@ class Tuner:
             result.event.best_value,
             result.event.n_measured,
             result.event.n_reused,
-            len(candidates),
+            len(unique),
             result.event.total_s,
             stop,
         )
@@ -225,9 +228,7 @@ class _Search:
         self.started = self._now()
         self.model_s = 0.0
         self.zero_shot: Prediction | None = None
-        self.index: dict[str, int] = {}
-        for i, candidate in enumerate(candidates):
-            self.index.setdefault(candidate.key, i)
+        self.index = {candidate.key: i for i, candidate in enumerate(candidates)}
         stored = [] if self.store is None else list(self.store.observations(task))
         tried = {o.candidate.key: o for o in stored if o.measurement.status is not Status.SKIPPED}
         self.known: dict[int, Measurement] = {
@@ -302,7 +303,7 @@ class _Search:
         return [Observation(self.candidates[i], m) for i, m in self.known.items()]
 
     def _must(self, default: int | None) -> list[int]:
-        must = [] if default is None else [self.index[self.candidates[default].key]]
+        must = [] if default is None else [default]
         if self.store is not None:
             for _, observation in self.store.nearest(self.task, 1):
                 near = self.index.get(observation.candidate.key)
@@ -406,7 +407,7 @@ class _Search:
         begin = time.perf_counter()
         final = self.predict()
         self.model_s += time.perf_counter() - begin
-        worked, measured = list(values), list(values.values())
+        worked, measured = np.array(list(values), dtype=int), list(values.values())
         before, after = (scores(p.take(worked), measured) for p in (first, final))
         return {
             **before,

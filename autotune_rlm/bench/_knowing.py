@@ -11,6 +11,7 @@ import numpy as np
 from autotune_rlm.bench._method import Method, NotApplicableError, Search
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.policy import Policy
+from autotune_rlm.store import problem_distance
 from autotune_rlm.types import Device, Measurement, Prediction, Task
 
 __all__ = ["Analytical", "Nearest", "Rlm", "RlmZeroShot"]
@@ -83,7 +84,7 @@ class Nearest(Method):
         ]
         if not known:
             raise NotApplicableError(f"no training landscape of kernel {task.kernel!r}")
-        known.sort(key=lambda other: distance(task, other.task))
+        known.sort(key=lambda other: _distance(task, other.task))
         self._wanted = _interleaved(search, known[:64])
 
     def round_size(self, n_measured: int) -> int:
@@ -119,32 +120,13 @@ class Analytical(Method):
         return np.minimum(self._time, 1e12)
 
 
-def distance(task: Task, other: Task) -> float:
-    """How far two problems of one kernel are apart: problem in octaves, device in nepers."""
-    far = 0.0 if task.device.name == other.device.name else 1.0
-    far += _gap(task.device.to_json(), other.device.to_json(), missing=0.0)
-    return far + _gap(_flat(task.problem), _flat(other.problem), missing=1.0) / math.log(2)
-
-
-def _gap(a: Mapping[str, Any], b: Mapping[str, Any], *, missing: float) -> float:
-    total = 0.0
-    for name in a.keys() | b.keys():
-        x, y = a.get(name), b.get(name)
-        if x is None or y is None:
-            total += missing
-        elif isinstance(x, (int, float)) and isinstance(y, (int, float)):
-            total += abs(math.asinh(x) - math.asinh(y))
-        elif name not in ("name", "target") and x != y:
-            total += 1.0
-    return total
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    if isinstance(value, (list, tuple)):
-        value = dict(enumerate(value))
-    if not isinstance(value, Mapping):
-        return {name: value}
-    return {k: v for key, part in value.items() for k, v in _flat(part, f"{name}.{key}").items()}
+def _distance(task: Task, other: Task) -> float:
+    """How far two tasks of one kernel are apart: problems in octaves, devices in nepers of figures."""
+    mine, theirs = task.device.to_json(), other.device.to_json()
+    figures = [k for k, v in mine.items() if isinstance(v, (int, float)) and k in theirs]
+    far = float(task.device.name != other.device.name)
+    far += sum(abs(math.asinh(mine[k]) - math.asinh(theirs[k])) for k in figures)
+    return far + problem_distance(task.problem, other.problem)
 
 
 def _interleaved(search: Search, known: list[Landscape]) -> list[int]:

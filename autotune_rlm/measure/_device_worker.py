@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .compile import CompileResult
+from .detect import cpu_device, versions
 from .job import Bench, BenchSettings, Job
+from .timing import WallTimer
 
 __all__ = ["load_function", "serve", "setup"]
 
@@ -65,6 +67,12 @@ def _workload() -> tuple[Callable[[dict[str, Any]], Job], Bench]:
     if _made is None:
         workload = _init["workload"]
         make = load_function(workload["factory"])(**workload["arguments"])
-        bench = Bench(BenchSettings(**_init["settings"]), expected=getattr(make, "expected", None))
+        on_cpu = "torch" not in sys.modules  # nothing but torch reaches an accelerator
+        bench = Bench(
+            BenchSettings(**_init["settings"]),
+            timer=WallTimer() if on_cpu else None,
+            expected=getattr(make, "expected", None),
+            state=(lambda: {"device": cpu_device().name, **versions()}) if on_cpu else None,
+        )
         _made = (make, bench)
     return _made

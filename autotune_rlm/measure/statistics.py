@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 __all__ = [
     "Interval",
@@ -233,19 +233,15 @@ def _same(samples: list[float], leader: list[float], tolerance: float) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _rank(n: int, confidence: float) -> tuple[int, float]:
     """The largest rank r (from 0) whose order statistics r and n-1-r cover the median enough."""
-    rank = int(stats.binom.ppf((1 - confidence) / 2, n, 0.5)) - 1
-    while rank >= 0 and 1 - 2 * stats.binom.cdf(rank, n, 0.5) < confidence:
-        rank -= 1
-    while 1 - 2 * stats.binom.cdf(rank + 1, n, 0.5) >= confidence:
-        rank += 1
-    rank = max(rank, 0)
-    return rank, float(max(0.0, 1 - 2 * stats.binom.cdf(rank, n, 0.5)))
+    below = special.bdtr(np.arange(n), n, 0.5)
+    rank = max(int(np.count_nonzero(1 - 2 * below >= confidence)) - 1, 0)
+    return rank, float(max(0.0, 1 - 2 * below[rank]))
 
 
 @functools.lru_cache(maxsize=4096)
 def _sign_tail(above: int, n: int) -> float:
     """Probability of at least ``above`` of ``n`` fair coins."""
-    return float(stats.binom.sf(above - 1, n, 0.5))
+    return float(special.bdtr(n - above, n, 0.5))
 
 
 def _checked(confidence: float) -> float:

@@ -1,0 +1,278 @@
+"""``autotune-rlm record``: fill a file with landscapes of real kernels."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+app = typer.Typer(add_completion=False)
+
+_console = Console(stderr=True)
+
+
+@app.command()
+def record(
+    out: Path = typer.Option(
+        ..., "--out", help="Record to write or go on with: .jsonl or .jsonl.gz."
+    ),
+    suite: str = typer.Option("all", help="Folder of suite modules; all: benchmarks/kernels."),
+    kernel: list[str] = typer.Option([], help="Only this kernel; may be given several times."),
+    minutes: float = typer.Option(9.0, min=0.01, help="Stop after so many minutes."),
+    compile_only: bool = typer.Option(
+        False, "--compile-only", help="Record what compilation tells; needs no GPU."
+    ),
+    target: list[str] = typer.Option(
+        [], help="With --compile-only: cuda:90, hip:gfx942, sm_80, ...; may be repeated."
+    ),
+    interpreter: bool = typer.Option(
+        False, "--interpreter", help="Small problems on Triton's interpreter, wall clock."
+    ),
+    program: Path | None = typer.Option(
+        None, exists=True, dir_okay=False, help="Run this script and record its autotuned kernels."
+    ),
+    argument: list[str] = typer.Option([], help="With --program: an argument for the script."),
+    workers: int | None = typer.Option(None, min=1, help="Compilers; by default all cores."),
+    sample_ms: float = typer.Option(10.0, min=0.1, help="Milliseconds of samples per point."),
+    max_points: int | None = typer.Option(None, min=1, help="Stop after so many points."),
+    max_mb: float = typer.Option(15.0, min=0.2, help="Stop when the file is about this large."),
+    seed: int = typer.Option(0, help="Of values and of the order of configurations."),
+    verify: bool = typer.Option(True, help="Compare outputs with the kernels' references."),
+    merge: list[Path] = typer.Option(
+        [], exists=True, dir_okay=False, help="Add this record to OUT and stop; may be repeated."
+    ),
+    convert: Path | None = typer.Option(
+        None, help="Write OUT as a landscape file (.csv.gz) and stop."
+    ),
+) -> None:
+    """Record landscapes of the kernel suite on the device at hand."""
+    from autotune_rlm.measure.record.log import RecordLog
+    from autotune_rlm.measure.record.log import convert as to_csv
+    from autotune_rlm.measure.record.log import merge as add_records
+
+    if compile_only and (interpreter or program):
+        _fail("--compile-only goes with neither --interpreter nor --program")
+    if target and not compile_only:
+        _fail("--target needs --compile-only; without it the device at hand is measured")
+    if not out.name.endswith((".jsonl", ".jsonl.gz")):
+        _fail(f"--out must end in .jsonl or .jsonl.gz, got {out.name}; --convert writes a CSV")
+    try:
+        if merge:
+            added = add_records(merge, out)
+            _console.print(f"added {added:,} points to {out}")
+        elif convert is None:
+            with RecordLog(out, max_bytes=int(max_mb * 1e6)) as log:
+                if log.rows:
+                    _console.print(f"{out} has {log.rows:,} points; going on with it")
+                if program is not None:
+                    _record_program(
+                        log,
+                        program,
+                        argument,
+                        interpreter=interpreter,
+                        workers=workers,
+                        sample_ms=sample_ms,
+                        minutes=minutes,
+                    )
+                else:
+                    _record_suite(
+                        log,
+                        suite=suite,
+                        only=kernel,
+                        minutes=minutes,
+                        max_points=max_points,
+                        targets=(target or ["sm_80", "sm_90", "sm_100", "gfx942"])
+                        if compile_only
+                        else [],
+                        interpreter=interpreter,
+                        workers=workers,
+                        sample_ms=sample_ms,
+                        seed=seed,
+                        verify=verify,
+                    )
+        if convert is not None:
+            rows = to_csv([out], convert)
+            _console.print(f"wrote {rows:,} rows to {convert}")
+    except (FileNotFoundError, ValueError, BlockingIOError) as error:
+        _fail(str(error))
+
+
+def _record_suite(
+    log: Any,
+    *,
+    targets: Sequence[str],
+    interpreter: bool,
+    minutes: float,
+    max_points: int | None,
+    **options: Any,
+) -> None:
+    if interpreter:
+        os.environ["TRITON_INTERPRET"] = "1"
+    from autotune_rlm.measure.record.recorder import Recorder
+
+    cache = _throwaway_cache() if targets else contextlib.nullcontext(None)
+    with cache as cache_dir:
+        recorder = Recorder(
+            log,
+            make_task=_make_task,
+            device=_device(interpreter=interpreter, compile_only=bool(targets)),
+            targets=[_target(name) for name in targets],
+            interpreter=interpreter,
+            niceness=0 if targets else 5,
+            cache_dir=cache_dir,
+            **options,
+        )
+        sweep = _Sweeper(cache_dir)
+        with _shown(minutes * 60) as show:
+
+            def after_each(progress: Any) -> None:
+                show(progress)
+                sweep()
+
+            done = recorder.run(seconds=minutes * 60, max_points=max_points, show=after_each)
+    _summary(done, log)
+
+
+def _record_program(
+    log: Any,
+    script: Path,
+    arguments: Sequence[str],
+    *,
+    interpreter: bool,
+    minutes: float,
+    **options: Any,
+) -> None:
+    if interpreter:
+        os.environ["TRITON_INTERPRET"] = "1"
+    from autotune_rlm.measure.record.program import record_program
+
+    with _shown(minutes * 60) as show:
+        done = record_program(
+            script,
+            arguments,
+            log=log,
+            make_task=_make_task,
+            device=_device(interpreter=interpreter, compile_only=False),
+            seconds=minutes * 60,
+            show=show,
+            **options,
+        )
+    _summary(done, log)
+
+
+def _make_task(kernel: Any, args: Mapping[str, Any], device: Any, names: Sequence[str]) -> Any:
+    from autotune_rlm.integrations.triton._task import KernelTasks
+
+    return KernelTasks(kernel, names).build(args, device)
+
+
+def _device(*, interpreter: bool, compile_only: bool) -> Any:
+    from dataclasses import replace
+
+    from autotune_rlm.measure.detect import cpu_device, current_device
+    from autotune_rlm.types import Device
+
+    if compile_only:
+        return Device(name="none", target="none")
+    if interpreter:
+        cpu = cpu_device()
+        return replace(cpu, name=f"Triton interpreter on {cpu.name}", target="interpreter")
+    device = current_device()
+    if device.target == "cpu":
+        raise ValueError(
+            "there is no GPU here; --compile-only records what compilation tells, --interpreter "
+            "runs the small problems on Triton's interpreter"
+        )
+    return device
+
+
+def _target(name: str) -> Any:
+    from autotune_rlm.measure.compile import parse_target
+
+    backend, colon, arch = name.partition(":")
+    if not colon:
+        return parse_target(name)
+    if backend not in ("cuda", "hip"):
+        raise ValueError(f"--target must look like cuda:90, hip:gfx942 or sm_90, got {name!r}")
+    return parse_target(f"sm_{arch}" if backend == "cuda" else arch)
+
+
+@contextlib.contextmanager
+def _throwaway_cache() -> Iterator[str]:
+    """A cache folder for compilations whose binaries nobody needs."""
+    folder = tempfile.mkdtemp(prefix="autotune_rlm_record_")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Sweeper:
+    """Now and then deletes compiled binaries that no compiler can still be writing."""
+
+    _EVERY_S, _OLDER_THAN_S = 60.0, 300.0
+
+    def __init__(self, folder: str | None) -> None:
+        self._folder = folder
+        self._last = time.time()
+
+    def __call__(self) -> None:
+        now = time.time()
+        if self._folder is None or now - self._last < self._EVERY_S:
+            return
+        self._last = now
+        for entry in Path(self._folder).iterdir():
+            with contextlib.suppress(OSError):
+                if now - entry.stat().st_mtime > self._OLDER_THAN_S:
+                    shutil.rmtree(entry, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _shown(seconds: float) -> Iterator[Any]:
+    columns = (
+        BarColumn(bar_width=24),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=_console, transient=True, refresh_per_second=2) as bar:
+        line = bar.add_task("starting", total=seconds)
+        said = [time.monotonic()]
+
+        def show(progress: Any) -> None:
+            text = _line(progress)
+            bar.update(line, completed=progress.elapsed_s, description=text)
+            if not _console.is_terminal and time.monotonic() - said[0] > 30:
+                said[0] = time.monotonic()
+                _console.print(text, highlight=False)
+
+        yield show
+
+
+def _line(progress: Any) -> str:
+    busy = progress.busy_s / progress.elapsed_s if progress.elapsed_s else 0.0
+    return (
+        f"{progress.points:,} points ({progress.ok:,} ok), {progress.rate:.1f}/s, "
+        f"{progress.binaries:,} binaries, {progress.kernels} kernels, "
+        f"device busy {busy:.0%}, {progress.bytes / 1e6:.1f} MB"
+    )
+
+
+def _summary(progress: Any, log: Any) -> None:
+    _console.print(_line(progress), highlight=False)
+    for status, count in sorted(progress.status.items()):
+        _console.print(f"  {status}: {count:,}", highlight=False)
+    _console.print(f"{log.path}: {log.rows:,} points in all")
+
+
+def _fail(message: str) -> None:
+    _console.print(f"[red]error:[/red] {message}", highlight=False)
+    raise typer.Exit(2)

@@ -26,6 +26,7 @@ __all__ = [
     "task_from",
     "task_row",
     "to_json",
+    "workload_from",
 ]
 
 _log = logging.getLogger(__name__)
@@ -99,10 +100,17 @@ def event_row(event: Mapping[str, Any], created: float) -> dict[str, Any]:
 
 
 def request_row(
-    task: Task, candidates: Sequence[Candidate | Mapping[str, Any]], uses: int, created: float
+    task: Task,
+    candidates: Sequence[Candidate | Mapping[str, Any]],
+    uses: int,
+    created: float,
+    workload: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The row of ``requests``."""
-    listed = [c.to_json() if isinstance(c, Candidate) else dict(c) for c in candidates]
+    given = [c if isinstance(c, Candidate) else Candidate.from_json(c) for c in candidates]
+    listed: Any = [c.to_json() for c in given]
+    if workload is not None:
+        listed = {"candidates": listed, "workload": dict(workload)}
     return {
         "task_key": task.key,
         "candidates": to_json(listed),
@@ -146,7 +154,15 @@ def event_from(text: str) -> TuningEvent | None:
 
 def candidates_from(text: str) -> tuple[Candidate, ...]:
     """The candidates of a request."""
-    return tuple(Candidate.from_json(item) for item in json.loads(text))
+    listed = json.loads(text)
+    listed = listed["candidates"] if isinstance(listed, dict) else listed
+    return tuple(Candidate.from_json(item) for item in listed)
+
+
+def workload_from(text: str) -> dict[str, Any] | None:
+    """The workload of a request; None where none was noted."""
+    listed = json.loads(text)
+    return listed["workload"] if isinstance(listed, dict) else None
 
 
 def newest(observations: Iterable[Observation]) -> list[Observation]:

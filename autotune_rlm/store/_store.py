@@ -47,6 +47,8 @@ class Request:
         uses: How often it was noted.
         first: Seconds since the epoch when it was first noted.
         last: The same for the last time.
+        workload: How to run the candidates (``measure.worker.Workload`` as JSON); None where that
+            was not noted, and nobody else can.
     """
 
     task: Task
@@ -54,6 +56,7 @@ class Request:
     uses: int
     first: float
     last: float
+    workload: Mapping[str, Any] | None = None
 
 
 class Store:
@@ -70,7 +73,8 @@ class Store:
         read_only: Whether nothing is written to the database; what is added stays in memory.
 
     Raises:
-        StoreError: The database cannot be reached, is damaged, or has the schema of a newer version.
+        StoreError: The database cannot be reached, is damaged, or has the schema of a newer
+            version.
     """
 
     def __init__(
@@ -278,14 +282,20 @@ class Store:
     # Requests
 
     def note_request(
-        self, task: Task, candidates: Sequence[Candidate | Mapping[str, Any]], *, uses: int = 1
+        self,
+        task: Task,
+        candidates: Sequence[Candidate | Mapping[str, Any]],
+        *,
+        uses: int = 1,
+        workload: Mapping[str, Any] | None = None,
     ) -> None:
         """Note that ``task`` was met with nothing measured; ``candidates`` as such or as their JSON.
 
-        Noting it again counts its uses up and replaces the candidates.
+        Noting it again counts its uses up and replaces the candidates and the workload, which says
+        how to run them.
         """
         now = time.time()
-        row = _rows.request_row(task, candidates, uses, now)
+        row = _rows.request_row(task, candidates, uses, now, workload)
         self._database.write([_rows.Write("requests", row, _rows.task_row(task, now))])
 
     def requests(self) -> list[Request]:
@@ -307,9 +317,15 @@ class Store:
         for text, listed, uses, first, last in found.values():
             task = _rows.task_from(text)
             if task is not None:
-                picked = _rows.candidates_from(listed)
                 requests.append(
-                    Request(task=task, candidates=picked, uses=uses, first=first, last=last)
+                    Request(
+                        task=task,
+                        candidates=_rows.candidates_from(listed),
+                        uses=uses,
+                        first=first,
+                        last=last,
+                        workload=_rows.workload_from(listed),
+                    )
                 )
         return sorted(requests, key=lambda x: (-x.uses, -x.last))
 

@@ -140,7 +140,7 @@ class Database:
             if not batch or (time.monotonic() < self._retry_at and not now):
                 return
             try:
-                retrying(lambda: self._insert(batch), seconds=1.0 if now else 20.0)
+                retrying(lambda: self._insert(batch), seconds=1.0 if now else None)
             except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
                 self._retry_at = time.monotonic() + _RETRY_S
                 self._warn(_cause(error))

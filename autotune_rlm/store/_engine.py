@@ -120,9 +120,9 @@ def is_busy(error: BaseException) -> bool:
     return any(word in text for word in ("locked", "busy", "deadlock", "could not serialize"))
 
 
-def retrying(action: Callable[[], _T], *, seconds: float = BUSY_S) -> _T:
-    """The result of ``action``, tried again while the database is busy, for so many seconds."""
-    end = time.monotonic() + seconds
+def retrying(action: Callable[[], _T], *, seconds: float | None = None) -> _T:
+    """The result of ``action``, tried again while the database is busy, by default for ``BUSY_S``."""
+    end = time.monotonic() + (BUSY_S if seconds is None else seconds)
     pause = 0.002
     while True:
         try:

@@ -55,7 +55,6 @@ def describe(database: Database) -> StoreInfo:
     """Count what is in the database now."""
     nothing: dict[str, Any] = {}
     counted = database.read(_count, nothing)
-    path = Path(database.name)
     return StoreInfo(
         name=database.name,
         schema_version=_schema.VERSION,
@@ -69,7 +68,7 @@ def describe(database: Database) -> StoreInfo:
         devices=dict(counted.get("devices", Counter()).most_common()),
         first=counted.get("first"),
         last=counted.get("last"),
-        size_bytes=path.stat().st_size if path.is_file() else None,
+        size_bytes=_size(Path(database.name)),
     )
 
 
@@ -102,3 +101,8 @@ def _count(connection: sa.Connection) -> dict[str, Any]:
 
 def _number(connection: sa.Connection, table: sa.Table) -> int:
     return connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+
+
+def _size(path: Path) -> int | None:
+    files = [f for f in (path, path.with_name(path.name + "-wal")) if f.is_file()]
+    return sum(f.stat().st_size for f in files) if files else None

@@ -1,0 +1,161 @@
+"""``autotune-rlm store``: look at, export, import or clear the measurements."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True, help="Look at, export, import or clear the measurements.")
+_out = Console()
+_err = Console(stderr=True)
+
+_StoreOption = Annotated[
+    Optional[str],  # noqa: UP045 (typer evaluates it on Python 3.10 too)
+    typer.Option(
+        "--store", help="File or SQLAlchemy URL; default: AUTOTUNE_RLM_STORE or your own."
+    ),
+]
+_Kernel = Annotated[Optional[str], typer.Option("--kernel", help="Only this kernel.")]  # noqa: UP045
+_Device = Annotated[Optional[str], typer.Option("--device", help="Only this device.")]  # noqa: UP045
+_Format = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--format", help="csv, jsonl, kernel-tuner or t4; default: from the name."),
+]
+
+
+def open_store(store: str | None, *, read_only: bool = False) -> Any:
+    """The store that a command names; exits with one line where it cannot be opened."""
+    from autotune_rlm.store import Store, StoreError
+
+    try:
+        return Store(store, read_only=read_only)
+    except StoreError as error:
+        raise fail(error) from None
+
+
+def fail(error: Exception | str) -> typer.Exit:
+    """Print an error in one line; the exit to raise."""
+    _err.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+    return typer.Exit(1)
+
+
+@app.command()
+def info(store: _StoreOption = None) -> None:
+    """What the store holds: measurements by status, kernel and device, events, requests."""
+    with open_store(store) as opened:
+        found = opened.info()
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("store", found.name)
+    table.add_row("size", _size(found.size_bytes))
+    table.add_row("schema version", str(found.schema_version))
+    table.add_row("tasks", f"{found.n_tasks:,}")
+    table.add_row("measurements", _counts(found.n_measurements))
+    table.add_row("measured", _span(found.first, found.last))
+    table.add_row("tuning events", f"{found.n_events:,}")
+    table.add_row("waiting requests", f"{found.n_requests:,}")
+    _out.print(table)
+    for title, counts in (("kernel", found.kernels), ("device", found.devices)):
+        if counts:
+            _out.print(_ranking(title, counts))
+    if not found.n_measurements:
+        _out.print("Nothing measured yet. Try: autotune-rlm demo")
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="File to write; a folder for several T4 files.")],
+    format: _Format = None,
+    kernel: _Kernel = None,
+    device: _Device = None,
+    store: _StoreOption = None,
+) -> None:
+    """Write measurements to a file: csv, t4, kernel-tuner, or jsonl, which keeps everything."""
+    from autotune_rlm.store import export_store
+
+    with open_store(store) as opened:
+        try:
+            files, n = export_store(opened, path, format, kernel=kernel, device=device)
+        except (ValueError, OSError) as error:
+            raise fail(error) from None
+    where = str(files[0]) if len(files) == 1 else f"{len(files)} files in {path}"
+    _out.print(f"wrote {n:,} measurements to {where}", soft_wrap=True)
+
+
+@app.command(name="import")
+def import_(
+    paths: Annotated[list[Path], typer.Argument(help="Files or folders, plain or gzipped.")],
+    format: _Format = None,
+    store: _StoreOption = None,
+) -> None:
+    """Add measurements from landscape CSVs, Kernel Tuner caches, T4 or jsonl files."""
+    from autotune_rlm.store import import_file
+
+    with open_store(store) as opened:
+        for path in paths:
+            try:
+                added, there = import_file(opened, path, format)
+            except (ValueError, OSError) as error:
+                raise fail(error) from None
+            known = f" ({there:,} were there already)" if there else ""
+            _out.print(f"added {added:,} measurements from {path}{known}", soft_wrap=True)
+
+
+@app.command()
+def clear(
+    kernel: _Kernel = None,
+    device: _Device = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    store: _StoreOption = None,
+) -> None:
+    """Delete measurements, events and requests: all, or those of a kernel or a device."""
+    from autotune_rlm.store import StoreError
+
+    with open_store(store) as opened:
+        name = opened.info().name
+        chosen = [
+            f"{k} {v!r}" for k, v in (("kernel", kernel), ("device", device)) if v is not None
+        ]
+        what = " and ".join(chosen) if chosen else "everything"
+        if not yes:
+            typer.confirm(f"Delete {what} from {name}?", abort=True)
+        try:
+            gone = opened.clear(kernel=kernel, device=device)
+        except StoreError as error:
+            raise fail(error) from None
+    _out.print(f"deleted {gone:,} measurements from {name}", soft_wrap=True)
+
+
+def _size(size: int | None) -> str:
+    if size is None:
+        return "on a server or in memory"
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
+
+
+def _counts(counts: Any) -> str:
+    total = f"{sum(counts.values()):,}"
+    return total + (
+        f" ({', '.join(f'{n:,} {name}' for name, n in counts.items())})" if counts else ""
+    )
+
+
+def _span(first: float | None, last: float | None) -> str:
+    if first is None or last is None:
+        return "never"
+    ends = (datetime.fromtimestamp(t).strftime("%Y-%m-%d %H:%M") for t in (first, last))
+    return " to ".join(dict.fromkeys(ends))
+
+
+def _ranking(title: str, counts: Any) -> Table:
+    table = Table(title, "measurements")
+    table.columns[1].justify = "right"
+    rows = list(counts.items())
+    for name, n in rows[:20]:
+        table.add_row(name, f"{n:,}")
+    if len(rows) > 20:
+        table.add_row(f"{len(rows) - 20} more", f"{sum(n for _, n in rows[20:]):,}")
+    return table

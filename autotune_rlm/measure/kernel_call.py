@@ -23,11 +23,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..types import canonical_json
 from .job import Job
 from .timing import Call
 from .worker import Workload
 
-__all__ = ["KernelCall", "bench", "evaluate_grid", "make_tensor"]
+__all__ = ["KernelCall", "bench", "evaluate_grid", "make_tensor", "note_launch"]
 
 DTYPES: Mapping[str, str] = {
     "fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16",
@@ -36,6 +37,7 @@ DTYPES: Mapping[str, str] = {
 }  # fmt: skip
 """torch's name of each dtype."""
 
+_SMALL_TENSOR = 4096
 _OPERATORS: Mapping[type, Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -63,14 +65,18 @@ class KernelCall:
         module: Dotted name of the file's module; needed where the file has relative imports.
         args: Every argument that is not of the configuration: a scalar, or a tensor as ``{"dtype",
             "shape", "strides", "fill", "low", "high", "seed"}``; all but the first two may be left
-            out. ``fill`` is ``normal`` (times 1), ``uniform`` (in [0, 1)), ``randint`` (in [low,
-            high)), ``arange``, ``zeros``, ``ones`` or ``empty``.
+            out. ``fill`` is ``normal``, ``uniform`` (in [0, 1)), ``randint`` (in [low, high)),
+            ``arange``, ``zeros``, ``ones`` or ``empty``; a list ``values`` goes before it.
+            ``align`` below 16 puts the tensor at such an address.
         grid: One to three expressions over arguments and configuration, with ``+ - * // % **``,
             ``cdiv``, ``min``, ``max`` and ``prod``.
         outputs: Tensors that the kernel writes. They are filled anew before the launch that is
             compared (``empty`` ones with NaN or the largest integer).
         reset: Tensors that must be filled anew before every launch, such as those it adds to.
         device: torch device; None for the current accelerator, or the CPU where there is none.
+        launches: ``{"config", "grid", "constants"}`` of single configurations, with the sizes of
+            the grid as numbers and further arguments; they go before ``grid``.
+        source_key: ``JITFunction.cache_key`` that the kernel in the file must have; empty for any.
     """
 
     file: str
@@ -81,9 +87,11 @@ class KernelCall:
     reset: Sequence[str] = ()
     module: str = ""
     device: str | None = None
+    launches: Sequence[Mapping[str, Any]] = ()
+    source_key: str = ""
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.grid) <= 3:
+        if not 1 <= len(self.grid) <= 3 and not self.launches:
             raise ValueError(f"grid must have one to three expressions, got {list(self.grid)!r}")
         unknown = [n for n in (*self.outputs, *self.reset) if n not in self.args]
         if unknown:
@@ -98,19 +106,23 @@ def bench(**description: Any) -> Callable[[dict[str, Any]], Job]:
     """The factory of ``KernelCall``'s workload: makes the arguments, gives a job per configuration."""
     import torch
 
+    from ._compile_worker import decode_value
     from ._kernel_source import load_kernel
     from .capture import describe_call
 
     call = KernelCall(**description)
     kernel = load_kernel(call.file, call.function, call.module)
+    if call.source_key and getattr(kernel, "cache_key", call.source_key) != call.source_key:
+        raise RuntimeError(f"{call.function} in {call.file} has changed since it was noted")
     device = call.device or (
         torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     )
-    described = {name: value for name, value in call.args.items() if isinstance(value, Mapping)}
+    described = {name: value for name, value in call.args.items() if _is_tensor(value)}
     args = {
-        name: make_tensor(value, device) if name in described else value
+        name: make_tensor(value, device) if name in described else decode_value(value)
         for name, value in call.args.items()
     }
+    launches = {canonical_json(launch["config"]): launch for launch in call.launches}
     initial = {name: args[name].clone() for name in {*call.reset, *call.outputs}}
     for name, tensor in initial.items():
         if described[name].get("fill", "normal") == "empty":
@@ -121,7 +133,13 @@ def bench(**description: Any) -> Callable[[dict[str, Any]], Job]:
             args[name].copy_(initial[name])
 
     def make(config: dict[str, Any]) -> Job:
-        grid = evaluate_grid(call.grid, {**args, **config})
+        launch = launches.get(canonical_json(config))
+        if launch is not None:
+            grid = tuple(launch["grid"])
+            constants = {k: decode_value(v) for k, v in launch.get("constants", {}).items()}
+            config = {**config, **constants}
+        else:
+            grid = evaluate_grid(call.grid, {**args, **config})
         return Job(
             Call(
                 run=lambda: kernel[grid](**args, **config),
@@ -137,7 +155,7 @@ def bench(**description: Any) -> Callable[[dict[str, Any]], Job]:
 
 
 def make_tensor(described: Mapping[str, Any], device: Any) -> Any:
-    """The tensor that ``{"dtype", "shape", "strides", "fill", "low", "high", "seed"}`` describes.
+    """The tensor that a description says, such as ``{"dtype": "fp16", "shape": [8, 8]}``.
 
     Raises:
         ValueError: The dtype or the fill is unknown.
@@ -150,7 +168,9 @@ def make_tensor(described: Mapping[str, Any], device: Any) -> Any:
     dtype = getattr(torch, DTYPES[name])
     generator = torch.Generator(device=device).manual_seed(int(described.get("seed", 0)))
     fill = described.get("fill", "normal" if dtype.is_floating_point else "zeros")
-    if fill == "normal":
+    if "values" in described:
+        values = torch.tensor(described["values"], device=device).reshape(shape)
+    elif fill == "normal":
         values = torch.randn(shape, device=device, generator=generator)
     elif fill == "uniform":
         values = torch.rand(shape, device=device, generator=generator)
@@ -168,11 +188,14 @@ def make_tensor(described: Mapping[str, Any], device: Any) -> Any:
             f"fill must be normal, uniform, randint, arange, zeros, ones or empty, got {fill!r}"
         )
     values = values.to(dtype)
-    strides = described.get("strides")
-    if strides is None or tuple(strides) == values.stride():
+    strides = tuple(described.get("strides") or values.stride())
+    offset = int(described.get("align", 16)) % 16 // values.element_size()
+    if strides == values.stride() and not offset:
         return values
-    strided = torch.empty_strided(shape, tuple(strides), dtype=dtype, device=device)
-    return strided.copy_(values)
+    reach = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    size = offset + (1 + reach if values.numel() else 0)
+    storage = torch.zeros(size, dtype=dtype, device=device)
+    return storage.as_strided(shape, strides, offset).copy_(values)
 
 
 def evaluate_grid(grid: Sequence[str], names: Mapping[str, Any]) -> tuple[int, ...]:
@@ -192,6 +215,81 @@ def evaluate_grid(grid: Sequence[str], names: Mapping[str, Any]) -> tuple[int, .
             raise ValueError(f"the grid {text!r} must give a positive integer, got {size!r}")
         sizes.append(size)
     return tuple(sizes)
+
+
+def note_launch(
+    kernel: Any,
+    arguments: Mapping[str, Any],
+    launches: Sequence[tuple[Mapping[str, Any], Sequence[int], Mapping[str, Any]]],
+    *,
+    reset: Sequence[str] = (),
+) -> KernelCall | None:
+    """A live launch as JSON, for another process to benchmark later (``Store.note_request``).
+
+    Tensors are made up again from their shapes, strides and dtypes; of small integer tensors
+    (lengths, indices) the values are kept, since the time depends on them.
+
+    Args:
+        kernel: The ``triton.jit`` function, decorated further or not.
+        arguments: Values by name, without those of the configuration.
+        launches: ``(configuration, grid, further constants)`` of each candidate.
+        reset: Tensors that are set back before every launch.
+
+    Returns:
+        None where another process could not: the kernel is not at the top level of a file, or an
+        argument has no JSON form.
+    """
+    import inspect
+
+    from ._kernel_source import jit_function
+    from .capture import encode_value
+
+    function = jit_function(kernel)
+    file = inspect.getsourcefile(function.fn)
+    if file is None or file.startswith("<") or "<locals>" in function.fn.__qualname__:
+        return None
+    try:
+        return KernelCall(
+            file=file,
+            function=function.fn.__qualname__,
+            module=function.fn.__module__,
+            args={name: _noted(value) for name, value in arguments.items()},
+            grid=(),
+            reset=tuple(reset),
+            launches=[
+                {
+                    "config": dict(config),
+                    "grid": [int(n) for n in grid],
+                    "constants": {name: encode_value(value) for name, value in constants.items()},
+                }
+                for config, grid, constants in launches
+            ],
+            source_key=getattr(function, "cache_key", ""),
+        )
+    except (TypeError, KeyError):
+        return None
+
+
+def _noted(value: Any) -> Any:
+    from .capture import encode_value
+
+    if not (hasattr(value, "data_ptr") and hasattr(value, "stride")):
+        return encode_value(value)
+    names = {torch_name: name for name, torch_name in DTYPES.items()}
+    noted = {
+        "dtype": names[str(value.dtype).removeprefix("torch.")],
+        "shape": list(value.shape),
+        "strides": list(value.stride()),
+        "align": math.gcd(value.data_ptr(), 16),
+    }
+    whole = not value.dtype.is_floating_point and not value.dtype.is_complex
+    if whole and 0 < value.numel() <= _SMALL_TENSOR:
+        noted["values"] = value.reshape(-1).tolist()
+    return noted
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Mapping) and "shape" in value
 
 
 def _evaluate(node: ast.AST, names: Mapping[str, Any]) -> Any:

@@ -56,7 +56,7 @@ class OnnxRuntimeSettings:
     optimization: str = "ENABLE_ALL"
     dims: Mapping[str, int] = field(default_factory=dict)
     warmup: int = 2
-    rounds: int = 12
+    rounds: int = 10
     runs: int = 3
     round_s: float = 0.25
     quantile: float = 0.05

@@ -73,7 +73,7 @@ def test_a_kernel_without_source_has_none():
 
 
 def test_what_is_no_kernel_is_told():
-    with pytest.raises(TypeError, match="put @triton.jit under the decorator"):
+    with pytest.raises(TypeError, match=r"put @triton\.jit under the decorator"):
         kernel_source(print)
 
 

@@ -86,6 +86,8 @@ class Selector:
         observed = self._observed(task, candidates)
         if any(o.measurement.ok for o in observed):
             return _best(observed)
+        if self.settings.mode == "predict" and self.store is not None:
+            self.store.note_request(task, candidates)
         prediction = self._surrogate.predict(task, candidates, observed=observed)
         failed = {o.candidate.key for o in observed}
         order = [candidates[i] for i in prediction.order(minimize=task.minimize)]

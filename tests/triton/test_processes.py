@@ -1,0 +1,99 @@
+"""Killed searches, several processes and several threads at one key."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import torch
+from triton_test_support import Oracle, configs, time_of
+
+from autotune_rlm import Store, rlm_autotune
+from autotune_rlm.integrations.triton.stub import StubDriver
+
+PROGRAM = Path(__file__).with_name("tune_in_a_process.py")
+
+
+def start(store, log, *, budget, sleep_s=0.0):
+    return subprocess.Popen(
+        [sys.executable, PROGRAM, store, log, str(budget), str(sleep_s)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def lines(log):
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def test_a_killed_search_resumes_and_nothing_measured_is_lost(tmp_path, store_path):
+    log = tmp_path / "log"
+    process = start(store_path, log, budget=18, sleep_s=0.15)
+    while len(lines(log)) < 5:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    measured = lines(log)
+    with Store(store_path) as store:
+        (task,) = store.tasks()
+        kept = [
+            f"{o.candidate.config['BLOCK']} {o.candidate.config['num_warps']}"
+            for o in store.observations(task)
+        ]
+        assert store.events() == []
+    assert kept[: len(measured) - 1] == measured[:-1]
+    again = start(store_path, log, budget=18)
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert out.split()[1:] == ["256", "2"]
+    later = lines(log)[len(measured) :]
+    assert not set(later) & set(kept)
+    assert set(later) | set(kept) == set(f"{c.kwargs['BLOCK']} {c.num_warps}" for c in configs())
+
+
+def test_four_processes_share_one_search(tmp_path, store_path):
+    logs = [tmp_path / f"log{i}" for i in range(4)]
+    processes = [start(store_path, log, budget=6, sleep_s=0.02) for log in logs]
+    told = [p.communicate(timeout=240) for p in processes]
+    assert [p.returncode for p in processes] == [0] * 4, told
+    assert len({out.split(maxsplit=1)[1] for out, _ in told}) == 1
+    measured = [line for log in logs for line in lines(log)]
+    assert len(measured) == len(set(measured)) <= 6
+    with Store(store_path) as store:
+        assert len(store.events()) == 1
+
+
+def test_eight_threads_share_one_search(quick, store_path):
+    kernel = rlm_autotune(
+        configs=configs(), key=["n"], budget=6, store=store_path, surrogate=Oracle(-1)
+    )(quick)
+    x = torch.zeros(8)
+    barrier = threading.Barrier(8)
+    failures = []
+
+    def launch():
+        barrier.wait()
+        try:
+            for n in (8, 9):
+                kernel[(1,)](x, x, n)
+        except Exception as error:
+            failures.append(error)
+
+    with StubDriver(time_ms=lambda launch: time.sleep(0.01) or time_of(launch)) as stub:
+        threads = [threading.Thread(target=launch) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert failures == []
+    assert len(kernel.cache) == 2
+    assert len(stub.benchmarked) <= 12
+    assert len(stub.launches) == len(stub.benchmarked) + 16

@@ -16,7 +16,7 @@ from optuna.distributions import (
 
 from autotune_rlm.gaussian_process import Points
 
-__all__ = ["Encoding"]
+__all__ = ["Encoding", "extend"]
 
 _FINE = 33  # a grid of more values than this is treated as continuous and rounded
 
@@ -185,3 +185,22 @@ class Encoding:
         return Points(
             np.hstack(spread), np.hstack(linear), self._spread_groups, self._linear_groups
         )
+
+
+def extend(points: Points, columns: np.ndarray, *, distance: bool = True) -> Points:
+    """Points with standardised columns added as one linear group and one group of distances."""
+    if not columns.shape[1]:
+        return points
+    unit = columns / np.sqrt(columns.shape[1])
+    group = int(points.linear_groups.max()) + 1 if len(points.linear_groups) else 0
+    spread, spread_groups = points.spread, points.spread_groups
+    if distance:
+        spread = np.hstack([spread, 0.5 * unit])
+        near = int(spread_groups.max()) + 1 if len(spread_groups) else 0
+        spread_groups = np.append(spread_groups, np.full(columns.shape[1], near))
+    return Points(
+        spread,
+        np.hstack([points.linear, unit]),
+        spread_groups,
+        np.append(points.linear_groups, np.full(columns.shape[1], group)),
+    )

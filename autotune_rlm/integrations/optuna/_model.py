@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.stats import yeojohnson
@@ -13,13 +13,16 @@ from autotune_rlm.integrations.optuna._acquisition import (
     log_feasible,
     scalarised_improvement,
 )
+from autotune_rlm.integrations.optuna._encoding import extend
 from autotune_rlm.integrations.optuna._trials import StudyData
 
-__all__ = ["StudyModel", "normalise"]
+__all__ = ["StudyModel", "Trend", "normalise"]
 
 _MOST_POINTS = 600  # the processes are conditioned on at most this many trials
 
 Encode = Callable[[np.ndarray], Points]
+Trend = Callable[[np.ndarray], np.ndarray]
+_TRUST = 0.6  # weight of the trends together, before any of it is checked
 
 
 def normalise(values: np.ndarray) -> np.ndarray:
@@ -52,6 +55,9 @@ class StudyModel:
     Args:
         data: The trials.
         encode: Raw vectors (m, d) to points.
+        trends: Standardised predictions of other models, raw vectors (m, d) to (m, k). They are
+            the prior mean, and a linear input each, so that their weight is learned.
+        name: Tells the fits of several models apart in ``starts``.
         starts: ``theta`` of each process's last fit by name, read and written here.
         refit: Whether to fit hyperparameters, rather than to reuse ``starts`` where they are.
         noise: Expected variance of the noise relative to the values.
@@ -62,11 +68,15 @@ class StudyModel:
         data: StudyData,
         encode: Encode,
         *,
+        trends: Sequence[Trend] = (),
+        name: str = "",
         starts: dict[str, np.ndarray],
         refit: bool,
         noise: float,
     ) -> None:
-        self._encode = encode
+        self._plain_encode = encode
+        self._trends = trends
+        self._name = name
         self._starts = starts
         self._refit = refit
         self._noise = noise
@@ -74,10 +84,11 @@ class StudyModel:
         self._values = np.column_stack([normalise(data.values[:, i]) for i in range(k)])
         self._feasible = data.feasible
         rows = self._keep(n)
-        points = encode(data.raw[rows])
-        pending = encode(data.pending) if len(data.pending) else None
+        points, prior = self._encode(data.raw[rows])
+        pending = self._encode(data.pending)[0] if len(data.pending) else None
+        targets = self._values[rows] - prior
         self._objectives = [
-            self._fit(f"objective {i}", points, self._values[rows, i], pending) for i in range(k)
+            self._fit(f"objective {i}", points, targets[:, i], pending) for i in range(k)
         ]
         self._constraints: list[tuple[GaussianProcess, float]] = []
         if data.constraints is not None:
@@ -86,11 +97,22 @@ class StudyModel:
                 bounded = np.clip(column / scale, -3.0, 3.0)
                 process = self._fit(f"constraint {i}", points, bounded[rows], None)
                 self._constraints.append((process, 0.0))
-        means = np.column_stack([g.predict(points)[0] for g in self._objectives])
+        means = prior + np.column_stack([g.predict(points)[0] for g in self._objectives])
         self._observed = means[self._feasible[rows]]
         if pending is not None and len(self._observed):
             believed = np.column_stack([g.predict(pending)[0] for g in self._objectives])
+            believed += self._encode(data.pending)[1]
             self._observed = np.vstack([self._observed, believed])
+
+    def _encode(self, raw: np.ndarray) -> tuple[Points, np.ndarray]:
+        """Points with the trends as columns, and the prior mean (m, k)."""
+        points = self._plain_encode(raw)
+        k = self._values.shape[1]
+        if not self._trends:
+            return points, np.zeros((len(raw), k))
+        columns = [trend(raw) for trend in self._trends]
+        prior = _TRUST * np.mean(columns, axis=0)
+        return extend(points, np.hstack(columns), distance=False), prior
 
     def _keep(self, n: int) -> np.ndarray:
         if n <= _MOST_POINTS:
@@ -106,6 +128,7 @@ class StudyModel:
     def _fit(
         self, name: str, points: Points, targets: np.ndarray, pending: Points | None
     ) -> GaussianProcess:
+        name = f"{self._name} {name}"
         start = self._starts.get(name)
         iterations = 30 if self._refit or start is None else 0
         process = fit(
@@ -123,7 +146,7 @@ class StudyModel:
 
     def score(self, raw: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
         """Acquisition of raw vectors, shape (m,); only its order means something."""
-        points = self._encode(raw)
+        points, prior = self._encode(raw)
         feasible: np.ndarray | float = 0.0
         if self._constraints:
             spreads = [(*g.predict(points), limit) for g, limit in self._constraints]
@@ -132,10 +155,10 @@ class StudyModel:
                 return np.asarray(feasible)
         predicted = [g.predict(points) for g in self._objectives]
         if len(predicted) == 1:
-            mean, deviation = predicted[0]
+            mean, deviation = predicted[0][0] + prior[:, 0], predicted[0][1]
             best = float(self._observed[:, 0].max())
             return log_expected_improvement(mean, deviation, best) + feasible
-        means = np.column_stack([p[0] for p in predicted])
+        means = prior + np.column_stack([p[0] for p in predicted])
         deviations = np.column_stack([p[1] for p in predicted])
         gain = scalarised_improvement(means, deviations, self._observed, rng)
         return gain + feasible

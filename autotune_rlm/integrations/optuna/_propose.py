@@ -80,9 +80,12 @@ def climb(
 
 
 def spread_out(
-    encoding: Encoding, seen: np.ndarray, rng: np.random.RandomState, n: int = 256
+    encoding: Encoding, seen: np.ndarray, rng: np.random.RandomState, n: int = 8
 ) -> np.ndarray:
-    """Of n random raw vectors the one that is farthest from all seen, shape (d,)."""
+    """Of n random raw vectors the one that is farthest from all seen, shape (d,).
+
+    Few, because the farthest of many always sits in a corner.
+    """
     candidates = encoding.random(rng, n)
     if not len(seen):
         return candidates[0]

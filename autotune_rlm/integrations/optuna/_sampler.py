@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune_rlm.integrations.optuna._encoding import Encoding
-from autotune_rlm.integrations.optuna._model import StudyModel
-from autotune_rlm.integrations.optuna._propose import climb, keys, spread_out
+from autotune_rlm.integrations.optuna._policy import Policy, is_stuck
+from autotune_rlm.integrations.optuna._propose import keys
 from autotune_rlm.integrations.optuna._trials import StudyData, collect, share_params
+from autotune_rlm.types import Surrogate, Task
 
 if TYPE_CHECKING:
     from optuna.study import Study
+
+    from autotune_rlm.integrations.optuna._describe import Describe
+    from autotune_rlm.networks import ArchitectureSpace
 
 __all__ = ["RLMSampler"]
 
@@ -28,33 +32,93 @@ _logger = optuna.logging.get_logger(__name__)
 
 
 class RLMSampler(BaseSampler):
-    """TODO."""
+    """Bayesian optimisation on numbers, led by what a Regression Language Model reads in the text.
+
+    A Gaussian process over the parameters (numbers on their scale, names one-hot, numbers among
+    categories both ways) chooses the candidate of highest expected improvement. Where ``describe``
+    says what the parameters stand for, facts of the description become further inputs of the
+    process, and the surrogate's prediction its prior mean: it leads the search from the first
+    trials on and is corrected as trials finish. Where the text says nothing that helps, the
+    process finds no weight for it and the sampler is an optimiser on numbers.
+
+    It samples studies with one or more objectives, constraints, pruning, conditional and dynamic
+    spaces, and parallel workers, which never try the same point at the same time. Trials that run
+    elsewhere count as if they had their expected value. A continuous search that has not improved
+    for ten trials takes every third proposal from TPE.
+
+    Example:
+        ```python
+        import optuna
+        from autotune_rlm.integrations.optuna import RLMSampler
+
+        def objective(trial):
+            x = trial.suggest_float("x", -10, 10)
+            return (x - 2) ** 2
+
+        study = optuna.create_study(sampler=RLMSampler(seed=0))
+        study.optimize(objective, n_trials=20)
+        ```
+
+    Args:
+        describe: Maps a trial's parameters to what they stand for: an ONNX model
+            (``ModelProto``, a path ending in ``.onnx``, or a ``Graph``), a text such as code, a
+            mapping of numbers, or None where these parameters stand for nothing. Called with
+            candidates that are never tried, at most 64 new ones a trial. An
+            ``ArchitectureSpace`` may be given as it is.
+        context: What the surrogate should know: a mapping with ``metric``, ``device``,
+            ``dataset``, ``space``... or a ``Task``; one for each objective in a list.
+        surrogate: The surrogate, the name or path of one, or False for none. By default the
+            bundled one where ``describe`` is given, and none elsewhere.
+        warm_start: Earlier studies of the same parameters and objectives. Their landscapes lead
+            the search; their values may be on another scale.
+        n_startup_trials: Trials that spread over the space before the process is asked. By
+            default 6, and none where a surrogate or an earlier study leads. May be 0.
+        seed: Seed of all randomness.
+        independent_sampler: Samples what lies outside the space that all trials share: the first
+            trial, conditional parameters. By default ``TPESampler``.
+        deterministic_objective: Whether the objective has no noise.
+        constraints_func: Maps a finished trial to values that are above 0 where a constraint is
+            violated. In Optuna 5, ``trial.set_constraint`` says the same.
+        warn_independent_sampling: Whether to warn when a parameter is sampled independently.
+
+    Raises:
+        ValueError: ``n_startup_trials`` is negative.
+    """
 
     def __init__(
         self,
         *,
-        n_startup_trials: int = 4,
+        describe: Describe | ArchitectureSpace | None = None,
+        context: Task | Mapping[str, Any] | Sequence[Any] | None = None,
+        surrogate: Surrogate | str | bool | None = None,
+        warm_start: Sequence[Study] = (),
+        n_startup_trials: int | None = None,
         seed: int | None = None,
         independent_sampler: BaseSampler | None = None,
         deterministic_objective: bool = False,
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
         warn_independent_sampling: bool = True,
     ) -> None:
-        if n_startup_trials < 0:
+        if n_startup_trials is not None and n_startup_trials < 0:
             raise ValueError(f"n_startup_trials must be at least 0, got {n_startup_trials}")
         self._seed = seed
         self._random: np.random.RandomState | None = None
-        self._n_startup_trials = n_startup_trials
         self._independent_sampler = independent_sampler or TPESampler(seed=seed)
-        self._deterministic = deterministic_objective
+        self._hedge = TPESampler(seed=seed)
         self._constraints_func = constraints_func
         self._warn_independent_sampling = warn_independent_sampling
         self._intersection = IntersectionSearchSpace()
+        self._policy = Policy(
+            describe=describe,
+            context=context,
+            surrogate=surrogate,
+            warm_start=list(warm_start),
+            n_startup_trials=n_startup_trials,
+            noise=1e-6 if deterministic_objective else 1e-3,
+        )
         self._space_key: tuple[Any, ...] = ()
         self._encoding: Encoding | None = None
         self._raw_cache: dict[int, np.ndarray] = {}
-        self._starts: dict[str, np.ndarray] = {}
-        self._fitted_at = 0
 
     @property
     def _rng(self) -> np.random.RandomState:
@@ -66,12 +130,16 @@ class RLMSampler(BaseSampler):
         """Draw a new seed: each worker of ``n_jobs`` has its own randomness."""
         self._random = np.random.RandomState()
         self._independent_sampler.reseed_rng()
+        self._hedge.reseed_rng()
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters that all finished trials share."""
+        """The parameters that all finished trials share; before any, those of ``describe``."""
         shared = self._intersection.calculate(study)
+        if not shared and not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            declared = self._policy.declared_parameters
+            shared = {name: CategoricalDistribution(values) for name, values in declared.items()}
         return {name: d for name, d in shared.items() if not d.single()}
 
     def sample_relative(
@@ -82,51 +150,50 @@ class RLMSampler(BaseSampler):
             return {}
         encoding = self._encode(search_space)
         with _one_thread():
-            raw = self._propose(encoding, self._collect(study, trial, search_space), 0)
+            raw = self._propose(study, trial, search_space, attempt=0)
             share_params(study, trial, encoding.params(raw))
             for attempt in range(1, 4):
                 # Announce first, look second: of two workers with one idea at least one sees it.
                 if len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))) < 2:
                     break
-                data = self._collect(study, trial, search_space)
-                if not _is_twin(raw, data):
+                if not _is_twin(raw, self._collect(study, trial, search_space)):
                     break
-                raw = self._propose(encoding, data, attempt)
+                raw = self._propose(study, trial, search_space, attempt=attempt)
                 share_params(study, trial, encoding.params(raw))
         return encoding.params(raw)
+
+    def _propose(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+        *,
+        attempt: int,
+    ) -> np.ndarray:
+        encoding = self._encode(search_space)
+        data = self._collect(study, trial, search_space)
+        if attempt == 0 and is_stuck(encoding, data):
+            other = {
+                name: self._hedge.sample_independent(study, trial, name, distribution)
+                for name, distribution in search_space.items()
+            }
+            return encoding.raw(other)
+        ranked = self._policy.rank(study, search_space, encoding, data, self._rng)
+        return ranked[0] if attempt == 0 else ranked[self._rng.randint(min(len(ranked), 8))]
+
+    def _encode(self, search_space: Mapping[str, BaseDistribution]) -> Encoding:
+        key = tuple((name, repr(d)) for name, d in search_space.items())
+        if self._encoding is None or key != self._space_key:
+            self._space_key, self._encoding = key, Encoding(search_space)
+            self._raw_cache = {}
+            self._policy.forget()
+        return self._encoding
 
     def _collect(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> StudyData:
         encoding = self._encode(search_space)
         return collect(study, encoding, search_space, own_id=trial._trial_id, cache=self._raw_cache)
-
-    def _encode(self, search_space: Mapping[str, BaseDistribution]) -> Encoding:
-        key = tuple((name, repr(d)) for name, d in search_space.items())
-        if self._encoding is None or key != self._space_key:
-            self._space_key, self._encoding = key, Encoding(search_space)
-            self._raw_cache, self._starts, self._fitted_at = {}, {}, 0
-        return self._encoding
-
-    def _propose(self, encoding: Encoding, data: StudyData, attempt: int) -> np.ndarray:
-        n = len(data.values)
-        seen = np.vstack([data.raw, data.pending, data.failed])
-        if n < max(self._n_startup_trials, 1):
-            return spread_out(encoding, seen, self._rng)
-        refit = n < 32 or n >= self._fitted_at * 1.1 or n < self._fitted_at
-        if refit:
-            self._fitted_at = n
-        model = StudyModel(
-            data,
-            encoding.points,
-            starts=self._starts,
-            refit=refit,
-            noise=1e-6 if self._deterministic else 1e-3,
-        )
-        good = data.raw[_best_rows(data, 12)]
-        taken = set(keys(seen)) if encoding.cardinality < math.inf else set(keys(data.pending))
-        ranked = climb(encoding, lambda raw: model.score(raw, self._rng), good, taken, self._rng)
-        return ranked[0] if attempt == 0 else ranked[self._rng.randint(min(len(ranked), 8))]
 
     def sample_independent(
         self,
@@ -138,7 +205,7 @@ class RLMSampler(BaseSampler):
         """A value for a parameter outside the shared space: the first trial's, conditional ones."""
         if self._warn_independent_sampling:
             done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            if len(done) > max(self._n_startup_trials, 1):
+            if len(done) > self._policy.n_startup_trials:
                 _logger.warning(
                     f"The parameter '{param_name}' in trial#{trial.number} is sampled "
                     f"independently by `{type(self._independent_sampler).__name__}`, because not "
@@ -170,13 +237,6 @@ class RLMSampler(BaseSampler):
                 raise ValueError("constraints_func returned NaN; return a value above 0 instead")
             study._storage.set_trial_system_attr(trial._trial_id, "constraints", constraints)
         self._independent_sampler.after_trial(study, trial, state, values)
-
-
-def _best_rows(data: StudyData, n: int) -> np.ndarray:
-    """Rows of good trials: feasible ones first, by mean rank over the objectives."""
-    ranks = np.argsort(np.argsort(-data.values, axis=0, kind="stable"), axis=0)
-    worst = np.where(data.feasible, 0, len(ranks))
-    return np.argsort(ranks.min(1) + worst, kind="stable")[:n]
 
 
 def _is_twin(raw: np.ndarray, data: StudyData) -> bool:

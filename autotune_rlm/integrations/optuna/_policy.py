@@ -1,0 +1,180 @@
+"""Which point to try next, given the trials so far and what is known beyond them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+
+from autotune_rlm.integrations.optuna._describe import Describer, tasks_of
+from autotune_rlm.integrations.optuna._encoding import Encoding
+from autotune_rlm.integrations.optuna._knowledge import Descriptions, EarlierStudies
+from autotune_rlm.integrations.optuna._model import StudyModel, Trend
+from autotune_rlm.integrations.optuna._propose import climb, keys, spread_out
+from autotune_rlm.integrations.optuna._trials import StudyData
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+__all__ = ["Policy", "is_stuck"]
+
+_STARTUP = 6
+_REFERENCE = 48  # random points that fix the scale of what descriptions say
+_DESCRIBED = 64  # candidates described per trial, at most
+
+
+class Policy:
+    """Startup, then the process's choice; with descriptions, a second look at its best ones.
+
+    Args:
+        describe: As of ``RLMSampler``, like all others.
+        context: What the surrogate should know.
+        surrogate: A surrogate, its name, False for none, None for the default.
+        warm_start: Earlier studies.
+        n_startup_trials: None for the default.
+        noise: Expected variance of the noise.
+    """
+
+    def __init__(
+        self,
+        *,
+        describe: Any,
+        context: Any,
+        surrogate: Any,
+        warm_start: Sequence[Study],
+        n_startup_trials: int | None,
+        noise: float,
+    ) -> None:
+        self._describe = describe
+        self._context = context
+        self._surrogate = surrogate
+        self._warm_start = warm_start
+        self._noise = noise
+        leads = (describe is not None and surrogate is not False) or bool(warm_start)
+        usual = 1 if leads else _STARTUP
+        self.n_startup_trials = usual if n_startup_trials is None else n_startup_trials
+        self._describer: Describer | None = None
+        self.forget()
+
+    @property
+    def declared_parameters(self) -> Mapping[str, Sequence[Any]]:
+        """The values by parameter where ``describe`` is an architecture space."""
+        return getattr(self._describe, "parameters", None) or {}
+
+    def forget(self) -> None:
+        """Drop what was fitted to a space, because another is sampled now."""
+        self._starts: dict[str, np.ndarray] = {}
+        self._fitted_at = 0
+        self._descriptions: Descriptions | None = None
+        self._earlier: EarlierStudies | None = None
+        self._described_pool: dict[tuple[float, ...], np.ndarray] = {}
+
+    def rank(
+        self,
+        study: Study,
+        space: Mapping[str, BaseDistribution],
+        encoding: Encoding,
+        data: StudyData,
+        rng: np.random.RandomState,
+    ) -> np.ndarray:
+        """Raw vectors, the most promising first, shape (m, d) with m >= 1."""
+        n = len(data.values)
+        seen = np.vstack([data.raw, data.pending, data.failed])
+        if n < max(self.n_startup_trials, 1):
+            return spread_out(encoding, seen, rng)[None, :]
+        refit = n < 40 or n >= self._fitted_at * 1.1 or n < self._fitted_at
+        if refit:
+            self._fitted_at = n
+        trends = self._trends(study, space, encoding)
+        model = self._model("plain", data, encoding.points, trends, refit)
+        good = data.raw[_best_rows(data, 12)]
+        finite = encoding.cardinality < math.inf
+        taken = set(keys(seen if finite else data.pending))
+        ranked = climb(encoding, lambda raw: model.score(raw, rng), good, taken, rng)
+        if self._describe is None:
+            return ranked
+        return self._second_look(study, encoding, data, ranked, taken, rng, trends, refit)
+
+    def _model(
+        self, name: str, data: StudyData, encode: Any, trends: list[Trend], refit: bool
+    ) -> StudyModel:
+        return StudyModel(
+            data,
+            encode,
+            trends=trends,
+            name=name,
+            starts=self._starts,
+            refit=refit,
+            noise=self._noise,
+        )
+
+    def _trends(
+        self, study: Study, space: Mapping[str, BaseDistribution], encoding: Encoding
+    ) -> list[Trend]:
+        if not self._warm_start:
+            return []
+        if self._earlier is None:
+            objectives = len(study.directions)
+            self._earlier = EarlierStudies(self._warm_start, encoding, space, objectives)
+        earlier = self._earlier
+        return [lambda raw, i=i: earlier.trends(raw)[i] for i in range(len(earlier))]  # type: ignore[misc]
+
+    def _second_look(
+        self,
+        study: Study,
+        encoding: Encoding,
+        data: StudyData,
+        ranked: np.ndarray,
+        taken: set[tuple[float, ...]],
+        rng: np.random.RandomState,
+        trends: list[Trend],
+        refit: bool,
+    ) -> np.ndarray:
+        """The best candidates again, by a process that also reads their descriptions."""
+        if self._descriptions is None:
+            self._describer = Describer(self._describe, self._load())
+            tasks = tasks_of(study, self._context)
+            reference = encoding.random(rng, _REFERENCE)
+            self._descriptions = Descriptions(self._describer, encoding, tasks, reference)
+            self._described_pool.update(zip(keys(reference), reference, strict=True))
+        fresh = np.vstack([ranked[: _DESCRIBED // 2], encoding.random(rng, _DESCRIBED // 2)])
+        self._described_pool.update(zip(keys(fresh), fresh, strict=True))
+        pool = np.array([raw for key, raw in self._described_pool.items() if key not in taken])
+        described = self._descriptions
+        if self._describer is not None and self._describer.asks:
+            trends = [*trends, described.trend]
+        model = self._model("described", data, described.points, trends, refit)
+        scores = model.score(pool, rng)
+        return pool[np.argsort(-scores, kind="stable")]
+
+    def _load(self) -> Any:
+        if self._surrogate is False:
+            return None
+        if self._surrogate is None or isinstance(self._surrogate, str):
+            from autotune_rlm.surrogate import load
+
+            return load(self._surrogate)
+        return self._surrogate
+
+
+def is_stuck(encoding: Encoding, data: StudyData) -> bool:
+    """Whether a continuous search should try another sampler's idea now: one trial in three.
+
+    Where the best value is older than the last ten trials, the process may have settled on an edge
+    of a plateau that it takes for noise.
+    """
+    n, k = data.values.shape
+    if k > 1 or n < 20 or n % 3 or encoding.cardinality < math.inf:
+        return False
+    values = np.where(data.feasible, data.values[:, 0], -np.inf)
+    return int(np.argmax(values)) < n - 10
+
+
+def _best_rows(data: StudyData, n: int) -> np.ndarray:
+    """Rows of good trials: feasible ones first, by their best rank among the objectives."""
+    ranks = np.argsort(np.argsort(-data.values, axis=0, kind="stable"), axis=0)
+    worst = np.where(data.feasible, 0, len(ranks))
+    return np.argsort(ranks.min(1) + worst, kind="stable")[:n]

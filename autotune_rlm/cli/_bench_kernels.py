@@ -142,18 +142,19 @@ def _show(results: dict[str, Any], bench: Bench) -> None:
     from collections import Counter
 
     import numpy as np
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    table = Table(
-        "method",
-        "regret",
-        *map(str, bench.budgets),
-        "Spearman",
-        "s/search",
-        title=f"regret in % after n measurements, {len(bench.landscapes)} landscapes",
-    )
+    if not console.is_terminal:
+        console = Console(width=200)
+    title = f"Regret in % after n measurements, {len(bench.landscapes)} landscapes"
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    for name in ("method", "regret"):
+        table.add_column(name, no_wrap=True)
+    for name in (*map(str, bench.budgets), "Spearman", "s/search"):
+        table.add_column(name, no_wrap=True, justify="right")
     for method in bench.methods:
         runs = [r for r in results["runs"] if r["method"] == method]
         if not runs:

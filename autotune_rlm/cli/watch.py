@@ -1,0 +1,105 @@
+"""``autotune-rlm watch``: benchmark noted problems whenever the device is idle."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def watch(
+    store: Annotated[
+        str | None,
+        typer.Option(help="File or SQLAlchemy URL of the store; by default the user's own."),
+    ] = None,
+    duty: Annotated[float, typer.Option(help="Share of the time to spend measuring.")] = 0.25,
+    busy: Annotated[
+        float, typer.Option(help="Wait while others use more than this share; 1 to never wait.")
+    ] = 0.3,
+    top: Annotated[int, typer.Option(help="Candidates to measure per problem.")] = 8,
+    once: Annotated[bool, typer.Option(help="Stop when no problem is left.")] = False,
+    seconds: Annotated[float | None, typer.Option(help="Stop after this time.")] = None,
+    surrogate: Annotated[
+        str | None, typer.Option(help="Surrogate to rank with; 'none' for the noted order.")
+    ] = None,
+    fine_tune_after: Annotated[
+        int, typer.Option(help="Fine-tune the surrogate after so many measurements; 0 for never.")
+    ] = 64,
+) -> None:
+    """Benchmark noted problems whenever the device is idle.
+
+    Programs that tune with mode="predict" note what they met. This takes the most used problems,
+    measures their best candidates and writes to the store, where the programs find them at their
+    next launch. Ctrl-C stops it after the candidate in hand.
+    """
+    from rich.console import Console
+
+    from autotune_rlm.store import Store
+    from autotune_rlm.watch import AlreadyWatchedError, Served, Watcher
+
+    console = Console()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    versions, model = _model(surrogate, fine_tune_after > 0)
+    with Store(store) if store else Store() as opened:
+        try:
+            watcher = Watcher(
+                opened,
+                duty=duty,
+                busy=busy,
+                top=top,
+                surrogate=model,
+                fine_tune=_fine_tuning(versions, console) if versions is not None else None,
+                fine_tune_after=max(fine_tune_after, 1),
+            )
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+        def told(served: Served) -> None:
+            best = "nothing works" if served.best_value is None else f"{served.best_value:.4g}"
+            unit = "" if served.best_value is None else f" {served.task.metric}"
+            end = "" if served.finished else " (stopped)"
+            console.print(
+                f"{served.task.kernel}: {served.measured} measured, best {best}{unit}{end}"
+            )
+
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, lambda *_: watcher.stop())
+        console.print(f"Watching {watcher.device.name}; Ctrl-C to stop.")
+        try:
+            count = watcher.run(once=once, seconds=seconds, told=told)
+        except AlreadyWatchedError as error:
+            console.print(f"[red]{error}[/red]")
+            raise typer.Exit(1) from None
+    console.print(f"{count} problems served.")
+
+
+def _model(name: str | None, learns: bool) -> tuple[Any, Any]:
+    """Versions to fine-tune (or None) and the surrogate to begin with (or None)."""
+    if name == "none":
+        return None, None
+    from autotune_rlm.surrogate import load
+
+    if name is not None or not learns:
+        return None, load(name)
+    from autotune_rlm.surrogate.finetune import Versions
+
+    versions = Versions()
+    return versions, versions.load()
+
+
+def _fine_tuning(versions: Any, console: Any) -> Any:
+    def fine_tune(store: Any) -> tuple[Any, dict[str, Any]]:
+        record = versions.round(store.landscapes())
+        told = record.to_json()
+        verdict = "accepted" if told["accepted"] else "rejected"
+        console.print(
+            f"Fine-tuning {verdict}: held-out Spearman {told['before']:.3f} -> {told['after']:.3f}"
+        )
+        return versions.load(), told
+
+    return fine_tune

@@ -96,7 +96,7 @@ def load_checkpoint(name_or_path: str | Path | None = None) -> Checkpoint:
         )
     network = Network(NetworkConfig.from_json(config["network"]), initialise=False)
     weights = load_file(str(folder / "model.safetensors"))
-    network.load_state_dict({k: v.float() for k, v in weights.items()})
+    network.load_state_dict({k.removeprefix("network."): v.float() for k, v in weights.items()})
     network.eval().requires_grad_(False)
     tokenizer = TextTokenizer.load(folder / "tokenizer.json")
     return Checkpoint(config.get("name", wanted), network, tokenizer, config.get("settings", {}))

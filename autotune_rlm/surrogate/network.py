@@ -194,10 +194,19 @@ class Network(nn.Module):
     Args:
         config: Sizes.
         initialise: Whether to draw random weights; False where weights are loaded next.
+        backbone: Reads the source in place of our own layers: token ids (k, t) and their mask in,
+            hidden states (k, t, d_model) out. None for our own.
     """
 
-    def __init__(self, config: NetworkConfig, *, initialise: bool = True) -> None:
+    def __init__(
+        self,
+        config: NetworkConfig,
+        *,
+        initialise: bool = True,
+        backbone: nn.Module | None = None,
+    ) -> None:
         super().__init__()
+        self.backbone = backbone
         self.config = c = config
         d = c.d_model
         self.tokens = nn.Embedding(c.vocab_size, d)
@@ -219,7 +228,9 @@ class Network(nn.Module):
         self.head = nn.Linear(d, c.number_vocab)
         if not initialise:
             return
-        self.apply(_init)
+        for child in self.children():
+            if child is not backbone:
+                child.apply(_init)
         for layer in self._decoder_layers():
             nn.init.normal_(layer.out.weight, std=0.3 / d**0.5)
             nn.init.normal_(layer.forward_layer.down.weight, std=0.3 / c.d_ff**0.5)
@@ -277,9 +288,12 @@ class Network(nn.Module):
         source = source[:, : self.config.max_source]
         present = source >= 0
         seen = (present | ~present.any(dim=1, keepdim=True))[:, None, None, :]
-        x = self.tokens(source.clamp(min=0)) + self.source_position.weight[: source.shape[1]]
-        for layer in self.source_layers:
-            x = layer(x, seen)
+        if self.backbone is not None:
+            x = self.backbone(source.clamp(min=0), present)
+        else:
+            x = self.tokens(source.clamp(min=0)) + self.source_position.weight[: source.shape[1]]
+            for layer in self.source_layers:
+                x = layer(x, seen)
         latents = self.latents.expand(len(source), -1, -1)
         return latents + self.pool(latents, self.pool.keys(self.pool_norm(x)), seen)
 

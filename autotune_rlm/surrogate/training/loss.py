@@ -12,7 +12,7 @@ from autotune_rlm.surrogate.metrics import BINS
 from autotune_rlm.surrogate.network import FieldTensors, Network
 from autotune_rlm.surrogate.training.examples import Batch
 
-__all__ = ["batch_loss", "soft_targets"]
+__all__ = ["batch_loss", "cross_entropy", "soft_targets"]
 
 _SPECIAL = max(FAILED, NAN) + 1
 _SCALE_WEIGHT = 0.1
@@ -78,15 +78,22 @@ def batch_loss(
     logits, _ = network.decode(
         memory, embedded, index.view(b * g, c), metrics.expand(b, -1), previous
     )
-    loss = _cross_entropy(logits.flatten(0, 1), targets.flatten(), smoothing)
+    loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), smoothing)
     scale_metric = torch.full((b, 1), network.config.metrics.index("scale"), device=device)
     nothing = torch.full((b, 1), -1, dtype=torch.long, device=device)
     scale, _ = network.decode(memory, embedded, nothing, scale_metric)
     scales = torch.from_numpy(batch.scale.astype(np.float32)).to(device)
-    return loss + _SCALE_WEIGHT * _cross_entropy(scale[:, 0], scales, smoothing)
+    return loss + _SCALE_WEIGHT * cross_entropy(scale[:, 0], scales, smoothing)
 
 
-def _cross_entropy(logits: Tensor, bins: Tensor, smoothing: float) -> Tensor:
+def cross_entropy(logits: Tensor, bins: Tensor, smoothing: float) -> Tensor:
+    """Mean cross-entropy with soft targets; unknown bins (-2) do not count.
+
+    Args:
+        logits: (n, BINS + 2).
+        bins: Fractional bins, (n,); -1 failed, -2 unknown.
+        smoothing: Standard deviation of the soft targets in bins.
+    """
     known = bins > -1.5
     if not known.any():
         return logits.sum() * 0.0

@@ -50,7 +50,7 @@ def read_source(source: Source, root: Path) -> list[Landscape]:
     if source.format == "architectures":
         from autotune_rlm.landscapes.architectures import read_architectures
 
-        return read_architectures(path, **source.options)
+        return read_architectures(path).landscapes(**source.options)
     raise ValueError(f"format must be 'landscapes' or 'architectures', got {source.format!r}")
 
 
@@ -140,6 +140,8 @@ def run_recipe(
     torch.manual_seed(recipe.seed)
     config = recipe.network_config(vocab_size=len(loaded.tokenizer), number_vocab=BINS + 2)
     network = begun.network.requires_grad_(True).train() if begun else Network(config)
+    Path(out, "training").mkdir(parents=True, exist_ok=True)
+    loaded.tokenizer.save(Path(out, "training", "tokenizer.json"))
     parameters = sum(p.numel() for p in network.parameters())
     logger.info("%.2f M parameters, %d fields", parameters / 1e6, len(loaded.fields.name))
     state = train_network(

@@ -10,6 +10,7 @@ share of the error probability (``1 / (k (k + 1))`` of it for look k).
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -152,7 +153,7 @@ def race(
     *,
     confidence: float = 0.95,
     tolerance: float = 0.01,
-    min_rounds: int = 8,
+    min_rounds: int | None = None,
     max_rounds: int = 64,
     max_runs: int | None = None,
     start: Sequence[Sequence[float]] | None = None,
@@ -160,9 +161,10 @@ def race(
     """Find the candidate with the smallest median in as few runs as it takes.
 
     Candidates are sampled in turn, round by round, so that a drift of the clock hits all of them
-    alike. After the rounds 8, 12, 18, 27, ... each candidate is compared with the leader by a
-    paired sign test over the rounds that both ran; the significantly slower ones leave. The race
-    ends when one is left, or the rest agree within ``tolerance``, or the rounds or runs are spent.
+    alike. After ``min_rounds`` rounds and each time they have grown by half, every candidate is
+    compared with the leader by a paired sign test over the rounds that both ran; the significantly
+    slower ones leave. The race ends when one is left, or the rest agree within ``tolerance``, or the
+    rounds or runs are spent.
 
     Args:
         n: Number of candidates.
@@ -170,7 +172,8 @@ def race(
         race.
         confidence: Probability that the true best is not eliminated.
         tolerance: Relative difference of medians that does not matter.
-        min_rounds: Rounds before the first look.
+        min_rounds: Rounds before the first look; None for as many as it takes to eliminate a
+            candidate that was slower in each of them (6 for two candidates, 12 for 64).
         max_rounds: Rounds at most.
         max_runs: Samples at most, in all; None for no limit.
         start: Samples that were taken before, by candidate, as interleaved rounds; they count.
@@ -183,7 +186,8 @@ def race(
     error = (1 - _checked(confidence)) / max(n - 1, 1)
     taken: list[list[float]] = [list(s) for s in start] if start else [[] for _ in range(n)]
     alive, out = list(range(n)), list[int]()
-    runs, look, next_look = 0, 0, min_rounds
+    runs, look = 0, 0
+    next_look = min_rounds or max(6, math.ceil(math.log2(2 / error)))
     rounds = min((len(s) for s in taken), default=0)
     try:
         while len(alive) > 1 and rounds < max_rounds:

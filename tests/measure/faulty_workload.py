@@ -1,5 +1,6 @@
 """Workloads that go wrong in every way, for a worker process to survive."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -39,10 +40,8 @@ def factory(**_):
                 sys.stdout.buffer.write(bytes(range(256)) * 1000)
             elif fault == "garbage":
                 for fd in range(3, 64):
-                    try:
+                    with contextlib.suppress(OSError):
                         socket.socket(fileno=os.dup(fd)).sendall(b"\0garbage on the pipe\0" * 10)
-                    except OSError:
-                        pass
                 time.sleep(5)
             elif fault == "sticky":
                 raise RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import typer
 
 from autotune_rlm.cli._bench_kernels import kernels
+from autotune_rlm.cli._bench_nas import nas
+from autotune_rlm.cli._bench_optuna import optuna
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Compare tuning methods on recorded landscapes and architecture tables.",
 )
 app.command("kernels")(kernels)
+app.command("nas")(nas)
+app.command("optuna")(optuna)
 
 
 @app.callback()

@@ -36,6 +36,7 @@ _KEYS = {  # column that tells the space, columns that are no targets
 }
 _ACCURACY = ("acc", "top1", "top5", "val_", "test_", "throughput", "c10_", "c100_", "in16_")
 _UNMEASURED = -1.0
+_COSTS: dict[tuple[Any, ...], dict[str, int]] = {}  # of published spaces, by name and choices
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,14 @@ class ArchitectureTable:
     @cached_property
     def costs(self) -> tuple[dict[str, int], ...]:
         """Parameters, MACs, bytes of activations and depth of each network."""
-        return tuple(self.space.costs(c) for c in self.configs)
+        name = self.space.name
+        found = []
+        for config in self.configs:
+            key = (name, *config.values())
+            if key not in _COSTS:
+                _COSTS[key] = self.space.costs(config)
+            found.append(_COSTS[key])
+        return tuple(found)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> ArchitectureTable:
         """The table of the networks at ``rows``."""

@@ -1,0 +1,237 @@
+"""Search over tables: samplers of Optuna compared by the best value so far."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autotune_rlm.landscapes.architectures import ArchitectureTable
+from autotune_rlm.types import canonical_json
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+__all__ = ["METHODS", "SearchRun", "TableObjective", "search_json", "search_runs"]
+
+METHODS = ("rlm", "tpe", "gp", "cmaes", "random", "evolution")
+_POPULATION = 20
+_TOURNAMENT = 5
+
+
+@dataclass(frozen=True)
+class SearchRun:
+    """One search.
+
+    Attributes:
+        method: One of ``METHODS``.
+        seed: Of the sampler.
+        values: Value of each trial; None where the table does not hold the network.
+        best: Best value so far after each trial; None before any.
+        seconds: Wall clock of the sampler, all trials.
+    """
+
+    method: str
+    seed: int
+    values: tuple[float | None, ...]
+    best: tuple[float | None, ...]
+    seconds: float
+
+
+class TableObjective:
+    """A table's column as an objective: a network's configuration to its value.
+
+    Args:
+        table: The networks.
+        target: The column.
+    """
+
+    def __init__(self, table: ArchitectureTable, target: str) -> None:
+        self.space = table.space
+        values = table.target(target)
+        keys = map(canonical_json, table.configs)
+        self._values = {k: float(v) for k, v in zip(keys, values, strict=True) if np.isfinite(v)}
+
+    def __call__(self, config: Mapping[str, Any]) -> float | None:
+        """The value; None where the choices give no network or none that the table holds."""
+        if not self.space.valid(config):
+            return None
+        return self._values.get(canonical_json(self.space.canonical(config)))
+
+
+def search_runs(
+    table: ArchitectureTable,
+    target: str,
+    direction: str,
+    methods: Sequence[str],
+    trials: int,
+    seeds: int,
+    *,
+    train: Sequence[ArchitectureTable] = (),
+) -> Iterator[SearchRun]:
+    """Searches, one per method and seed.
+
+    A network that the table does not hold fails its trial, for every method alike, and counts.
+
+    Args:
+        table: The networks.
+        target: Column to optimise.
+        direction: ``"maximize"`` or ``"minimize"``.
+        methods: Names from ``METHODS``.
+        trials: Trials of each search.
+        seeds: Searches per method.
+        train: Tables known before, which lead the method ``rlm``.
+    """
+    objective = TableObjective(table, target)
+    surrogate = _surrogate(table, target, direction, train) if "rlm" in methods else None
+    for method in methods:
+        for seed in range(seeds):
+            if method == "evolution":
+                yield _evolution(objective, direction, trials, seed)
+            else:
+                sampler = _sampler(method, seed, objective, surrogate)
+                yield _study(objective, direction, trials, seed, method, sampler)
+
+
+def search_json(
+    runs: Sequence[SearchRun], *, table: str, target: str, direction: str
+) -> dict[str, Any]:
+    """The results as plain JSON, with the mean of the best so far per method."""
+    rows = [
+        {
+            "method": r.method,
+            "seed": r.seed,
+            "values": list(r.values),
+            "best": list(r.best),
+            "seconds": r.seconds,
+        }
+        for r in runs
+    ]
+    return {
+        "table": table,
+        "target": target,
+        "direction": direction,
+        "runs": rows,
+        "summary": [_summary(m, runs) for m in dict.fromkeys(r.method for r in runs)],
+    }
+
+
+def _summary(method: str, runs: Sequence[SearchRun]) -> dict[str, Any]:
+    curves = np.array([r.best for r in runs if r.method == method], dtype=float)
+    known = ~np.isnan(curves).any(0)
+    mean = [float(v) if ok else None for v, ok in zip(curves.mean(0), known, strict=True)]
+    return {
+        "method": method,
+        "mean_best": mean,
+        "mean_best_final": mean[-1],
+        "mean_best_over_trials": float(np.nanmean(curves)),
+    }
+
+
+def _curve(values: Sequence[float | None], direction: str) -> tuple[float | None, ...]:
+    better = max if direction == "maximize" else min
+    best: float | None = None
+    curve = []
+    for value in values:
+        if value is not None:
+            best = value if best is None else better(best, value)
+        curve.append(best)
+    return tuple(curve)
+
+
+def _study(
+    objective: TableObjective,
+    direction: str,
+    trials: int,
+    seed: int,
+    method: str,
+    sampler: BaseSampler,
+) -> SearchRun:
+    import time
+
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    way = optuna.study.StudyDirection[direction.upper()]
+    study = optuna.create_study(direction=way, sampler=sampler)
+    values: list[float | None] = []
+    start = time.perf_counter()
+    for _ in range(trials):
+        trial = study.ask()
+        config = {
+            name: trial.suggest_categorical(name, choices)
+            for name, choices in objective.space.parameters.items()
+        }
+        value = objective(config)
+        values.append(value)
+        if value is None:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(trial, value)
+    seconds = time.perf_counter() - start
+    return SearchRun(method, seed, tuple(values), _curve(values, direction), seconds)
+
+
+def _sampler(method: str, seed: int, objective: TableObjective, surrogate: Any) -> BaseSampler:
+    import optuna
+
+    from autotune_rlm.integrations.optuna import RLMSampler
+
+    samplers = optuna.samplers
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if method == "rlm":
+            return RLMSampler(
+                describe=objective.space,
+                surrogate=False if surrogate is None else surrogate,
+                seed=seed,
+                warn_independent_sampling=False,
+            )
+        if method == "tpe":
+            return samplers.TPESampler(seed=seed)
+        if method == "gp":
+            return samplers.GPSampler(seed=seed)
+        if method == "cmaes":
+            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        if method == "random":
+            return samplers.RandomSampler(seed=seed)
+    raise ValueError(f"method must be one of {METHODS}, got {method!r}")
+
+
+def _surrogate(
+    table: ArchitectureTable, target: str, direction: str, train: Sequence[ArchitectureTable]
+) -> Any:
+    """A predictor trained on other tables, behind the ``Surrogate`` protocol."""
+    if not train:
+        return None
+    from autotune_rlm.bench._table_surrogate import TableSurrogate
+
+    return TableSurrogate(table, target, train)
+
+
+def _evolution(objective: TableObjective, direction: str, trials: int, seed: int) -> SearchRun:
+    """Regularised evolution (Real et al., AAAI 2019), population 20, tournaments of 5."""
+    import time
+
+    rng = np.random.default_rng(seed)
+    sign = 1.0 if direction == "maximize" else -1.0
+    start = time.perf_counter()
+    population: list[tuple[dict[str, Any], float]] = []
+    values: list[float | None] = []
+    while len(values) < trials:
+        if len(population) < _POPULATION:
+            config = objective.space.sample(rng)
+        else:
+            picked = rng.choice(len(population), size=_TOURNAMENT, replace=False)
+            parent = max((population[i] for i in picked), key=lambda member: member[1])
+            config = objective.space.mutate(parent[0], rng)
+        value = objective(config)
+        values.append(value)
+        population.append((config, -math.inf if value is None else sign * value))
+        population = population[-_POPULATION:]
+    seconds = time.perf_counter() - start
+    return SearchRun("evolution", seed, tuple(values), _curve(values, direction), seconds)

@@ -1,0 +1,75 @@
+"""``autotune-rlm bench nas``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from autotune_rlm.bench.nas import NasRun
+
+
+def nas(
+    train: list[Path] = typer.Option(
+        [], exists=True, dir_okay=False, help="Repeatable: tables known before; any space."
+    ),
+    test: Path = typer.Option(..., exists=True, dir_okay=False, help="Table to predict."),
+    space: str = typer.Option(
+        None,
+        help="Space of the test table: nasbench201, nasbench101, nasbench_macro, fbnet, mnasnet; "
+        "default: told from its columns.",
+    ),
+    target: list[str] = typer.Option(..., help="Repeatable: column of the test table."),
+    shots: list[int] = typer.Option(
+        [0, 16, 100], min=0, help="Repeatable: measured networks of the test table to learn from."
+    ),
+    seeds: int = typer.Option(3, min=1, help="Draws of the shots."),
+    baselines: bool = typer.Option(True, help="Also FLOPs, parameters, ridge regression."),
+    out: Path = typer.Option(None, "--json", dir_okay=False, help="Write the results here."),
+) -> None:
+    """Predict a column of an architecture table and report rank correlations.
+
+    Networks of the test table that a training table of the same space holds are left out. Columns
+    of the training tables lead the prediction: the same column of the same space, other columns of
+    it (other devices), or what costs meant in other spaces.
+    """
+    from autotune_rlm.bench.nas import baseline_runs, nas_json, nas_runs
+    from autotune_rlm.landscapes.architectures import read_architectures
+
+    if out is not None and not out.absolute().parent.is_dir():
+        raise typer.BadParameter(f"--json: folder of {out} does not exist")
+    runs: list[NasRun] = []
+    try:
+        table = read_architectures(test, space_name=space)
+        known = [read_architectures(path) for path in train]
+        for column in target:
+            table.target(column)
+        for column in target:
+            runs += nas_runs(known, table, column, shots, seeds)
+            if baselines:
+                runs += baseline_runs(known, table, column, shots, seeds)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if out is not None:
+        out.write_text(json.dumps(nas_json(runs), allow_nan=False) + "\n", encoding="utf-8")
+    _show(runs)
+
+
+def _show(runs: Sequence[NasRun]) -> None:
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("target", "shots", "method", "n_test", "kendall", "spearman")
+    for key in dict.fromkeys((r.target, r.shots, r.method) for r in runs):
+        mine = [r for r in runs if (r.target, r.shots, r.method) == key]
+        means = []
+        for values in ([r.kendall for r in mine], [r.spearman for r in mine]):
+            known = [v for v in values if v is not None]
+            means.append(f"{np.mean(known):.3f}" if known else "-")
+        table.add_row(key[0], str(key[1]), key[2], str(mine[0].n_test), *means)
+    Console().print(table)

@@ -1,0 +1,64 @@
+"""``autotune-rlm bench optuna``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+_METHODS = "rlm", "tpe", "gp", "cmaes", "random", "evolution"
+
+
+def optuna(
+    table: Path = typer.Option(..., exists=True, dir_okay=False, help="Table to search."),
+    space: str = typer.Option(
+        None,
+        help="Space of the table: nasbench201, nasbench101, nasbench_macro, fbnet, mnasnet; "
+        "default: told from its columns.",
+    ),
+    target: str = typer.Option(..., help="Column to optimise."),
+    direction: str = typer.Option("maximize", help="maximize or minimize."),
+    method: list[str] = typer.Option(list(_METHODS), help="Repeatable: " + ", ".join(_METHODS)),
+    trials: int = typer.Option(100, min=1, help="Trials of each search."),
+    seeds: int = typer.Option(3, min=1, help="Searches per method."),
+    train: list[Path] = typer.Option(
+        [], exists=True, dir_okay=False, help="Repeatable: tables known before, for 'rlm'."
+    ),
+    out: Path = typer.Option(None, "--json", dir_okay=False, help="Write the results here."),
+) -> None:
+    """Compare Optuna samplers on an architecture table: best value so far, trial by trial."""
+    from autotune_rlm.bench.optuna import search_json, search_runs
+    from autotune_rlm.landscapes.architectures import read_architectures
+
+    if direction not in ("maximize", "minimize"):
+        raise typer.BadParameter(f"--direction must be maximize or minimize, got {direction!r}")
+    if unknown := sorted(set(method) - set(_METHODS)):
+        raise typer.BadParameter(f"--method must be of {', '.join(_METHODS)}, got {unknown}")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise typer.BadParameter(f"--json: folder of {out} does not exist")
+    try:
+        known = read_architectures(table, space_name=space)
+        known.target(target)
+        trained = [read_architectures(path) for path in train]
+        runs = list(search_runs(known, target, direction, method, trials, seeds, train=trained))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    results = search_json(runs, table=known.name, target=target, direction=direction)
+    if out is not None:
+        out.write_text(json.dumps(results, allow_nan=False) + "\n", encoding="utf-8")
+    _show(results)
+
+
+def _show(results: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "method", "best", "mean over trials", title=f"{results['table']} {results['target']}"
+    )
+    for row in results["summary"]:
+        final = row["mean_best_final"]
+        best = "-" if final is None else f"{final:.4f}"
+        table.add_row(row["method"], best, f"{row['mean_best_over_trials']:.4f}")
+    Console().print(table)

@@ -1,0 +1,251 @@
+"""Predicts a measured value of networks from few of them: closed form, for spaces never seen too.
+
+A Gaussian process over a network's choices, how often each choice occurs, and its costs. What other
+tables know enters as trends: the same column of the same space, other columns of the same space
+(other devices), or what costs meant in other spaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import yeojohnson
+
+from autotune_rlm.gaussian_process import GaussianProcess, Points, fit
+
+if TYPE_CHECKING:
+    from autotune_rlm.landscapes.architectures import ArchitectureTable
+    from autotune_rlm.networks.spaces import ArchitectureSpace
+
+__all__ = ["FewShot", "Source", "encode_networks", "few_shot"]
+
+_COSTS = ("parameters", "macs", "activation_bytes", "depth")
+_MOST_EXACT = 2500  # networks that the trend of the same column is conditioned on
+_MOST_RELATED = 600  # and those of any other column
+_MOST_TRENDS = 6
+_NOISE = 1e-2
+
+
+def encode_networks(
+    space: ArchitectureSpace,
+    configs: Sequence[Mapping[str, Any]],
+    costs: Sequence[Mapping[str, int]],
+) -> Points:
+    """Columns of n networks of a space.
+
+    Each parameter spreads with a length of its own, ordered ones as numbers. Linear effects: every
+    choice, the number of times each choice occurs among parameters with the same choices, and the
+    logarithms of the costs.
+
+    Args:
+        space: The space.
+        configs: Their configurations.
+        costs: Their costs, see ``ArchitectureSpace.costs``.
+    """
+    spread: list[np.ndarray] = []
+    groups: list[int] = []
+    hot: list[np.ndarray] = []
+    alike: dict[tuple[Any, ...], list[np.ndarray]] = {}
+    for group, (name, values) in enumerate(space.parameters.items()):
+        index = np.array([values.index(c[name]) for c in configs], dtype=int)
+        chosen = np.eye(len(values))[index]
+        ordered = len(values) > 2 and all(
+            isinstance(v, (int, float)) and not isinstance(v, bool) for v in values
+        )
+        spread.append((index / (len(values) - 1))[:, None] if ordered else chosen * np.sqrt(0.5))
+        groups += [group] * spread[-1].shape[1]
+        hot.append(chosen - 1.0 / len(values))
+        alike.setdefault(tuple(values), []).append(chosen)
+    counts = [np.sum(blocks, axis=0) for blocks in alike.values() if len(blocks) > 1]
+    number = _standard(np.hstack(counts)) if counts else np.zeros((len(configs), 0))
+    cost = _standard(np.log1p([[float(c[k]) for k in _COSTS] for c in costs]))
+    main = np.hstack(hot)
+    main /= max(float(np.sqrt((main**2).sum(1).mean())), 1e-9)
+    linear = [main, number / np.sqrt(max(number.shape[1], 1)), cost / 2.0]
+    linear_groups = np.repeat(np.arange(3), [block.shape[1] for block in linear])
+    next_group = len(space.parameters)
+    spread += [0.3 * cost, 0.3 * number]
+    groups += list(range(next_group, next_group + cost.shape[1]))
+    groups += [next_group + cost.shape[1]] * number.shape[1]
+    _, linear_groups = np.unique(linear_groups, return_inverse=True)
+    return Points(np.hstack(spread), np.hstack(linear), np.array(groups), linear_groups)
+
+
+def _standard(columns: np.ndarray) -> np.ndarray:
+    deviation = columns.std(0)
+    live = deviation > 1e-9
+    return (columns[:, live] - columns[:, live].mean(0)) / deviation[live]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One column of a table that is known before: its networks' values lead the prediction."""
+
+    table: ArchitectureTable
+    column: str
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """A fitted predictor of one column of one table, for all its n networks.
+
+    Attributes:
+        points: Columns of the n networks.
+        trend: Standardised prediction before any shot, shape (n,); zeros where nothing is known.
+        trust: Weight of the trend.
+    """
+
+    points: Points
+    trend: np.ndarray
+    trust: float
+
+    def predict(self, shots: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Score and its standard deviation for all n networks, given some of them.
+
+        Scores rise with the value; they are on the scale of the values where there are shots.
+
+        Args:
+            shots: Rows of the measured networks, shape (s,); may be empty.
+            values: Their values, shape (s,).
+        """
+        if len(shots) < 2:
+            return self.trend, np.full(len(self.trend), 1.0)
+        values = np.asarray(values, dtype=float)
+        targets, back = _normal(values)
+        prior = self.trust * self.trend
+        prior = prior - prior[shots].mean()
+        process = fit(self.points.take(shots), targets - prior[shots], noise=_NOISE, max_fit=300)
+        mean, deviation = process.predict(self.points)
+        mean = mean + prior
+        return back(mean), np.maximum(back(mean + deviation) - back(mean), 1e-12)
+
+
+def few_shot(table: ArchitectureTable, column: str, sources: Sequence[Source] = ()) -> FewShot:
+    """A predictor of ``column`` for the networks of ``table``.
+
+    Args:
+        table: The networks; their own values are not looked at.
+        column: The target.
+        sources: Columns of other tables, measured before.
+    """
+    points = encode_networks(table.space, table.configs, table.costs)
+    same = [s for s in sources if s.table.space.name == table.space.name]
+    exact = [s for s in same if s.column == column]
+    if exact:
+        trend = np.mean([_transfer(table, s, _MOST_EXACT) for s in exact], axis=0)
+        return FewShot(_with_trends(points, trend[:, None]), _unit(trend), 0.95)
+    related = [s for s in same if _accuracy(s.column) == _accuracy(column)]
+    if related:
+        trends = np.column_stack([_unit(_transfer(table, s, _MOST_RELATED)) for s in related])
+        return FewShot(_with_trends(points, _principal(trends)), _unit(trends.mean(1)), 0.7)
+    foreign = [s for s in sources if _accuracy(s.column) == _accuracy(column)]
+    if foreign:
+        trend = np.mean([_unit(_by_cost(table, s)) for s in foreign], axis=0)
+        return FewShot(_with_trends(points, trend[:, None]), _unit(trend), 0.4)
+    macs = np.log1p([float(c["macs"]) for c in table.costs])
+    return FewShot(points, _unit(macs), 0.3)
+
+
+def _with_trends(points: Points, trends: np.ndarray) -> Points:
+    unit = np.column_stack([_unit(t) for t in trends.T])
+    group = int(points.linear_groups.max()) + 1
+    near = int(points.spread_groups.max()) + 1
+    return Points(
+        np.hstack([points.spread, 0.3 * unit]),
+        np.hstack([points.linear, unit]),
+        np.append(points.spread_groups, np.full(unit.shape[1], near)),
+        np.append(points.linear_groups, group + np.arange(unit.shape[1])),
+    )
+
+
+def _principal(trends: np.ndarray) -> np.ndarray:
+    """The leading principal components of standardised trends, shape (n, at most 6)."""
+    if trends.shape[1] <= _MOST_TRENDS:
+        return trends
+    left, sizes, _ = np.linalg.svd(trends - trends.mean(0), full_matrices=False)
+    return (left * sizes)[:, :_MOST_TRENDS]
+
+
+def _transfer(table: ArchitectureTable, source: Source, most: int) -> np.ndarray:
+    """What a process on a column of the same space says of the table's networks, shape (n,)."""
+    rows = _subset(source, most)
+    known = source.table.take(rows)
+    together = encode_networks(
+        table.space, [*known.configs, *table.configs], [*known.costs, *table.costs]
+    )
+    targets, _ = _normal(known.target(source.column))
+    train = np.arange(len(known))
+    process: GaussianProcess = fit(together.take(train), targets, noise=_NOISE, max_fit=most // 4)
+    return process.predict(together.take(np.arange(len(known), len(together))))[0]
+
+
+def _subset(source: Source, most: int) -> np.ndarray:
+    """Up to ``most`` rows that have a value, the same ones for all columns as far as possible."""
+    order = np.random.default_rng(0).permutation(len(source.table))
+    known = np.isfinite(source.table.target(source.column))
+    return np.sort(order[known[order]][:most])
+
+
+def _by_cost(table: ArchitectureTable, source: Source) -> np.ndarray:
+    """Ridge regression on standardised costs, learned in another space, shape (n,)."""
+    rows = _subset(source, _MOST_RELATED)
+    known = source.table.take(rows)
+
+    def columns(t: ArchitectureTable) -> np.ndarray:
+        logs = np.log1p([[float(c[k]) for k in _COSTS] for c in t.costs])
+        z = (logs - logs.mean(0)) / np.maximum(logs.std(0), 1e-9)
+        return np.hstack([z, np.minimum(z, 0.0)])
+
+    x, (y, _) = columns(known), _normal(known.target(source.column))
+    weights = np.linalg.solve(x.T @ x + 0.1 * len(x) * np.eye(x.shape[1]), x.T @ y)
+    return columns(table) @ weights
+
+
+def _accuracy(column: str) -> bool:
+    from autotune_rlm.landscapes.architectures import maximised
+
+    return maximised(column) and "throughput" not in column.lower()
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    spread = float(values.std())
+    return (values - values.mean()) / spread if spread > 1e-12 else np.zeros_like(values)
+
+
+def _normal(values: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Values to about standard normal by a power transform, and the way back."""
+    middle, spread = float(values.mean()), float(values.std()) or 1.0
+    scaled = (values - middle) / spread
+    moved, power = scaled, 1.0
+    if len(values) >= 8:
+        try:
+            moved, power = yeojohnson(scaled)
+        except Exception:  # the likelihood's optimum can lie beyond floating point
+            power = 1.0
+        power = float(np.clip(power, -2.0, 4.0))
+        moved = yeojohnson(scaled, lmbda=power)
+    shift, width = float(moved.mean()), float(moved.std()) or 1.0
+    low, high = moved.min() - 2.0 * width, moved.max() + 2.0 * width
+
+    def back(score: np.ndarray) -> np.ndarray:
+        return middle + spread * _inverse(np.clip(score * width + shift, low, high), power)
+
+    return (moved - shift) / width, back
+
+
+def _inverse(y: np.ndarray, power: float) -> np.ndarray:
+    """Inverse of the transform of Yeo and Johnson (2000), clipped where it has none."""
+    positive, negative = np.maximum(y, 0.0), np.minimum(y, 0.0)
+    if abs(power) < 1e-9:
+        up = np.expm1(positive)
+    else:
+        up = np.maximum(power * positive + 1.0, 1e-12) ** (1.0 / power) - 1.0
+    other = 2.0 - power
+    if abs(other) < 1e-9:
+        down = -np.expm1(-negative)
+    else:
+        down = 1.0 - np.maximum(1.0 - other * negative, 1e-12) ** (1.0 / other)
+    return np.where(y >= 0, up, down)

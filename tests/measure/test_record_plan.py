@@ -44,14 +44,14 @@ def test_seeds_give_orders():
     assert list(spread_configs(SPACE, seed=1)) != list(spread_configs(SPACE, seed=2))
 
 
-@given(stop=st.integers(min_value=1, max_value=150))
+@given(stop=st.integers(min_value=1, max_value=90))
 @settings(max_examples=20, deadline=None)
 def test_stopping_anywhere_leaves_a_balanced_set(stop):
     spaces = dict.fromkeys(("k1", "k2", "k3"), SPACE)
     classes = {"k1": [(0, 1), (2,)], "k2": [(0,)], "k3": [(0,), (1,), (2, 3)]}
     units = list(itertools.islice(round_robin(spaces, classes), stop))
     by_kernel = Counter(u.kernel for u in units)
-    assert max(by_kernel.values()) - min(by_kernel[k] for k in spaces) <= (stop < 3) + 1
+    assert max(by_kernel.values()) - min(by_kernel[k] for k in spaces) <= 1
     for kernel, groups in classes.items():
         by_class = Counter(u.problems for u in units if u.kernel == kernel)
         counts = [by_class[group] for group in groups]

@@ -1,0 +1,118 @@
+"""``autotune-rlm report``: how right the surrogate was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from autotune_rlm.cli.store import fail, open_store
+
+app = typer.Typer(help="Show how accurate the surrogate was.")
+_out = Console()
+
+
+@app.command()
+def report(
+    html: Annotated[Optional[Path], typer.Option(help="Write one HTML page.")] = None,  # noqa: UP045
+    json: Annotated[Optional[Path], typer.Option(help="Write the figures' data.")] = None,  # noqa: UP045
+    png: Annotated[Optional[Path], typer.Option(help="Write the figures into a folder.")] = None,  # noqa: UP045
+    kernel: Annotated[Optional[str], typer.Option(help="Only this kernel.")] = None,  # noqa: UP045
+    device: Annotated[Optional[str], typer.Option(help="Only this device.")] = None,  # noqa: UP045
+    store: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="File or SQLAlchemy URL; default: AUTOTUNE_RLM_STORE or your own."),
+    ] = None,
+) -> None:
+    """Show how accurate the surrogate was: tables here, and a page, JSON or PNG where asked."""
+    from autotune_rlm.report import (
+        read_rounds,
+        summarize,
+        write_html,
+        write_json,
+        write_png,
+    )
+
+    with open_store(store) as opened:
+        events = opened.events(kernel=kernel, device=device)
+        source = opened.info().name
+    found = summarize(events, rounds=read_rounds())
+    _show(found, source)
+    try:
+        if html is not None:
+            _wrote(write_html(found, html, source=source))
+        if json is not None:
+            _wrote(write_json(found, json))
+        if png is not None:
+            for file in write_png(found, png):
+                _wrote(file)
+    except (ImportError, OSError) as error:
+        raise fail(error) from None
+
+
+def _wrote(path: Path) -> None:
+    _out.print(f"wrote {path} ({path.stat().st_size / 1024:,.0f} KiB)", soft_wrap=True)
+
+
+def _show(found: Any, source: str) -> None:
+    if not found.events:
+        _out.print(f"No tuning run is recorded in {source} yet.", soft_wrap=True)
+        _out.print("Try: autotune-rlm demo; or use @rlm_autotune in your program.")
+        return
+    _out.print(_accuracy("kernel", [*found.by_kernel[:30], found.total]))
+    _out.print(_accuracy("device", found.by_device[:30]))
+    _out.print(_accuracy("when", found.over_time[-14:]))
+    _out.print(_seconds([*found.by_kernel[:30], found.total]))
+    if found.failures:
+        failures = _plain_table("failed or skipped because", "times")
+        for failure in found.failures[:15]:
+            failures.add_row(failure.reason, f"{failure.count:,}")
+        _out.print(failures)
+    ended = ", ".join(f"{n:,} x {stop}" for stop, n in found.stops.items())
+    _out.print(f"Runs ended by: {ended}")
+    if found.rounds:
+        kept = sum(bool(r.get("accepted")) for r in found.rounds)
+        _out.print(f"Fine-tuning: {kept} of {len(found.rounds)} rounds accepted")
+
+
+def _accuracy(title: str, groups: Sequence[Any]) -> Table:
+    from autotune_rlm.report import _format as f
+
+    table = _plain_table(
+        title, "runs", "measured", "failed", "Spearman", "Kendall", "regret", "in 90 %"
+    )
+    for g in groups:
+        table.add_row(
+            f.short(g.name, 40),
+            f.thousands(g.runs),
+            f"{f.thousands(g.measured)}/{f.thousands(g.candidates)}",
+            f.thousands(g.failed),
+            f.score(g.spearman),
+            f.score(g.kendall),
+            f.percent(g.regret),
+            f.percent(g.coverage, 0),
+        )
+    return table
+
+
+def _seconds(groups: Sequence[Any]) -> Table:
+    from autotune_rlm.report import _format as f
+
+    table = _plain_table("where the time went", "model", "compile", "measure", "saved")
+    for g in groups:
+        spent = (g.model_s, g.compile_s, g.measure_s, g.saved_s)
+        table.add_row(f.short(g.name, 40), *map(f.seconds, spent))
+    return table
+
+
+def _plain_table(title: str, *columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column(title, overflow="fold", min_width=14)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table

@@ -1,0 +1,324 @@
+"""The figures: drawn once, as SVG for the page (colours by style sheet) and as PNG."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+from autotune_rlm.accuracy import TuningEvent
+from autotune_rlm.report._summary import Report, when
+
+__all__ = ["FigureOf", "figures", "to_png", "to_svg"]
+
+_SIZE = (5.2, 3.1)  # inches: on a phone the letters stay readable
+_MOST_POINTS = 300
+_MOST_SCATTERS = 8
+
+# Colours of the light page; in SVG each becomes a variable of the style sheet.
+_INK, _GRID, _BLUE, _ORANGE, _GREEN, _RED, _GREY = _COLORS = (
+    "#22262b",
+    "#dfe3e8",
+    "#1f6feb",
+    "#c2570c",
+    "#2f8f4e",
+    "#cf222e",
+    "#8b949e",
+)
+_VARIABLES = ("ink", "grid", "blue", "orange", "green", "red", "grey")
+_STYLE: dict[Any, Any] = {
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.grid": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "font.size": 9,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+}
+
+
+@dataclass(frozen=True)
+class FigureOf:
+    """One figure of the report.
+
+    Attributes:
+        name: File name without ending.
+        title: Heading.
+        caption: What it shows, in one or two sentences.
+        draw: Draws into axes.
+        size: Inches.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[Any], None]
+    size: tuple[float, float] = field(default=_SIZE)
+
+
+def figures(report: Report) -> list[FigureOf]:
+    """The figures that the report has data for, most telling first."""
+    found: list[FigureOf] = []
+    if report.regret is not None:
+        found.append(
+            FigureOf(
+                "regret",
+                "Regret over measurements",
+                f"Mean over {report.regret.runs} runs of how much slower the best so far is than the "
+                "best of the run. Random: the same candidates in random order. A full search needs "
+                f"{report.regret.full:.0f} measurements on average.",
+                lambda axes: _regret(axes, report),
+            )
+        )
+    if any(e.spearman is not None for e in report.events):
+        found.append(
+            FigureOf(
+                "rank-correlation",
+                "Rank correlation over time",
+                "Spearman's correlation between what the model predicted before it had measured "
+                "anything and what was measured then. 1 is a perfect ranking.",
+                lambda axes: _over_time(axes, report.events, "spearman", _BLUE, None),
+            )
+        )
+    if any(e.coverage is not None for e in report.events):
+        found.append(
+            FigureOf(
+                "calibration",
+                "Calibration over time",
+                "Share of the measured values inside the predicted 90 % interval. Honest intervals "
+                "lie around the dashed line.",
+                lambda axes: _over_time(axes, report.events, "coverage", _GREEN, 0.9),
+            )
+        )
+    if report.events:
+        found += [
+            FigureOf(
+                "seconds",
+                "Where the seconds went",
+                "Per kernel, all runs together. Saved is an estimate against measuring every "
+                "candidate.",
+                lambda axes: _seconds(axes, report),
+            ),
+            FigureOf(
+                "events",
+                "Tuning runs over time",
+                "Each dot is a run: how many of its candidates were measured.",
+                lambda axes: _events(axes, report.events),
+            ),
+        ]
+    found += _scatters(report.events)
+    if report.rounds:
+        found.append(
+            FigureOf(
+                "fine-tuning",
+                "Fine-tuning rounds",
+                "Held-out rank accuracy before and after each round. A round that does not hold it "
+                "is rejected.",
+                lambda axes: _rounds(axes, report.rounds),
+            )
+        )
+    return found
+
+
+def to_svg(figure: FigureOf) -> str:
+    """Inline SVG whose colours are variables of the page and whose text is text."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": figure.name}):
+        drawn = _drawn(figure)
+        drawn.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+    # Identifiers must be unique on the page; fonts are the page's.
+    text = re.sub(r'\bid="', f'id="{figure.name}-', text)
+    text = re.sub(r'(xlink:href="|url\()#', rf"\1#{figure.name}-", text)
+    text = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", text)
+    for color, variable in zip(_COLORS, _VARIABLES, strict=True):
+        text = text.replace(color, f"var(--{variable})")
+    label = figure.title.replace("&", "and").replace('"', "'").replace("<", " ")
+    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+def to_png(figure: FigureOf) -> bytes:
+    """The figure as a PNG of 200 dots per inch on white."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(_STYLE):
+        drawn = _drawn(figure)
+        drawn.axes[0].set_title(figure.title)
+        drawn.savefig(buffer, format="png", dpi=200, facecolor="white")
+    return buffer.getvalue()
+
+
+def _drawn(figure: FigureOf) -> Figure:
+    drawn = Figure(figsize=figure.size, layout="constrained")
+    figure.draw(drawn.add_subplot())
+    return drawn
+
+
+def _regret(axes: Any, report: Report) -> None:
+    curve = report.regret
+    assert curve is not None
+    n = np.arange(1, len(curve.ours) + 1)
+    axes.plot(n, curve.random, color=_GREY, label="random order")
+    axes.plot(n, curve.ours, color=_BLUE, linewidth=2, label="as measured", marker=".")
+    axes.set_xlabel("measurements")
+    axes.set_ylabel("regret")
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+
+
+def _over_time(
+    axes: Any, events: Sequence[TuningEvent], name: str, color: str, wanted: float | None
+) -> None:
+    shown = [(t, v) for e in events if (t := when(e)) and (v := getattr(e, name)) is not None]
+    if wanted is not None:
+        axes.axhline(wanted, color=_GREY, linestyle="--", linewidth=1)
+    if shown:
+        times, values = zip(*shown, strict=True)
+        axes.plot(times, values, ".", color=color, alpha=0.6, markersize=6)
+        if len(values) >= 5:
+            width = max(5, len(values) // 8)
+            smooth = [np.median(values[max(0, i - width) : i + 1]) for i in range(len(values))]
+            axes.plot(times, smooth, color=color, linewidth=1.5, label="running median")
+            axes.legend(loc="lower right")
+    axes.set_ylabel({"spearman": "Spearman", "coverage": "inside the interval"}[name])
+    axes.set_ylim(min(0.0, *(v for _, v in shown), 0.0) - 0.03, 1.03)
+    _time_axis(axes)
+
+
+def _events(axes: Any, events: Sequence[TuningEvent]) -> None:
+    shown = [(t, e) for e in events if (t := when(e)) and e.n_candidates]
+    if shown:
+        times = [t for t, _ in shown]
+        axes.plot(times, [e.n_candidates for _, e in shown], "_", color=_GREY, label="candidates")
+        axes.plot(times, [e.n_measured for _, e in shown], ".", color=_BLUE, label="measured")
+        axes.legend(loc="center left")
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))
+    axes.set_ylabel("configurations")
+    _time_axis(axes)
+
+
+def _time_axis(axes: Any) -> None:
+    locator = AutoDateLocator(maxticks=6)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def _seconds(axes: Any, report: Report) -> None:
+    groups = report.by_kernel[:8][::-1]
+    left = np.zeros(len(groups))
+    names = [_short(g.name) for g in groups]
+    parts = (("model", _BLUE), ("compile", _ORANGE), ("measure", _GREEN))
+    for part, color in parts:
+        widths = np.array([getattr(g, f"{part}_s") for g in groups])
+        axes.barh(names, widths, left=left, color=color, label=part, height=0.6)
+        left += widths
+    saved = np.array([max(g.saved_s, 0.0) for g in groups])
+    axes.barh(
+        names,
+        saved,
+        left=left,
+        label="saved",
+        height=0.6,
+        fill=False,
+        edgecolor=_GREY,
+        linestyle="--",
+    )
+    axes.set_xlabel("seconds")
+    axes.grid(axis="y", visible=False)
+    axes.set_ylim(-0.6, len(groups) - 0.4 if len(groups) > 1 else 0.9)
+    axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
+
+
+def _scatters(events: Sequence[TuningEvent]) -> list[FigureOf]:
+    groups: dict[tuple[str, str, str], list[Any]] = defaultdict(list)
+    for event in events:
+        points = (p for p in event.points if p.value is not None and p.value > 0 < p.median)
+        groups[event.kernel, event.device, event.metric] += points
+    largest = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))[:_MOST_SCATTERS]
+    return [
+        FigureOf(
+            f"predicted-{i}",
+            f"{kernel} on {device}",
+            f"Predicted before measuring, with the 90 % interval, against measured ({metric}; "
+            f"{len(points):,} measurements). On the line the prediction was exact.",
+            lambda axes, points=points, metric=metric: _scatter(axes, points, metric),  # type: ignore[misc]
+        )
+        for i, ((kernel, device, metric), points) in enumerate(largest, start=1)
+        if len(points) >= 2
+    ]
+
+
+def _scatter(axes: Any, points: Sequence[Any], metric: str) -> None:
+    if len(points) > _MOST_POINTS:
+        chosen = np.random.default_rng(0).choice(len(points), _MOST_POINTS, replace=False)
+        points = [points[i] for i in sorted(chosen)]
+    x = np.array([p.value for p in points])
+    y = np.array([p.median for p in points])
+    ends = np.array([(max(p.low, 1e-30), max(p.high, 1e-30)) for p in points])
+    inside = (ends[:, 0] <= x) & (x <= ends[:, 1])
+    for mask, color, label in ((inside, _BLUE, "inside"), (~inside, _RED, "outside")):
+        if mask.any():
+            axes.vlines(x[mask], ends[mask, 0], ends[mask, 1], color=color, alpha=0.25, linewidth=1)
+            text = f"{label} the interval: {mask.sum()}"
+            axes.plot(x[mask], y[mask], ".", color=color, markersize=4, label=text)
+    low, high = min(x.min(), y.min()) / 1.3, max(x.max(), y.max()) * 1.3
+    axes.plot([low, high], [low, high], color=_GREY, linewidth=1)
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+    axes.set_xlabel(f"measured {metric}")
+    axes.set_ylabel(f"predicted {metric}")
+    plain = FuncFormatter(lambda v, _: f"{v:g}")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(plain)
+        axis.set_minor_formatter(plain if high / low < 10 else FuncFormatter(lambda v, _: ""))
+    axes.tick_params(axis="x", which="both", labelrotation=30 if high / low < 10 else 0)
+    axes.legend(loc="upper left", fontsize=8)
+
+
+def _rounds(axes: Any, rounds: Sequence[Any]) -> None:
+    for i, record in enumerate(rounds, start=1):
+        before, after = record.get("before"), record.get("after")
+        if before is None or after is None:
+            continue
+        color = _GREEN if record.get("accepted") else _RED
+        axes.plot([i, i], [before, after], color=color, linewidth=2)
+        axes.plot(i, before, "o", color=_GREY, markersize=4)
+        axes.plot(i, after, "o", color=color, markersize=5)
+    axes.plot([], [], "o", color=_GREY, markersize=4, label="before")
+    axes.plot([], [], "o-", color=_GREEN, label="accepted")
+    axes.plot([], [], "o-", color=_RED, label="rejected")
+    axes.set_xlabel("round")
+    axes.set_ylabel("held-out Spearman")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else name[:22] + "…"
+
+
+def now() -> str:
+    """The local time, for the page's foot."""
+    return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")

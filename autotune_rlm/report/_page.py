@@ -1,0 +1,107 @@
+"""The report as one HTML page, as JSON and as PNG files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autotune_rlm._version import __version__
+from autotune_rlm.report import _format
+from autotune_rlm.report._summary import Report
+
+__all__ = ["render_html", "write_html", "write_json", "write_png"]
+
+_MOST_ROWS = 200
+
+
+def render_html(report: Report, *, source: str = "") -> str:
+    """The self-contained page: no request to anywhere, light and dark.
+
+    Args:
+        report: What to show.
+        source: Where the events come from, for the page's foot.
+
+    Raises:
+        ImportError: matplotlib or jinja2 is missing.
+    """
+    figure_module = _figures()
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("autotune_rlm", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(
+        percent=_format.percent,
+        score=_format.score,
+        seconds=_format.seconds,
+        short=_format.short,
+        thousands=_format.thousands,
+        value=_format.value,
+        config=_format.config,
+    )
+    drawn = [{"figure": f, "svg": figure_module.to_svg(f)} for f in figure_module.figures(report)]
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        figures=drawn,
+        recent=list(reversed(report.events))[:_MOST_ROWS],
+        hidden=max(0, len(report.events) - _MOST_ROWS),
+        source=source,
+        version=__version__,
+        now=figure_module.now(),
+    )
+
+
+def write_html(report: Report, path: str | os.PathLike[str], *, source: str = "") -> Path:
+    """Write the page; returns its path."""
+    return _write(Path(path), render_html(report, source=source).encode())
+
+
+def write_json(report: Report, path: str | os.PathLike[str]) -> Path:
+    """Write everything that the figures show as JSON; returns the path."""
+    text = json.dumps(_plain(report.to_json()), indent=1, allow_nan=False)
+    return _write(Path(path), text.encode())
+
+
+def write_png(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write each figure as ``<name>.png`` into a folder; returns the files."""
+    module = _figures()
+    return [
+        _write(Path(folder) / f"{figure.name}.png", module.to_png(figure))
+        for figure in module.figures(report)
+    ]
+
+
+def _figures() -> Any:
+    try:
+        import jinja2  # noqa: F401
+
+        from autotune_rlm.report import _figures
+    except ImportError as error:
+        raise ImportError(
+            f"{error}; figures and the page need the extra: pip install 'autotune-rlm[plot]'"
+        ) from error
+    return _figures
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value

@@ -19,9 +19,9 @@ from autotune_rlm.integrations.triton.stub import StubDriver
 PROGRAM = Path(__file__).with_name("tune_in_a_process.py")
 
 
-def start(store, log, *, budget, sleep_s=0.0):
+def start(store, log, *, budget, sleep_s, processes=1):
     return subprocess.Popen(
-        [sys.executable, PROGRAM, store, log, str(budget), str(sleep_s)],
+        [sys.executable, PROGRAM, store, log, str(budget), str(sleep_s), str(processes)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -33,7 +33,7 @@ def lines(log):
     return log.read_text().splitlines() if log.exists() else []
 
 
-def test_a_killed_search_resumes_and_nothing_measured_is_lost(tmp_path, store_path):
+def test_a_killed_search_resumes_and_nothing_measured_is_lost(tmp_path, quick, store_path):
     log = tmp_path / "log"
     process = start(store_path, log, budget=18, sleep_s=0.15)
     while len(lines(log)) < 5:
@@ -50,22 +50,26 @@ def test_a_killed_search_resumes_and_nothing_measured_is_lost(tmp_path, store_pa
         ]
         assert store.events() == []
     assert kept[: len(measured) - 1] == measured[:-1]
-    again = start(store_path, log, budget=18)
-    out, err = again.communicate(timeout=120)
-    assert again.returncode == 0, err
-    assert out.split()[1:] == ["256", "2"]
-    later = lines(log)[len(measured) :]
+    with StubDriver(time_ms=time_of) as stub:
+        kernel = rlm_autotune(
+            configs=configs(), key=["n"], budget=18, store=store_path, surrogate=Oracle(-1)
+        )(quick)
+        kernel[(1,)](torch.zeros(8), torch.zeros(8), 8)
+    assert (kernel.best_config.kwargs["BLOCK"], kernel.best_config.num_warps) == (256, 2)
+    later = [f"{b.constants['BLOCK']} {b.options['num_warps']}" for b in stub.benchmarked]
     assert not set(later) & set(kept)
-    assert set(later) | set(kept) == set(f"{c.kwargs['BLOCK']} {c.num_warps}" for c in configs())
+    assert set(later) | set(kept) == {f"{c.kwargs['BLOCK']} {c.num_warps}" for c in configs()}
 
 
 def test_four_processes_share_one_search(tmp_path, store_path):
-    logs = [tmp_path / f"log{i}" for i in range(4)]
-    processes = [start(store_path, log, budget=6, sleep_s=0.02) for log in logs]
-    told = [p.communicate(timeout=240) for p in processes]
-    assert [p.returncode for p in processes] == [0] * 4, told
-    assert len({out.split(maxsplit=1)[1] for out, _ in told}) == 1
-    measured = [line for log in logs for line in lines(log)]
+    log = tmp_path / "log"
+    parent = start(store_path, log, budget=6, sleep_s=0.02, processes=4)
+    out, err = parent.communicate(timeout=240)
+    assert parent.returncode == 0, err
+    chosen = out.splitlines()
+    assert len(chosen) == 4
+    assert len(set(chosen)) == 1
+    measured = lines(log)
     assert len(measured) == len(set(measured)) <= 6
     with Store(store_path) as store:
         assert len(store.events()) == 1

@@ -1,6 +1,6 @@
-"""A program that tunes one key over a driver without a device; run by the tests of processes.
+"""A program that tunes one key in several processes, over a driver without a device.
 
-usage: tune_in_a_process.py STORE LOG BUDGET SLEEP_S
+usage: tune_in_a_process.py STORE LOG BUDGET SLEEP_S PROCESSES
 """
 
 import os
@@ -14,9 +14,7 @@ from autotune_rlm import rlm_autotune
 from autotune_rlm.integrations.triton.stub import StubDriver
 
 
-def main() -> None:
-    store, log, budget, sleep_s = sys.argv[1:]
-
+def tune(store: str, log: str, budget: str, sleep_s: str) -> None:
     def time_ms(launch):
         time.sleep(float(sleep_s))
         line = f"{launch.constants['BLOCK']} {launch.options['num_warps']}\n"
@@ -29,8 +27,24 @@ def main() -> None:
     )(Quick(body))
     with StubDriver(time_ms=time_ms):
         kernel[(1,)](torch.zeros(8), torch.zeros(8), 8)
-    print(os.getpid(), kernel.best_config.kwargs["BLOCK"], kernel.best_config.num_warps)
+    best = kernel.best_config
+    os.write(1, f"{best.kwargs} {best.num_warps}\n".encode())
+
+
+def main() -> int:
+    *settings, processes = sys.argv[1:]
+    if processes == "1":
+        tune(*settings)
+        return 0
+    children = []
+    for _ in range(int(processes)):
+        child = os.fork()
+        if child == 0:
+            tune(*settings)
+            os._exit(0)
+        children.append(child)
+    return max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""``autotune-rlm demo``: tune two real kernels here, in a few minutes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from autotune_rlm.accuracy import TuningEvent
+    from autotune_rlm.cli._demo import Step
+
+app = typer.Typer()
+
+
+@app.command()
+def demo(
+    store: Annotated[
+        Optional[Path],  # noqa: UP045 (typer evaluates it on Python 3.10 too)
+        typer.Option(help="Keep the measurements in this file; by default they are forgotten."),
+    ] = None,
+) -> None:
+    """Tune two real kernels here: a new key, the same again, a neighbouring shape, and the accuracy."""
+    out = Console()
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+    interpreted = _choose_device(out)
+    from autotune_rlm.cli._demo import demos
+    from autotune_rlm.store import Store
+
+    device = "cpu" if interpreted else "cuda"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Store(store or Path(folder) / "demo.sqlite") as kept,
+        Store(Path(folder) / "reference.sqlite") as reference,
+    ):
+        for demo in demos(device, interpreted=interpreted):
+            table = _steps_table(demo.name)
+            steps = []
+            for step in _with_status(out, demo.steps(kept, reference)):
+                steps.append(step)
+                _add(table, step)
+            out.print(table)
+            _tell(out, steps)
+        out.print(_accuracy_table(kept.events()))
+    out.print(
+        "\nIn your code: replace [bold]@triton.autotune([/bold] with [bold]@rlm_autotune([/bold] "
+        "(from autotune_rlm import rlm_autotune)."
+    )
+
+
+def _choose_device(out: Console) -> bool:
+    """Whether Triton's interpreter has to run the kernels; says what is timed."""
+    import torch
+
+    if torch.cuda.is_available():
+        out.print(f"Timed on [bold]{torch.cuda.get_device_name()}[/bold] with device events.\n")
+        return False
+    os.environ["TRITON_INTERPRET"] = "1"
+    out.print(
+        "[bold]No GPU here[/bold]: Triton's interpreter runs the kernels on the CPU, and what is "
+        "timed is the wall clock.\nThe search is the real one; its times say nothing about a GPU, "
+        "and the model has never seen this device.\n"
+    )
+    return True
+
+
+def _with_status(out: Console, steps: Iterator[Step]) -> Iterator[Step]:
+    while True:
+        with out.status("searching ..."):
+            step = next(steps, None)
+        if step is None:
+            return
+        yield step
+
+
+def _steps_table(name: str) -> Table:
+    table = Table(title=name, title_justify="left", title_style="bold")
+    for column in ("step", "problem", "measured", "seconds", "chosen", "time"):
+        right = column in ("measured", "seconds", "time")
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "chosen")
+    return table
+
+
+def _add(table: Table, step: Step) -> None:
+    table.add_row(
+        step.what,
+        step.problem,
+        f"{step.measured} of {step.configs}",
+        f"{step.seconds:.1f}",
+        step.best,
+        f"{step.best_ms:.3g} ms",
+    )
+
+
+def _tell(out: Console, steps: list[Step]) -> None:
+    new, _, _, everything = steps
+    slower = new.best_ms / everything.best_ms - 1
+    worst = max(step.wrong for step in steps)
+    out.print(
+        f"{new.measured} of {new.configs} measured in {new.seconds:.1f} s instead of "
+        f"{everything.seconds:.1f} s; the result is {abs(slower):.1%} "
+        f"{'slower' if slower > 0 else 'faster'} than the best of all "
+        f"(timings here repeat within some per cent). Largest error of any result: {worst:.1g}.\n"
+    )
+
+
+def _accuracy_table(events: list[TuningEvent]) -> Table:
+    table = Table(title="how right the model was", title_justify="left", title_style="bold")
+    for column in ("kernel", "problem", "rank correlation", "regret of its first choice",
+                   "inside 90 % interval", "model s", "measure s"):  # fmt: skip
+        table.add_column(column, justify="left" if column in ("kernel", "problem") else "right")
+    for event in events:
+        sizes = [v for v in event.problem.values() if type(v) is int]
+        table.add_row(
+            event.kernel,
+            " ".join(map(str, sizes[:3])),
+            _number(event.spearman, ".2f"),
+            _number(event.first_choice_regret, ".1%"),
+            _number(event.coverage, ".0%"),
+            f"{event.model_s:.2f}",
+            f"{event.compile_s + event.measure_s:.1f}",
+        )
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

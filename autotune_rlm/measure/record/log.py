@@ -145,7 +145,7 @@ class RecordLog:
 
     def _know(self, line: str, where: str) -> None:
         try:
-            value = json.loads(line)
+            value = dict(json.loads(line))
             if "task" in value:
                 self.tasks[value["landscape"]] = Task.from_json(value["task"])
             elif "measurement" in value:

@@ -18,7 +18,7 @@ from typing import Any
 from ...types import Candidate, Device, Measurement, Status, Task
 from .._process import WorkerFailure, WorkerProcess
 from ..capture import describe_call
-from ..compile import CompilePool, CompileResult, CompileSpec, Target
+from ..compile import CompilePool, CompileResult, CompileSpec, Target, parse_target
 from ..detect import device_state, versions
 from ..job import BenchSettings
 from .log import RecordLog
@@ -30,7 +30,10 @@ __all__ = ["Progress", "Recorder", "TaskMaker", "compile_device"]
 TaskMaker = Callable[[Any, Mapping[str, Any], Device, Sequence[str]], Task]
 """``(kernel, arguments, device, names of the configuration's parameters)`` to the task."""
 
+_WORKER = "autotune_rlm.measure.record._worker:serve"
 _FIRST_CALL_S = 60.0
+_PER_PROBLEM_S = 10.0
+_COMPILE_S = 300.0
 
 
 @dataclass
@@ -122,10 +125,11 @@ class Recorder:
                 workers or max(1, cores - (0 if targets else 1)),
                 niceness=niceness,
                 cache_dir=cache_dir,
+                timeout_s=_COMPILE_S,
             )
         )
         self._worker = WorkerProcess(
-            "autotune_rlm.measure.record._worker:serve",
+            _WORKER,
             init={
                 "suite": str(self._folder),
                 "small": interpreter,
@@ -273,7 +277,7 @@ class Recorder:
             kernel.fn,
             (),
             args,
-            target=self._targets.get(unit.target),
+            target=self._targets.get(unit.target) or parse_target(self._device.target),
             max_shared_bytes=int(limit * 1024) if limit else None,
         )
         if spec is None:
@@ -291,6 +295,8 @@ class Recorder:
         for index, measurement in zip(unit.problems, measurements, strict=True):
             if measurement.status is Status.SKIPPED:
                 continue
+            if unit.target and measurement.status in (Status.TIMEOUT, Status.CRASHED):
+                continue  # says something about this machine, nothing about the kernel
             self._log.add(self._names[unit.kernel, index, unit.target], candidate, measurement)
             self._progress.points += 1
             self._progress.ok += measurement.ok
@@ -308,8 +314,9 @@ class Recorder:
             "problems": list(unit.problems),
             "compiled": compiled.to_json() if compiled else None,
         }
+        timeout_s = _FIRST_CALL_S + _PER_PROBLEM_S * len(unit.problems)
         try:
-            answer = self._worker.call(request, timeout_s=_FIRST_CALL_S + 10 * len(unit.problems))
+            answer = self._worker.call(request, timeout_s=timeout_s)
         except WorkerFailure as failure:
             if len(unit.problems) > 1:
                 parts = [replace(unit, problems=(index,)) for index in unit.problems]

@@ -70,7 +70,7 @@ def _leaf(value: Any) -> float | str:
 
 def _flatten(name: str, value: Any) -> list[Field]:
     if isinstance(value, Mapping):
-        inner = [_flatten(f"{name}.{normalise_name(str(k))}", v) for k, v in value.items()]
+        inner = [_flatten(f"{name}.{str(k).lower()}", v) for k, v in value.items()]
         return [f for fields in inner for f in fields]
     if isinstance(value, (list, tuple)):
         return [f for i, v in enumerate(value) for f in _flatten(f"{name}.{i}", v)]

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from autotune_rlm.surrogate.checkpoint import Checkpoint
+from autotune_rlm.surrogate.network import Network, NetworkConfig
+from autotune_rlm.surrogate.rlm import RLMSurrogate
+from autotune_rlm.surrogate.tokenizer import TextTokenizer
+
+TINY = {"d_model": 32, "heads": 2, "d_ff": 64, "decoder_layers": 2, "encoder_layers": 1}
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> TextTokenizer:
+    texts = [p.read_text() for p in Path(__file__).parent.glob("*.py")]
+    return TextTokenizer.train(texts, vocab_size=512)
+
+
+@pytest.fixture
+def surrogate(tokenizer: TextTokenizer) -> RLMSurrogate:
+    torch.manual_seed(0)
+    network = Network(NetworkConfig(vocab_size=len(tokenizer), max_source=256, **TINY)).eval()
+    return RLMSurrogate(Checkpoint("tiny", network.requires_grad_(False), tokenizer, {}))

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotune_rlm.surrogate.codec import FAILED, NAN, BinCodec, DigitCodec, codec_from_json
+
+CODECS = [
+    BinCodec(),
+    BinCodec(low=-16, high=16, knee=float("inf")),
+    DigitCodec(),
+    DigitCodec(mantissa=5, exponent=6),
+    DigitCodec(style="ieee"),
+    DigitCodec(style="ieee", base=2, mantissa=8, exponent=6),
+]
+ids = [str(c.to_json()) for c in CODECS]
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=ids)
+@given(values=st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=8))
+def test_every_token_is_allowed_where_it_stands(codec, values):
+    tokens = codec.encode(np.array(values))
+    assert tokens.shape == (len(values), codec.length)
+    assert codec.masks()[np.arange(codec.length), tokens].all()
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=ids)
+@given(data=st.data())
+def test_every_allowed_sequence_is_a_number_or_special(codec, data):
+    masks = codec.masks()
+    row = [data.draw(st.sampled_from(np.flatnonzero(m).tolist())) for m in masks]
+    value = codec.decode(np.array([row]))[0]
+    assert np.isnan(value) == (row[0] in (FAILED, NAN))
+
+
+@given(value=st.floats(min_value=1e-9, max_value=9e9) | st.floats(min_value=-9e9, max_value=-1e-9))
+@pytest.mark.parametrize("codec", CODECS[2:4], ids=ids[2:4])
+def test_digits_keep_their_precision(codec, value):
+    decoded = codec.decode(codec.encode(np.array([value])))[0]
+    smallest = 10.0**-codec.exponent
+    assert abs(decoded - value) <= max(abs(value) * 0.5 * 10.0 ** (1 - codec.mantissa), smallest)
+
+
+@given(value=st.floats(min_value=1e-30, max_value=1e30))
+def test_ieee_digits_keep_their_precision(value):
+    codec = DigitCodec(style="ieee", mantissa=4)
+    assert codec.decode(codec.encode(np.array([value])))[0] == pytest.approx(value, rel=0.5e-3)
+
+
+@given(value=st.floats(min_value=0, max_value=5.5))
+def test_bins_resolve_tenths_of_a_per_cent_near_the_best(value):
+    codec = BinCodec()
+    decoded = codec.decode(codec.encode(np.array([value])))[0]
+    assert abs(decoded - value) <= 0.001 + 0.02 * value
+
+
+@given(a=st.floats(0, 5.5), b=st.floats(0, 5.5))
+def test_bins_keep_the_order(a, b):
+    first, second = BinCodec().encode(np.array([min(a, b), max(a, b)]))[:, 0]
+    assert first <= second
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=ids)
+def test_failed_and_nan_are_values_of_their_own(codec):
+    tokens = codec.encode(np.array([1.0, np.nan, 1.0]), np.array([False, False, True]))
+    assert tokens[1, 0] == NAN
+    assert tokens[2, 0] == FAILED
+    assert np.isnan(codec.decode(tokens)).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=ids)
+def test_settings_round_trip(codec):
+    same = codec_from_json(codec.to_json())
+    values = np.array([0.3, 1.7, 4.2])
+    assert (same.encode(values) == codec.encode(values)).all()
+
+
+def test_quantiles_of_a_known_histogram():
+    codec = BinCodec(low=0, high=10, knee=float("inf"), bins=11)
+    even = np.full((1, 11), 1 / 11)
+    assert codec.quantile(even, 0.5)[0] == pytest.approx(5.0)
+    sure = np.zeros((1, 11))
+    sure[0, 7] = 1.0
+    assert codec.quantile(sure, 0.05)[0] == pytest.approx(6.55)
+    assert codec.quantile(sure, 0.95)[0] == pytest.approx(7.45)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: BinCodec(low=1, high=1),
+        lambda: BinCodec(bins=1),
+        lambda: DigitCodec(style="roman"),
+        lambda: DigitCodec(mantissa=0),
+        lambda: codec_from_json({"codec": "morse"}),
+    ],
+)
+def test_bad_settings_are_named(make):
+    with pytest.raises(ValueError, match="must be"):
+        make()

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from surrogate_support import make_candidates, make_landscape, make_task
+
+from autotune_rlm.landscapes import write_landscapes
+from autotune_rlm.surrogate import load
+from autotune_rlm.surrogate.fields import FieldTable
+from autotune_rlm.surrogate.finetune import FineTuneOptions, Versions, fine_tune, rank_accuracy
+from autotune_rlm.surrogate.training.examples import Sampler, encode_landscape, is_held_out
+from autotune_rlm.surrogate.training.loss import soft_targets
+from autotune_rlm.surrogate.training.prompts import live_renderings
+from autotune_rlm.surrogate.training.recipe import Holdout, Recipe
+from autotune_rlm.surrogate.training.run import run_recipe
+
+SIZES = (256, 512, 1024, 2048, 3072, 4096)
+
+
+@pytest.fixture
+def recipe_file(tmp_path, tokenizer):
+    write_landscapes(tmp_path / "data.csv", [make_landscape(s, seed=s) for s in SIZES])
+    tokenizer.save(tmp_path / "tokenizer.json")
+    recipe = {
+        "name": "tiny",
+        "tokenizer": "tokenizer.json",
+        "steps": 60,
+        "warmup": 10,
+        "tasks": 4,
+        "candidates": 24,
+        "lr": 3e-3,
+        "average": 0.9,
+        "network": {"d_model": 32, "heads": 2, "d_ff": 64, "decoder_layers": 2, "max_source": 256},
+        "sources": [{"path": "data.csv", "live": True}],
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def test_training_learns_to_rank_an_unseen_size(recipe_file, tmp_path):
+    folder = run_recipe(recipe_file, out=tmp_path / "out", device="cpu", progress=False)
+    surrogate = load(folder)
+    unseen = make_landscape(1536, seed=99)
+    assert rank_accuracy(surrogate, [unseen]) > 0.9
+    prediction = surrogate.predict(unseen.task, unseen.candidates)
+    assert unseen.values[int(prediction.order()[0])] < 1.3 * unseen.best
+
+
+def test_an_interrupted_training_goes_on(recipe_file, tmp_path):
+    run_recipe(recipe_file, out=tmp_path / "out", device="cpu", steps=5, progress=False)
+    first = json.loads((tmp_path / "out" / "training" / "progress.json").read_text())
+    assert first["step"] == 5
+    run_recipe(recipe_file, out=tmp_path / "out", device="cpu", steps=12, progress=False)
+    second = json.loads((tmp_path / "out" / "training" / "progress.json").read_text())
+    assert second["step"] == 12
+    assert second["losses"][:5] == first["losses"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps: 3", "'name' and 'sources'"),
+        ("sources: []\nstep: 3", "unknown key 'step'"),
+        ("sources: [{file: x}]", "unknown key 'file'"),
+    ],
+)
+def test_malformed_recipes_name_the_mistake(tmp_path, text, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        Recipe.load(path)
+
+
+def test_holding_out_is_by_whole_landscapes():
+    landscapes = [make_landscape(s) for s in range(100, 400)]
+    kept_out = [is_held_out(x, Holdout(shapes=0.2)) for x in landscapes]
+    assert 0.1 < np.mean(kept_out) < 0.3
+    assert kept_out == [is_held_out(x, Holdout(shapes=0.2)) for x in landscapes]
+    assert is_held_out(landscapes[0], Holdout(devices=("NVIDIA A100",)))
+    assert is_held_out(landscapes[0], Holdout(kernels=("matmul",)))
+    assert not is_held_out(landscapes[0], Holdout())
+
+
+def test_soft_targets_are_distributions_with_failure_apart():
+    target = soft_targets(torch.tensor([0.0, 5.3, 127.0, -1.0]), 1.5)
+    assert torch.allclose(target.sum(1), torch.ones(4))
+    assert target[3, 0] == 1.0
+    assert target[:3, :2].sum() == 0
+    assert target[1].argmax() == 2 + 5
+
+
+def test_batches_hold_candidates_of_the_drawn_landscapes(tokenizer):
+    table = FieldTable()
+    examples = [encode_landscape(make_landscape(s), table, tokenizer) for s in SIZES]
+    batch = Sampler({"all": (examples, 1.0)}, tasks=5, candidates=16, seed=3).draw()
+    again = Sampler({"all": (examples, 1.0)}, tasks=5, candidates=16, seed=3).draw()
+    assert (batch.candidates == again.candidates).all()
+    assert batch.candidates.shape[:2] == (5, 16)
+    assert batch.candidates.max() < len(table)
+    known = batch.targets[..., 0][batch.targets[..., 0] > -1.5]
+    assert ((known == -1) | (known >= 0)).all()
+
+
+def test_a_landscape_without_working_candidates_is_no_example(tokenizer):
+    landscape = make_landscape()
+    failed = landscape.take(~landscape.ok)
+    assert encode_landscape(failed, FieldTable(), tokenizer) is None
+
+
+def test_a_recorded_matmul_is_shown_as_live_kernels():
+    tasks = live_renderings(make_task(512))
+    assert len(tasks) == 2
+    for task in tasks:
+        assert "tl.dot" in task.source
+        shapes = [v["shape"] for v in task.problem.values() if isinstance(v, dict)]
+        assert shapes == [[512, 512]] * 3
+
+
+def test_fine_tuning_helps_where_it_is_accepted_and_leaves_the_old_alone(surrogate):
+    landscapes = [make_landscape(s, seed=s) for s in SIZES]
+    before = surrogate.predict(make_task(), make_candidates()).median
+    options = FineTuneOptions(steps=60, lr=3e-3, pull=0.0)
+    tuned, record = fine_tune(surrogate, landscapes, options=options)
+    assert record.accepted
+    assert record.after > record.before
+    assert tuned is not surrogate
+    assert (surrogate.predict(make_task(), make_candidates()).median == before).all()
+    unseen = make_landscape(1536, seed=77)
+    assert rank_accuracy(tuned, [unseen]) > rank_accuracy(surrogate, [unseen])
+
+
+def test_a_round_that_forgets_is_rejected(surrogate):
+    good = [make_landscape(s, seed=s) for s in SIZES]
+    options = FineTuneOptions(steps=80, lr=3e-3, pull=0.0)
+    tuned, _ = fine_tune(surrogate, good, options=options)
+    rng = np.random.default_rng(0)
+    nonsense = []
+    for landscape in good:
+        shuffled = [landscape.measurements[i] for i in rng.permutation(len(landscape))]
+        nonsense.append(type(landscape)(landscape.task, landscape.candidates, tuple(shuffled)))
+    harmful = FineTuneOptions(steps=80, lr=3e-3, pull=0.0, replay=0.0)
+    kept, record = fine_tune(tuned, nonsense, replay=good, options=harmful)
+    assert record.replay_after < record.replay_before
+    assert not record.accepted
+    assert kept is tuned
+
+
+def test_too_little_to_learn_from_is_refused(surrogate):
+    with pytest.raises(ValueError, match="at least 8"):
+        fine_tune(surrogate, [make_landscape().take(np.arange(5))])
+
+
+def test_versions_can_be_gone_back_to(tmp_path, surrogate, monkeypatch):
+    versions = Versions(tmp_path / "versions")
+    monkeypatch.setattr(versions, "load", lambda: surrogate)
+    landscapes = [make_landscape(s, seed=s) for s in SIZES]
+    options = FineTuneOptions(steps=40, lr=3e-3, pull=0.0)
+    record = versions.round_in_background(landscapes, options=options).result()
+    assert record.accepted
+    assert versions.current == record.version == 1
+    assert versions.history()[0]["after"] == record.after
+    monkeypatch.undo()
+    assert versions.load().name == "tiny"
+    versions.use(None)
+    assert versions.current is None
+    with pytest.raises(ValueError, match="version must be one of"):
+        versions.use(7)

@@ -20,7 +20,7 @@ from ._resources import compile_pool
 from ._source import unwrap
 from ._timer import timing_for
 
-__all__ = ["LiveLaunch"]
+__all__ = ["LiveLaunch", "with_heuristics"]
 
 Hook = Callable[..., Any]
 
@@ -89,28 +89,32 @@ class LiveLaunch:
     def spec(self, candidate: Candidate) -> CompileSpec | None:
         """What to compile for a candidate; None where another process cannot."""
         jit = unwrap(self._kernel)
-        given = self._with_heuristics(candidate.payload)
+        given = self._given(candidate.payload)
         args = [given.pop(name) for name in jit.arg_names[: len(self._args)]]
         for name in ("grid", "warmup"):
             given.pop(name, None)
         return describe_call(jit, args, given, max_shared_bytes=_most_shared())
 
+    def _given(self, config: triton.Config) -> dict[str, Any]:
+        return with_heuristics(self._kernel, {**self._named, **config.all_kwargs()})
+
     def _grid(self, config: triton.Config) -> tuple[int, ...] | None:
         if config.pre_hook is not None:
             return None  # it may change what is run
         grid: Any = self._kwargs.get("grid")
-        return tuple(grid(self._with_heuristics(config)) if callable(grid) else grid)
+        return tuple(grid(self._given(config)) if callable(grid) else grid)
 
-    def _with_heuristics(self, config: triton.Config) -> dict[str, Any]:
-        """All arguments by name, those that ``@triton.heuristics`` adds below us included."""
-        given = {**self._named, **config.all_kwargs()}
-        kernel, jit = self._kernel, unwrap(self._kernel)
-        while kernel is not jit:
-            if isinstance(kernel, Heuristics):
-                for name, heuristic in kernel.values.items():
-                    given[name] = heuristic(dict(given))
-            kernel = kernel.fn
-        return given
+
+def with_heuristics(kernel: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given``, all arguments by name, and what ``@triton.heuristics`` in ``kernel`` adds."""
+    given = dict(given)
+    jit = unwrap(kernel)
+    while kernel is not jit:
+        if isinstance(kernel, Heuristics):
+            for name, heuristic in kernel.values.items():
+                given[name] = heuristic(dict(given))
+        kernel = kernel.fn
+    return given
 
 
 def _most_shared() -> int | None:

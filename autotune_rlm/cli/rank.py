@@ -1,0 +1,146 @@
+"""``autotune-rlm rank``: a kernel's configurations for any device, best first, without running them."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from autotune_rlm.integrations.triton._offline import OfflineKernel
+    from autotune_rlm.measure.compile import CompileResult
+    from autotune_rlm.types import Candidate, Device
+
+app = typer.Typer()
+_Text = Optional[str]  # noqa: UP045 (typer evaluates it on Python 3.10 too)
+
+
+@app.command()
+def rank(
+    kernel: Annotated[str, typer.Argument(metavar="FILE.py:KERNEL", help="A Triton kernel.")],
+    device: Annotated[str, typer.Option(help='Device\'s name, such as "NVIDIA H100".')],
+    problem: Annotated[
+        str, typer.Option(help="Arguments: M=4096,N=4096,dtype=fp16, tensors as x=fp16[64,128].")
+    ] = "",
+    configs: Annotated[
+        _Text, typer.Option(help='Configurations: "BLOCK=64,128; num_warps=4,8".')
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile those shown for the device, for the facts.")
+    ] = False,
+    target: Annotated[_Text, typer.Option(help="Compiler target, such as sm_90.")] = None,
+    surrogate: Annotated[_Text, typer.Option(help="Surrogate's name or folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Rank a kernel's configurations for a device that need not be here.
+
+    Configurations come from the kernel's autotuner, or from --configs.
+    """
+    os.environ["TRITON_INTERPRET"] = "0"
+    try:
+        told = _rank(kernel, device, problem, configs, top, compile, target, surrogate)
+    except (ValueError, TypeError, OSError) as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    if as_json:
+        print(json.dumps(told, indent=1))
+    else:
+        _show(told)
+
+
+def _rank(
+    where: str,
+    device_name: str,
+    problem_text: str,
+    configs: str | None,
+    top: int,
+    compiles: bool,
+    target: str | None,
+    surrogate: str | None,
+) -> dict[str, Any]:
+    import dataclasses
+
+    from autotune_rlm.devices import lookup
+    from autotune_rlm.integrations.triton._offline import load_file, parse_problem, parse_space
+    from autotune_rlm.surrogate import load
+
+    problem = parse_problem(problem_text)
+    device = lookup(device_name)
+    if target is not None:
+        device = dataclasses.replace(device, target=target)
+    loaded = load_file(where, parse_space(configs) if configs else None)
+    task, candidates = loaded.task(problem, device), loaded.candidates
+    prediction = load(surrogate).predict(task, candidates)
+    order = prediction.order(minimize=task.minimize)[:top].tolist()
+    rows = [
+        {
+            "rank": place,
+            "config": dict(candidates[i].config),
+            "predicted_ms": float(prediction.median[i]),
+            "low_ms": float(prediction.low[i]),
+            "high_ms": float(prediction.high[i]),
+            "p_fails": 1.0 - float(prediction.p_valid[i]),
+        }
+        for place, i in enumerate(order, 1)
+    ]
+    if compiles:
+        results = _compiled(loaded, problem, device, [candidates[i] for i in order])
+        for row, result in zip(rows, results, strict=True):
+            row["compiled"] = {
+                "status": result.status.value,
+                "reason": result.reason,
+                "compile_s": result.compile_s,
+                **result.facts,
+            }
+    return {
+        "kernel": task.kernel,
+        "device": device.to_json(),
+        "problem": dict(problem),
+        "n_configs": len(candidates),
+        "known_device": len(device.to_json()) > 2,
+        "ranking": rows,
+    }
+
+
+def _compiled(
+    kernel: OfflineKernel, problem: dict[str, Any], device: Device, candidates: list[Candidate]
+) -> list[CompileResult]:
+    from autotune_rlm.measure.compile import CompilePool
+
+    specs = [kernel.spec(problem, device, candidate) for candidate in candidates]
+    with CompilePool() as pool:
+        pending = [pool.submit(spec) for spec in specs]
+        return [future.result() for future in pending]
+
+
+def _show(told: dict[str, Any]) -> None:
+    out = Console()
+    sizes = ", ".join(f"{k}={v}" for k, v in told["problem"].items())
+    rows = told["ranking"]
+    title = f"{told['kernel']} ({sizes}) on {told['device']['name']}: {told['n_configs']} configurations"
+    table = Table(title=title, title_justify="left")
+    names = list(dict.fromkeys(name for row in rows for name in row["config"]))
+    facts = ["status", "shared_bytes", "registers", "spills"] if "compiled" in rows[0] else []
+    for name in ("", *names, "predicted ms", "90 % interval", "P(fails)", *facts):
+        table.add_column(name.replace("_bytes", " B"), justify="right")
+    for row in rows:
+        table.add_row(
+            str(row["rank"]),
+            *(str(row["config"].get(name, "")) for name in names),
+            f"{row['predicted_ms']:.4g}",
+            f"{row['low_ms']:.3g} to {row['high_ms']:.3g}",
+            f"{row['p_fails']:.1%}",
+            *(str(row["compiled"].get(name, "")) for name in facts),
+        )
+    out.print(table)
+    if not told["known_device"]:
+        out.print(
+            f"[yellow]Nothing is known of {told['device']['name']!r}[/yellow]: the ranking rests on "
+            "the kernel alone. Known names: python -c "
+            '"import autotune_rlm.devices as d; print(d.known())"'
+        )

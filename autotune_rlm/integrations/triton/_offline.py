@@ -1,0 +1,261 @@
+"""Kernels of a file for devices that are not here: which there are, what to rank, what to compile."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from triton.runtime.autotuner import Autotuner
+
+from autotune_rlm.config_space import ConfigSpace
+from autotune_rlm.measure.capture import describe_call
+from autotune_rlm.measure.compile import CompileSpec, parse_target
+from autotune_rlm.measure.kernel_call import DTYPES
+from autotune_rlm.types import Candidate, Device, Task
+
+from ._live import with_heuristics
+from ._source import unwrap
+from ._task import KernelTasks, candidates_of
+
+__all__ = ["OfflineKernel", "load_file", "parse_problem", "parse_space"]
+
+_TENSOR = re.compile(r"\*?(\w+)(?:\[([\d\s,]*)\])?")
+_WORDS = {"true": True, "false": False, "none": None}
+_SOME_STRIDE = 4096
+
+
+@dataclass(frozen=True)
+class OfflineKernel:
+    """A kernel and its configurations.
+
+    Attributes:
+        kernel: The ``@triton.jit`` function, decorated or not.
+        candidates: Its configurations; payloads are ``triton.Config``.
+    """
+
+    kernel: Any
+    candidates: list[Candidate]
+
+    @property
+    def argument_names(self) -> list[str]:
+        """The arguments that no configuration sets."""
+        taken = {name for c in self.candidates for name in c.payload.kwargs}
+        return [name for name in unwrap(self.kernel).arg_names if name not in taken]
+
+    def task(self, problem: Mapping[str, Any], device: Device) -> Task:
+        """The task of a problem on a device.
+
+        Raises:
+            ValueError: The problem names no argument of the kernel.
+        """
+        unknown = [n for n in problem if n not in self.argument_names and n != "dtype"]
+        if unknown:
+            raise ValueError(
+                f"--problem names {', '.join(unknown)}, which {unwrap(self.kernel).fn.__name__} has "
+                f"not; its arguments are {', '.join(self.argument_names)} (and dtype, for all tensors)"
+            )
+        names = {name for c in self.candidates for name in c.payload.kwargs}
+        return replace(KernelTasks(self.kernel, names).build({}, device), problem=dict(problem))
+
+    def spec(self, problem: Mapping[str, Any], device: Device, candidate: Candidate) -> CompileSpec:
+        """What to compile for ``candidate``.
+
+        Tensors without a shape are aligned; strides that are not given are multiples of 16.
+
+        Raises:
+            ValueError: An argument is not known, or the device's target is not.
+        """
+        if not device.target:
+            raise ValueError(
+                f"nothing is known of {device.name!r} to compile for; give --target, such as sm_90"
+            )
+        limit = device.max_shared_kb_per_block
+        given = {**self._arguments(problem), **candidate.payload.all_kwargs()}
+        spec = describe_call(
+            unwrap(self.kernel),
+            (),
+            with_heuristics(self.kernel, given),
+            target=parse_target(device.target),
+            max_shared_bytes=None if limit is None else int(limit * 1024),
+        )
+        if spec is None:
+            raise ValueError(
+                "cannot compile a kernel that is defined inside of a function; move it to the top "
+                "level of its file"
+            )
+        return spec
+
+    def _arguments(self, problem: Mapping[str, Any]) -> dict[str, Any]:
+        jit = unwrap(self.kernel)
+        parameters = inspect.signature(jit.fn).parameters
+        found: dict[str, Any] = {}
+        for name in self.argument_names:
+            default = parameters[name].default
+            is_constant = "constexpr" in str(parameters[name].annotation)
+            if name in problem:
+                found[name] = _live(problem[name])
+            elif default is not inspect.Parameter.empty:
+                found[name] = default
+            elif is_constant:
+                raise ValueError(f"--problem lacks the constant {name}; add {name}=VALUE")
+            elif name.lower().startswith("stride"):
+                found[name] = _SOME_STRIDE
+            elif "dtype" in problem and re.search(r"ptr|^[a-z]$|^[A-Z]$", name):
+                found[name] = _live({"dtype": problem["dtype"]})
+            else:
+                raise ValueError(
+                    f"--problem lacks {name}; add {name}=NUMBER, or {name}=fp16[4096,4096] if it is "
+                    "a tensor"
+                )
+        return found
+
+
+def load_file(where: str, space: ConfigSpace | None = None) -> OfflineKernel:
+    """The kernel that ``FILE.py:NAME`` means.
+
+    Args:
+        where: File and name. The name is a ``@triton.jit`` function, decorated or not, or an object
+            with such a function as ``fn`` and a ``ConfigSpace`` as ``space``.
+        space: Configurations in place of the kernel's own.
+
+    Raises:
+        ValueError: There is no such file, no such kernel in it, or no configuration of it.
+    """
+    file, _, name = where.rpartition(":")
+    path = Path(file)
+    if not file or not path.is_file():
+        raise ValueError(f"expected FILE.py:KERNEL with a file that exists, got {where!r}")
+    module = _import(path)
+    found = vars(module).get(name)
+    own = getattr(found, "space", None)
+    if isinstance(own, ConfigSpace):
+        found = found.fn  # type: ignore[union-attr]
+    if not _is_kernel(found):
+        kernels = sorted(n for n, value in vars(module).items() if _is_kernel(value))
+        raise ValueError(f"{path} has no kernel {name!r}; it has {', '.join(kernels) or 'none'}")
+    chosen = space or own
+    configs = chosen.to_triton() if chosen is not None else _configs_of(found)
+    if not configs:
+        raise ValueError(
+            f"{name} has no configurations: it is under no autotuner; give them, as in "
+            '--configs "BLOCK=64,128; num_warps=4,8"'
+        )
+    return OfflineKernel(_without_autotuner(found), candidates_of(configs))
+
+
+def parse_problem(text: str) -> dict[str, Any]:
+    """``"M=4096,eps=1e-5,x=fp16[64,128],dtype=fp16"`` as a dictionary.
+
+    Raises:
+        ValueError: An entry is not of the form name=value.
+    """
+    problem: dict[str, Any] = {}
+    for entry in re.split(r",(?![^\[]*\])", text):
+        name, equals, value = (part.strip() for part in entry.partition("="))
+        if not entry.strip():
+            continue
+        if not equals or not name.isidentifier() or not value:
+            raise ValueError(f"--problem takes NAME=VALUE,NAME=VALUE,..., got {entry.strip()!r}")
+        problem[name] = value if name == "dtype" else _value(name, value)
+    dtype = problem.get("dtype", "fp16")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    return problem
+
+
+def parse_space(text: str) -> ConfigSpace:
+    """``"BLOCK=64,128; num_warps=4,8"`` as a ``ConfigSpace``.
+
+    Raises:
+        ValueError: An entry is not of the form name=value,value.
+    """
+    parameters: dict[str, Any] = {}
+    for entry in filter(str.strip, text.split(";")):
+        name, equals, values = (part.strip() for part in entry.partition("="))
+        if not equals or not name.isidentifier():
+            raise ValueError(f"--configs takes NAME=VALUE,VALUE; NAME=..., got {entry.strip()!r}")
+        parameters[name] = [_value(name, v.strip()) for v in values.split(",")]
+    return ConfigSpace(**parameters)
+
+
+def _value(name: str, text: str) -> Any:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:  # noqa: PERF203
+            continue
+    tensor = _TENSOR.fullmatch(text)
+    if tensor and tensor[1] in DTYPES and (tensor[2] is not None or text.startswith("*")):
+        shape = [int(n) for n in (tensor[2] or "").split(",") if n.strip()]
+        described: dict[str, Any] = {"dtype": tensor[1], "align": 16}
+        if shape:
+            strides = [1]
+            for n in reversed(shape[1:]):
+                strides.insert(0, strides[0] * n)
+            described |= {"shape": shape, "strides": strides}
+        return described
+    if "[" in text:
+        raise ValueError(
+            f"{name}={text}: a tensor looks like fp16[64,128], with one of {[*DTYPES]}"
+        )
+    return text
+
+
+def _live(value: Any) -> Any:
+    """A meta tensor for the description of a tensor; other values as they are."""
+    if not isinstance(value, Mapping):
+        return value
+    import torch
+
+    dtype = getattr(torch, DTYPES[value["dtype"]])
+    return torch.empty(value.get("shape", [1]), dtype=dtype, device="meta")
+
+
+def _import(path: Path) -> Any:
+    name = f"__autotune_rlm_file_{path.stem}__"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"cannot import {path}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def _is_kernel(value: Any) -> bool:
+    try:
+        return hasattr(unwrap(value), "arg_names")
+    except TypeError:
+        return False
+
+
+def _configs_of(kernel: Any) -> Sequence[Any]:
+    while hasattr(kernel, "fn"):
+        if isinstance(kernel, Autotuner):
+            return kernel.configs
+        kernel = kernel.fn
+    return ()
+
+
+def _without_autotuner(kernel: Any) -> Any:
+    """What runs one configuration: the kernel below its autotuner."""
+    inner = kernel
+    while hasattr(inner, "fn"):
+        if isinstance(inner, Autotuner):
+            return inner.fn
+        inner = inner.fn
+    return kernel

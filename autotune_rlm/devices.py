@@ -27,26 +27,9 @@ _lock = threading.Lock()
 _registered: dict[str, tuple[Device, tuple[str, ...]]] = {}
 
 # Words that say who sells a device, not what it is.
-_VENDOR_WORDS = frozenset(
-    [
-        "nvidia",
-        "amd",
-        "intel",
-        "geforce",
-        "tesla",
-        "quadro",
-        "instinct",
-        "radeon",
-        "pro",
-        "graphics",
-        "gpu",
-        "corporation",
-        "inc",
-        "tm",
-        "r",
-        "data",
-        "center",
-    ]
+_VENDOR_WORDS = re.compile(
+    "nvidia|amd|intel|geforce|tesla|quadro|instinct|radeon|pro|graphics|gpu|corporation|inc|tm|r"
+    "|data|center"
 )
 # Words of a driver's name that do not change the figures (a device that they do change has an
 # entry that names them, and the entry that names more words wins).
@@ -115,7 +98,7 @@ def user_file() -> Path:
 
 def _words(name: str) -> tuple[str, ...]:
     words = re.findall(r"[a-z0-9]+", name.lower())
-    return tuple(w for w in words if w not in _VENDOR_WORDS) or tuple(words)
+    return tuple(w for w in words if not _VENDOR_WORDS.fullmatch(w)) or tuple(words)
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,235 @@
+"""``watch``: noted problems are benchmarked, one watcher per device, nothing is lost."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from autotune_rlm.measure.detect import cpu_device
+from autotune_rlm.measure.pace import PacedMeasurer
+from autotune_rlm.measure.worker import Workload
+from autotune_rlm.store import Store
+from autotune_rlm.types import Candidate, Device, Measurement, Status, Task
+from autotune_rlm.watch import AlreadyWatchedError, Watcher
+
+HERE = Path(__file__).parent
+WORKLOAD = Workload(factory=f"{HERE / 'faulty_workload.py'}:factory").to_json()
+
+
+def task(name, device=None):
+    return Task(kernel=name, device=device or cpu_device())
+
+
+def candidates(n, fault="none"):
+    return [Candidate({"fault": fault, "number": i}) for i in range(n)]
+
+
+class Table:
+    """A measurer with one value per number; ``broken`` ones fail."""
+
+    def __init__(self, broken=()):
+        self.broken = broken
+        self.measured = []
+
+    def measure(self, task, candidates):
+        for candidate in candidates:
+            number = candidate.config["number"]
+            self.measured.append((task.kernel, number))
+            if number in self.broken:
+                yield candidate, Measurement(status=Status.RUNTIME_ERROR, reason="broken")
+            else:
+                yield candidate, Measurement(status=Status.OK, value=10.0 - number, cost_s=0.01)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path / "store.db") as store:
+        yield store
+
+
+def watcher(store, table, tmp_path, **options):
+    @contextlib.contextmanager
+    def measurer(request):
+        yield table
+
+    settings = {
+        "device": cpu_device(),
+        "duty": 1.0,
+        "busy": 1.0,
+        "lock_folder": tmp_path,
+        "measurer": measurer,
+    }
+    return Watcher(store, **{**settings, **options})
+
+
+def test_the_most_used_problem_goes_first_and_requests_are_done_once(store, tmp_path):
+    store.note_request(task("rare"), candidates(3), workload=WORKLOAD)
+    store.note_request(task("frequent"), candidates(3), uses=5, workload=WORKLOAD)
+    store.note_request(
+        task("elsewhere", Device(name="NVIDIA H100")), candidates(3), workload=WORKLOAD
+    )
+    store.note_request(task("unknown way"), candidates(3))
+    table, told = Table(), []
+    count = watcher(store, table, tmp_path).run(once=True, told=told.append)
+    assert count == 2
+    assert [served.task.kernel for served in told] == ["frequent", "rare"]
+    assert told[0].best == {"fault": "none", "number": 2}
+    assert len(store.observations(task("frequent"))) == 3
+    assert {r.task.kernel for r in store.requests()} == {"elsewhere", "unknown way"}
+    assert len(store.events()) == 2
+    assert watcher(store, table, tmp_path).run(once=True) == 0
+
+
+def test_only_the_top_candidates_are_measured(store, tmp_path):
+    store.note_request(task("k"), candidates(50), workload=WORKLOAD)
+    table = Table()
+    watcher(store, table, tmp_path, top=4).run(once=True)
+    assert len(table.measured) == 4
+
+
+def test_where_nothing_works_nothing_is_learned(store, tmp_path):
+    store.note_request(task("k"), candidates(3), workload=WORKLOAD)
+    watcher(store, Table(broken=range(3)), tmp_path).run(once=True)
+    assert store.observations(task("k")) == []
+    assert store.requests() == []
+
+
+def test_failures_beside_a_success_are_kept(store, tmp_path):
+    store.note_request(task("k"), candidates(3), workload=WORKLOAD)
+    watcher(store, Table(broken=[0]), tmp_path).run(once=True)
+    assert [o.measurement.ok for o in store.observations(task("k"))].count(False) == 1
+
+
+def test_fine_tuning_follows_enough_measurements(store, tmp_path):
+    for name in "abc":
+        store.note_request(task(name), candidates(3), workload=WORKLOAD)
+    rounds = []
+
+    def fine_tune(given):
+        rounds.append(sum(len(given.observations(t)) for t in given.tasks()))
+        return None, {"accepted": True}
+
+    watcher(store, Table(), tmp_path, fine_tune=fine_tune, fine_tune_after=5).run(once=True)
+    assert rounds == [6]
+
+    def failing(given):
+        raise ValueError("too few")
+
+    store.note_request(task("d"), candidates(3), workload=WORKLOAD)
+    watcher(store, Table(), tmp_path, fine_tune=failing, fine_tune_after=1).run(once=True)
+
+
+def test_a_thread_serves_in_the_background_and_stops(store, tmp_path):
+    background = watcher(store, Table(), tmp_path)
+    background.start()
+    with pytest.raises(RuntimeError, match="already"):
+        background.start()
+    background.stop()
+    store.note_request(task("k"), candidates(2), workload=WORKLOAD)
+    background.start()
+    deadline = time.monotonic() + 20
+    while store.requests() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    background.stop()
+    assert len(store.observations(task("k"))) == 2
+
+
+def test_two_watchers_never_share_a_device(store, tmp_path):
+    first, second = (watcher(store, Table(), tmp_path) for _ in range(2))
+    with first._alone(), pytest.raises(AlreadyWatchedError, match="stop it first"):
+        second.run(once=True)
+    other = watcher(store, Table(), tmp_path, device=Device(name="NVIDIA H100"))
+    with first._alone():
+        assert other.run(once=True) == 0
+    assert second.run(once=True) == 0
+
+
+def test_the_duty_cycle_is_kept():
+    class Slow(Table):
+        def measure(self, task, candidates):
+            for candidate, measurement in super().measure(task, candidates):
+                time.sleep(0.05)
+                yield candidate, measurement
+
+    begin = time.monotonic()
+    results = list(PacedMeasurer(Slow(), duty=0.25).measure(task("k"), candidates(4)))
+    assert len(results) == 4
+    assert time.monotonic() - begin >= 4 * 0.05 / 0.25 * 0.95
+
+
+def test_a_busy_device_is_waited_for():
+    answers = iter([False, False, True, True])
+    paced = PacedMeasurer(Table(), idle=lambda: next(answers), poll_s=0.01)
+    assert len(list(paced.measure(task("k"), candidates(1)))) == 1
+    assert list(answers) == []
+
+
+def test_stopping_skips_the_rest():
+    stop = threading.Event()
+    paced = PacedMeasurer(Table(), stop=stop)
+    results = paced.measure(task("k"), candidates(4))
+    next(results)
+    stop.set()
+    assert [m.status for _, m in results] == [Status.SKIPPED] * 3
+
+
+def test_a_watcher_that_is_killed_loses_nothing(tmp_path):
+    """kill -9 in mid-request: what was measured is stored, the next one goes on, the lock is free."""
+    database = tmp_path / "store.db"
+    with Store(database) as store:
+        slow = [Candidate({"fault": "none", "sleep": 0.2, "number": i}) for i in range(6)]
+        store.note_request(task("k"), slow, workload=WORKLOAD)
+        script = textwrap.dedent(
+            f"""
+            from autotune_rlm.store import Store
+            from autotune_rlm.measure.detect import cpu_device
+            from autotune_rlm.watch import Watcher
+            Watcher(
+                Store({str(database)!r}),
+                device=cpu_device(),
+                duty=1,
+                busy=1,
+                lock_folder={str(tmp_path)!r},
+            ).run(once=True)
+            """
+        )
+        process = subprocess.Popen([sys.executable, "-c", script])
+        deadline = time.monotonic() + 100
+        while len(store.observations(task("k"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        before = len(store.observations(task("k")))
+        assert 2 <= before < 6
+        assert len(store.requests()) == 1
+        rest = Table()
+        assert watcher(store, rest, tmp_path).run(once=True) == 1
+        assert len(rest.measured) == 6 - before
+        assert len(store.observations(task("k"))) == 6
+        assert store.requests() == []
+
+
+def test_the_command(store, tmp_path, monkeypatch):
+    from autotune_rlm.cli.watch import app
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    store.note_request(task("k"), candidates(2), workload=WORKLOAD)
+    options = ["--store", str(tmp_path / "store.db"), "--once", "--busy", "1", "--duty", "1"]
+    try:
+        done = CliRunner().invoke(app, [*options, "--surrogate", "none"])
+        assert done.exit_code == 0, done.output
+        assert "1 problems served" in done.output
+        assert len(store.observations(task("k"))) == 2
+        assert CliRunner().invoke(app, [*options, "--duty", "7"]).exit_code == 2
+    finally:
+        for name, handler in handlers.items():
+            signal.signal(name, handler)

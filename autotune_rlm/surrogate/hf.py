@@ -78,8 +78,9 @@ class PretrainedBackbone(nn.Module):
 def _width(config: Any) -> int:
     for part in (config, getattr(config, "encoder", None), getattr(config, "text_config", None)):
         for holder in (part, getattr(part, "text_config", None)):
-            if isinstance(getattr(holder, "hidden_size", None), int):
-                return int(holder.hidden_size)
+            width = getattr(holder, "hidden_size", None)
+            if isinstance(width, int):
+                return width
     raise ValueError(f"backbone {type(config).__name__} has no hidden_size")
 
 

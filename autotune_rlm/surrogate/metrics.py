@@ -9,6 +9,7 @@ A bounded score to maximise (accuracy in per cent) is turned into an error to mi
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from autotune_rlm.surrogate.codec import BinCodec
 from autotune_rlm.surrogate.text import problem_fields
 from autotune_rlm.types import Task
 
-__all__ = ["BINS", "CODECS", "FACTS", "METRICS", "from_error", "to_error", "work_scale"]
+__all__ = ["BINS", "CODECS", "FACTS", "METRICS", "ErrorScale", "work_scale"]
 
 BINS = 128
 FACTS = ("shared_bytes", "registers", "spills", "compile_s")
@@ -31,20 +32,47 @@ CODECS: dict[str, BinCodec] = {
 _DTYPE_BYTES = {"fp64": 8, "i64": 8, "fp32": 4, "i32": 4, "fp16": 2, "bf16": 2, "i16": 2}
 
 
-def to_error(task: Task, values: np.ndarray) -> np.ndarray:
-    """A positive value to minimise: the value itself, or 100 minus a score in per cent.
+@dataclass(frozen=True)
+class ErrorScale:
+    """Turns a metric into a positive value to minimise, and back.
 
-    Raises:
-        ValueError: A value cannot be taken as positive; NaN is let through.
+    Attributes:
+        kind: ``"value"``: the value itself, where smaller is better; ``"share"``: 1 minus it;
+            ``"percent"``: 100 minus it; ``"rate"``: its reciprocal.
     """
-    errors = np.asarray(values, dtype=np.float64)
-    errors = errors if task.minimize else 100.0 - errors
-    return np.where(errors > 0, errors, np.where(np.isnan(errors), np.nan, 1e-9))
 
+    kind: str
 
-def from_error(task: Task, errors: np.ndarray) -> np.ndarray:
-    """The inverse of ``to_error``."""
-    return errors if task.minimize else 100.0 - errors
+    @classmethod
+    def of(cls, task: Task, values: np.ndarray | None = None) -> ErrorScale:
+        """The scale of a task's metric, as far as known values (NaN where failed) tell."""
+        if task.minimize:
+            return cls("value")
+        known = np.asarray(values if values is not None else [], dtype=np.float64)
+        known = known[np.isfinite(known)]
+        if len(known):
+            return cls("share" if known.max() <= 1 else "percent" if known.max() <= 100 else "rate")
+        rate = any(word in task.metric.lower() for word in ("throughput", "per_s", "tflops"))
+        return cls("rate" if rate else "percent")
+
+    def to_error(self, values: np.ndarray) -> np.ndarray:
+        """Errors of values; NaN stays NaN, and what cannot be positive becomes tiny."""
+        x = np.asarray(values, dtype=np.float64)
+        with np.errstate(divide="ignore"):
+            errors = {"value": x, "share": 1.0 - x, "percent": 100.0 - x, "rate": 1.0 / x}[
+                self.kind
+            ]
+        return np.where(np.isnan(errors), np.nan, np.clip(errors, 1e-9, 1e30))
+
+    def from_error(self, errors: np.ndarray) -> np.ndarray:
+        """Values of errors."""
+        if self.kind == "value":
+            return errors
+        return (
+            1.0 / errors
+            if self.kind == "rate"
+            else (1.0 if self.kind == "share" else 100.0) - errors
+        )
 
 
 def work_scale(task: Task) -> float:

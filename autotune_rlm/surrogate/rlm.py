@@ -19,7 +19,7 @@ from autotune_rlm.surrogate.fields import (
     encode_task,
     parameter_features,
 )
-from autotune_rlm.surrogate.metrics import CODECS, from_error, to_error, work_scale
+from autotune_rlm.surrogate.metrics import CODECS, ErrorScale, work_scale
 from autotune_rlm.surrogate.online import Prior, correct
 from autotune_rlm.types import Candidate, Observation, Prediction, Task
 
@@ -98,17 +98,18 @@ class RLMSurrogate:
         if not seen:
             zero = self._zero_shot(task, candidates)
             mean, p = zero.prior.mean, zero.prior.p_valid
-            return _prediction(task, mean, zero.prior.spread, p, zero.low, zero.high)
+            scale = ErrorScale.of(task)
+            return _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
         everyone, index = _with_observed(candidates, seen)
         zero = self._zero_shot(task, everyone)
         values = np.array([np.nan if not o.measurement.ok else o.measurement.value for o in seen])
-        with np.errstate(invalid="ignore"):
-            logs = np.log(to_error(task, values))
+        scale = ErrorScale.of(task, values)
+        logs = np.log(scale.to_error(values))
         posterior = correct(zero.prior, index, logs)
         n = len(candidates)
         mean, spread = posterior.mean[:n], posterior.spread[:n]
         low, high = mean - _Z90 * spread, mean + _Z90 * spread
-        return _prediction(task, mean, spread, posterior.p_valid[:n], low, high)
+        return _prediction(task, scale, mean, spread, posterior.p_valid[:n], low, high)
 
     def _zero_shot(self, task: Task, candidates: Sequence[Candidate]) -> _ZeroShot:
         key = (task.key, len(candidates), hash(tuple(c.key for c in candidates)))
@@ -202,6 +203,7 @@ def _with_observed(
 
 def _prediction(
     task: Task,
+    scale: ErrorScale,
     mean: np.ndarray,
     spread: np.ndarray,
     p_valid: np.ndarray,
@@ -209,12 +211,12 @@ def _prediction(
     high: np.ndarray,
 ) -> Prediction:
     mean, low, high = (np.clip(x, -60.0, 60.0) for x in (mean, low, high))
-    ends = [from_error(task, np.exp(x)) for x in (np.minimum(low, mean), np.maximum(high, mean))]
+    ends = [scale.from_error(np.exp(x)) for x in (np.minimum(low, mean), np.maximum(high, mean))]
     if not task.minimize:
         ends.reverse()
     return Prediction(
         metric=task.metric,
-        median=from_error(task, np.exp(mean)),
+        median=scale.from_error(np.exp(mean)),
         low=ends[0],
         high=ends[1],
         spread=spread if task.minimize else spread * np.exp(mean),

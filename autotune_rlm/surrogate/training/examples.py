@@ -11,7 +11,7 @@ import numpy as np
 
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.surrogate.fields import EncodedTask, FieldTable, encode_candidates, encode_task
-from autotune_rlm.surrogate.metrics import CODECS, FACTS, to_error, work_scale
+from autotune_rlm.surrogate.metrics import CODECS, FACTS, ErrorScale, work_scale
 from autotune_rlm.surrogate.tokenizer import TextTokenizer
 from autotune_rlm.surrogate.training.recipe import Holdout
 from autotune_rlm.types import Task, canonical_json
@@ -82,7 +82,7 @@ def encode_landscape(
         max_source: Longest source in tokens.
     """
     task = landscape.task
-    errors = to_error(task, landscape.values)
+    errors = ErrorScale.of(task, landscape.values).to_error(landscape.values)
     worked = np.isfinite(errors)
     if worked.sum() < 2:
         return None

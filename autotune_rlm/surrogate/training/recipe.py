@@ -24,8 +24,8 @@ class Source:
             relative to the recipe's ``root``.
         weight: Share of the batches; None for its share of candidates to the power of the recipe's
             ``temperature``.
-        format: ``"landscapes"``, ``"facts"`` (compilation facts), ``"regression"`` (columns space,
-            input, target, metric_type, metadata).
+        format: ``"landscapes"``, or ``"architectures"`` for a table of networks.
+        reserve: Share of a table's networks that is never trained on, drawn by a hash.
         live: Whether tasks are also rendered as the decorator renders a live Triton matmul, with
             source and tensors.
         options: Arguments of the format's reader.
@@ -35,6 +35,7 @@ class Source:
     weight: float | None = None
     format: str = "landscapes"
     live: bool = False
+    reserve: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

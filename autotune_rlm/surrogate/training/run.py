@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sysconfig
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from autotune_rlm.surrogate.training.examples import Example, encode_landscape, 
 from autotune_rlm.surrogate.training.prompts import live_renderings
 from autotune_rlm.surrogate.training.recipe import Recipe, Source
 from autotune_rlm.surrogate.training.trainer import train_network
+from autotune_rlm.types import canonical_json
 
-__all__ = ["TrainingData", "load_data", "run_recipe"]
+__all__ = ["TrainingData", "is_reserved", "load_data", "read_source", "run_recipe"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +52,15 @@ def read_source(source: Source, root: Path) -> list[Landscape]:
     if source.format == "architectures":
         from autotune_rlm.landscapes.architectures import read_architectures
 
-        return read_architectures(path).landscapes(**source.options)
+        table = read_architectures(path)
+        kept = [i for i, c in enumerate(table.configs) if not is_reserved(c, source.reserve)]
+        return table.take(kept).landscapes(**source.options)
     raise ValueError(f"format must be 'landscapes' or 'architectures', got {source.format!r}")
+
+
+def is_reserved(config: Mapping[str, object], share: float) -> bool:
+    """Whether a network belongs to the share that is never trained on, drawn by a hash."""
+    return zlib.crc32(canonical_json(dict(config)).encode()) % 10_000 < share * 10_000
 
 
 def load_data(recipe: Recipe, tokenizer: TextTokenizer | None = None) -> TrainingData:

@@ -71,9 +71,9 @@ class Demo:
         """
         size, neighbour = self.sizes
         yield self._step("a new key", size, store)
-        yield self._step("the same key, a new program", size, store)
+        yield self._step("the same key again", size, store)
         yield self._step("a neighbouring shape", neighbour, store)
-        yield self._step("all configurations, to compare", size, reference, mode="full")
+        yield self._step("everything, to compare", size, reference, mode="full")
 
     def _step(self, what: str, size: tuple[int, ...], store: Store, **options: Any) -> Step:
         tuned = rlm_autotune(configs=self.space, key=self.key, store=store, **options)(self.kernel)
@@ -86,7 +86,7 @@ class Demo:
         options = {**best.kwargs, "num_warps": best.num_warps, "num_stages": best.num_stages}
         return Step(
             what=what,
-            problem=" x ".join(map(str, size)),
+            problem="x".join(map(str, size)),
             configs=len(tuned.configs),
             measured=measured,
             seconds=seconds,

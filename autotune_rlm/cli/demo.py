@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from autotune_rlm.cli._demo import Step
 
 app = typer.Typer()
+_NARROWEST = 108
 
 
 @app.command()
@@ -28,6 +29,7 @@ def demo(
 ) -> None:
     """Tune two real kernels here: a new key, the same again, a neighbouring shape, and the accuracy."""
     out = Console()
+    out.width = max(out.width, _NARROWEST)
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
     interpreted = _choose_device(out)
     from autotune_rlm.cli._demo import demos

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from autotune_rlm.types import Candidate, Device
 
 app = typer.Typer()
+_NARROWEST = 120
 _Text = Optional[str]  # noqa: UP045 (typer evaluates it on Python 3.10 too)
 
 
@@ -120,6 +121,7 @@ def _compiled(
 
 def _show(told: dict[str, Any]) -> None:
     out = Console()
+    out.width = max(out.width, _NARROWEST)
     sizes = ", ".join(f"{k}={v}" for k, v in told["problem"].items())
     rows = told["ranking"]
     title = f"{told['kernel']} ({sizes}) on {told['device']['name']}: {told['n_configs']} configurations"

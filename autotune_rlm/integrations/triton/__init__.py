@@ -62,7 +62,8 @@ def rlm_autotune(
             ``call`` does, hooks included.
         cache_results: As in Triton; measurements are kept in the store in any case.
         budget: How many configurations may be measured: a number, or a fraction as a float in
-            (0, 1]. By default all of up to 8, a quarter of more, at most 32.
+            (0, 1]. By default all of up to 8, a quarter of more, between 8 and 32; half of that
+            where another problem of the kernel is known.
         budget_s: Seconds after which no further measurement is started.
         mode: ``"tune"``; ``"predict"`` takes the best known configuration or the model's choice
             and measures nothing; ``"full"`` measures all.

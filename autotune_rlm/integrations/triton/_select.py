@@ -74,7 +74,7 @@ class Selector:
     def finished(self, task: Task, candidates: Sequence[Candidate]) -> Outcome | None:
         """The best of a search that ended before, in any process; None where there was none."""
         observed = self._observed(task, candidates)
-        budget = self.settings.measurements(len(candidates))
+        budget = self._budget(task, len(candidates))
         if not any(o.measurement.ok for o in observed):
             return None
         if len(observed) < budget and not self._ended_early(task, candidates, observed):
@@ -120,7 +120,7 @@ class Selector:
 
     def shortlist(self, task: Task, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The candidates that a search would measure, the model's favourites first."""
-        budget = self.settings.measurements(len(candidates))
+        budget = self._budget(task, len(candidates))
         if budget >= len(candidates):
             return list(candidates)
         observed = self._observed(task, candidates)
@@ -147,7 +147,7 @@ class Selector:
         self, task: Task, candidates: Sequence[Candidate], measurer: TritonMeasurer
     ) -> TuningResult:
         n = len(candidates)
-        budget = self.settings.measurements(n)
+        budget = self._budget(task, n)
         while True:
             in_full = budget >= n
             tuner = Tuner(
@@ -167,6 +167,10 @@ class Selector:
                 return result
             _log.warning("none of %d configurations of %s worked; going on", budget, task.kernel)
             budget = min(n, 2 * budget)
+
+    def _budget(self, task: Task, n: int) -> int:
+        near = self.store is not None and bool(self.store.nearest(task, 1))
+        return self.settings.measurements(n, near=near)
 
     def _observed(self, task: Task, candidates: Sequence[Candidate]) -> list[Observation]:
         if self.store is None:

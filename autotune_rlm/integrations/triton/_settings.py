@@ -65,16 +65,22 @@ class Settings:
                     ) from None
         return dataclasses.replace(self, **given) if given else self
 
-    def measurements(self, n: int) -> int:
+    def measurements(self, n: int, *, near: bool = False) -> int:
         """How many of ``n`` configurations may be measured.
 
-        Without a budget: all of up to 8, a quarter of more, between 8 and 32.
+        Without a budget: all of up to 8, a quarter of more, between 8 and 32; half of that, at
+        least 4, where a near problem is known.
+
+        Args:
+            n: Configurations there are.
+            near: Whether another problem of the same kernel was measured on this device.
         """
         if self.mode == "full":
             return n
-        if self.budget is None:
-            return min(n, max(_SMALL_LIST, min(_MOST_BY_DEFAULT, -(-n // 4))))
-        return resolve_budget(self.budget, n)
+        if self.budget is not None:
+            return resolve_budget(self.budget, n)
+        few = max(_SMALL_LIST, min(_MOST_BY_DEFAULT, -(-n // 4)))
+        return n if n <= _SMALL_LIST else min(n, few // 2 if near else few)
 
 
 def is_disabled() -> bool:

@@ -322,3 +322,23 @@ def test_bad_arguments_are_refused_before_work(file, args, word):
     result = bench(file, *methods("random"), *args)
     assert result.exit_code == 2
     assert word in result.output
+
+
+class TestRlm:
+    def test_the_surrogate_ranks_an_unheard_of_kernel_and_learns(self, file, tmp_path):
+        out = tmp_path / "out.json"
+        args = *methods("rlm", "rlm-zero-shot"), "--budget", 3, "--budget", 24
+        result = bench(file, *args, "--json", out, "--jobs", 1)
+        assert result.exit_code == 0, result.output
+        data = json.loads(out.read_text())
+        assert len(data["runs"]) == 4
+        for row in data["runs"]:
+            assert -1 <= row["spearman"] <= 1
+            assert row["surrogate_s"] > 0
+        learned = [r["regret"]["24"] for r in data["runs"] if r["method"] == "rlm"]
+        assert np.mean(learned) <= 0.25
+
+    def test_an_unknown_surrogate_is_refused_before_work(self, file):
+        result = bench(file, *methods("rlm"), "--surrogate", "no-such-thing", "--jobs", 1)
+        assert result.exit_code == 2
+        assert "no-such-thing" in result.output

@@ -74,7 +74,7 @@ def _prepare(
 ) -> tuple[Bench, Any]:
     try:
         from autotune_rlm.bench import METHODS, Bench, pick_landscapes, results_json
-        from autotune_rlm.bench._registry import TRAIN_METHODS
+        from autotune_rlm.bench._registry import SURROGATE_METHODS, TRAIN_METHODS
         from autotune_rlm.landscapes import read_landscapes
     except ImportError as error:
         raise typer.BadParameter(
@@ -86,6 +86,10 @@ def _prepare(
     if TRAIN_METHODS & set(methods) and not train:
         raise typer.BadParameter("--method nearest looks problems up: give it --train FILE")
     try:
+        if SURROGATE_METHODS & set(methods):
+            from autotune_rlm.surrogate import load
+
+            load(surrogate)
         bench = Bench(
             landscapes=tuple(pick_landscapes(files, number)),
             methods=tuple(dict.fromkeys(methods)),
@@ -94,7 +98,7 @@ def _prepare(
             train=tuple(one for file in train for one in read_landscapes(file)),
             surrogate=surrogate,
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
     return bench, results_json
 

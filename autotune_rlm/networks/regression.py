@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["FewShot", "Source", "encode_networks", "few_shot"]
 
 _COSTS = ("parameters", "macs", "activation_bytes", "depth")
-_MOST_EXACT = 2500  # networks that the trend of the same column is conditioned on
+_MOST_EXACT = 2000  # networks that the trend of the same column is conditioned on
 _MOST_RELATED = 600  # and those of any other column
 _MOST_TRENDS = 6
 _NOISE = 1e-2
@@ -96,11 +96,13 @@ class FewShot:
         points: Columns of the n networks.
         trend: Standardised prediction before any shot, shape (n,); zeros where nothing is known.
         trust: Weight of the trend.
+        inertia: Shots at which their correction of the trend gets half its weight.
     """
 
     points: Points
     trend: np.ndarray
     trust: float
+    inertia: float
 
     def predict(self, shots: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Score and its standard deviation for all n networks, given some of them.
@@ -119,7 +121,7 @@ class FewShot:
         prior = prior - prior[shots].mean()
         process = fit(self.points.take(shots), targets - prior[shots], noise=_NOISE, max_fit=300)
         mean, deviation = process.predict(self.points)
-        mean = mean + prior
+        mean = prior + mean * len(shots) / (len(shots) + self.inertia)
         return back(mean), np.maximum(back(mean + deviation) - back(mean), 1e-12)
 
 
@@ -136,17 +138,17 @@ def few_shot(table: ArchitectureTable, column: str, sources: Sequence[Source] = 
     exact = [s for s in same if s.column == column]
     if exact:
         trend = np.mean([_transfer(table, s, _MOST_EXACT) for s in exact], axis=0)
-        return FewShot(_with_trends(points, trend[:, None]), _unit(trend), 0.95)
+        return FewShot(_with_trends(points, trend[:, None]), _unit(trend), 0.95, 100.0)
     related = [s for s in same if _accuracy(s.column) == _accuracy(column)]
     if related:
         trends = np.column_stack([_unit(_transfer(table, s, _MOST_RELATED)) for s in related])
-        return FewShot(_with_trends(points, _principal(trends)), _unit(trends.mean(1)), 0.7)
+        return FewShot(_with_trends(points, _principal(trends)), _unit(trends.mean(1)), 0.7, 3.0)
     foreign = [s for s in sources if _accuracy(s.column) == _accuracy(column)]
     if foreign:
         trend = np.mean([_unit(_by_cost(table, s)) for s in foreign], axis=0)
-        return FewShot(_with_trends(points, trend[:, None]), _unit(trend), 0.4)
+        return FewShot(_with_trends(points, trend[:, None]), _unit(trend), 0.4, 2.0)
     macs = np.log1p([float(c["macs"]) for c in table.costs])
-    return FewShot(points, _unit(macs), 0.3)
+    return FewShot(points, _unit(macs), 0.3, 2.0)
 
 
 def _with_trends(points: Points, trends: np.ndarray) -> Points:

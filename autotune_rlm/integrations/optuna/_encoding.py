@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,9 +112,21 @@ class Encoding:
 
     A named category is a one-hot block; a number is one column; numbers given as categories are
     both, so that the process finds out whether their order means anything.
+
+    Args:
+        search_space: Distributions by name.
+        valid: Whether parameters go together; all do by default.
+        sample: Draws valid parameters; by default each parameter is drawn uniformly.
     """
 
-    def __init__(self, search_space: Mapping[str, BaseDistribution]) -> None:
+    def __init__(
+        self,
+        search_space: Mapping[str, BaseDistribution],
+        *,
+        valid: Callable[[Mapping[str, Any]], bool] | None = None,
+        sample: Callable[[np.random.Generator], Mapping[str, Any]] | None = None,
+    ) -> None:
+        self._valid, self._sample = valid, sample
         self.names = list(search_space)
         self._parameters = [_Parameter(d) for d in search_space.values()]
         self.sizes = np.array([p.size for p in self._parameters], dtype=int)
@@ -163,8 +175,17 @@ class Encoding:
                     raw[:, i] = [p.raw(p.value(x)) for x in raw[:, i]]
         return raw
 
+    def valid(self, raw: np.ndarray) -> np.ndarray:
+        """Mask of the raw vectors whose parameters go together, shape (m,)."""
+        if self._valid is None:
+            return np.ones(len(raw), dtype=bool)
+        return np.array([self._valid(self.params(row)) for row in raw], dtype=bool)
+
     def random(self, rng: np.random.RandomState, n: int) -> np.ndarray:
-        """N uniform raw vectors, shape (n, d)."""
+        """Draw n valid raw vectors, shape (n, d)."""
+        if self._sample is not None:
+            source = np.random.default_rng(rng.randint(2**31 - 1))
+            return np.array([self.raw(self._sample(source)) for _ in range(n)])
         u = rng.random_sample((n, len(self.sizes)))
         return np.where(self.sizes > 0, np.floor(u * np.maximum(self.sizes, 1)), u)
 

@@ -53,7 +53,7 @@ class Policy:
         self._surrogate = surrogate
         self._warm_start = warm_start
         self._noise = noise
-        leads = (describe is not None and surrogate is not False) or bool(warm_start)
+        leads = (describe is not None and surrogate not in (None, False)) or bool(warm_start)
         usual = 1 if leads else _STARTUP
         self.n_startup_trials = usual if n_startup_trials is None else n_startup_trials
         self._describer: Describer | None = None
@@ -63,6 +63,13 @@ class Policy:
     def declared_parameters(self) -> Mapping[str, Sequence[Any]]:
         """The values by parameter where ``describe`` is an architecture space."""
         return getattr(self._describe, "parameters", None) or {}
+
+    def encoding(self, space: Mapping[str, BaseDistribution]) -> Encoding:
+        """The encoding of a space; of an architecture space, of its valid networks only."""
+        declared = self.declared_parameters
+        if not declared or set(declared) != set(space):
+            return Encoding(space)
+        return Encoding(space, valid=self._describe.valid, sample=self._describe.sample)
 
     def forget(self) -> None:
         """Drop what was fitted to a space, because another is sampled now."""
@@ -139,10 +146,13 @@ class Policy:
             tasks = tasks_of(study, self._context)
             reference = encoding.random(rng, _REFERENCE)
             self._descriptions = Descriptions(self._describer, encoding, tasks, reference)
-            self._described_pool.update(zip(keys(reference), reference, strict=True))
-        fresh = np.vstack([ranked[: _DESCRIBED // 2], encoding.random(rng, _DESCRIBED // 2)])
-        self._described_pool.update(zip(keys(fresh), fresh, strict=True))
-        pool = np.array([raw for key, raw in self._described_pool.items() if key not in taken])
+            self._remember(encoding, reference)
+        random = encoding.random(rng, _DESCRIBED // 2)
+        self._remember(encoding, np.vstack([ranked[: _DESCRIBED // 2], random]))
+        if taken:
+            taken = set(keys(self._canonical(encoding, np.array(sorted(taken)))))
+        fresh = [raw for key, raw in self._described_pool.items() if key not in taken]
+        pool = np.array(fresh) if fresh else ranked
         described = self._descriptions
         if self._describer is not None and self._describer.asks:
             trends = [*trends, described.trend]
@@ -150,10 +160,26 @@ class Policy:
         scores = model.score(pool, rng)
         return pool[np.argsort(-scores, kind="stable")]
 
+    def _remember(self, encoding: Encoding, raw: np.ndarray) -> None:
+        canonical = self._canonical(encoding, raw)
+        self._described_pool.update(zip(keys(canonical), canonical, strict=True))
+
+    def _canonical(self, encoding: Encoding, raw: np.ndarray) -> np.ndarray:
+        """Raw vectors of the representatives: of an architecture space, twins become one."""
+        declared = self.declared_parameters
+        if not declared or set(declared) != set(encoding.names):
+            return raw
+        space = self._describe
+        return np.array([encoding.raw(space.canonical(encoding.params(row))) for row in raw])
+
     def _load(self) -> Any:
         if self._surrogate is False:
             return None
-        if self._surrogate is None or isinstance(self._surrogate, str):
+        if self._surrogate is None or self._surrogate is True:
+            from autotune_rlm.integrations.onnx._default import default_surrogate
+
+            return default_surrogate()
+        if isinstance(self._surrogate, str):
             from autotune_rlm.surrogate import load
 
             return load(self._surrogate)

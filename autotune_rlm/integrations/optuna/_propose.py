@@ -44,7 +44,8 @@ def climb(
     if len(good):
         parents = good[rng.randint(len(good), size=n_mutants)]
         parts += [good, _mutate(encoding, parents, rng)]
-    pool = _fresh(np.vstack(parts), taken)
+    pool = np.vstack(parts)
+    pool = pool[_is_fresh(encoding, pool, taken)]
     if not len(pool):
         pool = encoding.random(rng, n_random)
         taken = set()
@@ -55,7 +56,7 @@ def climb(
     radius = 0
     for _ in range(rounds):
         steps, owner = _neighbours(encoding, current, rng, _RADII[min(radius, len(_RADII) - 1)])
-        keep = _is_fresh(steps, taken)
+        keep = _is_fresh(encoding, steps, taken)
         steps, owner = steps[keep], owner[keep]
         if not len(steps):
             break
@@ -99,12 +100,8 @@ def keys(raw: np.ndarray) -> list[tuple[float, ...]]:
     return [tuple(row) for row in np.round(raw, 9).tolist()]
 
 
-def _is_fresh(raw: np.ndarray, taken: set[tuple[float, ...]]) -> np.ndarray:
-    return np.array([k not in taken for k in keys(raw)], dtype=bool)
-
-
-def _fresh(raw: np.ndarray, taken: set[tuple[float, ...]]) -> np.ndarray:
-    return raw[_is_fresh(raw, taken)]
+def _is_fresh(encoding: Encoding, raw: np.ndarray, taken: set[tuple[float, ...]]) -> np.ndarray:
+    return np.array([k not in taken for k in keys(raw)], dtype=bool) & encoding.valid(raw)
 
 
 def _mutate(encoding: Encoding, raw: np.ndarray, rng: np.random.RandomState) -> np.ndarray:

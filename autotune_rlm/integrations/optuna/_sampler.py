@@ -68,7 +68,7 @@ class RLMSampler(BaseSampler):
         context: What the surrogate should know: a mapping with ``metric``, ``device``,
             ``dataset``, ``space``... or a ``Task``; one for each objective in a list.
         surrogate: The surrogate, the name or path of one, or False for none. By default the
-            bundled one where ``describe`` is given, and none elsewhere.
+            bundled one where ``describe`` is given and it was trained on networks.
         warm_start: Earlier studies of the same parameters and objectives. Their landscapes lead
             the search; their values may be on another scale.
         n_startup_trials: Trials that spread over the space before the process is asked. By
@@ -184,7 +184,8 @@ class RLMSampler(BaseSampler):
     def _encode(self, search_space: Mapping[str, BaseDistribution]) -> Encoding:
         key = tuple((name, repr(d)) for name, d in search_space.items())
         if self._encoding is None or key != self._space_key:
-            self._space_key, self._encoding = key, Encoding(search_space)
+            self._space_key = key
+            self._encoding = self._policy.encoding(search_space)
             self._raw_cache = {}
             self._policy.forget()
         return self._encoding

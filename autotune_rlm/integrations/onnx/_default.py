@@ -1,0 +1,31 @@
+"""The bundled surrogate, if it was trained on networks."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+from pathlib import Path
+
+from autotune_rlm.types import Surrogate
+
+__all__ = ["default_surrogate"]
+
+
+@functools.lru_cache(maxsize=1)
+def default_surrogate() -> Surrogate | None:
+    """The bundled surrogate where its settings name ``"onnx"`` among its ``languages``, else None.
+
+    Nothing heavy is imported to find that out.
+    """
+    found = importlib.util.find_spec("autotune_rlm.surrogate")
+    if found is None or not found.submodule_search_locations:
+        return None
+    folder = Path(next(iter(found.submodule_search_locations))) / "weights"
+    for config in sorted(folder.rglob("config.json")):
+        settings = json.loads(config.read_text(encoding="utf-8")).get("settings") or {}
+        if "onnx" in settings.get("languages", ()):
+            from autotune_rlm.surrogate import load
+
+            return load()
+    return None

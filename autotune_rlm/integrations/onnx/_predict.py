@@ -1,0 +1,235 @@
+"""What a network will cost and reach, before it is trained or run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from autotune_rlm.devices import lookup
+from autotune_rlm.gaussian_process import Points, fit
+from autotune_rlm.integrations.onnx._default import default_surrogate
+from autotune_rlm.networks import Graph, GraphFacts, graph_facts, onnx_text, read_graph
+from autotune_rlm.networks._load import ModelLike
+from autotune_rlm.types import (
+    Candidate,
+    Device,
+    Measurement,
+    Observation,
+    Prediction,
+    Status,
+    Surrogate,
+    Task,
+)
+
+__all__ = ["FACTS", "network_candidate", "predict"]
+
+FACTS = {
+    "parameters": lambda f: float(f.parameters),
+    "macs": lambda f: float(f.macs),
+    "flops": lambda f: float(f.flops),
+    "depth": lambda f: float(f.depth),
+    "activation_mb": lambda f: f.activation_bytes / 2**20,
+    "peak_memory_mb": lambda f: (f.peak_bytes + f.weight_bytes) / 2**20,
+}
+_ROOFLINE_SPREAD = 1.0  # of log(latency): public figures say little about a network's efficiency
+_TYPICAL = Device(name="unknown", fp32_tflops=0.05, mem_gb_s=15.0)
+
+
+def predict(
+    models: ModelLike | Graph | Sequence[ModelLike | Graph],
+    metric: str | Sequence[str] = "latency_ms",
+    *,
+    device: str | Device | None = None,
+    observed: Mapping[str, Sequence[tuple[ModelLike | Graph, float]]] | None = None,
+    dims: Mapping[str, int] | None = None,
+    context: Mapping[str, Any] | None = None,
+    surrogate: Surrogate | str | None = None,
+) -> Prediction | dict[str, Prediction]:
+    """Predict one or several metrics of one or many networks, each with its interval.
+
+    ``parameters``, ``macs``, ``flops``, ``depth``, ``activation_mb`` and ``peak_memory_mb`` are
+    computed from shapes and exact. Others come from the surrogate where it was trained on networks.
+    Without one, ``latency_ms`` starts from the device's peak rates, with a wide interval. What was
+    measured (``observed``) corrects either: a few networks measured on a device make the rest good.
+
+    Args:
+        models: A model (``ModelProto``, path, bytes, ``Graph``) or a list of n.
+        metric: Name of the metric with its unit, or several names.
+        device: Where latency is meant: a name or a ``Device``; by default this machine's CPU.
+        observed: Measured networks with their values, by metric.
+        dims: Sizes of dynamic dimensions, see ``graph_facts``.
+        context: More that the surrogate should know, such as ``{"dataset": "cifar10"}``.
+        surrogate: A surrogate, the name or path of one; by default the bundled one if it knows
+            networks.
+
+    Returns:
+        The ``Prediction`` of n networks, or one per metric by name where several were asked for.
+
+    Raises:
+        ValueError: A model is not sound, or nothing is known of a metric: it is no fact, no
+            surrogate knows networks, and nothing was observed.
+    """
+    several = not isinstance(metric, str)
+    metrics = [metric] if isinstance(metric, str) else list(metric)
+    many: list[Any] = list(models) if isinstance(models, (list, tuple)) else [models]
+    graphs = [_facts_and_text(m, dims) for m in many]
+    known = surrogate if surrogate is not None else default_surrogate()
+    if isinstance(known, str):
+        from autotune_rlm.surrogate import load
+
+        known = load(known)
+    place = _device(device)
+    result = {}
+    for name in metrics:
+        if name in FACTS:
+            result[name] = _exact(name, [f for f, _ in graphs])
+            continue
+        seen = [(*_facts_and_text(m, dims), float(v)) for m, v in (observed or {}).get(name, ())]
+        if known is not None:
+            result[name] = _asked(known, name, place, graphs, seen, context)
+        else:
+            result[name] = _fitted(name, place, [f for f, _ in graphs], seen)
+    return result if several else result[metrics[0]]
+
+
+def network_candidate(facts: GraphFacts, text: str) -> Candidate:
+    """A network as the surrogate reads it: its costs as parameters, and its text."""
+    return Candidate(
+        {
+            "net_parameters": facts.parameters,
+            "net_macs": facts.macs,
+            "net_activation_bytes": facts.activation_bytes,
+            "net_depth": facts.depth,
+        },
+        text=text,
+    )
+
+
+def _facts_and_text(
+    model: ModelLike | Graph, dims: Mapping[str, int] | None
+) -> tuple[GraphFacts, str]:
+    facts = graph_facts(model, dims=dims)
+    graph = model if isinstance(model, Graph) else read_graph(model, dims=facts.dims)
+    return facts, onnx_text(graph)
+
+
+def _device(device: str | Device | None) -> Device:
+    if isinstance(device, Device):
+        return device
+    if isinstance(device, str):
+        return lookup(device)
+    from autotune_rlm.measure.detect import cpu_device
+
+    return cpu_device()
+
+
+def _exact(name: str, facts: Sequence[GraphFacts]) -> Prediction:
+    values = np.array([FACTS[name](f) for f in facts])
+    zeros, ones = np.zeros(len(values)), np.ones(len(values))
+    return Prediction(
+        metric=name,
+        median=values,
+        low=values,
+        high=values,
+        spread=zeros,
+        p_valid=ones,
+        log_scale=False,
+    )
+
+
+def _asked(
+    surrogate: Surrogate,
+    name: str,
+    device: Device,
+    graphs: Sequence[tuple[GraphFacts, str]],
+    seen: Sequence[tuple[GraphFacts, str, float]],
+    context: Mapping[str, Any] | None,
+) -> Prediction:
+    task = Task(
+        kernel="network",
+        device=device,
+        problem=dict(context or {}),
+        language="onnx",
+        metric=name,
+        minimize=name.endswith(("_ms", "_mb", "_s", "loss")),
+    )
+    observations = [
+        Observation(network_candidate(f, t), Measurement(status=Status.OK, value=value))
+        for f, t, value in seen
+    ]
+    candidates = [network_candidate(f, t) for f, t in graphs]
+    return surrogate.predict(task, candidates, observed=observations)
+
+
+def _fitted(
+    name: str,
+    device: Device,
+    facts: Sequence[GraphFacts],
+    seen: Sequence[tuple[GraphFacts, str, float]],
+) -> Prediction:
+    """A process on costs and operator counts around the roofline, fitted to what was seen."""
+    positive = name.endswith(("_ms", "_s", "_mb")) and all(v > 0 for *_, v in seen)
+    if not seen and name != "latency_ms":
+        raise ValueError(
+            f"metric: nothing is known of {name!r}; give observed={{{name!r}: [(model, value), "
+            f"...]}}, a surrogate that was trained on networks, or one of {sorted(FACTS)}"
+        )
+    everyone = [*facts, *(f for f, *_ in seen)]
+    prior = np.zeros(len(everyone))
+    if name == "latency_ms":
+        prior = np.log([_roofline_ms(f, device) for f in everyone])
+    n = len(facts)
+    if len(seen) < 2:
+        shift = float(np.log(seen[0][2]) - prior[n]) if seen and positive else 0.0
+        return _as_prediction(name, prior[:n] + shift, np.full(n, _ROOFLINE_SPREAD), positive)
+    values = np.array([v for *_, v in seen])
+    targets = np.log(values) if positive else values
+    rest = targets - prior[n:]
+    middle, width = float(np.median(rest)), float(rest.std()) or 1.0
+    points = _points(everyone)
+    process = fit(points.take(np.arange(n, len(everyone))), (rest - middle) / width, noise=1e-2)
+    mean, deviation = process.predict(points.take(np.arange(n)))
+    deviation = np.sqrt(deviation**2 + process.noise)
+    return _as_prediction(name, prior[:n] + middle + width * mean, width * deviation, positive)
+
+
+def _as_prediction(
+    name: str, mean: np.ndarray, deviation: np.ndarray, positive: bool
+) -> Prediction:
+    low, high = mean - 1.6449 * deviation, mean + 1.6449 * deviation
+    if positive:
+        mean, low, high = np.exp(mean), np.exp(low), np.exp(high)
+    return Prediction(
+        metric=name,
+        median=mean,
+        low=low,
+        high=high,
+        spread=deviation,
+        p_valid=np.ones(len(mean)),
+        log_scale=positive,
+    )
+
+
+def _roofline_ms(facts: GraphFacts, device: Device) -> float:
+    """Milliseconds at the device's peak rates, and 5 microseconds an operator."""
+    tflops = device.fp32_tflops or _TYPICAL.fp32_tflops or 1.0
+    bandwidth = device.mem_gb_s or _TYPICAL.mem_gb_s or 1.0
+    compute = facts.flops / (tflops * 1e9)
+    memory = (2 * facts.activation_bytes + facts.weight_bytes) / (bandwidth * 1e6)
+    return compute + memory + 0.005 * facts.nodes
+
+
+def _points(facts: Sequence[GraphFacts]) -> Points:
+    operators = sorted({op for f in facts for op in f.operators})
+    costs = np.log1p(
+        [[f.parameters, f.macs, f.activation_bytes, f.weight_bytes, f.depth] for f in facts]
+    )
+    counts = np.log1p([[f.operators.get(op, 0) for op in operators] for f in facts])
+    columns = np.hstack([costs, counts])
+    spread = columns.std(0)
+    columns = ((columns - columns.mean(0)) / np.where(spread > 1e-9, spread, 1.0))[:, spread > 1e-9]
+    width = max(columns.shape[1], 1)
+    groups = np.zeros(columns.shape[1], dtype=int)
+    return Points(0.5 * columns / np.sqrt(width), columns / np.sqrt(width), groups, groups)

@@ -78,7 +78,9 @@ def describe_call(
     except TypeError:
         return None
     attributes = {_name(names, path): list(v) for path, v in told["configs"][0].items()}
-    where = full.get("target") or vars(_current_target())
+    if target is None:
+        where = full.get("target") or vars(_current_target())
+        target = (where["backend"], where["arch"], where["warp_size"])
     return CompileSpec(
         file=file,
         function=python.__qualname__,
@@ -87,7 +89,7 @@ def describe_call(
         constexprs=constants,
         attrs=json.loads(json.dumps(attributes)),
         options=full["options"],
-        target=(where["backend"], where["arch"], where["warp_size"]),
+        target=target,
         source_key=function.cache_key,
         max_shared_bytes=max_shared_bytes,
     )

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -93,15 +93,19 @@ KERNEL = SuiteKernel(
         num_stages=[1, 2, 3],
         constraint=lambda c: 1 <= c["BLOCK"] // (32 * c["num_warps"]) <= 32,
     ),
-    problems=(
-        _problem(4096),
-        _problem(262144, "bf16"),
-        _problem(1000003),
-        _problem(2359296, "bf16"),
-        _problem(8388608),
-        _problem(16777216, "bf16"),
-        _problem(38597376),
-        _problem(58720256, "bf16"),
+    problems=resized(
+        (
+            _problem(4096),
+            _problem(262144, "bf16"),
+            _problem(1000003),
+            _problem(2359296, "bf16"),
+            _problem(8388608),
+            _problem(16777216, "bf16"),
+            _problem(38597376),
+            _problem(58720256, "bf16"),
+        ),
+        "n",
+        0.5,
     ),
     small=(_problem(1000), _problem(333)),
     make_args=make_args,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -159,16 +159,20 @@ _SPACE = ConfigSpace(
     num_stages=[1, 2, 3, 4, 5],
     constraint=lambda c: 2 <= c["BLOCK_M"] * c["BLOCK_N"] // (32 * c["num_warps"]) <= 128,
 )
-_PROBLEMS = (
-    _problem(1, 4, 256, 64, True),
-    _problem(4, 8, 197, 64, False),
-    _problem(2, 8, 512, 64, True),
-    _problem(8, 12, 512, 64, False),
-    _problem(1, 16, 1024, 128, True, "bf16"),
-    _problem(4, 12, 1024, 64, True),
-    _problem(1, 16, 2048, 64, False),
-    _problem(1, 16, 2048, 128, True, "bf16"),
-    _problem(1, 8, 4096, 64, True),
+_PROBLEMS = resized(
+    (
+        _problem(1, 4, 256, 64, True),
+        _problem(4, 8, 197, 64, False),
+        _problem(2, 8, 512, 64, True),
+        _problem(8, 12, 512, 64, False),
+        _problem(1, 16, 1024, 128, True, "bf16"),
+        _problem(4, 12, 1024, 64, True),
+        _problem(1, 16, 2048, 64, False),
+        _problem(1, 16, 2048, 128, True, "bf16"),
+        _problem(1, 8, 4096, 64, True),
+    ),
+    "B",
+    2,
 )
 _SMALL = (_problem(1, 2, 40, 16, True), _problem(1, 1, 24, 16, False))
 

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -181,17 +181,21 @@ KERNEL = SuiteKernel(
         num_stages=[1, 2, 3, 4],
         constraint=lambda c: 2 <= c["BLOCK_M"] * c["BLOCK_N"] // (32 * c["num_warps"]) <= 256,
     ),
-    problems=(
-        _problem(1, 8, 8, 256, 64, True),
-        _problem(8, 12, 12, 197, 64, False),
-        _problem(4, 16, 16, 1024, 64, True),
-        _problem(2, 32, 8, 1024, 128, True, "bf16"),
-        _problem(16, 8, 8, 512, 32, False),
-        _problem(1, 32, 8, 2048, 128, True, "bf16"),
-        _problem(4, 16, 16, 2048, 64, False),
-        _problem(1, 16, 4, 4096, 128, True, "bf16"),
-        _problem(2, 8, 8, 4096, 64, True),
-        _problem(1, 8, 2, 8192, 128, True, "bf16"),
+    problems=resized(
+        (
+            _problem(1, 8, 8, 256, 64, True),
+            _problem(8, 12, 12, 197, 64, False),
+            _problem(4, 16, 16, 1024, 64, True),
+            _problem(2, 32, 8, 1024, 128, True, "bf16"),
+            _problem(16, 8, 8, 512, 32, False),
+            _problem(1, 32, 8, 2048, 128, True, "bf16"),
+            _problem(4, 16, 16, 2048, 64, False),
+            _problem(1, 16, 4, 4096, 128, True, "bf16"),
+            _problem(2, 8, 8, 4096, 64, True),
+            _problem(1, 8, 2, 8192, 128, True, "bf16"),
+        ),
+        "B",
+        2,
     ),
     small=(_problem(1, 2, 1, 40, 16, True), _problem(1, 2, 2, 24, 16, False)),
     make_args=make_args,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -107,16 +107,20 @@ KERNEL = SuiteKernel(
         num_stages=[1, 2, 3, 4],
         constraint=lambda c: c["BLOCK_NHW"] * c["BLOCK_CO"] <= 32768,
     ),
-    problems=(
-        _problem(1, 56, 64, 64, 3),
-        _problem(8, 224, 3, 64, 7, 2),
-        _problem(16, 56, 64, 256, 1),
-        _problem(32, 28, 128, 128, 3),
-        _problem(32, 28, 128, 256, 3, 2, "bf16"),
-        _problem(64, 14, 256, 256, 3),
-        _problem(64, 7, 512, 512, 3),
-        _problem(1, 128, 320, 320, 3, 1, "bf16"),
-        _problem(4, 64, 640, 640, 3),
+    problems=resized(
+        (
+            _problem(1, 56, 64, 64, 3),
+            _problem(8, 224, 3, 64, 7, 2),
+            _problem(16, 56, 64, 256, 1),
+            _problem(32, 28, 128, 128, 3),
+            _problem(32, 28, 128, 256, 3, 2, "bf16"),
+            _problem(64, 14, 256, 256, 3),
+            _problem(64, 7, 512, 512, 3),
+            _problem(1, 128, 320, 320, 3, 1, "bf16"),
+            _problem(4, 64, 640, 640, 3),
+        ),
+        "HW",
+        0.5,
     ),
     small=(_problem(2, 6, 8, 12, 3), _problem(1, 7, 3, 5, 3, 2)),
     make_args=make_args,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_ints, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_ints, random_normal, resized
 
 
 @triton.jit
@@ -99,16 +99,20 @@ KERNEL = SuiteKernel(
         num_stages=[1, 2, 3, 4],
         constraint=lambda c: 1 <= c["BLOCK_V"] // (32 * c["num_warps"]) <= 128,
     ),
-    problems=(
-        {"rows": 512, "vocab": 1000, "dtype": "fp32"},
-        {"rows": 4096, "vocab": 512, "dtype": "fp32"},
-        {"rows": 1024, "vocab": 8192, "dtype": "bf16"},
-        {"rows": 256, "vocab": 32000, "dtype": "bf16"},
-        {"rows": 2048, "vocab": 32000, "dtype": "fp16", "smoothing": 0.1},
-        {"rows": 2048, "vocab": 50257, "dtype": "bf16"},
-        {"rows": 1024, "vocab": 128256, "dtype": "bf16"},
-        {"rows": 512, "vocab": 151936, "dtype": "fp32", "smoothing": 0.1},
-        {"rows": 128, "vocab": 256000, "dtype": "bf16"},
+    problems=resized(
+        (
+            {"rows": 512, "vocab": 1000, "dtype": "fp32"},
+            {"rows": 4096, "vocab": 512, "dtype": "fp32"},
+            {"rows": 1024, "vocab": 8192, "dtype": "bf16"},
+            {"rows": 256, "vocab": 32000, "dtype": "bf16"},
+            {"rows": 2048, "vocab": 32000, "dtype": "fp16", "smoothing": 0.1},
+            {"rows": 2048, "vocab": 50257, "dtype": "bf16"},
+            {"rows": 1024, "vocab": 128256, "dtype": "bf16"},
+            {"rows": 512, "vocab": 151936, "dtype": "fp32", "smoothing": 0.1},
+            {"rows": 128, "vocab": 256000, "dtype": "bf16"},
+        ),
+        "rows",
+        0.5,
     ),
     small=(
         {"rows": 3, "vocab": 300, "dtype": "fp32"},

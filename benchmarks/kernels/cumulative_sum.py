@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -58,15 +58,19 @@ KERNEL = SuiteKernel(
         num_stages=[1, 2, 3],
         constraint=lambda c: 1 <= c["BT"] * c["BD"] // (32 * c["num_warps"]) <= 32,
     ),
-    problems=(
-        _problem(1, 4096, 32),
-        _problem(8, 1024, 64),
-        _problem(16, 2048, 16, True),
-        _problem(4, 8192, 64, dtype="bf16"),
-        _problem(64, 512, 128, True),
-        _problem(2048, 1000, 1),
-        _problem(32, 2048, 256, dtype="fp16"),
-        _problem(2, 32768, 128),
+    problems=resized(
+        (
+            _problem(1, 4096, 32),
+            _problem(8, 1024, 64),
+            _problem(16, 2048, 16, True),
+            _problem(4, 8192, 64, dtype="bf16"),
+            _problem(64, 512, 128, True),
+            _problem(2048, 1000, 1),
+            _problem(32, 2048, 256, dtype="fp16"),
+            _problem(2, 32768, 128),
+        ),
+        "B",
+        2,
     ),
     small=(_problem(2, 50, 6), _problem(1, 40, 5, True)),
     make_args=make_args,

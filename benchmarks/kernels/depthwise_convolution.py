@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -135,15 +135,19 @@ KERNELS = (
             num_warps=[1, 2, 4, 8],
             constraint=lambda c: 1 <= c["BLOCK_W"] * c["BLOCK_C"] // (32 * c["num_warps"]) <= 32,
         ),
-        problems=(
-            _image(1, 112, 32, 3),
-            _image(8, 112, 96, 3),
-            _image(8, 56, 144, 3, "fp32"),
-            _image(32, 56, 96, 7),
-            _image(32, 28, 192, 5),
-            _image(64, 14, 384, 7, "bf16"),
-            _image(64, 14, 480, 3),
-            _image(128, 7, 768, 7, "bf16"),
+        problems=resized(
+            (
+                _image(1, 112, 32, 3),
+                _image(8, 112, 96, 3),
+                _image(8, 56, 144, 3, "fp32"),
+                _image(32, 56, 96, 7),
+                _image(32, 28, 192, 5),
+                _image(64, 14, 384, 7, "bf16"),
+                _image(64, 14, 480, 3),
+                _image(128, 7, 768, 7, "bf16"),
+            ),
+            "N",
+            2,
         ),
         small=(_image(1, 6, 20, 3, "fp32"),),
         make_args=make_image_args,
@@ -162,15 +166,19 @@ KERNELS = (
             num_warps=[1, 2, 4, 8],
             constraint=lambda c: 1 <= c["BLOCK_T"] * c["BLOCK_D"] // (32 * c["num_warps"]) <= 64,
         ),
-        problems=(
-            _sequence(1, 512, 1536),
-            _sequence(8, 256, 768, 3),
-            _sequence(4, 1024, 2048, 4, "fp32"),
-            _sequence(1, 8192, 2048),
-            _sequence(8, 2048, 1536),
-            _sequence(2, 4096, 5120, 4, "fp16"),
-            _sequence(64, 128, 1024, 2),
-            _sequence(16, 1000, 1000),
+        problems=resized(
+            (
+                _sequence(1, 512, 1536),
+                _sequence(8, 256, 768, 3),
+                _sequence(4, 1024, 2048, 4, "fp32"),
+                _sequence(1, 8192, 2048),
+                _sequence(8, 2048, 1536),
+                _sequence(2, 4096, 5120, 4, "fp16"),
+                _sequence(64, 128, 1024, 2),
+                _sequence(16, 1000, 1000),
+            ),
+            "B",
+            2,
         ),
         small=(_sequence(2, 20, 30, 4, "fp32"), _sequence(1, 9, 17, 2, "fp16")),
         make_args=make_sequence_args,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -84,15 +84,19 @@ KERNEL = SuiteKernel(
         num_stages=[1, 2, 3],
         constraint=lambda c: 1 <= c["BLOCK_SIZE"] // (32 * c["num_warps"]) <= 32,
     ),
-    problems=(
-        _problem(8, 4096, 0.1),
-        _problem(128, 3072, 0.1),
-        _problem(512, 1000, 0.5, "fp32"),
-        _problem(1024, 4096, 0.1, "bf16"),
-        _problem(2048, 2048, 0.2, "fp32"),
-        _problem(4096, 3072, 0.1),
-        _problem(8192, 4096, 0.1, "bf16"),
-        _problem(20000, 768, 0.3),
+    problems=resized(
+        (
+            _problem(8, 4096, 0.1),
+            _problem(128, 3072, 0.1),
+            _problem(512, 1000, 0.5, "fp32"),
+            _problem(1024, 4096, 0.1, "bf16"),
+            _problem(2048, 2048, 0.2, "fp32"),
+            _problem(4096, 3072, 0.1),
+            _problem(8192, 4096, 0.1, "bf16"),
+            _problem(20000, 768, 0.3),
+        ),
+        "rows",
+        0.5,
     ),
     small=(_problem(4, 70, 0.3, "fp32"), _problem(3, 40, 0.1)),
     make_args=make_args,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_ints, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_ints, random_normal, resized
 
 
 @triton.jit
@@ -56,15 +56,19 @@ KERNEL = SuiteKernel(
         num_stages=[1, 2, 3],
         constraint=lambda c: 1 <= c["BLOCK_B"] * c["BLOCK_D"] // (32 * c["num_warps"]) <= 64,
     ),
-    problems=(
-        _problem(128, 1, 32000, 4096),
-        _problem(4096, 1, 50257, 768, "fp32"),
-        _problem(8192, 1, 128256, 2048, "bf16"),
-        _problem(1024, 8, 100000, 128, "fp32"),
-        _problem(16384, 4, 100000, 64),
-        _problem(4096, 20, 200000, 128),
-        _problem(32768, 2, 50000, 256, "bf16"),
-        _problem(2048, 64, 100000, 96, "fp32"),
+    problems=resized(
+        (
+            _problem(128, 1, 32000, 4096),
+            _problem(4096, 1, 50257, 768, "fp32"),
+            _problem(8192, 1, 128256, 2048, "bf16"),
+            _problem(1024, 8, 100000, 128, "fp32"),
+            _problem(16384, 4, 100000, 64),
+            _problem(4096, 20, 200000, 128),
+            _problem(32768, 2, 50000, 256, "bf16"),
+            _problem(2048, 64, 100000, 96, "fp32"),
+        ),
+        "bags",
+        0.5,
     ),
     small=(_problem(5, 3, 20, 40, "fp32"), _problem(4, 1, 10, 33)),
     make_args=make_args,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 # Every expert's rows are padded to a multiple of the largest tile, so that all tiles fit.
 _PAD = 128
@@ -120,16 +120,20 @@ KERNEL = SuiteKernel(
             and (c["BLOCK_SIZE_M"] + c["BLOCK_SIZE_N"]) * c["BLOCK_SIZE_K"] <= 49152
         ),
     ),
-    problems=(
-        {"tokens": 1, "E": 8, "top_k": 2, "N": 4096, "K": 2048, "dtype": "fp16"},
-        {"tokens": 16, "E": 8, "top_k": 2, "N": 7168, "K": 4096, "dtype": "bf16"},
-        {"tokens": 64, "E": 64, "top_k": 6, "N": 1408, "K": 2048, "dtype": "bf16"},
-        {"tokens": 256, "E": 8, "top_k": 2, "N": 4096, "K": 4096, "dtype": "fp16"},
-        {"tokens": 512, "E": 128, "top_k": 8, "N": 768, "K": 2048, "dtype": "bf16"},
-        {"tokens": 1024, "E": 16, "top_k": 1, "N": 4096, "K": 2048, "dtype": "fp16"},
-        {"tokens": 2048, "E": 60, "top_k": 4, "N": 1408, "K": 2048, "dtype": "bf16"},
-        {"tokens": 4096, "E": 8, "top_k": 2, "N": 3584, "K": 2048, "dtype": "fp16"},
-        {"tokens": 8192, "E": 64, "top_k": 2, "N": 1024, "K": 1024, "dtype": "bf16"},
+    problems=resized(
+        (
+            {"tokens": 1, "E": 8, "top_k": 2, "N": 4096, "K": 2048, "dtype": "fp16"},
+            {"tokens": 16, "E": 8, "top_k": 2, "N": 7168, "K": 4096, "dtype": "bf16"},
+            {"tokens": 64, "E": 64, "top_k": 6, "N": 1408, "K": 2048, "dtype": "bf16"},
+            {"tokens": 256, "E": 8, "top_k": 2, "N": 4096, "K": 4096, "dtype": "fp16"},
+            {"tokens": 512, "E": 128, "top_k": 8, "N": 768, "K": 2048, "dtype": "bf16"},
+            {"tokens": 1024, "E": 16, "top_k": 1, "N": 4096, "K": 2048, "dtype": "fp16"},
+            {"tokens": 2048, "E": 60, "top_k": 4, "N": 1408, "K": 2048, "dtype": "bf16"},
+            {"tokens": 4096, "E": 8, "top_k": 2, "N": 3584, "K": 2048, "dtype": "fp16"},
+            {"tokens": 8192, "E": 64, "top_k": 2, "N": 1024, "K": 1024, "dtype": "bf16"},
+        ),
+        "tokens",
+        2,
     ),
     small=({"tokens": 9, "E": 3, "top_k": 2, "N": 40, "K": 48, "dtype": "fp16"},),
     make_args=make_args,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -87,15 +87,19 @@ KERNEL = SuiteKernel(
         num_warps=[1, 2, 4, 8, 16],
         num_stages=[1, 2, 3, 4],
     ),
-    problems=(
-        _problem(1, 32, 1280),
-        _problem(2, 64, 320),
-        _problem(2, 64, 640, 32, "bf16"),
-        _problem(4, 16, 2560),
-        _problem(8, 32, 640, 32, "fp32"),
-        _problem(1, 128, 512, 32, "bf16"),
-        _problem(16, 8, 1280),
-        _problem(2, 128, 320),
+    problems=resized(
+        (
+            _problem(1, 32, 1280),
+            _problem(2, 64, 320),
+            _problem(2, 64, 640, 32, "bf16"),
+            _problem(4, 16, 2560),
+            _problem(8, 32, 640, 32, "fp32"),
+            _problem(1, 128, 512, 32, "bf16"),
+            _problem(16, 8, 1280),
+            _problem(2, 128, 320),
+        ),
+        "N",
+        2,
     ),
     small=(_problem(1, 4, 24, 4, "fp32"), _problem(2, 3, 12, 3)),
     make_args=make_args,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_ints
+from autotune_rlm.measure.record.suite import SuiteKernel, random_ints, resized
 
 
 @triton.jit
@@ -49,15 +49,19 @@ KERNEL = SuiteKernel(
         num_warps=[1, 2, 4, 8, 16],
         constraint=lambda c: 1 <= c["BLOCK"] // (32 * c["num_warps"]) <= 64,
     ),
-    problems=(
-        {"n": 65536, "bins": 256},
-        {"n": 100000, "bins": 128},
-        {"n": 1048576, "bins": 64},
-        {"n": 1048576, "bins": 256},
-        {"n": 4194304, "bins": 1024},
-        {"n": 10000000, "bins": 512},
-        {"n": 33554432, "bins": 256},
-        {"n": 67108864, "bins": 128},
+    problems=resized(
+        (
+            {"n": 65536, "bins": 256},
+            {"n": 100000, "bins": 128},
+            {"n": 1048576, "bins": 64},
+            {"n": 1048576, "bins": 256},
+            {"n": 4194304, "bins": 1024},
+            {"n": 10000000, "bins": 512},
+            {"n": 33554432, "bins": 256},
+            {"n": 67108864, "bins": 128},
+        ),
+        "n",
+        0.5,
     ),
     small=({"n": 1000, "bins": 16},),
     make_args=make_args,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 _EPS = 1e-5
 
@@ -144,16 +144,20 @@ def _problem(m, n, dtype="fp16"):
     return {"M": m, "N": n, "dtype": dtype}
 
 
-_PROBLEMS = (
-    _problem(64, 1024),
-    _problem(512, 768, "fp32"),
-    _problem(1024, 8192),
-    _problem(4096, 1024),
-    _problem(8192, 768, "bf16"),
-    _problem(4096, 4096, "bf16"),
-    _problem(16384, 320),
-    _problem(2048, 12288, "fp32"),
-    _problem(25216, 1000),
+_PROBLEMS = resized(
+    (
+        _problem(64, 1024),
+        _problem(512, 768, "fp32"),
+        _problem(1024, 8192),
+        _problem(4096, 1024),
+        _problem(8192, 768, "bf16"),
+        _problem(4096, 4096, "bf16"),
+        _problem(16384, 320),
+        _problem(2048, 12288, "fp32"),
+        _problem(25216, 1000),
+    ),
+    "M",
+    0.5,
 )
 
 KERNELS = (

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -95,15 +95,19 @@ KERNEL = SuiteKernel(
             and c["BV"] <= 64 * c["num_warps"]
         ),
     ),
-    problems=(
-        _problem(1, 4, 512, 64, 64),
-        _problem(1, 16, 1024, 64, 64),
-        _problem(8, 8, 512, 64, 128),
-        _problem(2, 16, 2048, 64, 64, "bf16"),
-        _problem(4, 16, 1024, 128, 128, "bf16"),
-        _problem(1, 16, 4096, 64, 128),
-        _problem(1, 32, 4096, 128, 128, "bf16"),
-        _problem(16, 8, 300, 32, 32),
+    problems=resized(
+        (
+            _problem(1, 4, 512, 64, 64),
+            _problem(1, 16, 1024, 64, 64),
+            _problem(8, 8, 512, 64, 128),
+            _problem(2, 16, 2048, 64, 64, "bf16"),
+            _problem(4, 16, 1024, 128, 128, "bf16"),
+            _problem(1, 16, 4096, 64, 128),
+            _problem(1, 32, 4096, 128, 128, "bf16"),
+            _problem(16, 8, 300, 32, 32),
+        ),
+        "B",
+        2,
     ),
     small=(_problem(1, 2, 40, 16, 16), _problem(1, 1, 70, 16, 32, "fp32")),
     make_args=make_args,

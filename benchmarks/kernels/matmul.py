@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -109,19 +109,23 @@ KERNEL = SuiteKernel(
             c["BLOCK_SIZE_M"] * c["BLOCK_SIZE_N"] <= 32768 * min(c["num_warps"], 4) // 4
         ),
     ),
-    problems=(
-        {"M": 16, "N": 4096, "K": 4096, "dtype": "fp16", "b_transposed": True},
-        {"M": 128, "N": 2048, "K": 2048, "dtype": "fp16"},
-        {"M": 512, "N": 512, "K": 512, "dtype": "fp16"},
-        {"M": 1024, "N": 1024, "K": 1024, "dtype": "fp16"},
-        {"M": 1536, "N": 768, "K": 3072, "dtype": "fp16", "activation": "leaky_relu"},
-        {"M": 2048, "N": 2048, "K": 2048, "dtype": "fp16"},
-        {"M": 4096, "N": 4096, "K": 1024, "dtype": "fp16"},
-        {"M": 4096, "N": 4096, "K": 4096, "dtype": "fp16"},
-        {"M": 8192, "N": 1280, "K": 5120, "dtype": "bf16", "b_transposed": True},
-        {"M": 999, "N": 1001, "K": 1003, "dtype": "fp16"},
-        {"M": 1024, "N": 1024, "K": 1024, "dtype": "fp32"},
-        {"M": 3072, "N": 3072, "K": 768, "dtype": "fp32"},
+    problems=resized(
+        (
+            {"M": 16, "N": 4096, "K": 4096, "dtype": "fp16", "b_transposed": True},
+            {"M": 128, "N": 2048, "K": 2048, "dtype": "fp16"},
+            {"M": 512, "N": 512, "K": 512, "dtype": "fp16"},
+            {"M": 1024, "N": 1024, "K": 1024, "dtype": "fp16"},
+            {"M": 1536, "N": 768, "K": 3072, "dtype": "fp16", "activation": "leaky_relu"},
+            {"M": 2048, "N": 2048, "K": 2048, "dtype": "fp16"},
+            {"M": 4096, "N": 4096, "K": 1024, "dtype": "fp16"},
+            {"M": 4096, "N": 4096, "K": 4096, "dtype": "fp16"},
+            {"M": 8192, "N": 1280, "K": 5120, "dtype": "bf16", "b_transposed": True},
+            {"M": 999, "N": 1001, "K": 1003, "dtype": "fp16"},
+            {"M": 1024, "N": 1024, "K": 1024, "dtype": "fp32"},
+            {"M": 3072, "N": 3072, "K": 768, "dtype": "fp32"},
+        ),
+        "K",
+        0.5,
     ),
     small=(
         {"M": 40, "N": 24, "K": 36, "dtype": "fp16", "activation": "leaky_relu"},

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -68,16 +68,20 @@ KERNEL = SuiteKernel(
         num_stages=[1, 2, 3, 4],
         constraint=lambda c: 4 <= c["TILE_M"] * c["TILE_N"] // (c["num_warps"] * 32) <= 256,
     ),
-    problems=(
-        {"B": 16, "M": 128, "N": 128, "K": 64, "dtype": "fp16"},
-        {"B": 64, "M": 197, "N": 197, "K": 64, "dtype": "fp16"},
-        {"B": 96, "M": 512, "N": 64, "K": 512, "dtype": "fp16"},
-        {"B": 192, "M": 512, "N": 512, "K": 64, "dtype": "bf16"},
-        {"B": 32, "M": 1024, "N": 1024, "K": 128, "dtype": "fp16"},
-        {"B": 512, "M": 32, "N": 256, "K": 32, "dtype": "fp16"},
-        {"B": 8, "M": 2048, "N": 2048, "K": 1024, "dtype": "fp16"},
-        {"B": 1024, "M": 64, "N": 64, "K": 64, "dtype": "bf16"},
-        {"B": 24, "M": 384, "N": 384, "K": 384, "dtype": "fp32"},
+    problems=resized(
+        (
+            {"B": 16, "M": 128, "N": 128, "K": 64, "dtype": "fp16"},
+            {"B": 64, "M": 197, "N": 197, "K": 64, "dtype": "fp16"},
+            {"B": 96, "M": 512, "N": 64, "K": 512, "dtype": "fp16"},
+            {"B": 192, "M": 512, "N": 512, "K": 64, "dtype": "bf16"},
+            {"B": 32, "M": 1024, "N": 1024, "K": 128, "dtype": "fp16"},
+            {"B": 512, "M": 32, "N": 256, "K": 32, "dtype": "fp16"},
+            {"B": 8, "M": 2048, "N": 2048, "K": 1024, "dtype": "fp16"},
+            {"B": 1024, "M": 64, "N": 64, "K": 64, "dtype": "bf16"},
+            {"B": 24, "M": 384, "N": 384, "K": 384, "dtype": "fp32"},
+        ),
+        "B",
+        0.5,
     ),
     small=({"B": 2, "M": 20, "N": 36, "K": 40, "dtype": "fp16"},),
     make_args=make_args,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, torch_dtype
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized, torch_dtype
 
 
 @triton.jit
@@ -87,15 +87,19 @@ KERNEL = SuiteKernel(
         num_stages=[2, 3, 4, 5],
         constraint=lambda c: c["BLOCK_M"] * c["BLOCK_N"] <= 16384,
     ),
-    problems=(
-        {"M": 16, "N": 2048, "K": 7168, "dtype": "bf16"},
-        {"M": 64, "N": 7168, "K": 2048, "dtype": "bf16"},
-        {"M": 128, "N": 4096, "K": 4096, "dtype": "bf16"},
-        {"M": 512, "N": 1536, "K": 7168, "dtype": "bf16"},
-        {"M": 1024, "N": 1024, "K": 1024, "dtype": "bf16"},
-        {"M": 2048, "N": 4096, "K": 512, "dtype": "fp16"},
-        {"M": 4096, "N": 4096, "K": 4096, "dtype": "bf16"},
-        {"M": 8192, "N": 2112, "K": 7168, "dtype": "bf16"},
+    problems=resized(
+        (
+            {"M": 16, "N": 2048, "K": 7168, "dtype": "bf16"},
+            {"M": 64, "N": 7168, "K": 2048, "dtype": "bf16"},
+            {"M": 128, "N": 4096, "K": 4096, "dtype": "bf16"},
+            {"M": 512, "N": 1536, "K": 7168, "dtype": "bf16"},
+            {"M": 1024, "N": 1024, "K": 1024, "dtype": "bf16"},
+            {"M": 2048, "N": 4096, "K": 512, "dtype": "fp16"},
+            {"M": 4096, "N": 4096, "K": 4096, "dtype": "bf16"},
+            {"M": 8192, "N": 2112, "K": 7168, "dtype": "bf16"},
+        ),
+        "N",
+        0.5,
     ),
     small=({"M": 20, "N": 40, "K": 140, "dtype": "fp16"},),
     make_args=make_args,

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -101,15 +101,19 @@ KERNEL = SuiteKernel(
         num_stages=[1, 2, 3, 4],
         constraint=lambda c: c["BLOCK_M"] * c["BLOCK_N"] <= 16384,
     ),
-    problems=(
-        {"groups": 4, "rows": 1024, "N": 1024, "K": 1024, "dtype": "fp16"},
-        {"groups": 8, "rows": 512, "N": 4096, "K": 2048, "dtype": "fp16"},
-        {"groups": 8, "rows": 4096, "N": 4096, "K": 1024, "dtype": "bf16"},
-        {"groups": 16, "rows": 8192, "N": 1408, "K": 2048, "dtype": "fp16"},
-        {"groups": 32, "rows": 2048, "N": 2048, "K": 768, "dtype": "fp16"},
-        {"groups": 64, "rows": 4096, "N": 1408, "K": 2048, "dtype": "bf16"},
-        {"groups": 64, "rows": 16384, "N": 768, "K": 2048, "dtype": "fp16"},
-        {"groups": 128, "rows": 8192, "N": 512, "K": 512, "dtype": "fp16"},
+    problems=resized(
+        (
+            {"groups": 4, "rows": 1024, "N": 1024, "K": 1024, "dtype": "fp16"},
+            {"groups": 8, "rows": 512, "N": 4096, "K": 2048, "dtype": "fp16"},
+            {"groups": 8, "rows": 4096, "N": 4096, "K": 1024, "dtype": "bf16"},
+            {"groups": 16, "rows": 8192, "N": 1408, "K": 2048, "dtype": "fp16"},
+            {"groups": 32, "rows": 2048, "N": 2048, "K": 768, "dtype": "fp16"},
+            {"groups": 64, "rows": 4096, "N": 1408, "K": 2048, "dtype": "bf16"},
+            {"groups": 64, "rows": 16384, "N": 768, "K": 2048, "dtype": "fp16"},
+            {"groups": 128, "rows": 8192, "N": 512, "K": 512, "dtype": "fp16"},
+        ),
+        "rows",
+        2,
     ),
     small=({"groups": 3, "rows": 50, "N": 40, "K": 48, "dtype": "fp16"},),
     make_args=make_args,

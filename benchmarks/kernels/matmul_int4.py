@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_ints, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_ints, random_normal, resized
 
 
 @triton.jit
@@ -82,15 +82,19 @@ KERNEL = SuiteKernel(
         num_stages=[1, 2, 3, 4],
         constraint=lambda c: 8 <= c["BLOCK_M"] * c["BLOCK_N"] // (32 * c["num_warps"]) <= 256,
     ),
-    problems=(
-        {"M": 1, "N": 4096, "K": 4096, "group": 128, "dtype": "fp16"},
-        {"M": 1, "N": 11008, "K": 4096, "group": 128, "dtype": "fp16"},
-        {"M": 16, "N": 4096, "K": 11008, "group": 128, "dtype": "fp16"},
-        {"M": 32, "N": 12288, "K": 4096, "group": 128, "dtype": "bf16"},
-        {"M": 64, "N": 1024, "K": 8192, "group": 128, "dtype": "fp16"},
-        {"M": 128, "N": 4096, "K": 4096, "group": 128, "dtype": "bf16"},
-        {"M": 512, "N": 2048, "K": 2048, "group": 128, "dtype": "fp16"},
-        {"M": 2048, "N": 4096, "K": 4096, "group": 128, "dtype": "fp16"},
+    problems=resized(
+        (
+            {"M": 1, "N": 4096, "K": 4096, "group": 128, "dtype": "fp16"},
+            {"M": 1, "N": 11008, "K": 4096, "group": 128, "dtype": "fp16"},
+            {"M": 16, "N": 4096, "K": 11008, "group": 128, "dtype": "fp16"},
+            {"M": 32, "N": 12288, "K": 4096, "group": 128, "dtype": "bf16"},
+            {"M": 64, "N": 1024, "K": 8192, "group": 128, "dtype": "fp16"},
+            {"M": 128, "N": 4096, "K": 4096, "group": 128, "dtype": "bf16"},
+            {"M": 512, "N": 2048, "K": 2048, "group": 128, "dtype": "fp16"},
+            {"M": 2048, "N": 4096, "K": 4096, "group": 128, "dtype": "fp16"},
+        ),
+        "N",
+        0.5,
     ),
     small=({"M": 5, "N": 36, "K": 256, "group": 128, "dtype": "fp16"},),
     make_args=make_args,

@@ -9,6 +9,7 @@ from autotune_rlm.measure.record.suite import (
     SuiteKernel,
     random_ints,
     random_normal,
+    resized,
     torch_dtype,
 )
 
@@ -78,15 +79,19 @@ KERNEL = SuiteKernel(
         num_stages=[1, 2, 3, 4],
         constraint=lambda c: c["BLOCK_M"] * c["BLOCK_N"] <= 32768,
     ),
-    problems=(
-        {"M": 16, "N": 4096, "K": 4096, "dtype": "fp16"},
-        {"M": 64, "N": 11008, "K": 4096, "dtype": "bf16"},
-        {"M": 256, "N": 1024, "K": 1024, "dtype": "fp16"},
-        {"M": 512, "N": 4096, "K": 11008, "dtype": "bf16"},
-        {"M": 1024, "N": 1024, "K": 4096, "dtype": "fp16"},
-        {"M": 2048, "N": 2048, "K": 2048, "dtype": "fp16"},
-        {"M": 4096, "N": 768, "K": 3072, "dtype": "fp16"},
-        {"M": 4096, "N": 4096, "K": 4096, "dtype": "bf16"},
+    problems=resized(
+        (
+            {"M": 16, "N": 4096, "K": 4096, "dtype": "fp16"},
+            {"M": 64, "N": 11008, "K": 4096, "dtype": "bf16"},
+            {"M": 256, "N": 1024, "K": 1024, "dtype": "fp16"},
+            {"M": 512, "N": 4096, "K": 11008, "dtype": "bf16"},
+            {"M": 1024, "N": 1024, "K": 4096, "dtype": "fp16"},
+            {"M": 2048, "N": 2048, "K": 2048, "dtype": "fp16"},
+            {"M": 4096, "N": 768, "K": 3072, "dtype": "fp16"},
+            {"M": 4096, "N": 4096, "K": 4096, "dtype": "bf16"},
+        ),
+        "N",
+        0.5,
     ),
     small=({"M": 20, "N": 40, "K": 70, "dtype": "fp16"},),
     make_args=make_args,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -89,16 +89,20 @@ KERNEL = SuiteKernel(
         num_stages=[2, 3, 4],
         constraint=lambda c: c["BLOCK_M"] * c["BLOCK_N"] <= 32768,
     ),
-    problems=(
-        {"M": 256, "N": 3072, "K": 768, "dtype": "fp16"},
-        {"M": 1024, "N": 4096, "K": 1024, "dtype": "fp16"},
-        {"M": 2048, "N": 2304, "K": 768, "dtype": "bf16"},
-        {"M": 2048, "N": 8192, "K": 2048, "dtype": "fp16"},
-        {"M": 4096, "N": 4096, "K": 4096, "dtype": "fp16"},
-        {"M": 4096, "N": 14336, "K": 4096, "dtype": "bf16"},
-        {"M": 8192, "N": 8192, "K": 2048, "dtype": "fp16"},
-        {"M": 16384, "N": 1024, "K": 1024, "dtype": "bf16"},
-        {"M": 5000, "N": 3000, "K": 1000, "dtype": "fp16"},
+    problems=resized(
+        (
+            {"M": 256, "N": 3072, "K": 768, "dtype": "fp16"},
+            {"M": 1024, "N": 4096, "K": 1024, "dtype": "fp16"},
+            {"M": 2048, "N": 2304, "K": 768, "dtype": "bf16"},
+            {"M": 2048, "N": 8192, "K": 2048, "dtype": "fp16"},
+            {"M": 4096, "N": 4096, "K": 4096, "dtype": "fp16"},
+            {"M": 4096, "N": 14336, "K": 4096, "dtype": "bf16"},
+            {"M": 8192, "N": 8192, "K": 2048, "dtype": "fp16"},
+            {"M": 16384, "N": 1024, "K": 1024, "dtype": "bf16"},
+            {"M": 5000, "N": 3000, "K": 1000, "dtype": "fp16"},
+        ),
+        "M",
+        0.5,
     ),
     small=({"M": 40, "N": 70, "K": 50, "dtype": "fp16"},),
     make_args=make_args,

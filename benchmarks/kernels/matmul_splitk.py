@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -76,16 +76,20 @@ KERNEL = SuiteKernel(
         num_stages=[1, 2, 3, 4, 5],
         constraint=lambda c: c["BM"] * c["BN"] <= 16384 and c["BK"] * (c["BM"] + c["BN"]) <= 65536,
     ),
-    problems=(
-        {"M": 1, "N": 4096, "K": 4096, "dtype": "fp16"},
-        {"M": 8, "N": 1024, "K": 8192, "dtype": "fp16"},
-        {"M": 16, "N": 4096, "K": 11008, "dtype": "fp16"},
-        {"M": 16, "N": 12288, "K": 4096, "dtype": "bf16"},
-        {"M": 32, "N": 5120, "K": 13824, "dtype": "fp16"},
-        {"M": 64, "N": 512, "K": 32768, "dtype": "fp16"},
-        {"M": 64, "N": 8192, "K": 8192, "dtype": "bf16"},
-        {"M": 128, "N": 128, "K": 65536, "dtype": "fp16"},
-        {"M": 256, "N": 1024, "K": 16384, "dtype": "bf16"},
+    problems=resized(
+        (
+            {"M": 1, "N": 4096, "K": 4096, "dtype": "fp16"},
+            {"M": 8, "N": 1024, "K": 8192, "dtype": "fp16"},
+            {"M": 16, "N": 4096, "K": 11008, "dtype": "fp16"},
+            {"M": 16, "N": 12288, "K": 4096, "dtype": "bf16"},
+            {"M": 32, "N": 5120, "K": 13824, "dtype": "fp16"},
+            {"M": 64, "N": 512, "K": 32768, "dtype": "fp16"},
+            {"M": 64, "N": 8192, "K": 8192, "dtype": "bf16"},
+            {"M": 128, "N": 128, "K": 65536, "dtype": "fp16"},
+            {"M": 256, "N": 1024, "K": 16384, "dtype": "bf16"},
+        ),
+        "K",
+        0.5,
     ),
     small=({"M": 5, "N": 40, "K": 200, "dtype": "fp16"},),
     make_args=make_args,

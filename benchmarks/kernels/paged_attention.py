@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -116,16 +116,20 @@ KERNEL = SuiteKernel(
         num_stages=[1, 2, 3, 4],
         constraint=lambda c: c["USE_DOT"] or (c["BLOCK_N"] <= 32 and c["BLOCK_H"] == 16),
     ),
-    problems=(
-        _problem(1, 32, 8, 128, 512),
-        _problem(4, 32, 32, 64, 1024),
-        _problem(16, 32, 8, 128, 1024, "bf16"),
-        _problem(64, 16, 4, 64, 512),
-        _problem(128, 32, 8, 128, 256, "bf16"),
-        _problem(32, 40, 8, 128, 2048),
-        _problem(8, 64, 8, 128, 4096, "bf16"),
-        _problem(2, 32, 8, 128, 16384),
-        _problem(256, 8, 8, 64, 384),
+    problems=resized(
+        (
+            _problem(1, 32, 8, 128, 512),
+            _problem(4, 32, 32, 64, 1024),
+            _problem(16, 32, 8, 128, 1024, "bf16"),
+            _problem(64, 16, 4, 64, 512),
+            _problem(128, 32, 8, 128, 256, "bf16"),
+            _problem(32, 40, 8, 128, 2048),
+            _problem(8, 64, 8, 128, 4096, "bf16"),
+            _problem(2, 32, 8, 128, 16384),
+            _problem(256, 8, 8, 64, 384),
+        ),
+        "B",
+        2,
     ),
     small=(_problem(2, 4, 2, 16, 40), _problem(1, 3, 3, 16, 20)),
     make_args=make_args,

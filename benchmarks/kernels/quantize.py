@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_ints, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_ints, random_normal, resized
 
 
 @triton.jit
@@ -112,15 +112,19 @@ KERNELS = (
             num_stages=[1, 2, 3],
             constraint=lambda c: 1 <= c["ROWS"] * c["BLOCK"] // (32 * c["num_warps"]) <= 64,
         ),
-        problems=(
-            _rows(1, 4096),
-            _rows(16, 11008),
-            _rows(128, 1024, "fp16"),
-            _rows(512, 4096, "fp32"),
-            _rows(2048, 2048, "fp16"),
-            _rows(4096, 14336),
-            _rows(8192, 4096),
-            _rows(20000, 768, "fp16"),
+        problems=resized(
+            (
+                _rows(1, 4096),
+                _rows(16, 11008),
+                _rows(128, 1024, "fp16"),
+                _rows(512, 4096, "fp32"),
+                _rows(2048, 2048, "fp16"),
+                _rows(4096, 14336),
+                _rows(8192, 4096),
+                _rows(20000, 768, "fp16"),
+            ),
+            "M",
+            2,
         ),
         small=(_rows(3, 200, "fp32"), _rows(2, 100, "fp16")),
         make_args=make_row_args,
@@ -136,15 +140,19 @@ KERNELS = (
             num_warps=[1, 2, 4, 8],
             num_stages=[1, 2],
         ),
-        problems=(
-            _groups(1, 7168),
-            _groups(64, 2048),
-            _groups(256, 7168, 128, "fp16"),
-            _groups(1024, 4096, 64),
-            _groups(4096, 2048),
-            _groups(4096, 7168),
-            _groups(8192, 4096, 128, "fp32"),
-            _groups(16384, 1536, 32),
+        problems=resized(
+            (
+                _groups(1, 7168),
+                _groups(64, 2048),
+                _groups(256, 7168, 128, "fp16"),
+                _groups(1024, 4096, 64),
+                _groups(4096, 2048),
+                _groups(4096, 7168),
+                _groups(8192, 4096, 128, "fp32"),
+                _groups(16384, 1536, 32),
+            ),
+            "M",
+            2,
         ),
         small=(_groups(3, 256, 128, "fp32") | {"exact": True},),
         make_args=make_group_args,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -93,15 +93,19 @@ def _problem(m, n, dtype="fp32"):
     return {"M": m, "N": n, "dtype": dtype}
 
 
-_PROBLEMS = (
-    _problem(128, 4096),
-    _problem(1024, 1024, "fp16"),
-    _problem(4096, 768),
-    _problem(64, 65536, "bf16"),
-    _problem(16384, 1000),
-    _problem(8192, 8192, "bf16"),
-    _problem(131072, 64, "fp16"),
-    _problem(2048, 32000, "bf16"),
+_PROBLEMS = resized(
+    (
+        _problem(128, 4096),
+        _problem(1024, 1024, "fp16"),
+        _problem(4096, 768),
+        _problem(64, 65536, "bf16"),
+        _problem(16384, 1000),
+        _problem(8192, 8192, "bf16"),
+        _problem(131072, 64, "fp16"),
+        _problem(2048, 32000, "bf16"),
+    ),
+    "M",
+    0.5,
 )
 
 KERNELS = (
@@ -145,15 +149,19 @@ KERNELS = (
             num_stages=[1, 2, 3],
             constraint=lambda c: 1 <= c["BLOCK"] // (32 * c["num_warps"]) <= 64,
         ),
-        problems=(
-            {"n": 100000, "dtype": "fp32"},
-            {"n": 1048576, "dtype": "fp16"},
-            {"n": 3000001, "dtype": "fp32"},
-            {"n": 16777216, "dtype": "bf16"},
-            {"n": 38597376, "dtype": "fp32"},
-            {"n": 67108864, "dtype": "fp16"},
-            {"n": 134217728, "dtype": "bf16"},
-            {"n": 124439808, "dtype": "fp32"},
+        problems=resized(
+            (
+                {"n": 100000, "dtype": "fp32"},
+                {"n": 1048576, "dtype": "fp16"},
+                {"n": 3000001, "dtype": "fp32"},
+                {"n": 16777216, "dtype": "bf16"},
+                {"n": 38597376, "dtype": "fp32"},
+                {"n": 67108864, "dtype": "fp16"},
+                {"n": 134217728, "dtype": "bf16"},
+                {"n": 124439808, "dtype": "fp32"},
+            ),
+            "n",
+            0.5,
         ),
         small=({"n": 3000, "dtype": "fp32"},),
         make_args=make_norm_args,

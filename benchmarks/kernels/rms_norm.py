@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -138,16 +138,20 @@ KERNELS = (
                 1 <= c["ROWS_PER_BLOCK"] * c["BLOCK"] // (32 * c["num_warps"]) <= 64
             ),
         ),
-        problems=(
-            _problem(1, 4096),
-            _problem(16, 8192),
-            _problem(256, 2048),
-            _problem(512, 5120, "fp16"),
-            _problem(4096, 768, "fp32"),
-            _problem(8192, 128),
-            _problem(2048, 4096),
-            _problem(8192, 4096, "fp16"),
-            _problem(16384, 2880),
+        problems=resized(
+            (
+                _problem(1, 4096),
+                _problem(16, 8192),
+                _problem(256, 2048),
+                _problem(512, 5120, "fp16"),
+                _problem(4096, 768, "fp32"),
+                _problem(8192, 128),
+                _problem(2048, 4096),
+                _problem(8192, 4096, "fp16"),
+                _problem(16384, 2880),
+            ),
+            "M",
+            2,
         ),
         small=(_problem(3, 200, "fp32"), _problem(2, 130, "fp16")),
         make_args=make_forward_args,
@@ -162,15 +166,19 @@ KERNELS = (
             num_warps=[1, 2, 4, 8, 16],
             num_stages=[1, 2, 3],
         ),
-        problems=(
-            _problem(64, 1024),
-            _problem(512, 2048, "fp16"),
-            _problem(1024, 4096),
-            _problem(4096, 768, "fp32"),
-            _problem(4096, 4096),
-            _problem(8192, 2048),
-            _problem(16384, 1024, "fp16"),
-            _problem(2048, 8192),
+        problems=resized(
+            (
+                _problem(64, 1024),
+                _problem(512, 2048, "fp16"),
+                _problem(1024, 4096),
+                _problem(4096, 768, "fp32"),
+                _problem(4096, 4096),
+                _problem(8192, 2048),
+                _problem(16384, 1024, "fp16"),
+                _problem(2048, 8192),
+            ),
+            "M",
+            2,
         ),
         small=(_problem(7, 40, "fp32"),),
         make_args=make_backward_args,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -99,15 +99,19 @@ KERNEL = SuiteKernel(
         num_warps=[1, 2, 4, 8],
         constraint=lambda c: c["BLOCK_T"] * c["BLOCK_H"] <= 64 * c["num_warps"],
     ),
-    problems=(
-        _problem(1, 1, 32, 8, 128),
-        _problem(64, 1, 32, 8, 128),
-        _problem(1, 512, 16, 16, 64, "fp16"),
-        _problem(4, 1024, 12, 12, 64, "fp32"),
-        _problem(2, 2048, 32, 8, 128),
-        _problem(1, 8192, 64, 8, 128),
-        _problem(8, 2048, 16, 2, 128, "fp16"),
-        _problem(16, 512, 8, 8, 256),
+    problems=resized(
+        (
+            _problem(1, 1, 32, 8, 128),
+            _problem(64, 1, 32, 8, 128),
+            _problem(1, 512, 16, 16, 64, "fp16"),
+            _problem(4, 1024, 12, 12, 64, "fp32"),
+            _problem(2, 2048, 32, 8, 128),
+            _problem(1, 8192, 64, 8, 128),
+            _problem(8, 2048, 16, 2, 128, "fp16"),
+            _problem(16, 512, 8, 8, 256),
+        ),
+        "B",
+        2,
     ),
     small=(_problem(2, 3, 4, 2, 16, "fp32"), _problem(1, 5, 3, 3, 8, "fp16")),
     make_args=make_args,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -83,15 +83,19 @@ KERNEL = SuiteKernel(
         num_warps=[1, 2, 4],
         num_stages=[1, 2, 3],
     ),
-    problems=(
-        _problem(1, 128, 1536),
-        _problem(8, 64, 2048),
-        _problem(1, 512, 2048, 16, "bf16"),
-        _problem(4, 256, 768, 16, "fp32"),
-        _problem(16, 200, 1000),
-        _problem(2, 512, 5120, 16, "bf16"),
-        _problem(32, 256, 1536),
-        _problem(4, 384, 1024, 64),
+    problems=resized(
+        (
+            _problem(1, 128, 1536),
+            _problem(8, 64, 2048),
+            _problem(1, 512, 2048, 16, "bf16"),
+            _problem(4, 256, 768, 16, "fp32"),
+            _problem(16, 200, 1000),
+            _problem(2, 512, 5120, 16, "bf16"),
+            _problem(32, 256, 1536),
+            _problem(4, 384, 1024, 64),
+        ),
+        "B",
+        2,
     ),
     small=(_problem(1, 6, 10, 4, "fp32"), _problem(2, 5, 9, 8)),
     make_args=make_args,

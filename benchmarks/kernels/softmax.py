@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -78,16 +78,20 @@ KERNEL = SuiteKernel(
         num_stages=[1, 2, 3],
         constraint=lambda c: 1 <= c["ROWS"] * c["BLOCK"] // (32 * c["num_warps"]) <= 64,
     ),
-    problems=(
-        _problem(128, 128, "fp32"),
-        _problem(512, 1024),
-        _problem(4096, 256),
-        _problem(65536, 64),
-        _problem(4096, 1000, "fp32"),
-        _problem(8192, 4096),
-        _problem(2048, 16384, "bf16"),
-        _problem(1024, 50257, "fp32"),
-        _problem(32, 131072, "bf16"),
+    problems=resized(
+        (
+            _problem(128, 128, "fp32"),
+            _problem(512, 1024),
+            _problem(4096, 256),
+            _problem(65536, 64),
+            _problem(4096, 1000, "fp32"),
+            _problem(8192, 4096),
+            _problem(2048, 16384, "bf16"),
+            _problem(1024, 50257, "fp32"),
+            _problem(32, 131072, "bf16"),
+        ),
+        "rows",
+        0.5,
     ),
     small=(_problem(5, 200, "fp32"), _problem(3, 70)),
     make_args=make_args,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -117,15 +117,19 @@ KERNELS = (
             num_warps=[1, 2, 4, 8, 16],
             constraint=lambda c: 1 <= c["BLOCK"] // (32 * c["num_warps"]) <= 32,
         ),
-        problems=(
-            _elementwise(1, 11008),
-            _elementwise(16, 14336),
-            _elementwise(128, 4096, "fp16"),
-            _elementwise(512, 11008),
-            _elementwise(1000, 1001, "fp32"),
-            _elementwise(2048, 8192, "fp16"),
-            _elementwise(4096, 14336),
-            _elementwise(16384, 2048, "fp32"),
+        problems=resized(
+            (
+                _elementwise(1, 11008),
+                _elementwise(16, 14336),
+                _elementwise(128, 4096, "fp16"),
+                _elementwise(512, 11008),
+                _elementwise(1000, 1001, "fp32"),
+                _elementwise(2048, 8192, "fp16"),
+                _elementwise(4096, 14336),
+                _elementwise(16384, 2048, "fp32"),
+            ),
+            "tokens",
+            2,
         ),
         small=(_elementwise(3, 500, "fp32"), _elementwise(2, 300, "fp16")),
         make_args=make_elementwise_args,
@@ -143,15 +147,19 @@ KERNELS = (
             num_stages=[1, 2, 3, 4],
             constraint=lambda c: c["BLOCK_M"] * c["BLOCK_N"] <= 16384,
         ),
-        problems=(
-            _fused(16, 11008, 4096),
-            _fused(64, 14336, 4096, "bf16"),
-            _fused(128, 1024, 1024),
-            _fused(512, 5504, 2048, "bf16"),
-            _fused(1024, 3072, 768),
-            _fused(2048, 2048, 2048),
-            _fused(2048, 11008, 4096, "bf16"),
-            _fused(4096, 4096, 1024),
+        problems=resized(
+            (
+                _fused(16, 11008, 4096),
+                _fused(64, 14336, 4096, "bf16"),
+                _fused(128, 1024, 1024),
+                _fused(512, 5504, 2048, "bf16"),
+                _fused(1024, 3072, 768),
+                _fused(2048, 2048, 2048),
+                _fused(2048, 11008, 4096, "bf16"),
+                _fused(4096, 4096, 1024),
+            ),
+            "M",
+            2,
         ),
         small=(_fused(20, 40, 48),),
         make_args=make_fused_args,

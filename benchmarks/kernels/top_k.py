@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -76,16 +76,20 @@ KERNEL = SuiteKernel(
         TILES=[1, 2, 4, 8],
         num_warps=[1, 2, 4, 8],
     ),
-    problems=(
-        _problem(16, 8, 2),
-        _problem(256, 64, 6),
-        _problem(1024, 8, 2, "bf16"),
-        _problem(4096, 64, 8),
-        _problem(4096, 256, 8),
-        _problem(8192, 128, 8, "bf16"),
-        _problem(16384, 60, 4),
-        _problem(65536, 16, 1),
-        _problem(131072, 32, 4, "bf16"),
+    problems=resized(
+        (
+            _problem(16, 8, 2),
+            _problem(256, 64, 6),
+            _problem(1024, 8, 2, "bf16"),
+            _problem(4096, 64, 8),
+            _problem(4096, 256, 8),
+            _problem(8192, 128, 8, "bf16"),
+            _problem(16384, 60, 4),
+            _problem(65536, 16, 1),
+            _problem(131072, 32, 4, "bf16"),
+        ),
+        "tokens",
+        2,
     ),
     small=(_problem(10, 12, 3), _problem(5, 8, 1)),
     make_args=make_args,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.measure.record.suite import SuiteKernel, random_normal, resized
 
 
 @triton.jit
@@ -56,15 +56,19 @@ KERNEL = SuiteKernel(
         num_warps=[1, 2, 4, 8],
         constraint=lambda c: 2 <= c["BLOCK_R"] * c["BLOCK_C"] // (32 * c["num_warps"]) <= 128,
     ),
-    problems=(
-        _problem(1, 512, 512),
-        _problem(1, 1000, 3000, "fp32"),
-        _problem(64, 128, 64),
-        _problem(1, 4096, 4096),
-        _problem(16, 512, 768, "fp32"),
-        _problem(1, 8192, 8192, "bf16"),
-        _problem(256, 197, 64),
-        _problem(1, 65536, 256, "fp32"),
+    problems=resized(
+        (
+            _problem(1, 512, 512),
+            _problem(1, 1000, 3000, "fp32"),
+            _problem(64, 128, 64),
+            _problem(1, 4096, 4096),
+            _problem(16, 512, 768, "fp32"),
+            _problem(1, 8192, 8192, "bf16"),
+            _problem(256, 197, 64),
+            _problem(1, 65536, 256, "fp32"),
+        ),
+        "B",
+        2,
     ),
     small=(_problem(2, 20, 34, "fp32"),),
     make_args=make_args,

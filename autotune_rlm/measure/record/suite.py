@@ -26,6 +26,7 @@ __all__ = [
     "load_suite",
     "random_ints",
     "random_normal",
+    "resized",
     "tolerance_by_dtype",
     "torch_dtype",
 ]
@@ -84,6 +85,19 @@ def random_ints(
     if device == "meta":
         return torch.empty(tuple(shape), dtype=target, device=device)
     return torch.randint(low, high, tuple(shape), device=device, generator=generator).to(target)
+
+
+def resized(problems: Sequence[Problem], name: str, factor: float) -> tuple[Problem, ...]:
+    """The problems, and each once more with the size ``name`` multiplied by ``factor``.
+
+    A size that is no constant of the kernel costs no further compilation.
+    """
+    found = [dict(problem) for problem in problems]
+    for problem in problems:
+        other = {**problem, name: max(1, int(problem[name] * factor))}
+        if other not in found:
+            found.append(other)
+    return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from autotune_rlm.accuracy import TuningEvent
 from autotune_rlm.report._summary import Report, when
@@ -82,7 +82,8 @@ def figures(report: Report) -> list[FigureOf]:
                 "regret",
                 "Regret over measurements",
                 f"Mean over {report.regret.runs} runs of how much slower the best so far is than the "
-                "best of the run. Random: the same candidates in random order. A full search needs "
+                "best of the run. The first to be measured is often the default. Random: the same "
+                "candidates in random order. A full search needs "
                 f"{report.regret.full:.0f} measurements on average.",
                 lambda axes: _regret(axes, report),
             )
@@ -181,8 +182,10 @@ def _regret(axes: Any, report: Report) -> None:
     axes.plot(n, curve.ours, color=_BLUE, linewidth=2, label="as measured", marker=".")
     axes.set_xlabel("measurements")
     axes.set_ylabel("regret")
+    axes.set_yscale("symlog", linthresh=0.01)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
 
@@ -212,7 +215,7 @@ def _events(axes: Any, events: Sequence[TuningEvent]) -> None:
         times = [t for t, _ in shown]
         axes.plot(times, [e.n_candidates for _, e in shown], "_", color=_GREY, label="candidates")
         axes.plot(times, [e.n_measured for _, e in shown], ".", color=_BLUE, label="measured")
-        axes.legend(loc="center left")
+        axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
     axes.set_yscale("symlog", linthresh=1)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))

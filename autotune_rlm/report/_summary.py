@@ -24,7 +24,7 @@ _MANY_DAYS = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Several tuning runs together. Scores are medians over the runs that have them, else None.
+    """Several tuning runs together. A score that no run has is None, else the median over runs.
 
     Attributes:
         name: Kernel, device, day or month.
@@ -37,7 +37,7 @@ class Group:
         spearman: Rank correlation of the prediction before anything was measured.
         kendall: Kendall's tau-b of the same.
         regret: Regret of the model's first choice, as a fraction of the best.
-        coverage: Share of values inside the predicted 90 % interval.
+        coverage: Share of all values inside the predicted 90 % interval.
         model_s: Seconds in the model, all runs together.
         compile_s: Seconds in compilation.
         measure_s: Seconds of measuring.
@@ -194,12 +194,20 @@ def _group(name: str, events: Sequence[TuningEvent]) -> Group:
         spearman=_median(e.spearman for e in events),
         kendall=_median(e.kendall for e in events),
         regret=_median(e.first_choice_regret for e in events),
-        coverage=_median(e.coverage for e in events),
+        coverage=_coverage(events),
         model_s=sum(e.model_s for e in events),
         compile_s=sum(e.compile_s for e in events),
         measure_s=sum(e.measure_s for e in events),
         saved_s=sum(e.saved_s for e in events),
     )
+
+
+def _coverage(events: Sequence[TuningEvent]) -> float | None:
+    known = [e for e in events if e.coverage is not None]
+    if not known:
+        return None
+    weights = [max(1, sum(p.value is not None for p in e.points)) for e in known]
+    return float(np.average([e.coverage for e in known], weights=weights))
 
 
 def _median(values: Iterable[float | None]) -> float | None:

@@ -1,0 +1,291 @@
+"""The report: sums, figures, the page, and the page in a real browser."""
+
+import dataclasses
+import itertools
+import json
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from autotune_rlm.accuracy import PredictedVsMeasured, TuningEvent
+from autotune_rlm.cli import app
+from autotune_rlm.report import read_rounds, render_html, summarize, write_json, write_png
+from autotune_rlm.report._curves import expected_best
+from autotune_rlm.store import Store
+
+ROUNDS = [
+    {"accepted": True, "before": 0.7, "after": 0.8, "measurements": 99, "seconds": 9.0}
+    | {"when": "2026-01-01T00:00:00+00:00", "version": 1},
+    {"accepted": False, "before": 0.8, "after": 0.6, "measurements": 9, "seconds": 5.0}
+    | {"when": "2026-01-02T00:00:00+00:00", "version": None},
+]
+
+
+def event(i=0, *, kernel="matmul", device="NVIDIA H100", values=(2.0, 1.0, None, 4.0), **fields):
+    points = tuple(
+        PredictedVsMeasured(
+            config={"BLOCK": 16 << n},
+            median=1.1 * (v or 3.0),
+            low=0.9 * (v or 3.0),
+            high=1.3 * (v or 3.0),
+            p_valid=0.9,
+            status="ok" if v is not None else "compile_error",
+            value=v,
+            reason="" if v is not None else "out of registers",
+        )
+        for n, v in enumerate(values)
+    )
+    base = TuningEvent(
+        task_key=f"{i:016x}",
+        kernel=kernel,
+        device=device,
+        problem={"M": 64, "x": {"dtype": "fp16", "shape": [4, 8]}},
+        when=f"2026-01-{1 + i % 28:02d}T{i % 24:02d}:00:00+00:00",
+        n_candidates=100,
+        n_measured=len(values),
+        n_failed={"compile_error": sum(v is None for v in values)},
+        reasons={"out of registers": sum(v is None for v in values)},
+        best_config={"BLOCK": 32},
+        best_value=min((v for v in values if v is not None), default=None),
+        first_choice_regret=0.02,
+        spearman=0.9,
+        kendall=0.8,
+        coverage=0.75,
+        model_s=0.1,
+        compile_s=2.0,
+        measure_s=1.0,
+        total_s=3.1,
+        saved_s=70.0,
+        stop="budget",
+        points=points,
+    )
+    return dataclasses.replace(base, **fields)
+
+
+MANY = [
+    event(i, kernel=("matmul", "softmax")[i % 2], device=("NVIDIA H100", "AMD MI300X")[i % 3 == 0])
+    for i in range(40)
+]
+
+
+class TestSums:
+    def test_groups(self):
+        report = summarize(
+            [event(0), event(1, spearman=0.5), event(2, kernel="softmax", spearman=None)]
+        )
+        matmul, softmax = report.by_kernel
+        assert (matmul.name, matmul.runs, matmul.measured, matmul.failed) == ("matmul", 2, 8, 2)
+        assert matmul.spearman == pytest.approx(0.7)
+        assert softmax.spearman is None
+        assert report.total.compile_s == 6.0
+        assert [g.name for g in report.over_time] == ["2026-01-01", "2026-01-02", "2026-01-03"]
+        assert report.failures[0].reason == "out of registers"
+        assert report.failures[0].count == 3
+        assert report.stops == {"budget": 3}
+
+    def test_many_days_become_months(self):
+        days = [f"2026-{m:02d}-{d:02d}T00:00:00" for m in (1, 2, 3) for d in range(1, 25)]
+        report = summarize([event(i, when=day) for i, day in enumerate(days)])
+        assert [g.name for g in report.over_time] == ["2026-01", "2026-02", "2026-03"]
+
+    def test_infinite_and_missing_scores_do_not_spread(self):
+        report = summarize([event(0, first_choice_regret=math.inf), event(1)])
+        assert report.total.regret == 0.02
+
+    def test_rounds_are_read_line_by_line(self, tmp_path):
+        text = "\n".join(map(json.dumps, ROUNDS)) + "\n{broken\n"
+        (tmp_path / "rounds.jsonl").write_text(text)
+        assert read_rounds(tmp_path) == ROUNDS
+        assert read_rounds(tmp_path / "nowhere") == []
+
+
+class TestRegret:
+    def test_ours_is_in_the_order_of_measuring(self):
+        curve = summarize([event(values=(2.0, 1.0, 4.0))]).regret
+        assert curve.ours == (1.0, 0.0, 0.0)
+        assert curve.random[0] == pytest.approx((1 + 0 + 3) / 3)
+        assert curve.random[-1] == 0.0
+        assert curve.full == 100
+
+    def test_a_failure_counts_as_the_worst_that_worked(self):
+        assert summarize([event(values=(None, 1.0, 3.0))]).regret.ours == (2.0, 0.0, 0.0)
+
+    def test_larger_is_better(self):
+        found = summarize([event(values=(1.0, 4.0), minimize=False)]).regret
+        assert found.ours == (0.75, 0.0)
+
+    def test_nothing_to_draw(self):
+        assert summarize([event(values=(1.0,)), event(values=(None, None))]).regret is None
+
+    @settings(deadline=None, max_examples=50)
+    @given(st.lists(st.floats(0, 100), min_size=1, max_size=5))
+    def test_expected_best_is_the_mean_over_all_orders(self, losses):
+        orders = list(itertools.permutations(losses))
+        means = np.mean([np.minimum.accumulate(order) for order in orders], axis=0)
+        np.testing.assert_allclose(expected_best(np.array(losses)), means, atol=1e-9)
+
+
+class _Page(HTMLParser):
+    """Collects what a page would fetch and the identifiers in it."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.fetched, self.ids, self.used = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        for name, value in attrs:
+            value = value or ""
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href", "srcset", "data", "action"):
+                (self.used if value.startswith("#") else self.fetched).append(value)
+            self.used += re.findall(r"url\((#[^)]+)\)", value)
+
+
+class TestPage:
+    def test_self_contained_small_and_whole(self):
+        text = render_html(summarize(MANY, rounds=ROUNDS), source="/x/<store>")
+        page = _Page(text)
+        assert page.fetched == ["data:,"]
+        assert "http-equiv" not in text
+        assert "@import" not in text
+        assert "<script" not in text
+        assert len(text.encode()) < 2_000_000
+        assert len(page.ids) == len(set(page.ids))
+        assert {u[1:] for u in page.used} <= set(page.ids)
+        assert text.count("<svg") == 4 + 1 + 4 + 1
+        assert "/x/&lt;store&gt;" in text
+        for word in ("matmul", "AMD MI300X", "out of registers", "accepted", "rejected", "4x8"):
+            assert word in text
+
+    def test_ten_thousand_runs_stay_under_two_megabytes(self):
+        many = [dataclasses.replace(MANY[i % 40], task_key=f"{i:016x}") for i in range(10_000)]
+        kernels = [dataclasses.replace(e, kernel=f"k{i % 300}") for i, e in enumerate(many)]
+        assert len(render_html(summarize(kernels)).encode()) < 2_000_000
+
+    def test_hostile_names_are_text(self):
+        bad = '<script>alert(1)</script>"&'
+        kwargs = {"kernel": bad, "device": bad, "reasons": {bad: 1}, "stop": bad}
+        text = render_html(summarize([event(i, **kwargs) for i in range(3)]))
+        assert "<script" not in text
+        assert _Page(text).fetched == ["data:,"]
+
+    def test_empty_says_what_to_do(self):
+        text = render_html(summarize([]))
+        assert "No tuning run is recorded yet" in text
+        assert "autotune-rlm demo" in text
+        assert "<svg" not in text
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            {"when": ""},
+            {"when": "yesterday"},
+            {"points": ()},
+            {"spearman": None, "coverage": None, "kendall": None, "first_choice_regret": None},
+            {"best_value": None, "best_config": None, "values": (None, None)},
+            {"values": (1.0, 1.0, 1.0)},
+            {"values": (-1.0, 0.0, 2.0), "metric": "score"},
+            {"values": (1e-300, 1e300)},
+            {"n_candidates": 0, "n_measured": 0, "n_failed": {}, "reasons": {}},
+            {"kernel": "$x$ \\frac", "problem": {}},
+        ],
+    )
+    @pytest.mark.filterwarnings("error")
+    def test_odd_events(self, odd):
+        render_html(summarize([event(**odd)], rounds=[{"accepted": True}]))
+
+    def test_json_and_png(self, tmp_path):
+        report = summarize([*MANY, event(spearman=math.nan)], rounds=ROUNDS)
+        data = json.loads(write_json(report, tmp_path / "r.json").read_text())
+        assert data["total"]["runs"] == 41
+        assert len(data["events"][0]["points"]) == 4
+        assert data["regret"]["runs"] == 41
+        files = write_png(report, tmp_path / "png")
+        assert {"regret.png", "seconds.png", "predicted-1.png"} <= {f.name for f in files}
+        assert all(f.read_bytes().startswith(b"\x89PNG") for f in files)
+
+
+run = CliRunner(env={"COLUMNS": "80", "NO_COLOR": "1"})
+
+
+class TestCommand:
+    @pytest.fixture
+    def path(self, tmp_path):
+        with Store(tmp_path / "s.sqlite") as store:
+            for e in MANY:
+                store.add_event(e)
+        return tmp_path / "s.sqlite"
+
+    def test_tables_fit_a_terminal(self, path):
+        out = run.invoke(app, ["report", "--store", str(path)]).output
+        assert max(map(len, out.splitlines())) <= 80
+        for word in ("matmul", "softmax", "NVIDIA H100", "0.90", "2.0 %", "out of registers"):
+            assert word in out
+
+    def test_filters_and_files(self, path, tmp_path):
+        args = ["--html", tmp_path / "r.html", "--json", tmp_path / "r.json", "--png", tmp_path]
+        found = run.invoke(
+            app, ["report", "--store", str(path), "--kernel", "softmax", *map(str, args)]
+        )
+        assert found.exit_code == 0, found.output
+        assert json.loads((tmp_path / "r.json").read_text())["total"]["runs"] == 20
+        assert "matmul" not in (tmp_path / "r.html").read_text()
+        assert (tmp_path / "seconds.png").exists()
+
+    def test_empty(self, tmp_path):
+        found = run.invoke(app, ["report", "--store", str(tmp_path / "new.sqlite")])
+        assert "autotune-rlm demo" in found.output
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+PROBE = """<script>
+addEventListener("error", e => document.title = "ERROR " + e.message, true);
+addEventListener("load", () => {
+  const fetched = performance.getEntriesByType("resource").map(e => e.name).join(" ");
+  const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  const blank = [...document.querySelectorAll("svg")].filter(s => s.getBoundingClientRect().height < 50);
+  const small = [...document.querySelectorAll("svg text")].map(t => t.getBoundingClientRect().height);
+  document.title = JSON.stringify({fetched, wide, blank: blank.length, text: Math.min(99, ...small)});
+});
+</script></head>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.parametrize("width", [360, 820, 1440])
+@pytest.mark.parametrize("events", [MANY, []], ids=["full", "empty"])
+def test_in_a_browser(tmp_path, width, events):
+    text = render_html(summarize(events, rounds=ROUNDS if events else ()))
+    # The window has a least width of its own, so the page is put into a frame as wide as a phone.
+    (tmp_path / "page.html").write_text(text.replace("</head>", PROBE))
+    frame = (
+        f'<iframe id="f" src="page.html" style="width:{width}px;height:900px;border:0"></iframe>'
+    )
+    show = "onload=()=>setTimeout(()=>document.body.append(f.contentDocument.title+'|END'),300)"
+    (tmp_path / "frame.html").write_text(f"{frame}<script>{show}</script>")
+    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    options = ["--enable-logging=stderr", "--allow-file-access-from-files", "--v=0"]
+    options += ["--virtual-time-budget=8000", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run(
+        [*command, *options, f"file://{tmp_path / 'frame.html'}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    found = re.search(r"(\{.*\}|ERROR.*)\|END", done.stdout.replace("&quot;", '"'))
+    assert found, done.stdout[-500:] + done.stderr[-500:]
+    seen = json.loads(found[1])
+    assert seen["fetched"] == ""
+    assert seen["wide"] <= 0, "the page must not scroll sideways"
+    assert seen["blank"] == 0
+    assert seen["text"] >= 8, "letters in the figures must be readable"
+    assert "CONSOLE" not in done.stderr

@@ -23,6 +23,7 @@ equal blocks equal text, so repeats fold.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,7 +80,9 @@ def printable_text(model: ModelLike) -> str:
     """
     import onnx
 
-    return onnx.helper.printable_graph(load_skeleton(model).graph)
+    with warnings.catch_warnings():  # onnx prefers another layout now, the models read this one
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return onnx.helper.printable_graph(load_skeleton(model).graph)
 
 
 class _Symbols:

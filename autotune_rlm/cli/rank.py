@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from autotune_rlm.types import Candidate, Device
 
 app = typer.Typer()
-_NARROWEST = 120
 _Text = Optional[str]  # noqa: UP045 (typer evaluates it on Python 3.10 too)
 
 
@@ -121,15 +120,15 @@ def _compiled(
 
 def _show(told: dict[str, Any]) -> None:
     out = Console()
-    out.width = max(out.width, _NARROWEST)
     sizes = ", ".join(f"{k}={v}" for k, v in told["problem"].items())
     rows = told["ranking"]
     title = f"{told['kernel']} ({sizes}) on {told['device']['name']}: {told['n_configs']} configurations"
     table = Table(title=title, title_justify="left")
     names = list(dict.fromkeys(name for row in rows for name in row["config"]))
     facts = ["status", "shared_bytes", "registers", "spills"] if "compiled" in rows[0] else []
-    for name in ("", *names, "predicted ms", "90 % interval", "P(fails)", *facts):
-        table.add_column(name.replace("_bytes", " B"), justify="right")
+    columns = ("", *names, "ms", "90 % interval", "fails", *facts)
+    for name in columns:
+        table.add_column(name.removesuffix("_bytes"), justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             str(row["rank"]),
@@ -139,6 +138,7 @@ def _show(told: dict[str, Any]) -> None:
             f"{row['p_fails']:.1%}",
             *(str(row["compiled"].get(name, "")) for name in facts),
         )
+    out.width = max(out.width, 16 * len(columns))
     out.print(table)
     if not told["known_device"]:
         out.print(

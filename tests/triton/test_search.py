@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 
 import pytest
 import torch
@@ -78,8 +79,6 @@ class TestBudget:
         assert (kernel.best_config.kwargs, kernel.best_config.num_warps) == ({"BLOCK": 256}, 2)
 
     def test_seconds_end_a_search(self, quick, store_path):
-        import time
-
         with StubDriver(time_ms=lambda launch: time.sleep(0.05) or time_of(launch)) as stub:
             tuned(quick, store_path, budget=1.0, budget_s=0.1)[GRID](X, X, 64)
             assert 1 <= len(stub.benchmarked) < len(configs())
@@ -183,6 +182,30 @@ class TestModes:
             (request,) = store.requests()
         assert request.task.kernel == "body"
         assert len(request.candidates) == len(configs())
+
+    def test_predict_notes_how_to_run_and_takes_up_what_is_measured_later(
+        self, stub, store_path, monkeypatch
+    ):
+        from autotune_rlm.integrations.triton._refresh import Refresher
+
+        own = Refresher(first_s=0.01)
+        monkeypatch.setattr(_autotuner, "refresher", own)
+        few = configs(blocks=(64, 128, 256), warps=(1, 2, 4))
+        kernel = tuned(scale, store_path, configs=few, mode="predict", surrogate=Oracle(-1))
+        kernel[lambda meta: (triton.cdiv(64, meta["BLOCK"]),)](X, X, 64)
+        assert kernel.best_config.kwargs["BLOCK"] == 64
+        with Store(store_path) as store:
+            (request,) = store.requests()
+        noted = request.workload["arguments"]
+        assert noted["function"] == "scale"
+        assert noted["args"]["x"]["shape"] == [64]
+        assert own.look() == 0
+        tuned(scale, store_path, configs=few)[GRID](X, X, 64)
+        deadline = time.monotonic() + 20
+        while kernel.best_config.kwargs["BLOCK"] != 256:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+            kernel[GRID](X, X, 64)
 
     def test_predict_takes_what_was_measured_before(self, stub, quick, store_path):
         tuned(quick, store_path, budget=8)[GRID](X, X, 64)

@@ -18,6 +18,7 @@ from autotune_rlm.config_space import TRITON_OPTIONS, ConfigSpace
 from ._device import is_capturing
 from ._launch import CacheDict, Choice, LaunchShape, triton_key
 from ._live import LiveLaunch
+from ._refresh import refresher
 from ._resources import TUNING_LOCK
 from ._select import Outcome, Selector
 from ._settings import Settings, is_disabled
@@ -183,7 +184,7 @@ class RLMAutotuner(Autotuner):
                 measures = lasting = False
                 if not kwargs.get("warmup"):
                     self._warn_of_capture()
-            outcome = self._search(configs, args, kwargs, measures=measures)
+            outcome = self._search(key, configs, args, kwargs, measures=measures)
         if lasting:
             self.cache[key] = outcome.config
         if outcome.timings:
@@ -198,6 +199,7 @@ class RLMAutotuner(Autotuner):
 
     def _search(
         self,
+        key: tuple[Any, ...],
         configs: list[triton.Config],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -211,10 +213,17 @@ class RLMAutotuner(Autotuner):
         found = selector.finished(task, candidates)
         if found is not None:
             return found
-        if not measures:
-            return selector.by_model(task, candidates)
         hooks = (self.pre_hook, self.post_hook)
         launch = LiveLaunch(self.fn, args, kwargs, named=named, hooks=hooks)
+        if not measures:
+            predicts = selector.settings.mode == "predict"
+            reset = [*self.reset_to_zero, *self.restore_value]
+            workload = functools.partial(launch.workload, reset=reset)
+            outcome = selector.by_model(task, candidates, workload if predicts else None)
+            if predicts and outcome.how == "model" and selector.store is not None:
+                best = functools.partial(selector.best_measured, task, candidates)
+                refresher.add(self, key, best)
+            return outcome
         measurer = launch.measurer(self._do_bench, self._announce)
         return selector.by_measuring(task, candidates, measurer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from triton.runtime.autotuner import Heuristics
 from autotune_rlm.measure.capture import describe_call
 from autotune_rlm.measure.compile import CompileSpec
 from autotune_rlm.measure.job import Job
+from autotune_rlm.measure.kernel_call import note_launch
 from autotune_rlm.measure.timing import Call
 from autotune_rlm.measure.triton import TritonMeasurer
 from autotune_rlm.types import Candidate
@@ -19,6 +21,8 @@ from autotune_rlm.types import Candidate
 from ._resources import compile_pool
 from ._source import unwrap
 from ._timer import timing_for
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["LiveLaunch", "with_heuristics"]
 
@@ -94,6 +98,33 @@ class LiveLaunch:
         for name in ("grid", "warmup"):
             given.pop(name, None)
         return describe_call(jit, args, given, max_shared_bytes=_most_shared())
+
+    def workload(
+        self, candidates: Sequence[Candidate], *, reset: Sequence[str] = ()
+    ) -> dict[str, Any] | None:
+        """How another process can run these candidates, as JSON; None where it cannot.
+
+        Args:
+            candidates: Their payloads are configurations.
+            reset: Arguments that are set back before every launch.
+        """
+        jit = unwrap(self._kernel)
+        own = {name: value for name, value in self._named.items() if name in jit.arg_names}
+        launches = []
+        try:
+            for candidate in candidates:
+                given = self._given(candidate.payload)
+                added = set(given) - set(self._named) - set(candidate.payload.all_kwargs())
+                constants = {name: given[name] for name in added}
+                grid = self._grid(candidate.payload)
+                if grid is None:
+                    return None
+                launches.append((candidate.config, grid, constants))
+            noted = note_launch(self._kernel, own, launches, reset=reset)
+        except Exception as error:
+            _log.debug("cannot note how to run %s: %s", jit, error)
+            return None
+        return None if noted is None else noted.workload().to_json()
 
     def _given(self, config: triton.Config) -> dict[str, Any]:
         return with_heuristics(self._kernel, {**self._named, **config.all_kwargs()})

@@ -66,7 +66,8 @@ class OfflineKernel:
     def spec(self, problem: Mapping[str, Any], device: Device, candidate: Candidate) -> CompileSpec:
         """What to compile for ``candidate``.
 
-        Tensors without a shape are aligned; strides that are not given are multiples of 16.
+        Tensors without a shape are aligned. Strides that are not given are multiples of 16, and 1
+        for the last one of a tensor (``stride_ak`` after ``stride_am``).
 
         Raises:
             ValueError: An argument is not known, or the device's target is not.
@@ -95,6 +96,7 @@ class OfflineKernel:
         jit = unwrap(self.kernel)
         parameters = inspect.signature(jit.fn).parameters
         found: dict[str, Any] = {}
+        contiguous = _last_strides(self.argument_names)
         for name in self.argument_names:
             default = parameters[name].default
             is_constant = "constexpr" in str(parameters[name].annotation)
@@ -105,7 +107,7 @@ class OfflineKernel:
             elif is_constant:
                 raise ValueError(f"--problem lacks the constant {name}; add {name}=VALUE")
             elif name.lower().startswith("stride"):
-                found[name] = _SOME_STRIDE
+                found[name] = 1 if name in contiguous else _SOME_STRIDE
             elif "dtype" in problem and re.search(r"ptr|^[a-z]$|^[A-Z]$", name):
                 found[name] = _live({"dtype": problem["dtype"]})
             else:
@@ -135,7 +137,7 @@ def load_file(where: str, space: ConfigSpace | None = None) -> OfflineKernel:
     found = vars(module).get(name)
     own = getattr(found, "space", None)
     if isinstance(own, ConfigSpace):
-        found = found.fn  # type: ignore[union-attr]
+        found = found.fn
     if not _is_kernel(found):
         kernels = sorted(n for n, value in vars(module).items() if _is_kernel(value))
         raise ValueError(f"{path} has no kernel {name!r}; it has {', '.join(kernels) or 'none'}")
@@ -182,6 +184,15 @@ def parse_space(text: str) -> ConfigSpace:
             raise ValueError(f"--configs takes NAME=VALUE,VALUE; NAME=..., got {entry.strip()!r}")
         parameters[name] = [_value(name, v.strip()) for v in values.split(",")]
     return ConfigSpace(**parameters)
+
+
+def _last_strides(names: Sequence[str]) -> set[str]:
+    """The last of ``stride_am, stride_ak`` and its like: by convention that of adjacent elements."""
+    by_tensor: dict[str, list[str]] = {}
+    for name in names:
+        if found := re.fullmatch(r"strides?_?([a-z])\w+", name.lower()):
+            by_tensor.setdefault(found[1], []).append(name)
+    return {group[-1] for group in by_tensor.values() if len(group) > 1}
 
 
 def _value(name: str, text: str) -> Any:

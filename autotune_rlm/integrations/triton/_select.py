@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from ._task import KernelTasks
 __all__ = ["Outcome", "Selector"]
 
 _log = logging.getLogger(__name__)
+_NOTED = 32
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,35 @@ class Selector:
             return None
         return _best(observed)
 
-    def by_model(self, task: Task, candidates: Sequence[Candidate]) -> Outcome:
-        """The best known configuration, or the model's choice; measures nothing."""
+    def best_measured(self, task: Task, candidates: Sequence[Candidate]) -> Any:
+        """The fastest configuration that was measured; None where none was."""
+        observed = self._observed(task, candidates)
+        return _best(observed).config if any(o.measurement.ok for o in observed) else None
+
+    def by_model(
+        self,
+        task: Task,
+        candidates: Sequence[Candidate],
+        workload: Callable[[Sequence[Candidate]], Mapping[str, Any] | None] | None = None,
+    ) -> Outcome:
+        """The best known configuration, or the model's choice; measures nothing.
+
+        Args:
+            task: The task of the launch.
+            candidates: The choices.
+            workload: Gives how another process can run candidates. With it the problem is noted in
+                the store, for ``autotune-rlm watch``.
+        """
         observed = self._observed(task, candidates)
         if any(o.measurement.ok for o in observed):
             return _best(observed)
-        if self.settings.mode == "predict" and self.store is not None:
-            self.store.note_request(task, candidates)
         prediction = self._surrogate.predict(task, candidates, observed=observed)
         failed = {o.candidate.key for o in observed}
         order = [candidates[i] for i in prediction.order(minimize=task.minimize)]
+        if workload is not None and self.store is not None:
+            default = [c for c in candidates[:1] if c not in order[:_NOTED]]
+            noted = [*default, *order[:_NOTED]]
+            self.store.note_request(task, noted, workload=workload(noted))
         pick = next((c for c in order if c.key not in failed), order[0])
         return Outcome(pick.payload, "model")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import threading
@@ -98,15 +99,22 @@ def busy_share(device: Device) -> float:
     """How busy a device is with anybody's work, from 0 to 1; 0 where that cannot be read."""
     if device.target == "cpu":
         return psutil.cpu_percent(interval=0.5) / 100
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
     with suppress(Exception):
         import pynvml
 
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        by_index = visible.isdigit()
+        handle = (
+            pynvml.nvmlDeviceGetHandleByIndex(int(visible))
+            if by_index
+            else pynvml.nvmlDeviceGetHandleByUUID(visible)
+        )
         return pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
     if shutil.which("nvidia-smi"):
         with suppress(Exception):
-            query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+            query = ["nvidia-smi", "-i", visible, "--query-gpu=utilization.gpu"]
+            query.append("--format=csv,noheader,nounits")
             out = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
             return float(out.stdout.splitlines()[0]) / 100
     return 0.0

@@ -189,6 +189,7 @@ class GraphTimer:
     def _capture(self, call: Call) -> tuple[Any, int]:
         import torch
 
+        torch.cuda.synchronize(self._device)
         with torch.cuda.stream(torch.cuda.Stream(self._device)):
             call.run()
             once = min(EventTimer(self._device, flush=False).sample(call, 3))

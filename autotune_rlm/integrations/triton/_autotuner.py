@@ -24,6 +24,7 @@ from ._select import Outcome, Selector
 from ._settings import Settings, is_disabled
 from ._source import unwrap
 from ._task import KernelTasks, candidates_of
+from ._traced import traceable_prune
 
 __all__ = ["RLMAutotuner"]
 
@@ -301,13 +302,15 @@ class RLMAutotuner(Autotuner):
     def early_config_prune(self) -> Callable[..., list[triton.Config]] | None:
         """Prunes as the user asked, then to the configurations that a search would measure.
 
-        The user's own function, or None, where all configurations would be measured.
+        The user's own function, or None, where all configurations would be measured. Can be traced
+        by ``torch.compile``.
         """
-        return self._prune_by_model if self._ranks() else self._user_prune
+        return self._reader_prune if self._ranks() else self._user_prune
 
     @early_config_prune.setter
     def early_config_prune(self, prune: Callable[..., list[triton.Config]] | None) -> None:
         self._user_prune = prune
+        self._reader_prune = traceable_prune(self._choose_indices, prune)
 
     @property
     def perf_model(self) -> Callable[..., float] | None:
@@ -333,6 +336,15 @@ class RLMAutotuner(Autotuner):
         n = len(self.configs)
         return self._settings.with_environment().measurements(n) < n
 
+    def _choose_indices(
+        self, arguments: dict[str, Any], described: list[dict[str, Any]]
+    ) -> list[int]:
+        configs = [_config_of(options) for options in described]
+        places = {id(config): i for i, config in enumerate(configs)}
+        selector = self._selector
+        chosen = selector.shortlist(selector.task(arguments), candidates_of(configs))
+        return [places[id(candidate.payload)] for candidate in chosen]
+
     def _prune_by_model(
         self, configs: list[triton.Config], named_args: Mapping[str, Any], **kwargs: Any
     ) -> list[triton.Config]:
@@ -349,9 +361,7 @@ class RLMAutotuner(Autotuner):
             by_key = {c.key: t for c, t in zip(candidates, times, strict=True)}
             self._predicted = (task.key, by_key)
         names = {name for c in self.configs for name in c.all_kwargs()}
-        options = {k: arguments[k] for k in TRITON_OPTIONS if k in arguments}
-        own = {k: v for k, v in arguments.items() if k in names and k not in TRITON_OPTIONS}
-        (asked,) = candidates_of([triton.Config(own, **options)])
+        (asked,) = candidates_of([_config_of({k: arguments[k] for k in names if k in arguments})])
         return self._predicted[1][asked.key]
 
     def prune_configs(self, kwargs: dict[str, Any]) -> list[triton.Config]:
@@ -387,6 +397,15 @@ class RLMAutotuner(Autotuner):
         if errors and not compiled:
             raise errors[0]
         return compiled
+
+
+def _config_of(options: Mapping[str, Any]) -> triton.Config:
+    """The configuration whose ``all_kwargs()`` are given."""
+    of_triton = {*TRITON_OPTIONS, "ir_override"}
+    return triton.Config(
+        {k: v for k, v in options.items() if k not in of_triton},
+        **{k: v for k, v in options.items() if k in of_triton},
+    )
 
 
 def _check_names(arg_names: Sequence[str], **named: Sequence[str] | None) -> None:

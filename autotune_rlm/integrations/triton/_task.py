@@ -45,10 +45,12 @@ def describe(value: Any) -> Any:
     """A kernel argument as JSON.
 
     A tensor becomes ``{"dtype", "shape", "strides", "align"}``: strides in elements, ``align`` the
-    largest power of two up to 16 that divides its address. Text is cut at 200 characters, sequences
-    at 16 items.
+    largest power of two up to 16 that divides its address. Such a description is left as it is. Text
+    is cut at 200 characters, sequences at 16 items.
     """
     value = getattr(value, "value", value) if type(value).__name__ == "constexpr" else value
+    if isinstance(value, Mapping):
+        return dict(value)
     if value is None or isinstance(value, (bool, str)):
         return value[:_MAX_TEXT] if isinstance(value, str) else value
     if isinstance(value, float):

@@ -21,7 +21,7 @@ from autotune_rlm.report._summary import Report, when
 
 __all__ = ["FigureOf", "figures", "to_png", "to_svg"]
 
-_SIZE = (5.2, 3.1)  # inches: on a phone the letters stay readable
+_SIZE = (4.4, 3.0)  # inches: on a phone the letters stay readable
 _MOST_POINTS = 300
 _MOST_SCATTERS = 8
 

@@ -1,0 +1,116 @@
+"""``autotune-rlm rank``: kernels of a file, problems of a command line, other devices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import triton
+from triton_test_support import Oracle
+from typer.testing import CliRunner
+
+from autotune_rlm.cli import app
+from autotune_rlm.devices import lookup
+from autotune_rlm.integrations.triton import _offline
+
+KERNELS = Path(__file__).with_name("triton_test_kernels.py")
+SPACE = "BLOCK=64,128,256; num_warps=1,2"
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Runs the command with a surrogate that knows."""
+    import autotune_rlm.surrogate
+
+    monkeypatch.setattr(autotune_rlm.surrogate, "load", lambda name=None: Oracle())
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+
+    def run(*arguments):
+        return CliRunner().invoke(app, ["rank", *arguments])
+
+    return run
+
+
+def test_the_ranking_is_best_first(run):
+    told = run(
+        f"{KERNELS}:scale", "--device", "h100", "--problem", "n=4096,dtype=fp16",
+        "--configs", SPACE, "--json", "--top", "3",
+    )  # fmt: skip
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout)
+    assert found["device"]["name"] == "NVIDIA H100"
+    assert found["n_configs"] == 6
+    assert [row["rank"] for row in found["ranking"]] == [1, 2, 3]
+    assert found["ranking"][0]["config"] == {"BLOCK": 256, "num_warps": 2, "num_stages": 3}
+    times = [row["predicted_ms"] for row in found["ranking"]]
+    assert times == sorted(times)
+
+
+def test_compiling_tells_the_facts_of_the_other_device(run):
+    told = run(
+        f"{KERNELS}:scale", "--device", "AMD Instinct MI300X", "--problem", "n=4096,dtype=fp16",
+        "--configs", "BLOCK=256; num_warps=2", "--compile", "--json",
+    )  # fmt: skip
+    assert told.exit_code == 0, told.output
+    (row,) = json.loads(told.stdout)["ranking"]
+    assert row["compiled"]["status"] == "ok"
+    assert row["compiled"]["registers"] > 0
+
+
+def test_a_table_for_people(run):
+    told = run(f"{KERNELS}:scale", "--device", "no such device", "--configs", SPACE)
+    assert told.exit_code == 0, told.output
+    assert "6 configurations" in told.stdout
+    assert "Nothing is known of 'no such device'" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere.py:scale"], "with a file that exists"),
+        ([f"{KERNELS}:nothing"], "it has masked, picky, product, scale, twice"),
+        ([f"{KERNELS}:scale"], "it is under no autotuner"),
+        ([f"{KERNELS}:scale", "--configs", "BLOCK"], "NAME=VALUE,VALUE"),
+        ([f"{KERNELS}:scale", "--configs", SPACE, "--problem", "m=3"], "names m, which scale has"),
+        ([f"{KERNELS}:scale", "--configs", SPACE, "--problem", "n"], "takes NAME=VALUE"),
+        ([f"{KERNELS}:scale", "--configs", SPACE, "--problem", "dtype=f17"], "dtype must be one"),
+        ([f"{KERNELS}:scale", "--configs", SPACE, "--compile"], "lacks x; add x=NUMBER"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(run, arguments, says):
+    told = run(*arguments, "--device", "h100")
+    assert told.exit_code == 1
+    assert says in " ".join(told.stderr.split())
+
+
+def test_problems_are_read():
+    problem = _offline.parse_problem("M=64, eps=1e-5,x=fp16[64,128],y=*i32,causal=true,dtype=bf16")
+    assert problem == {
+        "M": 64,
+        "eps": 1e-5,
+        "x": {"dtype": "fp16", "align": 16, "shape": [64, 128], "strides": [128, 1]},
+        "y": {"dtype": "i32", "align": 16},
+        "causal": True,
+        "dtype": "bf16",
+    }
+
+
+def test_a_decorated_kernel_brings_its_configurations(tmp_path):
+    file = tmp_path / "decorated.py"
+    file.write_text(
+        "import triton\nimport triton.language as tl\n"
+        "@triton.autotune(configs=[triton.Config({'B': b}) for b in (16, 32)], key=['n'])\n"
+        "@triton.heuristics({'E': lambda given: given['n'] % given['B'] == 0})\n"
+        "@triton.jit\n"
+        "def k(x_ptr, n, stride_xm, stride_xk, E: tl.constexpr, B: tl.constexpr):\n"
+        "    at = tl.arange(0, B)\n"
+        "    tl.store(x_ptr + at * stride_xk, 1.0, mask=at < n)\n"
+    )
+    kernel = _offline.load_file(f"{file}:k")
+    assert [c.config["B"] for c in kernel.candidates] == [16, 32]
+    spec = kernel.spec({"n": 48, "dtype": "fp32"}, lookup("h100"), kernel.candidates[1])
+    assert spec.signature == {"x_ptr": "*fp32", "n": "i32", "stride_xm": "i32"}
+    assert spec.constexprs == {"stride_xk": 1, "E": False, "B": 32}
+    assert spec.target == ("cuda", 90, 32)
+    assert isinstance(kernel.candidates[0].payload, triton.Config)

@@ -16,7 +16,7 @@ def _without_startup() -> RLMSampler:
     return RLMSampler(n_startup_trials=0, seed=0)
 
 
-class TestRLMSampler(
+class TestRLMSampler(  # every promise of a single- and multi-objective sampler
     suites.BasicSamplerTestCase,
     suites.RelativeSamplerTestCase,
     suites.MultiObjectiveSamplerTestCase,

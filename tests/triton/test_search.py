@@ -328,6 +328,22 @@ class TestFailures:
             tuned(kernel, store_path, mode="full")[GRID](X, X, 64)
         assert [o.measurement.status for o in known(store_path)] == [Status.RUNTIME_ERROR]
 
+    def test_what_does_not_fit_is_not_tried_for_a_problem_of_equal_binaries(self, stub, store_path):
+        tried = []
+
+        def fails(given):
+            tried.append(given["BLOCK"])
+            return triton.OutOfResources(2, 1, "shared memory") if given["BLOCK"] > 128 else None
+
+        kernel = Quick(body, fails)
+        tuned(kernel, store_path, mode="full")[GRID](X, X, 64)
+        for n, known in ((128, True), (65, False)):
+            tried.clear()
+            search = tuned(kernel, store_path, mode="full")
+            search[GRID](X, X, n)
+            assert (max(tried) <= 128) is known
+            assert search.best_config.kwargs["BLOCK"] == 128
+
     def test_a_surrogate_that_cannot_be_loaded_costs_a_warning(
         self, stub, quick, store_path, monkeypatch, caplog
     ):

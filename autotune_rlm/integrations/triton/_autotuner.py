@@ -210,7 +210,8 @@ class RLMAutotuner(Autotuner):
         selector = self._selector
         named = {**(self.nargs or {}), **kwargs}
         self._check_conflicts(configs, kwargs)
-        task, candidates = selector.task(named), candidates_of(configs)
+        task = selector.task(named)
+        candidates = selector.feasible(task, candidates_of(configs))
         found = selector.finished(task, candidates)
         if found is not None:
             return found

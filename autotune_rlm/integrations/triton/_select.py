@@ -25,6 +25,7 @@ __all__ = ["Outcome", "Selector"]
 
 _log = logging.getLogger(__name__)
 _NOTED = 32
+_LASTING = (Status.COMPILE_ERROR, Status.OUT_OF_RESOURCES)
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,30 @@ class Selector:
             if same and self._tasks.same_key(known.problem, task.problem, self._key):
                 return dataclasses.replace(task, problem=known.problem)
         return task
+
+    def feasible(self, task: Task, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The candidates without those whose very binaries are known not to compile or to fit.
+
+        A configuration that does not compile, or needs too much shared memory, for one problem fails
+        for every other one that Triton compiles alike. All candidates where none would be left.
+        """
+        if self.store is None:
+            return list(candidates)
+        failed = set()
+        for known in self.store.tasks(kernel=task.kernel, device=task.device.name):
+            same = (known.source, known.versions) == (task.source, task.versions)
+            alike = same and self._tasks.same_binaries(known.problem, task.problem)
+            if alike and known.key != task.key:
+                observed = self.store.observations(known)
+                failed |= {o.candidate.key for o in observed if o.measurement.status in _LASTING}
+        kept = [c for c in candidates if c.key not in failed]
+        if len(kept) < len(candidates):
+            _log.info(
+                "%s: %d configurations failed for another problem of equal binaries and are left out",
+                task.kernel,
+                len(candidates) - len(kept),
+            )
+        return kept or list(candidates)
 
     def finished(self, task: Task, candidates: Sequence[Candidate]) -> Outcome | None:
         """The best of a search that ended before, in any process; None where there was none."""
@@ -209,7 +234,7 @@ class Selector:
         if self.settings.mode == "full":
             return False
         return any(
-            event.n_candidates == len(candidates)
+            event.n_candidates >= len(candidates)
             and event.stop in ("no better one is likely", "seconds")
             and event.n_measured + event.n_reused <= len(observed)
             for event in self.store.events(task=task)

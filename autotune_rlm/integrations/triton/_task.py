@@ -103,11 +103,13 @@ class KernelTasks:
         self._function = unwrap(kernel).fn
         self._kernel = kernel
         self._config_names = frozenset(config_names)
+        parameters = inspect.signature(self._function).parameters
         self._defaults = {
             name: parameter.default
-            for name, parameter in inspect.signature(self._function).parameters.items()
+            for name, parameter in parameters.items()
             if parameter.default is not inspect.Parameter.empty
         }
+        self._constants = [n for n, p in parameters.items() if "constexpr" in str(p.annotation)]
 
     @property
     def name(self) -> str:
@@ -138,6 +140,28 @@ class KernelTasks:
         That is: the arguments named in ``key`` are equal and so are the dtypes of all tensors.
         """
         return _project(problem, key) == _project(other, key)
+
+    def same_binaries(self, problem: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        """Whether Triton compiles equal binaries for two problems, for equal configurations.
+
+        That is: constants and dtypes are equal, and integers and addresses are specialised alike.
+        """
+        if set(problem) != set(other):
+            return False
+        return all(
+            problem[name] == other[name]
+            if name in self._constants
+            else _specialised(problem[name]) == _specialised(other[name])
+            for name in problem
+        )
+
+
+def _specialised(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return value.get("dtype"), value.get("align"), len(value.get("shape", ()))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "int", value == 1, value % _ALIGNMENT == 0, -(2**31) <= value < 2**31
+    return value if isinstance(value, (bool, str)) else type(value)
 
 
 def _project(problem: Mapping[str, Any], key: Sequence[str]) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from ._device import has_accelerator
 
 __all__ = ["BenchmarkTimer", "timing_for"]
 
-_INTERPRETER_BUDGET_S = 0.3
+_INTERPRETER_BUDGET_S = 0.15
 
 
 def timing_for(do_bench: Callable[..., Any] | None) -> tuple[Timer, BenchSettings]:

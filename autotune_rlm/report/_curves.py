@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import gammaln
 
 from autotune_rlm.accuracy import TuningEvent
 
 __all__ = ["Curve", "expected_best", "regret_curve"]
 
 _MOST = 64
+_MOST_RUNS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +35,16 @@ class Curve:
 
 
 def regret_curve(events: Sequence[TuningEvent]) -> Curve | None:
-    """The mean curve of the runs that measured at least two working candidates; None without."""
+    """The mean curve of the latest runs that measured two working candidates or more, or None."""
     ours, random, full = [], [], []
-    for event in events:
+    for event in events[-_MOST_RUNS:]:
         values = _losses(event)
         if values is None:
             continue
         length = min(_MOST, len(values))
         best = np.minimum.accumulate(values)[:length]
         ours.append(best)
-        random.append(expected_best(values)[:length])
+        random.append(expected_best(values, length))
         full.append(event.n_candidates)
     if not ours:
         return None
@@ -55,19 +57,25 @@ def regret_curve(events: Sequence[TuningEvent]) -> Curve | None:
     )
 
 
-def expected_best(losses: np.ndarray) -> np.ndarray:
-    """Expected smallest of k values drawn without replacement, for k = 1 to n; shape (n,)."""
+def expected_best(losses: np.ndarray, most: int | None = None) -> np.ndarray:
+    """Expected smallest of k values drawn without replacement, for k = 1 to ``most`` (all n).
+
+    Args:
+        losses: Values, shape (n,).
+        most: Largest k.
+
+    Returns:
+        Expectations, shape (min(most, n),).
+    """
     ordered = np.sort(losses)
     n = len(ordered)
-    means = np.empty(n)
-    for k in range(1, n + 1):
-        # P(the i-th smallest of n is the smallest of k drawn) = C(n - i, k - 1) / C(n, k)
-        weights = np.zeros(n)
-        weights[0] = k / n
-        for i in range(1, n - k + 1):
-            weights[i] = weights[i - 1] * (n - i - k + 1) / (n - i)
-        means[k - 1] = weights @ ordered
-    return means
+    k = np.arange(1, min(most or n, n) + 1)[:, None]
+    rank = np.arange(n)[None, :]
+    # P(the value of this rank is the smallest of k drawn) = C(n - 1 - rank, k - 1) / C(n, k)
+    left = n - rank - k
+    log = gammaln(n - rank) - gammaln(k) - gammaln(np.maximum(left, 0) + 1)
+    log -= gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    return np.where(left >= 0, np.exp(log), 0.0) @ ordered
 
 
 def _losses(event: TuningEvent) -> np.ndarray | None:

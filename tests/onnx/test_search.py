@@ -1,0 +1,206 @@
+"""Prediction, search and the bench commands on small tables made here."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("optuna")
+from typer.testing import CliRunner
+
+from autotune_rlm.integrations.onnx import predict, search, space
+from autotune_rlm.landscapes.architectures import read_architectures
+from autotune_rlm.types import Measurement, Status
+
+MACRO = space("nasbench_macro")
+
+
+def _accuracy(config):
+    digits = [config[f"b{i}"] for i in range(8)]
+    return 60 + sum((2 + (i % 3)) * min(d, 1.5) for i, d in enumerate(digits))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "macro.csv"
+    rng = np.random.default_rng(0)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["arch", "acc", "latency_ms"])
+        for number in rng.choice(3**8, size=140, replace=False):
+            digits = np.base_repr(number, 3).zfill(8)
+            config = MACRO.parse({"arch": digits})
+            macs = MACRO.costs(config)["macs"]
+            writer.writerow([digits, _accuracy(config), macs / 1e7 + 0.1 * rng.random()])
+    return path
+
+
+def test_a_table_becomes_landscapes_of_distinct_networks(table):
+    read = read_architectures(table)
+    assert read.space.name == "nasbench_macro"
+    assert len(read) == 140
+    accuracy, latency = read.landscapes()
+    assert not accuracy.task.minimize
+    assert latency.task.minimize
+    config = accuracy.candidates[0].config
+    assert set(MACRO.parameters) < set(config)
+    assert config["net_macs"] > 0
+
+
+def test_twins_are_one_network_with_the_mean_of_their_values(tmp_path):
+    path = tmp_path / "cells.csv"
+    end = "+|none~0|none~1|+|skip_connect~0|none~1|{}~2|"
+    lines = [
+        f"|none~0|{end.format(op)},{value}" for op, value in (("none", 1), ("nor_conv_1x1", 3))
+    ]
+    path.write_text("arch_str,acc\n" + "\n".join(lines) + "\n")
+    read = read_architectures(path)
+    assert len(read) == 1
+    assert read.target("acc").tolist() == [2.0]
+
+
+def test_wrong_tables_are_named(tmp_path, table):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="no known space"):
+        read_architectures(path)
+    path.write_text("arch_str,acc\n|conv~0|,2\n")
+    with pytest.raises(ValueError, match="row 2 is not of nasbench201"):
+        read_architectures(path)
+    with pytest.raises(ValueError, match="has no column 'speed'"):
+        read_architectures(table).target("speed")
+
+
+def test_bench_nas_ranks_networks_after_few_shots(table, tmp_path):
+    from autotune_rlm.cli.bench import app
+
+    out = tmp_path / "out.json"
+    arguments = ["nas", "--test", str(table), "--space", "nasbench_macro", "--target", "acc"]
+    arguments += ["--shots", "0", "--shots", "30", "--seeds", "2", "--json", str(out)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    data = json.loads(out.read_text())
+    assert [(r["shots"], r["seed"]) for r in data["runs"]] == [(0, 0), (0, 1), (30, 0), (30, 1)]
+    assert set(data["runs"][0]) == {"target", "shots", "seed", "n_test", "kendall", "spearman"}
+    few = [r["kendall"] for r in data["runs"] if r["shots"] == 30]
+    flops = [r["kendall"] for r in data["baselines"] if r["method"] == "flops" and r["shots"] == 30]
+    assert min(few) > 0.75 > max(flops)
+    assert data["runs"][2]["n_test"] == 110
+
+
+def test_bench_nas_names_what_is_wrong(table):
+    from autotune_rlm.cli.bench import app
+
+    base = ["nas", "--test", str(table), "--target"]
+    for arguments, message in (
+        ([*base, "speed"], "no column"),
+        ([*base, "acc", "--shots", "139"], "too few"),
+        ([*base, "acc", "--train", str(table)], "other networks"),
+        ([*base, "acc", "--space", "darts"], "space must be"),
+    ):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 2
+        assert message in " ".join(result.output.split())
+
+
+def test_bench_optuna_compares_samplers(table, tmp_path):
+    from autotune_rlm.cli.bench import app
+
+    out = tmp_path / "out.json"
+    arguments = ["optuna", "--table", str(table), "--target", "acc", "--trials", "12"]
+    arguments += ["--method", "rlm", "--method", "random", "--method", "evolution"]
+    result = CliRunner().invoke(app, [*arguments, "--seeds", "1", "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    data = json.loads(out.read_text())
+    for run in data["runs"]:
+        known = [b for b in run["best"] if b is not None]
+        assert len(run["best"]) == 12
+        assert known == sorted(known)
+
+
+class _Stopwatch:
+    """Latency as a function of the cost, for a machine that is not to be waited for."""
+
+    def __init__(self):
+        self.seen = []
+
+    def measure(self, task, candidates):
+        for candidate in candidates:
+            self.seen.append(candidate.key)
+            if candidate.config["b7"] == 2:
+                yield candidate, Measurement(status=Status.CRASHED, reason="killed")
+            else:
+                value = MACRO.costs(candidate.config)["macs"] / 1e7
+                yield candidate, Measurement(status=Status.OK, value=value)
+
+
+def test_search_returns_the_front_within_the_constraint():
+    watch = _Stopwatch()
+    study = search(
+        MACRO,
+        {"accuracy": ("maximize", _accuracy), "latency_ms": "minimize"},
+        24,
+        constraints={"latency_ms": 6.0},
+        measurer=watch,
+        surrogate=False,
+        seed=0,
+    )
+    assert len(study.trials) == 24
+    assert len(watch.seen) == len(set(watch.seen))
+    assert study.best_trials
+    assert all(t.values[1] <= 6.0 for t in study.best_trials)
+    failed = [t for t in study.trials if t.state.name == "FAIL"]
+    assert all("killed" in t.user_attrs["error"] for t in failed)
+    assert study.best_trials[0].user_attrs["parameters"] > 0
+
+
+def test_search_answers_from_the_store(tmp_path):
+    from autotune_rlm.store import Store
+
+    store = Store(tmp_path / "s.sqlite")
+    first, second = _Stopwatch(), _Stopwatch()
+    for watch in (first, second):
+        search(MACRO, {"latency_ms": "minimize"}, 4, measurer=watch, store=store, seed=3)
+    assert first.seen
+    assert len(second.seen) < len(first.seen)
+
+
+def test_search_names_what_is_wrong():
+    for arguments, message in (
+        (({"accuracy": "maximize"}, 3), "needs a function"),
+        (({"macs": "down"}, 3), "minimize or maximize"),
+        (({}, 3), "at least one"),
+        (({"macs": "minimize"}, 0), "budget"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            search(MACRO, *arguments)
+    with pytest.raises(ValueError, match="constraints"):
+        search(MACRO, {"macs": "minimize"}, 3, constraints={"speed": 1.0})
+
+
+def test_latency_is_measured_here_with_onnx_runtime():
+    pytest.importorskip("onnxruntime")
+    study = search(MACRO, {"latency_ms": "minimize"}, 2, seed=0, surrogate=False)
+    assert all(0 < t.value < 1000 for t in study.trials)
+
+
+def test_facts_are_exact_and_observations_narrow_the_rest():
+    rng = np.random.default_rng(0)
+    networks = [MACRO.sample(rng) for _ in range(40)]
+    graphs = [MACRO.graph(c) for c in networks]
+    real = np.array([MACRO.costs(c)["macs"] / 3e6 for c in networks])
+    exact = predict(graphs[:3], ["macs", "peak_memory_mb"])
+    assert exact["macs"].median.tolist() == [MACRO.costs(c)["macs"] for c in networks[:3]]
+    before = predict(graphs[20:], device="NVIDIA A100")
+    seen = list(zip(graphs[:20], real[:20], strict=True))
+    after = predict(graphs[20:], device="NVIDIA A100", observed={"latency_ms": seen})
+    assert (after.low < real[20:]).mean() > 0.7
+    assert (after.high > real[20:]).mean() > 0.7
+    assert after.spread.mean() < before.spread.mean() / 2
+    assert np.corrcoef(after.location, np.log(real[20:]))[0, 1] > 0.95
+    with pytest.raises(ValueError, match="nothing is known of 'accuracy'"):
+        predict(graphs[0], "accuracy")

@@ -73,7 +73,7 @@ _STICKY = (
     r"|hardware stack error|device-side assert|launch timed out|launch timeout"
     r"|uncorrectable (ecc|nvlink)|ecc error|context is destroyed|unknown error"
     r"|hipErrorLaunchFailure|hipErrorIllegalAddress|Code: (700|710|719)\b|memory access fault"
-    r"|mps client terminated|tensor memory|cluster.*(fault|error)"
+    r"|mps client terminated"
 )
 _TOO_LARGE = (
     r"uses too much shared data|too much (shared|local|parameter) |too many resources"

@@ -15,12 +15,14 @@ from ..types import Measurement, Status
 from .compile import CompileResult, CompileSpec
 from .correctness import disagreement, snapshot
 from .errors import Fault, classify
-from .statistics import StoppingRule
-from .timing import Call, Timer, default_timer, measure_call
+from .statistics import StoppingRule, median_interval
+from .timing import Call, Timer, default_timer, measure_call, race_calls
 
 __all__ = ["Bench", "BenchSettings", "Job"]
 
 Outputs = Mapping[str, Any]
+_FEWEST_ROUNDS = 6
+_REACH = 1.05  # a drift of the clock may hide so much
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class Bench:
         self._expected = expected
         self._state = state
         self._by_binary: dict[Any, Measurement] = {}
+        self._best: tuple[Job, Measurement] | None = None
         self._anchor: tuple[Job, float] | None = None
         self._anchored = 0.0
         self._drift: float | None = None
@@ -173,7 +176,10 @@ class Bench:
                 best_ms=self.best_ms,
                 drop_factor=self.settings.drop_factor,
             ).to_measurement()
+            measurement = self._beside_best(job, measurement)
             assert measurement.value is not None
+            if self._best is None or measurement.value < (self._best[1].value or 0.0):
+                self._best = (job, measurement)
             self.best_ms = min(self.best_ms or measurement.value, measurement.value)
             if self._anchor is None:
                 self._anchor, self._anchored = (job, measurement.value), time.monotonic()
@@ -188,6 +194,41 @@ class Bench:
         if identity:
             self._by_binary[identity] = measurement
         return measurement
+
+    def _beside_best(self, job: Job, alone: Measurement) -> Measurement:
+        """Where the best so far is within reach, time both in turn and judge by their ratio.
+
+        The two meet the same clock and the same neighbours then, so that a difference is theirs. The
+        value is the best's, times the median of the ratios.
+        """
+        if self._best is None or getattr(self.timer, "warms_up", False):
+            return alone
+        other, best = self._best
+        ends = [m.low if m.low is not None else m.value for m in (alone, best)]
+        tops = [m.high if m.high is not None else m.value for m in (alone, best)]
+        if None in (*ends, *tops, alone.value, best.value):
+            return alone
+        apart = ends[0] > _REACH * tops[1] or ends[1] > _REACH * tops[0]  # type: ignore[operator]
+        rounds_s = _FEWEST_ROUNDS * (alone.value + best.value) / 1e3  # type: ignore[operator]
+        if apart or rounds_s > self.settings.budget_s:
+            return alone
+        (_, raced) = race_calls(
+            [other.call, job.call], timer=self.timer, budget_s=self.settings.budget_s
+        )
+        ours, theirs = raced.samples[1], raced.samples[0]
+        pairs = zip(ours, theirs, strict=False)
+        samples = [best.value * a / b for a, b in pairs if b > 0]  # type: ignore[operator]
+        if len(samples) < _FEWEST_ROUNDS:
+            return alone
+        interval = median_interval(samples, confidence=self.settings.confidence)
+        return replace(
+            alone,
+            value=interval.median,
+            low=interval.low,
+            high=interval.high,
+            samples=tuple(samples),
+            state={**alone.state, "beside_best": True, "confidence": round(interval.confidence, 4)},
+        )
 
     def _check(self, job: Job) -> str | None:
         """Run once and compare; one line where the outputs are wrong."""

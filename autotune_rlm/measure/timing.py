@@ -27,6 +27,8 @@ __all__ = [
     "race_calls",
 ]
 
+_GRAPHS_KEPT = 4
+
 
 @dataclass(frozen=True)
 class Call:
@@ -168,7 +170,7 @@ class GraphTimer:
 
         self._device = torch.device(device) if device is not None else _accelerator()
         self._replay_ms = replay_ms
-        self._graph: tuple[Call, Any, int] | None = None
+        self._graphs: dict[int, tuple[Call, Any, int]] = {}
 
     def sample(self, call: Call, n: int) -> list[float]:
         """See ``Timer``; each time is that of one replay divided by the number of runs in it."""
@@ -178,9 +180,11 @@ class GraphTimer:
             raise ValueError(
                 "GraphTimer cannot leave setup and teardown out of its graph; use EventTimer"
             )
-        if self._graph is None or self._graph[0] is not call:
-            self._graph = (call, *self._capture(call))
-        _, graph, runs = self._graph
+        if id(call) not in self._graphs:
+            if len(self._graphs) >= _GRAPHS_KEPT:
+                self._graphs.pop(next(iter(self._graphs)))
+            self._graphs[id(call)] = (call, *self._capture(call))
+        _, graph, runs = self._graphs[id(call)]
         replay = Call(graph.replay)
         times = EventTimer(self._device, flush=False).sample(replay, n)
         torch.cuda.synchronize(self._device)

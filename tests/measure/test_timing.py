@@ -115,6 +115,26 @@ def test_bench_flags_a_drifting_clock(monkeypatch):
     assert "drift" not in own.measure(lambda: steady).state
 
 
+def test_rivals_are_timed_in_turn_so_that_a_drift_of_the_clock_does_not_decide():
+    class Drifting(FakeTimer):
+        clock = 0
+
+        def sample(self, call, n):
+            times = []
+            for _ in range(n):
+                Drifting.clock += 1
+                slower = 1 + 0.05 * (Drifting.clock > 60)  # the clock drops for good
+                times.append(call.run() * slower * (1 + 0.03 * self.noise.standard_normal()))
+            return times
+
+    own = Bench(BenchSettings(budget_s=2.0, max_samples=50), timer=Drifting(), state=dict)
+    first = own.measure(lambda: Job(fake(1.0)))
+    better = own.measure(lambda: Job(fake(0.985)))
+    assert better.state["beside_best"] is True
+    assert better.value == pytest.approx(0.985 * first.value, rel=0.02)
+    assert "beside_best" not in own.measure(lambda: Job(fake(2.0))).state
+
+
 def test_bench_times_identical_binaries_on_equal_grids_once():
     own = bench()
     same = CompileResult(status=Status.OK, compile_s=0.5, facts={"binary_hash": "a"})

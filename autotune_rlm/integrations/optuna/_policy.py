@@ -161,7 +161,7 @@ class Policy:
         return pool[np.argsort(-scores, kind="stable")]
 
     def _remember(self, encoding: Encoding, raw: np.ndarray) -> None:
-        canonical = self._canonical(encoding, raw)
+        canonical = self._canonical(encoding, encoding.snap(raw))
         self._described_pool.update(zip(keys(canonical), canonical, strict=True))
 
     def _canonical(self, encoding: Encoding, raw: np.ndarray) -> np.ndarray:

@@ -97,7 +97,10 @@ class OfflineKernel:
         parameters = inspect.signature(jit.fn).parameters
         found: dict[str, Any] = {}
         contiguous = _last_strides(self.argument_names)
+        added = _heuristic_names(self.kernel)
         for name in self.argument_names:
+            if name in added:
+                continue
             default = parameters[name].default
             is_constant = "constexpr" in str(parameters[name].annotation)
             if name in problem:
@@ -184,6 +187,14 @@ def parse_space(text: str) -> ConfigSpace:
             raise ValueError(f"--configs takes NAME=VALUE,VALUE; NAME=..., got {entry.strip()!r}")
         parameters[name] = [_value(name, v.strip()) for v in values.split(",")]
     return ConfigSpace(**parameters)
+
+
+def _heuristic_names(kernel: Any) -> set[str]:
+    names: set[str] = set()
+    while hasattr(kernel, "fn"):
+        names |= set(getattr(kernel, "values", ()))
+        kernel = kernel.fn
+    return names
 
 
 def _last_strides(names: Sequence[str]) -> set[str]:

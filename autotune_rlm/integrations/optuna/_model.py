@@ -18,7 +18,7 @@ from autotune_rlm.integrations.optuna._trials import StudyData
 
 __all__ = ["StudyModel", "Trend", "normalise"]
 
-_MOST_POINTS = 600  # the processes are conditioned on at most this many trials
+_MOST_POINTS = 400  # the processes are conditioned on at most this many trials
 
 Encode = Callable[[np.ndarray], Points]
 Trend = Callable[[np.ndarray], np.ndarray]

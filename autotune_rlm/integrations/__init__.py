@@ -1,0 +1,1 @@
+"""Thin adapters: Triton, ONNX and architecture search, Optuna."""

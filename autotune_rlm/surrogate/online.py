@@ -29,8 +29,6 @@ _MIN_SPREAD = 0.02
 _NOISE = 0.005
 _OFFSET_SD = 3.0
 _SLOPE_SD = 0.4
-_SMOOTH = 0.8
-"""Share of a residual's variance that neighbours have in common."""
 _STRENGTH = 3.0
 _TRUST = 2.0
 """Logarithm of the prior odds that the model's order is worth anything."""
@@ -147,12 +145,20 @@ class _Member(NamedTuple):
     parameter_scale: float
     additive: bool
     flat: bool
+    smooth: float
+    """Share of a residual's variance that neighbours have in common."""
 
 
 def _members() -> list[_Member]:
     found: dict[_Member, None] = {}
-    for trusted, mixture, hidden, parameter, additive, flat in itertools.product(
-        (True, False), (0.0, 0.5, 1.0), (0.3, 0.8), (0.5, 1.5, 4.0), (False, True), (False, True)
+    for trusted, mixture, hidden, parameter, additive, flat, smooth in itertools.product(
+        (True, False),
+        (0.0, 0.5, 1.0),
+        (0.3, 0.8),
+        (0.5, 1.5, 4.0),
+        (False, True),
+        (False, True),
+        (0.8, 0.97),
     ):
         found[
             _Member(
@@ -162,6 +168,7 @@ def _members() -> list[_Member]:
                 parameter_scale=parameter if mixture < 1 else 1.0,
                 additive=additive and mixture < 1,
                 flat=flat or not trusted,
+                smooth=smooth,
             )
         ] = None
     return list(found)
@@ -210,7 +217,7 @@ class _ValueModel:
         slope = _SLOPE_SD if member.trusted else 0.0
         tilt, tilt_at = slope * self.tilt[rows], slope * self.tilt[self.at]
         shared = self.prior.offset_sd**2 + np.outer(tilt, tilt_at)
-        total = shared + _SMOOTH * correlation * np.outer(size[rows], size[self.at])
+        total = shared + member.smooth * correlation * np.outer(size[rows], size[self.at])
         return total, self.prior.offset_sd**2 + tilt**2 + size[rows] ** 2
 
     def solve(self, member: _Member) -> _Solved:
@@ -221,7 +228,9 @@ class _ValueModel:
         """
         total, _ = self.covariance(member, self.at)
         size = np.sqrt(np.mean(self.own**2)) if member.flat else self.own[self.at]
-        inner = total + np.diag(np.broadcast_to((1 - _SMOOTH) * size**2 + _NOISE**2, len(self.at)))
+        inner = total + np.diag(
+            np.broadcast_to((1 - member.smooth) * size**2 + _NOISE**2, len(self.at))
+        )
         residual = self.value - self.mean(member, self.at)
         factor = cho_factor(inner, lower=True)
         alpha = cho_solve(factor, residual)

@@ -33,12 +33,16 @@ _Z90 = 1.6448536
 
 @dataclass(frozen=True, eq=False)
 class _ZeroShot:
-    """What the network says of a task's candidates, on the logarithmic scale of errors."""
+    """What the network says of a task's candidates, on the logarithmic scale of errors.
+
+    A slow-down cannot be below nothing, so its distribution leans to the right. The prior's spread is
+    that of the side of smaller values, where improvement lies; ``lean`` is the other side's over it.
+    """
 
     prior: Prior
+    lean: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    scale: float
 
 
 class RLMSurrogate:
@@ -108,7 +112,8 @@ class RLMSurrogate:
         posterior = correct(zero.prior, index, logs)
         n = len(candidates)
         mean, spread = posterior.mean[:n], posterior.spread[:n]
-        low, high = mean - _Z90 * spread, mean + _Z90 * spread
+        lean = np.clip(zero.lean[:n], 0.5, 8.0)
+        low, high = mean - _Z90 * spread, mean + _Z90 * spread * lean
         return _prediction(task, scale, mean, spread, posterior.p_valid[:n], low, high)
 
     def _zero_shot(self, task: Task, candidates: Sequence[Candidate]) -> _ZeroShot:
@@ -147,24 +152,20 @@ class RLMSurrogate:
         p_valid = 1.0 - p[:, FAILED]
         bins = p[:, _SPECIAL:] / np.maximum(p[:, _SPECIAL:].sum(1, keepdims=True), 1e-12)
         codec = CODECS["slowdown"]
-        position = bins @ np.arange(codec.bins)
-        mean = codec.value_at(position)
-        spread = np.sqrt(np.maximum(bins @ codec.centers**2 - (bins @ codec.centers) ** 2, 1e-8))
-        low, high = (codec.quantile(bins, q) for q in (0.05, 0.95))
+        mean = codec.value_at(bins @ np.arange(codec.bins))
+        down = np.maximum(mean - codec.quantile(bins, 0.05), 1e-3) / _Z90
+        up = np.maximum(codec.quantile(bins, 0.95) - mean, 1e-3) / _Z90
         prior = Prior(
             mean=scale + mean,
-            spread=spread,
+            spread=down,
             p_valid=p_valid,
             hidden=torch.cat(hidden).double().numpy(),
             parameters=parameter_features(task, candidates),
             offset_sd=max(scale_spread, 0.3),
         )
-        total = np.hypot(spread, scale_spread)
-        widen = total / spread
-        center = codec.quantile(bins, 0.5)
-        low = scale + center - (center - low) * widen
-        high = scale + center + (high - center) * widen
-        return _ZeroShot(prior, low, high, scale)
+        low = scale + mean - _Z90 * np.hypot(down, scale_spread)
+        high = scale + mean + _Z90 * np.hypot(up, scale_spread)
+        return _ZeroShot(prior, up / down, low, high)
 
 
 def load(name_or_path: str | Path | None = None) -> RLMSurrogate:

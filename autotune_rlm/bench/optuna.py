@@ -128,7 +128,7 @@ def _summary(method: str, runs: Sequence[SearchRun]) -> dict[str, Any]:
         "method": method,
         "mean_best": mean,
         "mean_best_final": mean[-1],
-        "mean_best_over_trials": float(np.nanmean(curves)),
+        "mean_best_over_trials": None if np.isnan(curves).all() else float(np.nanmean(curves)),
     }
 
 

@@ -58,7 +58,6 @@ def _show(results: dict) -> None:
         "method", "best", "mean over trials", title=f"{results['table']} {results['target']}"
     )
     for row in results["summary"]:
-        final = row["mean_best_final"]
-        best = "-" if final is None else f"{final:.4f}"
-        table.add_row(row["method"], best, f"{row['mean_best_over_trials']:.4f}")
+        means = row["mean_best_final"], row["mean_best_over_trials"]
+        table.add_row(row["method"], *("-" if m is None else f"{m:.4f}" for m in means))
     Console().print(table)

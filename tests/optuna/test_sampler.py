@@ -290,7 +290,11 @@ def test_journal_storage(tmp_path):
 
 def test_no_torch_is_needed():
     code = (
-        "import sys; sys.modules['torch'] = None\n"
+        "import sys, importlib.abc\n"
+        "class NoTorch(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] == 'torch': raise ImportError(name)\n"
+        "sys.meta_path.insert(0, NoTorch())\n"
         "import optuna; from autotune_rlm.integrations.optuna import RLMSampler\n"
         "s = optuna.create_study(sampler=RLMSampler(seed=0))\n"
         "s.optimize(lambda t: t.suggest_float('x', 0, 1), n_trials=9)\n"

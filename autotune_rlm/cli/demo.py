@@ -31,17 +31,26 @@ def demo(
     out = Console()
     out.width = max(out.width, _NARROWEST)
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
-    interpreted = _choose_device(out)
+    if _compiles(out):
+        _show(out, store, interpreting=False)
+    else:
+        from autotune_rlm.measure._interpreter import interpreted
+
+        with interpreted():
+            _show(out, store, interpreting=True)
+
+
+def _show(out: Console, store: Path | None, *, interpreting: bool) -> None:
     from autotune_rlm.cli._demo import demos
     from autotune_rlm.store import Store
 
-    device = "cpu" if interpreted else "cuda"
+    device = "cpu" if interpreting else "cuda"
     with (
         tempfile.TemporaryDirectory() as folder,
         Store(store or Path(folder) / "demo.sqlite") as kept,
         Store(Path(folder) / "reference.sqlite") as reference,
     ):
-        for demo in demos(device, interpreted=interpreted):
+        for demo in demos(device, interpreted=interpreting):
             table = _steps_table(demo.name)
             steps = []
             for step in _with_status(out, demo.steps(kept, reference)):
@@ -56,20 +65,19 @@ def demo(
     )
 
 
-def _choose_device(out: Console) -> bool:
-    """Whether Triton's interpreter has to run the kernels; says what is timed."""
+def _compiles(out: Console) -> bool:
+    """Whether there is a GPU to compile for, or Triton interprets; says what is timed."""
     import torch
 
     if torch.cuda.is_available():
         out.print(f"Timed on [bold]{torch.cuda.get_device_name()}[/bold] with device events.\n")
-        return False
-    os.environ["TRITON_INTERPRET"] = "1"
+        return True
     out.print(
         "[bold]No GPU here[/bold]: Triton's interpreter runs the kernels on the CPU, and what is "
         "timed is the wall clock.\nThe search is the real one; its times say nothing about a GPU, "
         "and the model has never seen this device.\n"
     )
-    return True
+    return False
 
 
 def _with_status(out: Console, steps: Iterator[Step]) -> Iterator[Step]:

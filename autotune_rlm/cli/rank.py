@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -41,9 +40,11 @@ def rank(
 
     Configurations come from the kernel's autotuner, or from --configs.
     """
-    os.environ["TRITON_INTERPRET"] = "0"
+    from autotune_rlm.measure._interpreter import interpreted
+
     try:
-        told = _rank(kernel, device, problem, configs, top, compile, target, surrogate)
+        with interpreted(False):
+            told = _rank(kernel, device, problem, configs, top, compile, target, surrogate)
     except (ValueError, TypeError, OSError) as error:
         Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 import time
@@ -55,6 +54,7 @@ def record(
     ),
 ) -> None:
     """Record landscapes of the kernel suite on the device at hand."""
+    from autotune_rlm.measure._interpreter import interpreted
     from autotune_rlm.measure.record.log import RecordLog
     from autotune_rlm.measure.record.log import convert as to_csv
     from autotune_rlm.measure.record.log import merge as add_records
@@ -70,7 +70,8 @@ def record(
             added = add_records(merge, out)
             _console.print(f"added {added:,} points to {out}")
         elif convert is None:
-            with RecordLog(out, max_bytes=int(max_mb * 1e6)) as log:
+            runner = interpreted() if interpreter else contextlib.nullcontext()
+            with runner, RecordLog(out, max_bytes=int(max_mb * 1e6)) as log:
                 if log.rows:
                     _console.print(f"{out} has {log.rows:,} points; going on with it")
                 if program is not None:
@@ -115,8 +116,6 @@ def _record_suite(
     max_points: int | None,
     **options: Any,
 ) -> None:
-    if interpreter:
-        os.environ["TRITON_INTERPRET"] = "1"
     from autotune_rlm.measure.record.recorder import Recorder
 
     cache = _throwaway_cache() if targets else contextlib.nullcontext(None)
@@ -151,8 +150,6 @@ def _record_program(
     minutes: float,
     **options: Any,
 ) -> None:
-    if interpreter:
-        os.environ["TRITON_INTERPRET"] = "1"
     from autotune_rlm.measure.record.program import record_program
 
     with _shown(minutes * 60) as show:

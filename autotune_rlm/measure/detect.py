@@ -20,6 +20,7 @@ import psutil
 
 from .. import devices
 from ..types import Device
+from ._interpreter import interpreting
 
 __all__ = ["cpu_device", "current_device", "device_state", "versions"]
 
@@ -34,7 +35,7 @@ def current_device() -> Device:
     Figures that the driver tells (multiprocessors, caches, clock) go before the registry's.
     """
     torch = _torch_with_accelerator()
-    if torch is None or _interpreting():
+    if torch is None or interpreting():
         return cpu_device()
     index = torch.accelerator.current_device_index()
     kind = torch.accelerator.current_accelerator().type
@@ -172,10 +173,6 @@ def _torch_with_accelerator() -> Any:
     import torch
 
     return torch if torch.accelerator.is_available() else None
-
-
-def _interpreting() -> bool:
-    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
 
 
 def _target(kind: str, properties: Any) -> str:

@@ -6,13 +6,13 @@ happen around every run outside of the timed region, and the caches are flushed 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..types import Measurement, Status
+from ._interpreter import interpreting
 from .statistics import Interval, RaceResult, StoppingRule, is_hopeless, median_interval, race
 
 __all__ = [
@@ -347,7 +347,7 @@ def default_timer(device: Any = None) -> Timer:
     """
     import torch
 
-    if os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes"):
+    if interpreting():
         return WallTimer()
     if device is not None and torch.device(device).type == "cpu":
         return WallTimer()

@@ -259,12 +259,14 @@ def test_a_programs_autotuned_kernels_are_recorded_in_full(tmp_path):
         (["--out", "x.jsonl", "--kernel", "nothing", "--interpreter"], "no kernel"),
     ],
 )
-def test_bad_options_end_with_a_clear_error(tmp_path, arguments, message):
+def test_bad_options_end_with_a_clear_error(tmp_path, monkeypatch, arguments, message):
     from typer.testing import CliRunner
 
     from autotune_rlm.cli.record import app
 
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
     assert result.exit_code == 2
     assert message in " ".join((result.output + result.stderr).split())
+    assert dict(os.environ) == before

@@ -6,23 +6,20 @@ import os
 
 import pytest
 
-os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 pytest.importorskip("triton")
 from triton_test_support import Oracle, Quick, body, time_of
 
 from autotune_rlm.integrations.triton.stub import StubDriver
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _compiled_once(tmp_path_factory):
-    """All tests share Triton's cache, so that equal kernels are compiled once a session."""
-    before = os.environ.get("TRITON_CACHE_DIR")
-    os.environ["TRITON_CACHE_DIR"] = str(tmp_path_factory.getbasetemp().parent / "triton-cache")
-    yield
-    if before is None:
-        del os.environ["TRITON_CACHE_DIR"]
-    else:
-        os.environ["TRITON_CACHE_DIR"] = before
+@pytest.fixture(scope="module", autouse=True)
+def _triton_settings(tmp_path_factory):
+    """All tests here share Triton's cache, so that equal kernels are compiled once a session."""
+    cache = tmp_path_factory.getbasetemp().parent / "triton-cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_CACHE_DIR", str(cache))
+        patch.setenv("TRITON_DEFAULT_FP_FUSION", os.environ.get("TRITON_DEFAULT_FP_FUSION", "1"))
+        yield
 
 
 @pytest.fixture(autouse=True)

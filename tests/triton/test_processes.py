@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -19,9 +20,10 @@ from autotune_rlm.integrations.triton.stub import StubDriver
 PROGRAM = Path(__file__).with_name("tune_in_a_process.py")
 
 
-def start(store, log, *, budget, sleep_s, processes=1):
+def start(store, log, *, budget, sleep_s=0.0, processes=1, keep=math.inf):
+    settings = [store, log, budget, sleep_s, processes, keep]
     return subprocess.Popen(
-        [sys.executable, PROGRAM, store, log, str(budget), str(sleep_s), str(processes)],
+        [sys.executable, PROGRAM, *map(str, settings)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -35,13 +37,13 @@ def lines(log):
 
 def test_a_killed_search_resumes_and_nothing_measured_is_lost(tmp_path, quick, store_path):
     log = tmp_path / "log"
-    process = start(store_path, log, budget=18, sleep_s=0.15)
-    while len(lines(log)) < 5:
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.01)
+    process = start(store_path, log, budget=18, keep=5)
+    assert process.stdout.readline() == "paused\n", process.communicate()[1]
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
     measured = lines(log)
+    assert len(measured) == 5
     with Store(store_path) as store:
         (task,) = store.tasks()
         kept = [
@@ -49,7 +51,7 @@ def test_a_killed_search_resumes_and_nothing_measured_is_lost(tmp_path, quick, s
             for o in store.observations(task)
         ]
         assert store.events() == []
-    assert kept[: len(measured) - 1] == measured[:-1]
+    assert kept == measured
     with StubDriver(time_ms=time_of) as stub:
         kernel = rlm_autotune(
             configs=configs(), key=["n"], budget=18, store=store_path, surrogate=Oracle(-1)

@@ -1,9 +1,14 @@
 """A program that tunes one key in several processes, over a driver without a device.
 
-usage: tune_in_a_process.py STORE LOG BUDGET SLEEP_S PROCESSES
+usage: tune_in_a_process.py STORE LOG BUDGET SLEEP_S PROCESSES KEEP
+
+After KEEP measurements it says "paused", and the next one lasts until the program is killed.
 """
 
+import itertools
+import math
 import os
+import signal
 import sys
 import time
 
@@ -14,8 +19,13 @@ from autotune_rlm import rlm_autotune
 from autotune_rlm.integrations.triton.stub import StubDriver
 
 
-def tune(store: str, log: str, budget: str, sleep_s: str) -> None:
+def tune(store: str, log: str, budget: str, sleep_s: str, keep: float = math.inf) -> None:
+    measured = itertools.count()
+
     def time_ms(launch):
+        if next(measured) >= keep:
+            os.write(1, b"paused\n")
+            signal.pause()
         time.sleep(float(sleep_s))
         line = f"{launch.constants['BLOCK']} {launch.options['num_warps']}\n"
         with open(log, "ab", buffering=0) as stream:
@@ -32,9 +42,9 @@ def tune(store: str, log: str, budget: str, sleep_s: str) -> None:
 
 
 def main() -> int:
-    *settings, processes = sys.argv[1:]
+    *settings, processes, keep = sys.argv[1:]
     if processes == "1":
-        tune(*settings)
+        tune(*settings, keep=float(keep))
         return 0
     children = []
     for _ in range(int(processes)):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...types import Measurement, Status
+from .._interpreter import interpreting
 from ..compile import CompileResult
 from ..detect import device_state
 from ..errors import classify
@@ -47,7 +47,7 @@ class _Device:
         self.timer: Timer = default_timer()
         self.device = "cpu"
         self.limit = 4 * 2**30
-        if not _interpreting() and torch.accelerator.is_available():
+        if not interpreting() and torch.accelerator.is_available():
             kind = torch.accelerator.current_accelerator()
             assert kind is not None
             self.device = kind.type
@@ -169,7 +169,7 @@ def _launcher(
     """
     plain = kernel.fn[kernel.grid({**args, **config})]
     named = {**args, **config}
-    if _interpreting():
+    if interpreting():
         return lambda: plain(**named)
     kernel.clear(args)
     compiled = plain(**named)
@@ -182,7 +182,3 @@ def _launcher(
     except (TypeError, AttributeError):
         return lambda: plain(**named)
     return lambda: fast(*values)
-
-
-def _interpreting() -> bool:
-    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")

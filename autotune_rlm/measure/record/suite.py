@@ -17,6 +17,7 @@ from typing import Any
 
 from ...config_space import ConfigSpace
 from ...types import digest
+from .._interpreter import interpreting
 
 __all__ = [
     "Problem",
@@ -252,7 +253,8 @@ def load_suite(suite: str | Path = "all", *, only: Sequence[str] = ()) -> dict[s
 
 
 def _load_module(file: Path) -> ModuleType:
-    name = f"autotune_rlm_suite_{digest(str(file.parent))[:8]}_{file.stem}"
+    kind = "interpreted_suite" if interpreting() else "suite"  # decorating decides it for good
+    name = f"autotune_rlm_{kind}_{digest(str(file.parent))[:8]}_{file.stem}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)

@@ -1,6 +1,7 @@
 """The report: sums, figures, the page, and the page in a real browser."""
 
 import dataclasses
+import html
 import itertools
 import json
 import math
@@ -125,6 +126,12 @@ class TestRegret:
     def test_nothing_to_draw(self):
         assert summarize([event(values=(1.0,)), event(values=(None, None))]).regret is None
 
+    @pytest.mark.parametrize("values", [(0.0, 1.0), (1e-300, 1e300), (-1.7e308, 1.7e308)])
+    def test_a_best_that_is_next_to_nothing_does_not_drown_the_mean(self, values):
+        assert summarize([event(values=values)]).regret is None
+        both = summarize([event(values=values), event(values=(2.0, 1.0))]).regret
+        assert (both.ours, both.runs) == ((1.0, 0.0), 1)
+
     @settings(deadline=None, max_examples=50)
     @given(st.lists(st.floats(0, 100), min_size=1, max_size=5))
     def test_expected_best_is_the_mean_over_all_orders(self, losses):
@@ -173,9 +180,13 @@ class TestPage:
             assert word in text
 
     def test_thousands_of_runs_stay_under_two_megabytes(self):
-        many = [dataclasses.replace(MANY[i % 40], task_key=f"{i:016x}") for i in range(3_000)]
-        kernels = [dataclasses.replace(e, kernel=f"k{i % 300}") for i, e in enumerate(many)]
-        assert len(render_html(summarize(kernels)).encode()) < 2_000_000
+        many = [
+            dataclasses.replace(MANY[i % 40], kernel=f"k{i % 300}", spearman=math.sin(i))
+            for i in range(9_000)
+        ]
+        text = render_html(summarize(many))
+        assert len(text.encode()) < 2_000_000
+        assert "1,000 of 9,000 runs" in text
 
     def test_hostile_names_are_text(self):
         bad = '<script>alert(1)</script>"&'
@@ -201,6 +212,8 @@ class TestPage:
             {"values": (1.0, 1.0, 1.0)},
             {"values": (-1.0, 0.0, 2.0), "metric": "score"},
             {"values": (1e-300, 1e300)},
+            {"values": (1e-29, 1e29)},
+            {"values": (-1.7e308, 1.7e308)},
             {"n_candidates": 0, "n_measured": 0, "n_failed": {}, "reasons": {}},
             {"kernel": "$x$ \\frac", "problem": {}},
         ]
@@ -252,7 +265,8 @@ class TestCommand:
         assert "autotune-rlm demo" in found.output
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 PROBE = """<script>
 addEventListener("error", e => document.title = "ERROR " + e.message, true);
 addEventListener("load", () => {
@@ -276,21 +290,25 @@ def test_in_a_browser(tmp_path, full):
         f'<iframe src="{name}.html" style="width:{width}px;height:900px;border:0"></iframe>'
         for name, width in shown
     )
-    tell = "[...document.querySelectorAll('iframe')].map(f => f.contentDocument.title).join('|')"
-    script = f"onload = () => setTimeout(() => document.body.append('BEGIN' + {tell} + 'END'), 500)"
+    # ... and what they found replaces the page, this script with it.
+    titles = "[...document.querySelectorAll('iframe')].map(f => f.contentDocument.title)"
+    tell = f"document.body.textContent = 'FOUND' + JSON.stringify({titles})"
+    script = f"onload = () => setTimeout(() => {tell}, 500)"
     (tmp_path / "all.html").write_text(f"<body>{frames}<script>{script}</script></body>")
     command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"]
     options = ["--enable-logging=stderr", "--allow-file-access-from-files", "--v=0"]
     options += ["--virtual-time-budget=8000", f"--user-data-dir={tmp_path / 'profile'}"]
+    options += ["--no-first-run", "--disable-dev-shm-usage"]
     done = subprocess.run(
         [*command, *options, f"file://{tmp_path / 'all.html'}"],
         capture_output=True,
         text=True,
         timeout=240,
     )
-    found = re.search("BEGIN(.*)END<", done.stdout.replace("&quot;", '"'))
-    assert found, done.stdout[-500:] + done.stderr[-500:]
-    for (name, width), title in zip(shown, found[1].split("|"), strict=True):
+    found = re.search("<body>FOUND(.*)</body>", done.stdout)
+    assert found, f"{done.returncode}: {done.stdout[-500:]}{done.stderr[-500:]}"
+    for (name, width), title in zip(shown, json.loads(html.unescape(found[1])), strict=True):
+        assert title.startswith("{"), (name, width, title)
         seen = json.loads(title)
         assert seen["fetched"] == "", (name, width)
         assert seen["wide"] <= 0, f"{name} must not scroll sideways at {width}"

@@ -14,6 +14,7 @@ __all__ = ["Curve", "expected_best", "regret_curve"]
 
 _MOST = 64
 _MOST_RUNS = 2000
+_MOST_REGRET = 1e12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,11 @@ class Curve:
 
 
 def regret_curve(events: Sequence[TuningEvent]) -> Curve | None:
-    """The mean curve of the latest runs that measured two working candidates or more, or None."""
+    """The mean curve of the latest runs that measured two working candidates or more, or None.
+
+    Left out are runs whose best is zero or whose worst is over 1e12 times as far off as the best
+    is large: a fraction of such a best says nothing, and one would drown the mean of all others.
+    """
     ours, random, full = [], [], []
     for event in events[-_MOST_RUNS:]:
         values = _losses(event)
@@ -85,11 +90,12 @@ def _losses(event: TuningEvent) -> np.ndarray | None:
     if len(known) < 2 or len(measured) > 10_000:
         return None
     best = known.min() if event.minimize else known.max()
-    if best == 0:
-        return None
     sign = 1.0 if event.minimize else -1.0
-    loss = sign * (known - best) / abs(best)
+    with np.errstate(all="ignore"):
+        loss = sign * (known - best) / abs(best)
     worst = loss.max()
+    if not worst <= _MOST_REGRET:  # infinite and not a number, too
+        return None
     found = iter(loss)
     return np.array([worst if v is None else next(found) for v in measured])[: 4 * _MOST]
 

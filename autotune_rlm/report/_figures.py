@@ -23,6 +23,8 @@ __all__ = ["FigureOf", "figures", "to_png", "to_svg"]
 
 _SIZE = (4.4, 3.0)  # inches: on a phone the letters stay readable
 _MOST_POINTS = 300
+_MOST_DOTS = 1000
+_LEAST, _MOST = 1e-30, 1e30  # what a logarithmic axis shows; no unit makes a real value leave it
 _MOST_SCATTERS = 8
 
 # Colours of the light page; in SVG each becomes a variable of the style sheet.
@@ -94,7 +96,8 @@ def figures(report: Report) -> list[FigureOf]:
                 "rank-correlation",
                 "Rank correlation over time",
                 "Spearman's correlation between what the model predicted before it had measured "
-                "anything and what was measured then. 1 is a perfect ranking.",
+                "anything and what was measured then. 1 is a perfect ranking."
+                + _sampled(sum(e.spearman is not None for e in report.events)),
                 lambda axes: _over_time(axes, report.events, "spearman", _BLUE, None),
             )
         )
@@ -104,7 +107,8 @@ def figures(report: Report) -> list[FigureOf]:
                 "calibration",
                 "Calibration over time",
                 "Share of the measured values inside the predicted 90 % interval. Honest intervals "
-                "lie around the dashed line.",
+                "lie around the dashed line."
+                + _sampled(sum(e.coverage is not None for e in report.events)),
                 lambda axes: _over_time(axes, report.events, "coverage", _GREEN, 0.9),
             )
         )
@@ -120,7 +124,8 @@ def figures(report: Report) -> list[FigureOf]:
             FigureOf(
                 "events",
                 "Tuning runs over time",
-                "Each dot is a run: how many of its candidates were measured.",
+                "Each dot is a run: how many of its candidates were measured."
+                + _sampled(len(report.events)),
                 lambda axes: _events(axes, report.events),
             ),
         ]
@@ -148,6 +153,7 @@ def to_svg(figure: FigureOf) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+    text = re.sub(r"<(?:path|use|text|rect)\b[^>]*>", _two_decimals, text)
     # Identifiers must be unique on the page; fonts are the page's.
     text = re.sub(r'\bid="', f'id="{figure.name}-', text)
     text = re.sub(r'(xlink:href="|url\()#', rf"\1#{figure.name}-", text)
@@ -166,6 +172,24 @@ def to_png(figure: FigureOf) -> bytes:
         drawn.axes[0].set_title(figure.title)
         drawn.savefig(buffer, format="png", dpi=200, facecolor="white")
     return buffer.getvalue()
+
+
+def _two_decimals(tag: re.Match[str]) -> str:
+    """A tag whose coordinates are exact to 1/100 pt, less than a screen shows."""
+    return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", tag[0])
+
+
+def _sample(items: Sequence[Any], most: int) -> Sequence[Any]:
+    """At most so many of the items, drawn at random but the same each time, in their order."""
+    if len(items) <= most:
+        return items
+    chosen = np.random.default_rng(0).choice(len(items), most, replace=False)
+    return [items[i] for i in sorted(chosen)]
+
+
+def _sampled(runs: int) -> str:
+    """The words of a caption on what ``_sample`` leaves out of a figure over time."""
+    return f" Drawn: {_MOST_DOTS:,} of {runs:,} runs, at random." if runs > _MOST_DOTS else ""
 
 
 def _drawn(figure: FigureOf) -> Figure:
@@ -197,12 +221,15 @@ def _over_time(
     if wanted is not None:
         axes.axhline(wanted, color=_GREY, linestyle="--", linewidth=1)
     if shown:
-        times, values = zip(*shown, strict=True)
+        times, values = zip(*_sample(shown, _MOST_DOTS), strict=True)
         axes.plot(times, values, ".", color=color, alpha=0.6, markersize=6)
-        if len(values) >= 5:
-            width = max(5, len(values) // 8)
-            smooth = [np.median(values[max(0, i - width) : i + 1]) for i in range(len(values))]
-            axes.plot(times, smooth, color=color, linewidth=1.5, label="running median")
+        if len(shown) >= 5:
+            width = max(5, len(shown) // 8)
+            everything = np.array([v for _, v in shown])
+            ends = sorted({round(i) for i in np.linspace(0, len(shown) - 1, _MOST_POINTS)})
+            smooth = [np.median(everything[max(0, i - width) : i + 1]) for i in ends]
+            at = [shown[i][0] for i in ends]
+            axes.plot(at, smooth, color=color, linewidth=1.5, label="running median")
             axes.legend(loc="lower right")
     axes.set_ylabel({"spearman": "Spearman", "coverage": "inside the interval"}[name])
     axes.set_ylim(min(0.0, *(v for _, v in shown), 0.0) - 0.03, 1.03)
@@ -210,7 +237,8 @@ def _over_time(
 
 
 def _events(axes: Any, events: Sequence[TuningEvent]) -> None:
-    shown = [(t, e) for e in events if (t := when(e)) and e.n_candidates]
+    known = [(t, e) for e in events if (t := when(e)) and e.n_candidates]
+    shown = _sample(known, _MOST_DOTS)
     if shown:
         times = [t for t, _ in shown]
         axes.plot(times, [e.n_candidates for _, e in shown], "_", color=_GREY, label="candidates")
@@ -258,8 +286,11 @@ def _seconds(axes: Any, report: Report) -> None:
 def _scatters(events: Sequence[TuningEvent]) -> list[FigureOf]:
     groups: dict[tuple[str, str, str], list[Any]] = defaultdict(list)
     for event in events:
-        points = (p for p in event.points if p.value is not None and p.value > 0 < p.median)
-        groups[event.kernel, event.device, event.metric] += points
+        groups[event.kernel, event.device, event.metric] += (
+            p
+            for p in event.points
+            if p.value is not None and _LEAST <= p.value <= _MOST and _LEAST <= p.median <= _MOST
+        )
     largest = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))[:_MOST_SCATTERS]
     return [
         FigureOf(
@@ -275,12 +306,10 @@ def _scatters(events: Sequence[TuningEvent]) -> list[FigureOf]:
 
 
 def _scatter(axes: Any, points: Sequence[Any], metric: str) -> None:
-    if len(points) > _MOST_POINTS:
-        chosen = np.random.default_rng(0).choice(len(points), _MOST_POINTS, replace=False)
-        points = [points[i] for i in sorted(chosen)]
+    points = _sample(points, _MOST_POINTS)
     x = np.array([p.value for p in points])
     y = np.array([p.median for p in points])
-    ends = np.array([(max(p.low, 1e-30), max(p.high, 1e-30)) for p in points])
+    ends = np.clip([(p.low, p.high) for p in points], _LEAST, _MOST)
     inside = (ends[:, 0] <= x) & (x <= ends[:, 1])
     for mask, color, label in ((inside, _BLUE, "inside"), (~inside, _RED, "outside")):
         if mask.any():

@@ -16,6 +16,7 @@ from autotune_rlm.report._summary import Report
 __all__ = ["render_html", "write_html", "write_json", "write_png"]
 
 _MOST_ROWS = 200
+_OF_A_ROUND = ("when", "accepted", "before", "after", "measurements", "seconds", "version")
 
 
 def render_html(report: Report, *, source: str = "") -> str:
@@ -51,6 +52,7 @@ def render_html(report: Report, *, source: str = "") -> str:
     return environment.get_template("report.html.j2").render(
         report=report,
         figures=drawn,
+        rounds=[dict.fromkeys(_OF_A_ROUND) | dict(record) for record in report.rounds],
         recent=list(reversed(report.events))[:_MOST_ROWS],
         hidden=max(0, len(report.events) - _MOST_ROWS),
         source=source,

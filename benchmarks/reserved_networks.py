@@ -2,8 +2,8 @@
 
     python benchmarks/reserved_networks.py recipes/nano.yaml --data FOLDER [--surrogate FOLDER]
 
-A recipe's ``reserve`` keeps a share of each architecture table out of training, drawn by a hash. Zero-shot:
-nothing of the column is told to the model.
+A recipe's ``reserve`` keeps a share of each architecture table out of training, drawn by a hash.
+Zero-shot: nothing of the column is told to the model.
 """
 
 from __future__ import annotations

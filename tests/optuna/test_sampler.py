@@ -95,6 +95,25 @@ def test_four_processes_on_one_database_try_no_point_twice_at_once(tmp_path):
             assert not (overlap and a.params == b.params and a.number > 4)
 
 
+def test_a_point_that_another_worker_began_and_finished_meanwhile_is_not_tried_again(monkeypatch):
+    study = optuna.create_study(sampler=RLMSampler(seed=0, n_startup_trials=1))
+    space = {"x": optuna.distributions.IntDistribution(0, 9)}
+    study.tell(study.ask(space), 1.0)
+    propose, meanwhile = RLMSampler._propose, []
+
+    def beaten_to_it(self, study, trial, search_space, *args, **kwargs):
+        raw = propose(self, study, trial, search_space, *args, **kwargs)
+        if not meanwhile:
+            meanwhile.append(self._encoding.params(raw))
+            study.add_trial(
+                optuna.trial.create_trial(params=meanwhile[0], distributions=space, value=0.0)
+            )
+        return raw
+
+    monkeypatch.setattr(RLMSampler, "_propose", beaten_to_it)
+    assert study.ask(space).params["x"] != meanwhile[0]["x"]
+
+
 def test_pending_trials_are_not_proposed_again():
     study = optuna.create_study(sampler=RLMSampler(seed=0, n_startup_trials=1))
     space = {"x": optuna.distributions.IntDistribution(0, 9)}

@@ -188,7 +188,7 @@ class TestModes:
     ):
         from autotune_rlm.integrations.triton._refresh import Refresher
 
-        own = Refresher(first_s=0.01)
+        own = Refresher(first_s=0.01, longest_s=0.05)
         monkeypatch.setattr(_autotuner, "refresher", own)
         few = configs(blocks=(64, 128, 256), warps=(1, 2, 4))
         kernel = tuned(scale, store_path, configs=few, mode="predict", surrogate=Oracle(-1))

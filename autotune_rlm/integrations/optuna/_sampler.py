@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["RLMSampler"]
 
 _logger = optuna.logging.get_logger(__name__)
+_ATTEMPTS = 6  # proposals of a trial whose idea other workers have at the same moment
 
 
 class RLMSampler(BaseSampler):
@@ -150,15 +151,17 @@ class RLMSampler(BaseSampler):
             return {}
         encoding = self._encode(search_space)
         with _one_thread():
-            raw = self._propose(study, trial, search_space, attempt=0)
+            known = self._collect(study, trial, search_space)
+            raw = self._propose(study, trial, search_space, known, attempt=0)
             share_params(study, trial, encoding.params(raw))
-            for attempt in range(1, 4):
-                # Announce first, look second: of two workers with one idea at least one sees it.
-                if len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))) < 2:
+            for attempt in range(1, _ATTEMPTS):
+                # Announce first, look second: of two workers with one idea at least one sees it,
+                # be the other still running or already done.
+                now = self._collect(study, trial, search_space)
+                if not _is_twin(raw, known, now):
                     break
-                if not _is_twin(raw, self._collect(study, trial, search_space)):
-                    break
-                raw = self._propose(study, trial, search_space, attempt=attempt)
+                known = now
+                raw = self._propose(study, trial, search_space, known, attempt=attempt)
                 share_params(study, trial, encoding.params(raw))
         return encoding.params(raw)
 
@@ -167,11 +170,11 @@ class RLMSampler(BaseSampler):
         study: Study,
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
+        data: StudyData,
         *,
         attempt: int,
     ) -> np.ndarray:
         encoding = self._encode(search_space)
-        data = self._collect(study, trial, search_space)
         if attempt == 0 and is_stuck(encoding, data):
             other = {
                 name: self._hedge.sample_independent(study, trial, name, distribution)
@@ -240,8 +243,16 @@ class RLMSampler(BaseSampler):
         self._independent_sampler.after_trial(study, trial, state, values)
 
 
-def _is_twin(raw: np.ndarray, data: StudyData) -> bool:
-    return keys(raw[None, :])[0] in set(keys(data.pending))
+def _is_twin(raw: np.ndarray, known: StudyData, now: StudyData) -> bool:
+    """Whether another worker tries the same point, or began to and finished since ``known``."""
+    key = keys(raw[None, :])[0]
+    if key in keys(now.pending):
+        return True
+    return key in keys(_finished(now)) and key not in keys(_finished(known))
+
+
+def _finished(data: StudyData) -> np.ndarray:
+    return np.vstack([data.raw, data.failed])
 
 
 @contextlib.contextmanager

@@ -201,11 +201,28 @@ class TestModes:
         assert noted["args"]["x"]["shape"] == [64]
         assert own.look() == 0
         tuned(scale, store_path, configs=few)[GRID](X, X, 64)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while kernel.best_config.kwargs["BLOCK"] != 256:
             assert time.monotonic() < deadline
             time.sleep(0.02)
             kernel[GRID](X, X, 64)
+
+    def test_a_prediction_is_watched_once_a_launch_could_find_its_replacement(
+        self, stub, store_path, monkeypatch
+    ):
+        class Quick:
+            """Replaces the choice at once, before the launch goes on."""
+
+            def add(self, autotuner, key, best):
+                assert autotuner.cache[key].kwargs["BLOCK"] == 64
+                autotuner.cache[key] = few[-1]
+
+        monkeypatch.setattr(_autotuner, "refresher", Quick())
+        few = configs(blocks=(64, 256), warps=(1,))
+        kernel = tuned(scale, store_path, configs=few, mode="predict", surrogate=Oracle(-1))
+        kernel[GRID](X, X, 64)
+        kernel[GRID](X, X, 64)
+        assert kernel.best_config is few[-1]
 
     def test_predict_takes_what_was_measured_before(self, stub, quick, store_path):
         tuned(quick, store_path, budget=8)[GRID](X, X, 64)

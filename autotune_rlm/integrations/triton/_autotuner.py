@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import threading
@@ -143,8 +144,18 @@ class RLMAutotuner(Autotuner):
         choice = Choice.of(config)
         if lasting:
             shape.choices[shape.key(args, kwargs)] = choice
+            if self._is_outdated(config, args, kwargs):
+                shape.choices.clear()
         self.best_config = config
         return self._launch(choice, args, kwargs)
+
+    def _is_outdated(
+        self, config: triton.Config, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> bool:
+        """Whether another thread has replaced the choice since it was read."""
+        named = dict(zip(self.arg_names, args, strict=False))
+        key = triton_key(self.arg_names, self.keys, {**named, **kwargs})
+        return self.cache.get(key, config) is not config
 
     @functools.cached_property
     def _plain(self) -> Autotuner:
@@ -185,9 +196,11 @@ class RLMAutotuner(Autotuner):
                 measures = lasting = False
                 if not kwargs.get("warmup"):
                     self._warn_of_capture()
-            outcome = self._search(key, configs, args, kwargs, measures=measures)
+            outcome = self._search(configs, args, kwargs, measures=measures)
         if lasting:
             self.cache[key] = outcome.config
+            if outcome.measured_later is not None:
+                refresher.add(self, key, outcome.measured_later)
         if outcome.timings:
             self.configs_timings = outcome.timings
         if outcome.how == "measured":
@@ -200,7 +213,6 @@ class RLMAutotuner(Autotuner):
 
     def _search(
         self,
-        key: tuple[Any, ...],
         configs: list[triton.Config],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -224,7 +236,7 @@ class RLMAutotuner(Autotuner):
             outcome = selector.by_model(task, candidates, workload if predicts else None)
             if predicts and outcome.how == "model" and selector.store is not None:
                 best = functools.partial(selector.best_measured, task, candidates)
-                refresher.add(self, key, best)
+                return dataclasses.replace(outcome, measured_later=best)
             return outcome
         measurer = launch.measurer(self._do_bench, self._announce)
         return selector.by_measuring(task, candidates, measurer)

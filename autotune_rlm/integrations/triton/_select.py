@@ -38,12 +38,15 @@ class Outcome:
         timings: Median and interval in milliseconds of what was measured, now or before; infinite
             where it failed.
         seconds: What the search took; 0.0 where nothing was measured.
+        measured_later: Where the choice was predicted: gives the best one that others have measured
+            meanwhile, None as long as there is none.
     """
 
     config: triton.Config
     how: str
     timings: dict[triton.Config, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
+    measured_later: Callable[[], triton.Config | None] | None = None
 
 
 class Selector:

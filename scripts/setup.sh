@@ -20,6 +20,9 @@ if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
 fi
 if [ -n "${TRITON_VERSION:-}" ]; then
   $pip "triton==$TRITON_VERSION"
+  case "$TRITON_VERSION" in
+    3.[4-6].*) $pip "numpy<2.4" ;;  # newer ones refuse what these interpreters do with 1-element arrays
+  esac
 fi
 if ! $pip -e "$here[dev]"; then
   # A GPU machine without a package registry: run with what is there.

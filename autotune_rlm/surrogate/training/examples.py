@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -60,7 +60,7 @@ def is_held_out(landscape: Landscape, rule: Holdout) -> bool:
     if rule.shapes <= 0 or not task.problem:
         return False
     sizes = sorted((k, v) for k, v in task.problem.items() if k.lower() in ("m", "n", "k"))
-    drawn = zlib.crc32(canonical_json(sizes or dict(task.problem)).encode()) % 10_000
+    drawn = zlib.crc32((rule.salt + canonical_json(sizes or dict(task.problem))).encode()) % 10_000
     return len(sizes) == 3 and drawn < rule.shapes * 10_000
 
 
@@ -87,14 +87,18 @@ def encode_landscape(
     if worked.sum() < 2:
         return None
     best = float(np.nanmin(errors))
-    slowdown = CODECS["slowdown"].position(np.log(np.where(worked, errors, best) / best))
-    targets = {"slowdown": np.where(worked, slowdown, _FAILED).astype(np.float32)}
+    targets, scale = {}, _NEVER
+    if task.metric == "compile_s":  # compiled, never run: shown as the task whose facts it tells
+        task = replace(task, metric="time_ms")
+    else:
+        slowdown = CODECS["slowdown"].position(np.log(np.where(worked, errors, best) / best))
+        targets["slowdown"] = np.where(worked, slowdown, _FAILED).astype(np.float32)
+        scale = float(CODECS["scale"].position(np.log(np.array([best / work_scale(task)])))[0])
     for name in FACTS:
         facts = [_fact(m.facts, m.compile_s, name) for m in landscape.measurements]
         bins = CODECS[name].position(np.log1p(np.array(facts, dtype=np.float64)))
         if np.isfinite(bins).any():
             targets[name] = np.where(np.isfinite(bins), bins, _NEVER).astype(np.float32)
-    scale = float(CODECS["scale"].position(np.log(np.array([best / work_scale(task)])))[0])
     prompts = tuple(
         encode_task(t, table, tokenizer, max_source=max_source) for t in (task, *renderings)
     )

@@ -21,7 +21,7 @@ class Source:
 
     Attributes:
         path: File in a format that ``landscapes.read_landscapes`` knows, or a table of architectures;
-            relative to the recipe's ``root``.
+            relative to the recipe's ``root``, or to the recipe file where it begins with a dot.
         weight: Share of the batches; None for its share of candidates to the power of the recipe's
             ``temperature``.
         format: ``"landscapes"``, or ``"architectures"`` for a table of networks.
@@ -48,12 +48,14 @@ class Holdout:
         devices: Names of devices.
         kernels: Names of kernels.
         ids: Prefixes of landscape ids.
+        salt: Of the hash that draws the problems: another salt is another split.
     """
 
     shapes: float = 0.0
     devices: tuple[str, ...] = ()
     kernels: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
+    salt: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +119,9 @@ class Recipe:
         data = yaml.safe_load(path.read_text())
         if not isinstance(data, dict) or "sources" not in data:
             raise ValueError(f"{path}: a recipe is a mapping with 'name' and 'sources'")
-        data["sources"] = tuple(_build(Source, s, f"{path}: sources") for s in data["sources"])
+        data["sources"] = tuple(
+            _build(Source, _beside(path, s), f"{path}: sources") for s in data["sources"]
+        )
         holdout = {
             k: tuple(v) if isinstance(v, list) else v for k, v in data.get("holdout", {}).items()
         }
@@ -127,6 +131,11 @@ class Recipe:
         if data.get("tokenizer"):
             data["tokenizer"] = str((path.parent / data["tokenizer"]).resolve())
         return _build(cls, data, str(path))
+
+
+def _beside(recipe: Path, source: Mapping[str, Any]) -> dict[str, Any]:
+    where = str(source.get("path", ""))
+    return {**source, "path": str((recipe.parent / where).resolve()) if where[:1] == "." else where}
 
 
 def _build(kind: Any, data: Mapping[str, Any], where: str) -> Any:

@@ -25,7 +25,7 @@ __all__ = ["TrainingState", "train_network"]
 
 logger = logging.getLogger(__name__)
 _SAVE_EVERY_S = 60.0
-_FACTS_EVERY = 5
+_FACTS_EVERY = 8
 
 
 @dataclass

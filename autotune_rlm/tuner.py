@@ -152,6 +152,7 @@ class Tuner:
         budget_s: float | None = None,
         default: int | None = 0,
         seed: int = 0,
+        suggested: Sequence[int] = (),
     ) -> TuningResult:
         """Search ``candidates`` for the best one.
 
@@ -170,6 +171,7 @@ class Tuner:
                 where none is known.
             default: Index of the candidate that is always measured; None for no such candidate.
             seed: Added to the policy's seed. Equal stores and seeds choose equal candidates.
+            suggested: Indices of further candidates that are in the first batch, after the default.
 
         Returns:
             The best measured candidate, all observations and the event.
@@ -192,7 +194,8 @@ class Tuner:
         policy = dataclasses.replace(self.policy, seed=self.policy.seed + seed)
         search = _Search(self, task, list(unique.values()), policy, budget_s)
         first = None if default is None else search.index[candidates[default].key]
-        stop = search.run(resolve_budget(budget, len(unique)), first)
+        others = [search.index[candidates[i].key] for i in suggested]
+        stop = search.run(resolve_budget(budget, len(unique)), first, others)
         result = search.result(stop, seed)
         if self.store is not None and result.event.n_measured:
             search.try_store("event", self.store.add_event, result.event)
@@ -236,8 +239,9 @@ class _Search:
         }
         self.elsewhere = [o for key, o in tried.items() if key not in self.index]
         self.reused = frozenset(self.known)
+        self.claimed: dict[int, tuple[float, float]] = {}
 
-    def run(self, budget: int, default: int | None) -> str:
+    def run(self, budget: int, default: int | None, suggested: Sequence[int] = ()) -> str:
         """Measure in rounds; returns why it ended."""
         features = None
         size = self.policy.batch_size(budget)
@@ -250,7 +254,7 @@ class _Search:
             if self.known and self._seconds_are_over():
                 return "seconds"
             if must is None:
-                must = self._must(default)
+                must = self._must(default, suggested)
             begin = time.perf_counter()
             if features is None:
                 features = encode_configs([c.config for c in self.candidates])
@@ -260,6 +264,7 @@ class _Search:
             if (
                 not wanted
                 and self.surrogate is not None
+                and self._last_claims_held()
                 and self.policy.should_stop(
                     self.task, self.candidates, prediction, tried, features=features
                 )
@@ -276,9 +281,23 @@ class _Search:
                 features=features,
             )
             self.model_s += time.perf_counter() - begin
+            self.claimed = {i: (prediction.low[i], prediction.high[i]) for i in chosen}
             _log.debug("measuring %d candidates of %s: %s", len(chosen), self.task.kernel, chosen)
             if not self._measure(chosen):
                 return "seconds" if self._seconds_are_over() else "measurer failed"
+
+    def _last_claims_held(self) -> bool:
+        """Whether half of the last batch fell into the intervals predicted for it.
+
+        That no better candidate is likely is a claim of the same model: a search whose model has
+        just been wrong goes on, on a device or kernel that it knows nothing about above all.
+        """
+        tried = {i: self.known[i].value for i in self.claimed}
+        held = [
+            v is not None and self.claimed[i][0] <= v <= self.claimed[i][1]
+            for i, v in tried.items()
+        ]
+        return 2 * sum(held) >= len(held)
 
     def predict(self) -> Prediction:
         """The surrogate's word given everything measured so far."""
@@ -302,8 +321,8 @@ class _Search:
         """What is known of the candidates, in the order in which it became known."""
         return [Observation(self.candidates[i], m) for i, m in self.known.items()]
 
-    def _must(self, default: int | None) -> list[int]:
-        must = [] if default is None else [default]
+    def _must(self, default: int | None, suggested: Sequence[int]) -> list[int]:
+        must = list(dict.fromkeys([*([] if default is None else [default]), *suggested]))
         if self.store is not None:
             for _, observation in self.store.nearest(self.task, 1):
                 near = self.index.get(observation.candidate.key)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import os
@@ -192,6 +193,21 @@ class TestSearch:
         model = Model(noise=0.01, spread=0.01)
         result = tuner(surrogate=model, min_gain=0.003, batch=2).tune(TASK, CANDIDATES)
         assert result.event.stop == "no better one is likely"
+
+    def test_a_model_that_was_just_wrong_does_not_stop_the_search(self):
+        class Wrong(Model):
+            """As sure as can be that everything takes as long as the slowest one seen."""
+
+            def predict(self, task, candidates, *, observed=()):
+                right = super().predict(task, candidates, observed=observed)
+                slow = np.where(right.spread > 0.005, 20.0, right.median)
+                bounds = {"low": slow * 0.99, "high": slow * 1.01}
+                return dataclasses.replace(right, median=slow, **bounds)
+
+        model = Wrong(noise=0.0, spread=0.01)
+        result = tuner(surrogate=model, min_gain=0.003, batch=2).tune(TASK, CANDIDATES, budget=12)
+        assert result.event.stop == "budget"
+        assert result.event.n_measured == 12
         assert result.event.n_measured < 8
         assert result.best.measurement.value == 1.0
 

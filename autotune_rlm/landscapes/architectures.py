@@ -20,12 +20,17 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from autotune_rlm.devices import lookup
+from autotune_rlm.landscapes._columns import column_task, maximised
 from autotune_rlm.landscapes._landscape import Landscape
+from autotune_rlm.landscapes._network_fields import fields_of
+from autotune_rlm.networks._fields import FIELDS
+from autotune_rlm.networks.rendering import network_candidate
 from autotune_rlm.networks.spaces import ArchitectureSpace, space
-from autotune_rlm.types import Candidate, Device, Measurement, Status, Task, canonical_json
+from autotune_rlm.types import Candidate, Measurement, Status, canonical_json
 
-__all__ = ["ArchitectureTable", "read_architectures"]
+__all__ = ["ArchitectureTable", "maximised", "read_architectures"]
+
+COSTS = ("parameters", "macs", "activation_bytes", "depth")
 
 _KEYS = {  # column that tells the space, columns that are no targets
     "nasbench201": ("arch_str", {"idx", "arch_str"}),
@@ -34,9 +39,8 @@ _KEYS = {  # column that tells the space, columns that are no targets
     "mnasnet": ("block0_e", {"id"}),
     "nasbench_macro": ("arch", {"idx", "id", "arch"}),
 }
-_ACCURACY = ("acc", "top1", "top5", "val_", "test_", "throughput", "c10_", "c100_", "in16_")
+_FROM_SHAPES = frozenset({"macs", "params", "trainable_parameters"})
 _UNMEASURED = -1.0
-_COSTS: dict[tuple[Any, ...], dict[str, int]] = {}  # of published spaces, by name and choices
 
 
 @dataclass(frozen=True)
@@ -72,16 +76,15 @@ class ArchitectureTable:
         return self.targets[column]
 
     @cached_property
+    def fields(self) -> tuple[dict[str, float], ...]:
+        """The numbers that every network has, of each network; see ``networks.network_fields``."""
+        rows = fields_of(self.space, self.configs)
+        return tuple(dict(zip(FIELDS, row.tolist(), strict=True)) for row in rows)
+
+    @cached_property
     def costs(self) -> tuple[dict[str, int], ...]:
         """Parameters, MACs, bytes of activations and depth of each network."""
-        name = self.space.name
-        found = []
-        for config in self.configs:
-            key = (name, *config.values())
-            if key not in _COSTS:
-                _COSTS[key] = self.space.costs(config)
-            found.append(_COSTS[key])
-        return tuple(found)
+        return tuple({name: int(fields[name]) for name in COSTS} for fields in self.fields)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> ArchitectureTable:
         """The table of the networks at ``rows``."""
@@ -90,48 +93,48 @@ class ArchitectureTable:
         targets = {name: values[rows] for name, values in self.targets.items()}
         return ArchitectureTable(self.space, chosen, targets, self.name)
 
-    def landscapes(self, columns: Sequence[str] | None = None) -> list[Landscape]:
+    def landscapes(
+        self, columns: Sequence[str] | None = None, *, unnamed: bool = False
+    ) -> list[Landscape]:
         """One landscape per measured column, of the networks that have a value in it.
 
-        A candidate's configuration holds the choices, and the network's costs under
-        ``net_parameters``, ``net_macs``, ``net_activation_bytes`` and ``net_depth``.
+        Tasks and candidates are worded by ``networks.rendering``, as ``integrations.onnx`` words
+        them. Accuracies are in per cent, whatever the table's unit.
+
+        Args:
+            columns: By default all but those that shapes alone tell (parameters, MACs).
+            unnamed: Whether to give each column once more as that of networks of no known space,
+                without their choices.
         """
-        candidates = [
-            Candidate({**config, **{f"net_{k}": v for k, v in cost.items()}})
-            for config, cost in zip(self.configs, self.costs, strict=True)
+        if columns is None:
+            columns = [c for c in self.targets if c not in _FROM_SHAPES]
+        named = [
+            network_candidate(fields, config)
+            for config, fields in zip(self.configs, self.fields, strict=True)
         ]
-        found = []
-        for column in columns or self.targets:
-            values = self.target(column)
-            rows = np.flatnonzero(np.isfinite(values))
-            if not len(rows):
-                continue
-            task = Task(
-                kernel=self.space.name,
-                device=_device_of(column),
-                problem={"target": column},
-                language="onnx",
-                metric=column,
-                minimize=not maximised(column),
-            )
-            measured = [Measurement(status=Status.OK, value=float(values[i])) for i in rows]
-            found.append(
-                Landscape(
-                    task=task,
-                    candidates=tuple(candidates[i] for i in rows),
-                    measurements=tuple(measured),
-                    id=f"{self.name or self.space.name}/{column}",
-                )
-            )
+        found = [x for c in columns if (x := self._landscape(c, named, named=True))]
+        if unnamed:
+            plain = [network_candidate(fields) for fields in self.fields]
+            found += [x for c in columns if (x := self._landscape(c, plain, named=False))]
         return found
 
-
-def maximised(column: str) -> bool:
-    """Whether larger values of a column are better: accuracies and throughputs."""
-    lower = column.lower()
-    if "latency" in lower or "time" in lower or "loss" in lower:
-        return False
-    return any(mark in lower for mark in _ACCURACY)
+    def _landscape(
+        self, column: str, candidates: Sequence[Candidate], *, named: bool
+    ) -> Landscape | None:
+        values = self.target(column)
+        rows = np.flatnonzero(np.isfinite(values))
+        if not len(rows):
+            return None
+        task = column_task(column, self.space.name, named=named)
+        if task.metric.startswith("accuracy") and values[rows].max() <= 1.0:
+            values = 100.0 * values
+        name = f"{self.name or self.space.name}/{column}"
+        return Landscape(
+            task=task,
+            candidates=tuple(candidates[int(i)] for i in rows),
+            measurements=tuple(Measurement(status=Status.OK, value=float(values[i])) for i in rows),
+            id=name if named else f"{name}/unnamed",
+        )
 
 
 def read_architectures(
@@ -219,17 +222,3 @@ def _mean_by(values: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
     times = np.bincount(places[known], minlength=count)
     with np.errstate(invalid="ignore"):
         return np.where(times > 0, total / np.maximum(times, 1), np.nan)
-
-
-def _device_of(column: str) -> Device:
-    """The device that a column was measured on, as far as its name tells."""
-    name = column
-    for mark in ("hwnb_c10_", "help_", "oneproxy_", "nnmeter_", "latency_", "throughput_"):
-        name = name.replace(mark, "")
-    name = name.replace("_latency", "")
-    if maximised(column) and "throughput" not in column:
-        return Device(name="none")
-    try:
-        return lookup(name)
-    except (KeyError, ValueError):
-        return Device(name=name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autotune_rlm.networks._facts import GraphFacts, graph_facts
+    from autotune_rlm.networks._fields import network_fields
     from autotune_rlm.networks._graph import Graph, read_graph
     from autotune_rlm.networks._text import onnx_text, printable_text
     from autotune_rlm.networks.spaces import ArchitectureSpace, space
@@ -20,6 +21,7 @@ _HOME = {
     "Graph": "_graph",
     "GraphFacts": "_facts",
     "graph_facts": "_facts",
+    "network_fields": "_fields",
     "onnx_text": "_text",
     "printable_text": "_text",
     "read_graph": "_graph",
@@ -31,6 +33,7 @@ __all__ = [
     "Graph",
     "GraphFacts",
     "graph_facts",
+    "network_fields",
     "onnx_text",
     "printable_text",
     "read_graph",

@@ -36,9 +36,7 @@ class NetworkBuilder:
 
     def shape(self, value: str) -> tuple[int, ...]:
         """Shape of a value."""
-        shape = self._tensors[value].shape
-        assert shape is not None
-        return tuple(int(d) for d in shape)
+        return self._tensors[value].shape  # type: ignore[return-value]  # all are known here
 
     def channels(self, value: str) -> int:
         """Size of the second axis."""

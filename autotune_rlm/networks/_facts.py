@@ -11,7 +11,7 @@ from typing import Any
 from autotune_rlm.networks._graph import Graph, Node, read_graph
 from autotune_rlm.networks._load import ModelLike, load_skeleton
 
-__all__ = ["GraphFacts", "graph_facts"]
+__all__ = ["GraphFacts", "counted_weights", "graph_facts", "node_macs"]
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "QLinearConv", "FusedConv"})
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
@@ -74,10 +74,10 @@ def graph_facts(model: ModelLike | Graph, *, dims: Mapping[str, int] | None = No
         graph = read_graph(model, dims=assumed)
     else:
         graph = model
-    real = [graph.tensor(name) for name in _trained(graph)]
+    real = [graph.tensor(name) for name in counted_weights(graph)]
     macs = elementwise = unknown = 0
     for node in graph.nodes:
-        cost = _macs(graph, node)
+        cost = node_macs(graph, node)
         written = [graph.tensor(o).size() for o in node.outputs if o]
         if cost is None or None in written:
             unknown += 1
@@ -100,7 +100,7 @@ def graph_facts(model: ModelLike | Graph, *, dims: Mapping[str, int] | None = No
     )
 
 
-def _trained(graph: Graph) -> set[str]:
+def counted_weights(graph: Graph) -> set[str]:
     """Weights that training would change: no integers, no running statistics, no lone numbers."""
     used: set[str] = set()
     for node in graph.nodes:
@@ -123,12 +123,17 @@ def _assumed(model: Any) -> dict[str, int]:
     return sizes
 
 
-def _macs(graph: Graph, node: Node) -> int | None:
+def node_macs(graph: Graph, node: Node) -> int | None:
     """Multiply-accumulates; 0 for operators that have none, None where a shape is unknown."""
     if node.op not in _MATRIX_OPS:
         return 0
-    shapes = [graph.tensor(i).shape for i in node.inputs if i]
     out = graph.tensor(node.outputs[0]).size()
+    if node.op == "Conv":
+        weight_size = graph.tensor(node.inputs[1]).size()
+        if out is None or not weight_size:
+            return None
+        return out * (weight_size // int(graph.tensor(node.inputs[1]).shape[0]))  # type: ignore[index]
+    shapes = [graph.tensor(i).shape for i in node.inputs if i]
     if out is None or any(s is None or any(isinstance(d, str) for d in s) for s in shapes[:2]):
         return None
     sizes = [tuple(int(d) for d in s or ()) for s in shapes]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,14 +38,19 @@ class Tensor:
 
     def size(self) -> int | None:
         """Number of elements; None where a dimension is unknown."""
-        if self.shape is None or any(isinstance(d, str) for d in self.shape):
-            return None
-        return math.prod(int(d) for d in self.shape)
+        return _size(self.shape)
 
     def bytes(self) -> int | None:
         """Bytes in memory; None where a dimension is unknown."""
-        size = self.size()
-        return None if size is None else int(np.ceil(size * _BYTES.get(self.dtype, 1)))
+        size = _size(self.shape)
+        return None if size is None else math.ceil(size * _BYTES.get(self.dtype, 1))
+
+
+@lru_cache(maxsize=4096)
+def _size(shape: tuple[int | str, ...] | None) -> int | None:
+    if shape is None or any(isinstance(d, str) for d in shape):
+        return None
+    return math.prod(int(d) for d in shape)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from autotune_rlm.networks._builder import NetworkBuilder
 from autotune_rlm.networks._facts import GraphFacts, graph_facts
+from autotune_rlm.networks._fields import network_fields
 from autotune_rlm.networks._graph import Graph, read_graph
 from autotune_rlm.networks._text import onnx_text
 
@@ -140,6 +141,10 @@ class ArchitectureSpace(abc.ABC):
     def facts(self, config: Config) -> GraphFacts:
         """Parameters, operations, memory and depth of the network."""
         return graph_facts(self.graph(config))
+
+    def fields(self, config: Config) -> dict[str, float]:
+        """The network in the numbers that every network has; see ``networks.network_fields``."""
+        return network_fields(self.graph(self.canonical(config)))
 
     def costs(self, config: Config) -> dict[str, int]:
         """Parameters, MACs, bytes of activations and depth; the fastest way to them."""

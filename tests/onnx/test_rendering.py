@@ -1,0 +1,92 @@
+"""One wording of networks for training and for use."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+
+from autotune_rlm.landscapes._columns import column_task
+from autotune_rlm.landscapes._network_fields import fields_of
+from autotune_rlm.networks import graph_facts, network_fields, read_graph, space
+from autotune_rlm.networks._fields import FIELDS
+from autotune_rlm.networks.rendering import network_candidate, network_device, network_task
+
+SPACES = ("nasbench201", "nasbench101", "fbnet", "mnasnet", "nasbench_macro")
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_file_has_the_fields_of_the_space_that_built_it(name):
+    cells = space(name)
+    config = cells.canonical(cells.sample(np.random.default_rng(3)))
+    fields = cells.fields(config)
+    assert tuple(fields) == FIELDS
+    assert network_fields(read_graph(cells.model(config))) == fields
+    facts = graph_facts(cells.graph(config))
+    for fact in ("parameters", "macs", "activation_bytes", "depth", "nodes"):
+        assert fields[fact] == getattr(facts, fact)
+    assert fields["path_min"] <= fields["path_mean"] <= fields["path_max"]
+
+
+def test_paths_of_a_cell_are_counted():
+    cells = space("nasbench201")
+    skip = dict.fromkeys(cells.parameters, "none") | {"e03": "skip_connect"}
+    conv = skip | {"e03": "nor_conv_3x3"}
+    both = conv | {"e01": "skip_connect", "e13": "skip_connect"}
+    plain, deep, wide = (cells.fields(c) for c in (skip, conv, both))
+    assert deep["path_max"] == plain["path_max"] + 15 == wide["path_max"]
+    assert wide["path_min"] == plain["path_min"]
+    assert wide["paths"] == plain["paths"] + 15
+    assert deep["paths"] == plain["paths"]
+
+
+def test_a_candidate_holds_choices_and_fields_to_three_digits():
+    candidate = network_candidate({"macs": 123456.0, "paths": 0.0}, {"e01": "none"}, text="onnx")
+    assert dict(candidate.config) == {"e01": "none", "net_macs": 123000.0, "net_paths": 0.0}
+    assert candidate.text == "onnx"
+
+
+def test_fields_are_kept_on_disk_and_a_broken_file_is_made_anew(tmp_path, monkeypatch):
+    cells = space("nasbench_macro")
+    rng = np.random.default_rng(0)
+    configs = [cells.sample(rng) for _ in range(220)]
+    first = fields_of(cells, configs, tmp_path)
+    (kept,) = tmp_path.iterdir()
+    monkeypatch.setattr(type(cells), "fields", lambda *_: pytest.fail("built again"))
+    np.testing.assert_array_equal(fields_of(cells, configs[::-1], tmp_path), first[::-1])
+    monkeypatch.undo()
+    kept.write_bytes(b"PK no archive")
+    np.testing.assert_array_equal(fields_of(cells, configs[:2], tmp_path), first[:2])
+
+
+@pytest.mark.parametrize(
+    ("column", "name", "metric", "device", "problem"),
+    [
+        ("c10_val_ep12", "nasbench201", "accuracy", "none",
+         {"dataset": "cifar10", "split": "val", "epochs": 12}),
+        ("help_1080ti_256", "nasbench201", "latency_ms", "NVIDIA GTX 1080 Ti",
+         {"runtime": "help", "input": {"batch": 256}}),
+        ("gold_6240", "fbnet", "latency_ms", "Intel Xeon Gold 6240", {"input": {"batch": 1}}),
+        ("throughput_a100", "mnasnet", "throughput", "NVIDIA A100", {"input": {"batch": 1}}),
+        ("val_top5", "mnasnet", "accuracy_top5", "none", {"dataset": "imagenet", "split": "val"}),
+        ("latency_ms", "nasbench_macro", "latency_ms", "none", {"input": {"batch": 1}}),
+    ],
+)  # fmt: skip
+def test_columns_are_tasks_that_name_metric_device_and_data(column, name, metric, device, problem):
+    task = column_task(column, name)
+    assert (task.kernel, task.metric, task.device.name) == (name, metric, device)
+    assert dict(task.problem) == problem
+    assert task.minimize == metric.endswith("_ms")
+    assert column_task(column, name, named=False).kernel == "network"
+
+
+def test_use_words_a_task_as_the_tables_do():
+    table = column_task("c100_test_ep12", "nasbench201")
+    context = {"dataset": "cifar100", "split": "test", "epochs": 12}
+    assert network_task("accuracy", space="nasbench201", context=context, device="pixel3") == table
+    measured = column_task("help_pixel3", "nasbench201")
+    context = {"runtime": "help", "batch": 1}
+    asked = network_task("latency_ms", device="Pixel3", space="nasbench201", context=context)
+    assert asked == measured
+    assert network_device("A100").sms == 108

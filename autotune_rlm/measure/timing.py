@@ -1,4 +1,4 @@
-"""How long a call takes: timers for devices and CPUs, and adaptive sampling on top of them.
+"""How long a call takes: the wall clock, and adaptive sampling on top of any timer.
 
 What is timed is ``Call.run`` alone. ``setup`` and ``teardown`` (hooks, resets, restored values)
 happen around every run outside of the timed region, and the caches are flushed before it.
@@ -17,8 +17,6 @@ from .statistics import Interval, RaceResult, StoppingRule, is_hopeless, median_
 
 __all__ = [
     "Call",
-    "EventTimer",
-    "GraphTimer",
     "Timer",
     "Timing",
     "WallTimer",
@@ -26,8 +24,6 @@ __all__ = [
     "measure_call",
     "race_calls",
 ]
-
-_GRAPHS_KEPT = 4
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,8 @@ class Call:
 class Timer(Protocol):
     """Runs a call n times and gives n times in milliseconds, once all of them are over.
 
-    One with a true attribute ``warms_up`` gets no run to warm up with.
+    One with a true attribute ``warms_up`` gets no run to warm up with; ``launch_bound``, where there
+    is one, says whether the last times hold time on the CPU.
     """
 
     name: str
@@ -103,109 +100,6 @@ class WallTimer:
         return times
 
 
-class EventTimer:
-    """Events of a CUDA, HIP or XPU device, with its last-level cache flushed before each run.
-
-    All runs of a batch are queued before the first is waited for, so that the launches' own cost on
-    the CPU is hidden behind the flushes.
-
-    Args:
-        device: torch device; None for the current accelerator.
-        flush: Whether to flush the cache. Without, a run finds what the last one left there.
-    """
-
-    name = "events"
-
-    def __init__(self, device: Any = None, *, flush: bool = True) -> None:
-        import torch
-
-        self._device = torch.device(device) if device is not None else _accelerator()
-        self._module = torch.get_device_module(self._device)
-        self._flush = flush
-        self._buffer: Any = None
-
-    def sample(self, call: Call, n: int) -> list[float]:
-        """See ``Timer``."""
-        event = self._module.Event
-        pairs = [(event(enable_timing=True), event(enable_timing=True)) for _ in range(n)]
-        for begin, end in pairs:
-
-            def timed(begin: Any = begin, end: Any = end) -> None:
-                self._clear_cache()
-                begin.record()
-                call.run()
-                end.record()
-
-            call.around(timed)
-        self._module.synchronize(self._device)
-        return [begin.elapsed_time(end) for begin, end in pairs]
-
-    def _clear_cache(self) -> None:
-        if not self._flush:
-            return
-        if self._buffer is None:
-            import torch
-
-            properties = self._module.get_device_properties(self._device)
-            cache = getattr(properties, "L2_cache_size", 0) or 64 * 2**20
-            size = max(2 * cache, 32 * 2**20)
-            self._buffer = torch.empty(size, dtype=torch.int8, device=self._device)
-        self._buffer.zero_()
-
-
-class GraphTimer:
-    """Replays of a CUDA graph that holds many runs: for kernels shorter than a launch.
-
-    The caches stay warm, and the call can have neither setup nor teardown (they would be timed).
-
-    Args:
-        device: torch device; None for the current one.
-        replay_ms: Runs are put into one graph until it takes about this long.
-    """
-
-    name = "graph"
-
-    def __init__(self, device: Any = None, *, replay_ms: float = 0.5) -> None:
-        import torch
-
-        self._device = torch.device(device) if device is not None else _accelerator()
-        self._replay_ms = replay_ms
-        self._graphs: dict[int, tuple[Call, Any, int]] = {}
-
-    def sample(self, call: Call, n: int) -> list[float]:
-        """See ``Timer``; each time is that of one replay divided by the number of runs in it."""
-        import torch
-
-        if call.setup is not None or call.teardown is not None:
-            raise ValueError(
-                "GraphTimer cannot leave setup and teardown out of its graph; use EventTimer"
-            )
-        if id(call) not in self._graphs:
-            if len(self._graphs) >= _GRAPHS_KEPT:
-                self._graphs.pop(next(iter(self._graphs)))
-            self._graphs[id(call)] = (call, *self._capture(call))
-        _, graph, runs = self._graphs[id(call)]
-        replay = Call(graph.replay)
-        times = EventTimer(self._device, flush=False).sample(replay, n)
-        torch.cuda.synchronize(self._device)
-        return [t / runs for t in times]
-
-    def _capture(self, call: Call) -> tuple[Any, int]:
-        import torch
-
-        torch.cuda.synchronize(self._device)
-        with torch.cuda.stream(torch.cuda.Stream(self._device)):
-            call.run()
-            once = min(EventTimer(self._device, flush=False).sample(call, 3))
-            runs = max(1, min(200, round(self._replay_ms / max(once, 1e-3))))
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                for _ in range(runs):
-                    call.run()
-        torch.cuda.synchronize(self._device)
-        return graph, runs
-
-
 @dataclass(frozen=True, kw_only=True)
 class Timing:
     """The samples of one call.
@@ -214,6 +108,7 @@ class Timing:
         samples: Milliseconds.
         interval: Of their median.
         dropped: Whether sampling ended early because the call is hopelessly slow.
+        launch_bound: Whether the samples hold time on the CPU: the device waited for the launch.
         timer: The timer's name.
         cost_s: Wall-clock seconds of warm-up and samples.
     """
@@ -221,6 +116,7 @@ class Timing:
     samples: tuple[float, ...]
     interval: Interval
     dropped: bool = False
+    launch_bound: bool = False
     timer: str = ""
     cost_s: float = 0.0
 
@@ -229,6 +125,8 @@ class Timing:
         state = {"timer": self.timer, "confidence": round(self.interval.confidence, 4)}
         if self.dropped:
             state["dropped"] = True
+        if self.launch_bound:
+            state["launch_bound"] = True
         state.update(fields.pop("state", {}))
         return Measurement(
             status=Status.OK,
@@ -298,6 +196,7 @@ def measure_call(
         samples=tuple(samples),
         interval=median_interval(samples, confidence=rule.confidence),
         dropped=dropped,
+        launch_bound=getattr(timer, "launch_bound", False),
         timer=timer.name,
         cost_s=time.perf_counter() - begin,
     )
@@ -351,14 +250,6 @@ def default_timer(device: Any = None) -> Timer:
         return WallTimer()
     if device is not None and torch.device(device).type == "cpu":
         return WallTimer()
-    return EventTimer(device) if _accelerator() is not None else WallTimer()
+    from .device_timers import EventTimer, accelerator
 
-
-def _accelerator() -> Any:
-    import torch
-
-    if not torch.accelerator.is_available():
-        return None
-    kind = torch.accelerator.current_accelerator()
-    assert kind is not None
-    return torch.device(kind.type, torch.accelerator.current_device_index())
+    return EventTimer(device) if accelerator() is not None else WallTimer()

@@ -226,19 +226,3 @@ def test_settings_are_checked():
         measure_call(fake(1.0), timer=FakeTimer(), budget_s=0)
     with pytest.raises(ValueError, match="confidence"):
         BenchSettings(confidence=2).rule()
-
-
-@pytest.mark.gpu
-def test_events_and_graphs_agree_on_a_gpu():
-    torch = pytest.importorskip("torch")
-    if not torch.accelerator.is_available():
-        pytest.skip("needs a GPU")
-    from autotune_rlm.measure.timing import EventTimer, GraphTimer
-
-    a = torch.randn(4096, 4096, device="cuda", dtype=torch.float16)
-    call = Call(lambda: a @ a)
-    events = measure_call(call, timer=EventTimer())
-    graph = measure_call(call, timer=GraphTimer())
-    assert graph.interval.median == pytest.approx(events.interval.median, rel=0.5)
-    with pytest.raises(ValueError, match="setup"):
-        GraphTimer().sample(Call(lambda: None, setup=lambda: None), 1)

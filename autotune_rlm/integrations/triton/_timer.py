@@ -9,8 +9,9 @@ from typing import Any
 from triton import knobs
 from triton.runtime import driver
 
+from autotune_rlm.measure.device_timers import EventTimer
 from autotune_rlm.measure.job import BenchSettings
-from autotune_rlm.measure.timing import Call, EventTimer, Timer, WallTimer
+from autotune_rlm.measure.timing import Call, Timer, WallTimer
 
 from ._device import has_accelerator
 

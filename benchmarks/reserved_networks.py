@@ -3,7 +3,8 @@
     python benchmarks/reserved_networks.py recipes/nano.yaml --data FOLDER [--surrogate FOLDER]
 
 A recipe's ``reserve`` keeps a share of each architecture table out of training, drawn by a hash.
-Zero-shot: nothing of the column is told to the model.
+Zero-shot: no value of these networks is told to the model. "unnamed": neither are their space and
+choices, as where a plain ONNX file is asked for.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import kendalltau, spearmanr
 
+from autotune_rlm.landscapes import Landscape
 from autotune_rlm.landscapes.architectures import read_architectures
 from autotune_rlm.surrogate import load
+from autotune_rlm.surrogate.rlm import RLMSurrogate
 from autotune_rlm.surrogate.training.recipe import Recipe
 from autotune_rlm.surrogate.training.run import is_reserved
 
@@ -36,20 +39,25 @@ def main() -> None:
     if args.data:
         recipe = replace(recipe, root=args.data)
     surrogate = load(args.surrogate)
-    table = Table("table", "column", "networks", "Spearman", "Kendall")
-    for source in recipe.sources:
-        if source.format != "architectures":
-            continue
+    table = Table("column", "networks", "Spearman", "Kendall", "unnamed Spearman", "Kendall")
+    tables = {s.path: s for s in recipe.sources if s.format == "architectures"}
+    for source in tables.values():
         networks = read_architectures(Path(recipe.root) / source.path)
         rows = [i for i, c in enumerate(networks.configs) if is_reserved(c, source.reserve)]
         rows = np.random.default_rng(0).permutation(rows)[: args.networks].tolist()
-        for landscape in networks.take(rows).landscapes():
-            predicted = surrogate.predict(landscape.task, landscape.candidates).median
-            rho = spearmanr(predicted, landscape.values).statistic
-            tau = kendalltau(predicted, landscape.values).statistic
-            column = landscape.task.metric
-            table.add_row(source.path, column, str(len(landscape)), f"{rho:.3f}", f"{tau:.3f}")
+        landscapes = networks.take(rows).landscapes(unnamed=True)
+        half = len(landscapes) // 2
+        for named, unnamed in zip(landscapes[:half], landscapes[half:], strict=True):
+            scores = [*agreement(surrogate, named), *agreement(surrogate, unnamed)]
+            table.add_row(named.id, str(len(named)), *(f"{score:.3f}" for score in scores))
     Console(width=110).print(table)
+
+
+def agreement(surrogate: RLMSurrogate, landscape: Landscape) -> tuple[float, float]:
+    """Spearman's and Kendall's rank correlation of predictions with the values."""
+    predicted = surrogate.predict(landscape.task, landscape.candidates).median
+    values = landscape.values
+    return spearmanr(predicted, values).statistic, kendalltau(predicted, values).statistic
 
 
 if __name__ == "__main__":

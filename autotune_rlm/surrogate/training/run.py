@@ -65,19 +65,20 @@ def is_reserved(config: Mapping[str, object], share: float) -> bool:
 
 def load_data(recipe: Recipe, tokenizer: TextTokenizer | None = None) -> TrainingData:
     """Read and encode all sources of a recipe; trains the tokenizer where there is none."""
-    landscapes = {s.path: read_source(s, Path(recipe.root)) for s in recipe.sources}
+    landscapes = [read_source(s, Path(recipe.root)) for s in recipe.sources]
     if tokenizer is None and recipe.tokenizer:
         tokenizer = TextTokenizer.load(recipe.tokenizer)
     if tokenizer is None:
-        everything = (x for found in landscapes.values() for x in found)
+        everything = (x for found in landscapes for x in found)
         tokenizer = TextTokenizer.train(training_texts(everything))
     table = FieldTable()
     sources: dict[str, tuple[list[Example], float]] = {}
     held_out: list[Landscape] = []
     limit = recipe.network_config().max_source
-    for source in recipe.sources:
+    for i, source in enumerate(recipe.sources):
         examples: list[Example] = []
-        for landscape in landscapes.pop(source.path):
+        found, landscapes[i] = landscapes[i], []
+        for landscape in found:
             if is_held_out(landscape, recipe.holdout):
                 held_out.append(landscape)
                 continue
@@ -90,7 +91,8 @@ def load_data(recipe: Recipe, tokenizer: TextTokenizer | None = None) -> Trainin
         weight = source.weight
         if weight is None:
             weight = sum(map(len, examples)) ** recipe.temperature
-        sources[source.path] = (examples, weight)
+        name = source.path if source.path not in sources else f"{source.path} ({i})"
+        sources[name] = (examples, weight)
         logger.info("%s: %d landscapes to train on", source.path, len(examples))
     return TrainingData(sources, table.tensors(tokenizer), held_out, tokenizer)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from autotune_rlm.landscapes.architectures import ArchitectureTable
     from autotune_rlm.networks.spaces import ArchitectureSpace
 
-__all__ = ["FewShot", "Source", "encode_networks", "few_shot"]
+__all__ = ["FewShot", "Source", "encode_networks", "few_shot", "with_trends"]
 
 _COSTS = ("parameters", "macs", "activation_bytes", "depth")
 _MOST_EXACT = 2000  # networks that the trend of the same column is conditioned on
@@ -138,20 +138,21 @@ def few_shot(table: ArchitectureTable, column: str, sources: Sequence[Source] = 
     exact = [s for s in same if s.column == column]
     if exact:
         trend = np.mean([_transfer(table, s, _MOST_EXACT) for s in exact], axis=0)
-        return FewShot(_with_trends(points, trend[:, None]), _unit(trend), 0.95, 100.0)
+        return FewShot(with_trends(points, trend[:, None]), _unit(trend), 0.95, 100.0)
     related = [s for s in same if _accuracy(s.column) == _accuracy(column)]
     if related:
         trends = np.column_stack([_unit(_transfer(table, s, _MOST_RELATED)) for s in related])
-        return FewShot(_with_trends(points, _principal(trends)), _unit(trends.mean(1)), 0.7, 3.0)
+        return FewShot(with_trends(points, _principal(trends)), _unit(trends.mean(1)), 0.7, 3.0)
     foreign = [s for s in sources if _accuracy(s.column) == _accuracy(column)]
     if foreign:
         trend = np.mean([_unit(_by_cost(table, s)) for s in foreign], axis=0)
-        return FewShot(_with_trends(points, trend[:, None]), _unit(trend), 0.4, 2.0)
+        return FewShot(with_trends(points, trend[:, None]), _unit(trend), 0.4, 2.0)
     macs = np.log1p([float(c["macs"]) for c in table.costs])
     return FewShot(points, _unit(macs), 0.3, 2.0)
 
 
-def _with_trends(points: Points, trends: np.ndarray) -> Points:
+def with_trends(points: Points, trends: np.ndarray) -> Points:
+    """Points with what other models say of them, shape (n, k), as inputs of their own weight."""
     unit = np.column_stack([_unit(t) for t in trends.T])
     group = int(points.linear_groups.max()) + 1
     near = int(points.spread_groups.max()) + 1

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from autotune_rlm.devices import lookup
+from autotune_rlm.networks.spaces import SPACES
 from autotune_rlm.types import Candidate, Device, Task
 
 __all__ = [
     "NO_SPACE",
     "NO_DEVICE",
     "depends_on_device",
+    "is_known_space",
     "is_minimised",
     "network_candidate",
     "network_device",
@@ -29,6 +31,7 @@ NO_SPACE = "network"
 NO_DEVICE = Device(name="none")
 """Of metrics that no device changes, such as accuracy."""
 
+_TABLED = frozenset({"nasbench201", "nasbench101", "fbnet", "mnasnet"})
 _LOWER = (
     "_ms",
     "_mb",
@@ -90,6 +93,12 @@ def network_task(
         metric=metric,
         minimize=is_minimised(metric) if minimize is None else minimize,
     )
+
+
+def is_known_space(space: object) -> bool:
+    """Whether this is a published space, whose choices the surrogate is trained on."""
+    name = getattr(space, "name", "")
+    return name in _TABLED and type(space) is SPACES[name]
 
 
 def is_minimised(metric: str) -> bool:

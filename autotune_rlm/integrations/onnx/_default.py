@@ -9,12 +9,12 @@ from pathlib import Path
 
 from autotune_rlm.types import Surrogate
 
-__all__ = ["default_surrogate"]
+__all__ = ["default_surrogate", "networks_checkpoint"]
 
 
 @functools.lru_cache(maxsize=1)
-def default_surrogate() -> Surrogate | None:
-    """The bundled surrogate where its settings name ``"onnx"`` among its ``languages``, else None.
+def networks_checkpoint() -> Path | None:
+    """The bundled checkpoint whose settings name ``"onnx"`` among their ``languages``, else None.
 
     Nothing heavy is imported to find that out.
     """
@@ -22,10 +22,19 @@ def default_surrogate() -> Surrogate | None:
     if found is None or not found.submodule_search_locations:
         return None
     folder = Path(next(iter(found.submodule_search_locations))) / "weights"
-    for config in sorted(folder.rglob("config.json")):
+    for config in sorted(folder.glob("*/config.json")):
         settings = json.loads(config.read_text(encoding="utf-8")).get("settings") or {}
         if "onnx" in settings.get("languages", ()):
-            from autotune_rlm.surrogate import load
-
-            return load()
+            return config.parent
     return None
+
+
+@functools.lru_cache(maxsize=1)
+def default_surrogate() -> Surrogate | None:
+    """The surrogate of ``networks_checkpoint``; None where there is none."""
+    folder = networks_checkpoint()
+    if folder is None:
+        return None
+    from autotune_rlm.surrogate import load
+
+    return load(folder)

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from autotune_rlm.devices import lookup
 from autotune_rlm.gaussian_process import Points, fit
 from autotune_rlm.integrations.onnx._default import default_surrogate
-from autotune_rlm.networks import Graph, GraphFacts, graph_facts, onnx_text, read_graph
+from autotune_rlm.networks import (
+    Graph,
+    GraphFacts,
+    graph_facts,
+    network_fields,
+    onnx_text,
+    read_graph,
+)
 from autotune_rlm.networks._load import ModelLike
+from autotune_rlm.networks.regression import with_trends
+from autotune_rlm.networks.rendering import network_candidate, network_device, network_task
 from autotune_rlm.types import (
     Candidate,
     Device,
@@ -20,10 +28,9 @@ from autotune_rlm.types import (
     Prediction,
     Status,
     Surrogate,
-    Task,
 )
 
-__all__ = ["FACTS", "network_candidate", "predict"]
+__all__ = ["FACTS", "predict"]
 
 FACTS = {
     "parameters": lambda f: float(f.parameters),
@@ -34,6 +41,7 @@ FACTS = {
     "peak_memory_mb": lambda f: (f.peak_bytes + f.weight_bytes) / 2**20,
 }
 _ROOFLINE_SPREAD = 1.0  # of log(latency): public figures say little about a network's efficiency
+_ENOUGH = 2  # measured networks from which a process is fitted to them
 _TYPICAL = Device(name="unknown", fp32_tflops=0.05, mem_gb_s=15.0)
 
 
@@ -74,7 +82,7 @@ def predict(
     several = not isinstance(metric, str)
     metrics = [metric] if isinstance(metric, str) else list(metric)
     many: list[Any] = list(models) if isinstance(models, (list, tuple)) else [models]
-    graphs = [_facts_and_text(m, dims) for m in many]
+    networks = [_network(m, dims) for m in many]
     known = surrogate if surrogate is not None else default_surrogate()
     if isinstance(known, str):
         from autotune_rlm.surrogate import load
@@ -84,42 +92,32 @@ def predict(
     result = {}
     for name in metrics:
         if name in FACTS:
-            result[name] = _exact(name, [f for f, _ in graphs])
+            result[name] = _exact(name, [n.facts for n in networks])
             continue
-        seen = [(*_facts_and_text(m, dims), float(v)) for m, v in (observed or {}).get(name, ())]
+        seen = [(_network(m, dims), float(v)) for m, v in (observed or {}).get(name, ())]
         if known is not None:
-            result[name] = _asked(known, name, place, graphs, seen, context)
+            result[name] = _asked(known, name, place, networks, seen, context)
         else:
-            result[name] = _fitted(name, place, [f for f, _ in graphs], seen)
+            result[name] = _fitted(name, place, networks, seen)
     return result if several else result[metrics[0]]
 
 
-def network_candidate(facts: GraphFacts, text: str) -> Candidate:
-    """A network as the surrogate reads it: its costs as parameters, and its text."""
-    return Candidate(
-        {
-            "net_parameters": facts.parameters,
-            "net_macs": facts.macs,
-            "net_activation_bytes": facts.activation_bytes,
-            "net_depth": facts.depth,
-        },
-        text=text,
-    )
+class _Network(NamedTuple):
+    facts: GraphFacts
+    candidate: Candidate
 
 
-def _facts_and_text(
-    model: ModelLike | Graph, dims: Mapping[str, int] | None
-) -> tuple[GraphFacts, str]:
+def _network(model: ModelLike | Graph, dims: Mapping[str, int] | None) -> _Network:
     facts = graph_facts(model, dims=dims)
     graph = model if isinstance(model, Graph) else read_graph(model, dims=facts.dims)
-    return facts, onnx_text(graph)
+    return _Network(facts, network_candidate(network_fields(graph), text=onnx_text(graph)))
 
 
 def _device(device: str | Device | None) -> Device:
     if isinstance(device, Device):
         return device
     if isinstance(device, str):
-        return lookup(device)
+        return network_device(device)
     from autotune_rlm.measure.detect import cpu_device
 
     return cpu_device()
@@ -143,52 +141,52 @@ def _asked(
     surrogate: Surrogate,
     name: str,
     device: Device,
-    graphs: Sequence[tuple[GraphFacts, str]],
-    seen: Sequence[tuple[GraphFacts, str, float]],
+    networks: Sequence[_Network],
+    seen: Sequence[tuple[_Network, float]],
     context: Mapping[str, Any] | None,
 ) -> Prediction:
-    task = Task(
-        kernel="network",
-        device=device,
-        problem=dict(context or {}),
-        language="onnx",
-        metric=name,
-        minimize=name.endswith(("_ms", "_mb", "_s", "loss")),
-    )
+    task = network_task(name, device=device, context=context)
+    if len(seen) >= _ENOUGH:
+        everyone = [n.candidate for n in (*networks, *(n for n, _ in seen))]
+        lead = surrogate.predict(task, everyone).location
+        return _fitted(name, device, networks, seen, lead)
     observations = [
-        Observation(network_candidate(f, t), Measurement(status=Status.OK, value=value))
-        for f, t, value in seen
+        Observation(n.candidate, Measurement(status=Status.OK, value=value)) for n, value in seen
     ]
-    candidates = [network_candidate(f, t) for f, t in graphs]
-    return surrogate.predict(task, candidates, observed=observations)
+    return surrogate.predict(task, [n.candidate for n in networks], observed=observations)
 
 
 def _fitted(
     name: str,
     device: Device,
-    facts: Sequence[GraphFacts],
-    seen: Sequence[tuple[GraphFacts, str, float]],
+    networks: Sequence[_Network],
+    seen: Sequence[tuple[_Network, float]],
+    lead: np.ndarray | None = None,
 ) -> Prediction:
-    """A process on costs and operator counts around the roofline, fitted to what was seen."""
+    """A process on costs and operator counts around the roofline, fitted to what was seen.
+
+    Where there is a surrogate, its word on the networks and then the seen (``lead``) is one more
+    input, whose weight is learned.
+    """
     positive = name.endswith(("_ms", "_s", "_mb")) and all(v > 0 for *_, v in seen)
     if not seen and name != "latency_ms":
         raise ValueError(
             f"metric: nothing is known of {name!r}; give observed={{{name!r}: [(model, value), "
             f"...]}}, a surrogate that was trained on networks, or one of {sorted(FACTS)}"
         )
-    everyone = [*facts, *(f for f, *_ in seen)]
+    everyone = [n.facts for n in (*networks, *(n for n, _ in seen))]
     prior = np.zeros(len(everyone))
     if name == "latency_ms":
         prior = np.log([_roofline_ms(f, device) for f in everyone])
-    n = len(facts)
-    if len(seen) < 2:
-        shift = float(np.log(seen[0][2]) - prior[n]) if seen and positive else 0.0
+    n = len(networks)
+    if len(seen) < _ENOUGH:
+        shift = float(np.log(seen[0][1]) - prior[n]) if seen and positive else 0.0
         return _as_prediction(name, prior[:n] + shift, np.full(n, _ROOFLINE_SPREAD), positive)
     values = np.array([v for *_, v in seen])
     targets = np.log(values) if positive else values
     rest = targets - prior[n:]
     middle, width = float(np.median(rest)), float(rest.std()) or 1.0
-    points = _points(everyone)
+    points = _points(everyone, lead)
     process = fit(points.take(np.arange(n, len(everyone))), (rest - middle) / width, noise=1e-2)
     mean, deviation = process.predict(points.take(np.arange(n)))
     deviation = np.sqrt(deviation**2 + process.noise)
@@ -221,7 +219,7 @@ def _roofline_ms(facts: GraphFacts, device: Device) -> float:
     return compute + memory + 0.005 * facts.nodes
 
 
-def _points(facts: Sequence[GraphFacts]) -> Points:
+def _points(facts: Sequence[GraphFacts], lead: np.ndarray | None = None) -> Points:
     operators = sorted({op for f in facts for op in f.operators})
     costs = np.log1p(
         [[f.parameters, f.macs, f.activation_bytes, f.weight_bytes, f.depth] for f in facts]
@@ -232,4 +230,5 @@ def _points(facts: Sequence[GraphFacts]) -> Points:
     columns = ((columns - columns.mean(0)) / np.where(spread > 1e-9, spread, 1.0))[:, spread > 1e-9]
     width = max(columns.shape[1], 1)
     groups = np.zeros(columns.shape[1], dtype=int)
-    return Points(0.5 * columns / np.sqrt(width), columns / np.sqrt(width), groups, groups)
+    points = Points(0.5 * columns / np.sqrt(width), columns / np.sqrt(width), groups, groups)
+    return points if lead is None else with_trends(points, lead[:, None])

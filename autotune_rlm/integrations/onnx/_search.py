@@ -66,7 +66,8 @@ def search(
         measurer: Measures ``latency_ms``; by default ``OnnxRuntimeMeasurer``.
         store: Keeps the latencies that were measured here, and answers for those it has.
         surrogate: As of ``RLMSampler``.
-        context: As of ``RLMSampler``.
+        context: As of ``RLMSampler``; by default each metric's name, and this machine for
+            ``latency_ms``.
         study: A study to go on with; its sampler is used.
 
     Returns:
@@ -95,7 +96,7 @@ def search(
         sampler = RLMSampler(
             describe=space,
             surrogate=surrogate,
-            context=context,
+            context=[_context(name) for name in directions] if context is None else context,
             seed=seed,
             constraints_func=_constraints(limits, directions) if limits else None,
             warn_independent_sampling=False,
@@ -123,6 +124,14 @@ def search(
         if clock is not None:
             clock.close()
     return study
+
+
+def _context(metric: str) -> dict[str, Any]:
+    if metric not in _MEASURED:
+        return {"metric": metric}
+    from autotune_rlm.measure.detect import cpu_device
+
+    return {"metric": metric, "device": cpu_device(), "runtime": "onnxruntime", "batch": 1}
 
 
 def _objectives(

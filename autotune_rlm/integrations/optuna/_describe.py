@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autotune_rlm.types import Candidate, Device, Surrogate, Task, canonical_json
+from autotune_rlm.networks.rendering import is_known_space, network_candidate, network_task
+from autotune_rlm.types import Candidate, Surrogate, Task, canonical_json
 
 if TYPE_CHECKING:
     from optuna.study import Study
 
 __all__ = ["Describe", "Describer", "Description", "tasks_of"]
 
+_COSTS = ("parameters", "macs", "activation_bytes", "depth")
+
 Describe = Callable[[Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True)
 class Description:
-    """Text, configuration and facts of one trial's parameters."""
+    """Text, configuration and facts of one trial's parameters, and whether they are a network's."""
 
     candidate: Candidate
     facts: Mapping[str, float] = field(default_factory=dict)
+    is_network: bool = False
 
 
 class Describer:
@@ -36,19 +41,29 @@ class Describer:
             numbers, or None where these parameters have no description; or an
             ``ArchitectureSpace``, whose parameters the trial's are.
         surrogate: Asked for the value of each description; None for facts only.
+        only_networks: Whether the surrogate is asked of networks only.
     """
 
-    def __init__(self, describe: Describe | Any, surrogate: Surrogate | None) -> None:
+    def __init__(
+        self,
+        describe: Describe | Any,
+        surrogate: Surrogate | None,
+        *,
+        only_networks: bool = False,
+    ) -> None:
         self._describe = _from_space(describe) if hasattr(describe, "costs") else describe
         self._surrogate = surrogate
+        self._only_networks = only_networks
         self._known: dict[str, Description] = {}
         self._predicted: dict[tuple[str, str], float] = {}
         self._names: list[str] = []
 
     @property
     def asks(self) -> bool:
-        """Whether there is a surrogate to ask."""
-        return self._surrogate is not None
+        """Whether there is a surrogate to ask of what was described so far."""
+        if self._surrogate is None:
+            return False
+        return not self._only_networks or any(d.is_network for d in self._known.values())
 
     def descriptions(self, params: Sequence[Mapping[str, Any]]) -> list[Description]:
         """The descriptions of n sets of parameters."""
@@ -84,8 +99,12 @@ class Describer:
         return np.where(finite, values, values[finite].min() if finite.any() else 0.0)
 
 
-def tasks_of(study: Study, context: Task | Mapping[str, Any] | Sequence[Any] | None) -> list[Task]:
-    """One task per objective, for the surrogate."""
+def tasks_of(
+    study: Study,
+    context: Task | Mapping[str, Any] | Sequence[Any] | None,
+    space: str | None = None,
+) -> list[Task]:
+    """One task per objective, for the surrogate; ``space`` names the networks' space."""
     given = list(context) if isinstance(context, Sequence) else [context] * len(study.directions)
     if len(given) != len(study.directions):
         raise ValueError(
@@ -98,16 +117,15 @@ def tasks_of(study: Study, context: Task | Mapping[str, Any] | Sequence[Any] | N
             tasks.append(one)
             continue
         problem = dict(one or {})
-        tasks.append(
-            Task(
-                kernel=str(problem.pop("space", study.study_name)),
-                device=Device(name=str(problem.pop("device", "none"))),
-                metric=str(problem.pop("metric", name)),
-                minimize=direction.name == "MINIMIZE",
-                language=str(problem.pop("language", "onnx")),
-                problem=problem,
-            )
+        language = str(problem.pop("language", "onnx"))
+        task = network_task(
+            str(problem.pop("metric", name)),
+            device=problem.pop("device", None),
+            space=problem.pop("space", space),
+            minimize=direction.name == "MINIMIZE",
+            context=problem,
         )
+        tasks.append(task if language == task.language else replace(task, language=language))
     return tasks
 
 
@@ -117,13 +135,13 @@ def _from_space(space: Any) -> Describe:
         if len(config) < len(space.parameters) or not space.valid(config):
             return None
         config = space.canonical(config)
-        costs = space.costs(config)
-        facts = {f"log {k}": math.log1p(v) for k, v in costs.items()}
+        fields = space.fields(config)
+        facts = _cost_facts(fields)
         for value in config.values():
             if isinstance(value, str):
                 facts[f"number of {value}"] = facts.get(f"number of {value}", 0.0) + 1.0
-        network = {f"net_{k}": v for k, v in costs.items()}
-        return Description(Candidate({**config, **network}), facts)
+        choices = config if is_known_space(space) else None
+        return Description(network_candidate(fields, choices), facts, is_network=True)
 
     return describe
 
@@ -148,23 +166,18 @@ def _description(params: Mapping[str, Any], given: Any) -> Description:
             "describe must return an ONNX model, a path, a text, a mapping of numbers or None, got "
             f"{type(given).__name__}"
         )
-    from autotune_rlm.networks import graph_facts, onnx_text
+    from autotune_rlm.networks import Graph, graph_facts, network_fields, onnx_text, read_graph
 
-    known = graph_facts(given)
-    facts = {
-        "log parameters": math.log1p(known.parameters),
-        "log macs": math.log1p(known.macs),
-        "log activation_bytes": math.log1p(known.activation_bytes),
-        "log depth": math.log1p(known.depth),
-        **{f"number of {op}": float(n) for op, n in known.operators.items()},
-    }
-    costs = {
-        "net_parameters": known.parameters,
-        "net_macs": known.macs,
-        "net_activation_bytes": known.activation_bytes,
-        "net_depth": known.depth,
-    }
-    return Description(Candidate({**config, **costs}, text=onnx_text(given)), facts)
+    graph = given if isinstance(given, Graph) else read_graph(given, dims=graph_facts(given).dims)
+    fields = network_fields(graph)
+    operators = Counter(node.op for node in graph.nodes)
+    facts = _cost_facts(fields) | {f"number of {op}": float(n) for op, n in operators.items()}
+    candidate = network_candidate(fields, text=onnx_text(graph))
+    return Description(candidate, facts, is_network=True)
+
+
+def _cost_facts(fields: Mapping[str, float]) -> dict[str, float]:
+    return {f"log {name}": math.log1p(fields[name]) for name in _COSTS}
 
 
 def _is_json(value: Any) -> bool:

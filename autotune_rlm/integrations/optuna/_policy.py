@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from optuna.distributions import BaseDistribution
 
+from autotune_rlm.integrations.onnx._default import default_surrogate, networks_checkpoint
 from autotune_rlm.integrations.optuna._describe import Describer, tasks_of
 from autotune_rlm.integrations.optuna._encoding import Encoding
 from autotune_rlm.integrations.optuna._knowledge import Descriptions, EarlierStudies
 from autotune_rlm.integrations.optuna._model import StudyModel, Trend
 from autotune_rlm.integrations.optuna._propose import climb, keys, spread_out
 from autotune_rlm.integrations.optuna._trials import StudyData
+from autotune_rlm.networks.rendering import is_known_space
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -51,9 +53,13 @@ class Policy:
         self._describe = describe
         self._context = context
         self._surrogate = surrogate
+        self._by_default = surrogate is None or surrogate is True
         self._warm_start = warm_start
         self._noise = noise
-        leads = (describe is not None and surrogate not in (None, False)) or bool(warm_start)
+        asks = surrogate is not False and (
+            not self._by_default or networks_checkpoint() is not None
+        )
+        leads = (describe is not None and asks) or bool(warm_start)
         usual = 1 if leads else _STARTUP
         self.n_startup_trials = usual if n_startup_trials is None else n_startup_trials
         self._describer: Describer | None = None
@@ -142,8 +148,11 @@ class Policy:
     ) -> np.ndarray:
         """The best candidates again, by a process that also reads their descriptions."""
         if self._descriptions is None:
-            self._describer = Describer(self._describe, self._load())
-            tasks = tasks_of(study, self._context)
+            self._describer = Describer(
+                self._describe, self._load(), only_networks=self._by_default
+            )
+            space = self._describe.name if is_known_space(self._describe) else None
+            tasks = tasks_of(study, self._context, space)
             reference = encoding.random(rng, _REFERENCE)
             self._descriptions = Descriptions(self._describer, encoding, tasks, reference)
             self._remember(encoding, reference)
@@ -175,9 +184,7 @@ class Policy:
     def _load(self) -> Any:
         if self._surrogate is False:
             return None
-        if self._surrogate is None or self._surrogate is True:
-            from autotune_rlm.integrations.onnx._default import default_surrogate
-
+        if self._by_default:
             return default_surrogate()
         if isinstance(self._surrogate, str):
             from autotune_rlm.surrogate import load

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from autotune_rlm.bench import METHODS, Method, pick_landscapes, run_search
+from autotune_rlm.bench._method import Search
 from autotune_rlm.cli import app
 from autotune_rlm.landscapes import read_landscapes
 
@@ -109,6 +110,26 @@ def test_nothing_worked_counts_as_the_slowest_working_configuration(tmp_path):
     data = json.loads(out.read_text())
     assert data["runs"][0]["regret"]["1"] is None
     assert data["summary"][0]["mean_regret"] == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("method", ["xgboost", "random-forest", "gp"])
+def test_model_based_baselines_learn_what_fails(tmp_path, method):
+    rng = np.random.default_rng(0)
+    rows = [
+        ({"x": x, "y": y}, None if x > 4 else 1 + abs(y - 7) + 0.1 * rng.random(), None)
+        for x in range(10)
+        for y in range(10)
+    ]
+    space = write(tmp_path / "half.csv", [("half", "k", "NVIDIA A100", {"n": 1}, rows)])
+    (landscape,) = read_landscapes(space)
+    search = Search(task=landscape.task, candidates=landscape.candidates, seed=0)
+    choosing, measured = METHODS[method](search), {}
+    while len(measured) < 24:
+        for i in choosing.suggest(measured, 1):
+            measured[i] = landscape.measurements[i]
+    failed = [m.value is None for m in measured.values()]
+    assert any(failed[:8])
+    assert sum(failed[8:]) <= 4
 
 
 @pytest.mark.parametrize("method", BASELINES)

@@ -2,13 +2,15 @@
 
 The model-based ones begin with ``_START`` random candidates and then refit after every measurement,
 which is the most favourable schedule for them. Their target is the logarithm of the metric where it
-is positive. A failure is taught as a value as bad as the worst one seen.
+is positive. Failures are learnt apart, by a forest that tells how likely a candidate works, so that
+they distort no value (Gelbart et al. 2014, "Bayesian Optimization with Unknown Constraints").
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,21 +37,36 @@ class RandomSearch(Method):
 
 
 class _ModelBased(Method):
-    """Random candidates first, then the best by ``score`` (smaller is better)."""
+    """Random candidates first, then the one of highest ``worth`` that rather works than not."""
 
     def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
         search = self.search
         left = search.unmeasured(measured)
         y = taught(measured, minimize=search.task.minimize)
-        if len(measured) < _START or np.ptp(y) == 0 or not search.features.shape[1]:
+        worked = np.isfinite(y)
+        x, tried = search.features, np.array(list(measured), dtype=int)
+        if len(measured) < _START or not x.shape[1] or not worked.any():
             return search.rng.permutation(left)[:n].tolist()
-        x = search.features
-        score = self.score(x[list(measured)], y, x[left], float(y.min()))
+        p_valid = probability_of_working(x[tried], worked, x[left], search.seed)
+        if np.ptp(y[worked]) == 0:
+            worth = p_valid
+        else:
+            worth = self.worth(x[tried[worked]], y[worked], x[left], p_valid)
         tie = search.rng.random(len(left))
-        return left[np.lexsort((tie, score))][:n].tolist()
+        return left[np.lexsort((tie, -worth, p_valid < 0.5))][:n].tolist()
 
-    def score(self, x: np.ndarray, y: np.ndarray, x_new: np.ndarray, best: float) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def worth(
+        self, x: np.ndarray, y: np.ndarray, x_new: np.ndarray, p_valid: np.ndarray
+    ) -> np.ndarray:
+        """How much each of the m new candidates is wanted, shape (m,).
+
+        Args:
+            x: Features of the n candidates that worked, shape (n, columns).
+            y: Their values, to minimise, shape (n,).
+            x_new: Features of the new ones, shape (m, columns).
+            p_valid: How likely each of them works, shape (m,).
+        """
 
 
 class XGBoost(_ModelBased):
@@ -60,7 +77,9 @@ class XGBoost(_ModelBased):
 
     epsilon = 0.1
 
-    def score(self, x: np.ndarray, y: np.ndarray, x_new: np.ndarray, best: float) -> np.ndarray:
+    def worth(
+        self, x: np.ndarray, y: np.ndarray, x_new: np.ndarray, p_valid: np.ndarray
+    ) -> np.ndarray:
         import xgboost
 
         if self.search.rng.random() < self.epsilon:
@@ -73,7 +92,7 @@ class XGBoost(_ModelBased):
             "seed": self.search.seed,
         }
         model = xgboost.train(settings, xgboost.DMatrix(x, label=y), num_boost_round=60)
-        return model.predict(xgboost.DMatrix(x_new))
+        return -model.predict(xgboost.DMatrix(x_new)).astype(float)
 
 
 class RandomForest(_ModelBased):
@@ -84,7 +103,9 @@ class RandomForest(_ModelBased):
 
     trees = 64
 
-    def score(self, x: np.ndarray, y: np.ndarray, x_new: np.ndarray, best: float) -> np.ndarray:
+    def worth(
+        self, x: np.ndarray, y: np.ndarray, x_new: np.ndarray, p_valid: np.ndarray
+    ) -> np.ndarray:
         from sklearn.ensemble import RandomForestRegressor
 
         forest = RandomForestRegressor(
@@ -95,7 +116,7 @@ class RandomForest(_ModelBased):
         ).fit(x, y)
         x32 = np.ascontiguousarray(x_new, dtype=np.float32)
         votes = np.stack([tree.tree_.predict(x32)[:, 0] for tree in forest.estimators_])
-        return -expected_improvement(votes.mean(axis=0), votes.std(axis=0), best)
+        return p_valid * expected_improvement(votes.mean(axis=0), votes.std(axis=0), y.min())
 
 
 class GaussianProcess(_ModelBased):
@@ -107,7 +128,9 @@ class GaussianProcess(_ModelBased):
 
     _kernel: Any = None
 
-    def score(self, x: np.ndarray, y: np.ndarray, x_new: np.ndarray, best: float) -> np.ndarray:
+    def worth(
+        self, x: np.ndarray, y: np.ndarray, x_new: np.ndarray, p_valid: np.ndarray
+    ) -> np.ndarray:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -128,7 +151,7 @@ class GaussianProcess(_ModelBased):
             model.fit(x, y)
         self._kernel = model.kernel_
         mean, std = model.predict(x_new, return_std=True)
-        return -expected_improvement(mean, std, best)
+        return p_valid * expected_improvement(mean, std, y.min())
 
 
 class Tpe(Method):
@@ -191,14 +214,23 @@ class Tpe(Method):
 
 
 def taught(measured: Mapping[int, Measurement], *, minimize: bool) -> np.ndarray:
-    """Targets to minimise: log values, failures as bad as the worst one seen; shape (measured,)."""
+    """Targets to minimise: log values, NaN where the candidate failed; shape (measured,)."""
     raw = np.array([math.nan if m.value is None else m.value for m in measured.values()])
     ok = np.isfinite(raw)
-    if not ok.any():
-        return np.zeros(len(raw))
     y = np.log(raw, where=ok, out=raw.copy()) if (raw[ok] > 0).all() else raw
-    y = y if minimize else -y
-    return np.where(ok, y, y[ok].max())
+    return np.where(ok, y if minimize else -y, math.nan)
+
+
+def probability_of_working(
+    x: np.ndarray, worked: np.ndarray, x_new: np.ndarray, seed: int
+) -> np.ndarray:
+    """How likely new candidates work, by a random forest over those tried; 1 where none failed."""
+    if worked.all():
+        return np.ones(len(x_new))
+    from sklearn.ensemble import RandomForestClassifier
+
+    forest = RandomForestClassifier(n_estimators=50, random_state=seed).fit(x, worked)
+    return forest.predict_proba(x_new)[:, list(forest.classes_).index(True)]
 
 
 def expected_improvement(mean: np.ndarray, std: np.ndarray, best: float) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -59,7 +60,7 @@ class Search:
         return [Observation(self.candidates[i], m) for i, m in measured.items()]
 
 
-class Method:
+class Method(ABC):
     """Chooses what to measure next in one search. Subclasses answer ``suggest``."""
 
     def __init__(self, search: Search) -> None:
@@ -69,6 +70,7 @@ class Method:
         """How many suggestions are asked for at once after ``n_measured`` measurements."""
         return 1
 
+    @abstractmethod
     def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
         """Up to ``n`` distinct unmeasured candidates, the most wanted first.
 
@@ -76,7 +78,6 @@ class Method:
             measured: Measurements so far by index of the candidate, in the order of measuring.
             n: How many are wanted.
         """
-        raise NotImplementedError
 
     def zero_shot(self) -> np.ndarray | None:
         """Predicted value of every candidate before anything was measured; None without a model."""

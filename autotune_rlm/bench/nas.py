@@ -10,11 +10,16 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
+from autotune_rlm.landscapes._columns import column_task
 from autotune_rlm.landscapes.architectures import ArchitectureTable
 from autotune_rlm.networks.regression import Source, few_shot
+from autotune_rlm.networks.rendering import is_known_space, network_candidate
+from autotune_rlm.types import Surrogate
 
-__all__ = ["BASELINES", "NasRun", "baseline_runs", "nas_json", "nas_runs"]
+__all__ = ["BASELINES", "METHODS", "NasRun", "baseline_runs", "nas_json", "nas_runs"]
 
+METHODS = ("rlm", "few-shot")
+"""``few-shot``: regression in closed form; ``rlm``: the same, led by the language model's word."""
 BASELINES = ("flops", "parameters", "ridge")
 _FEWEST = 2  # test networks that a rank correlation needs
 
@@ -24,7 +29,7 @@ class NasRun:
     """How well one predictor ranked the networks that were neither trained on nor shots.
 
     Attributes:
-        method: ``"rlm"`` or one of ``BASELINES``.
+        method: One of ``METHODS`` or ``BASELINES``.
         target: Column of the table.
         shots: Measured networks of the test table that the predictor saw.
         seed: Which of them.
@@ -48,8 +53,10 @@ def nas_runs(
     target: str,
     shots: Sequence[int],
     seeds: int,
+    *,
+    surrogate: Surrogate | None = None,
 ) -> Iterator[NasRun]:
-    """Runs of the predictor.
+    """Runs of the predictor: ``rlm`` where there is a surrogate, else ``few-shot``.
 
     Networks of the test table that are also in a training table of the same space are left out of
     the test, so that nothing is predicted that was trained on.
@@ -60,14 +67,28 @@ def nas_runs(
         target: Its column.
         shots: Numbers of measured networks to learn from.
         seeds: Draws of the shots.
+        surrogate: Asked for each network, with nothing measured. Networks that it was trained on
+            are not known here: give a test table without them.
     """
     fresh = _unseen(train, test)
     sources = [Source(table, column) for table in train for column in table.targets]
-    predictor = few_shot(fresh, target, sources)
+    lead = None if surrogate is None else _asked(surrogate, fresh, target)
+    predictor = few_shot(fresh, target, sources, lead=lead)
     values = fresh.target(target)
+    method = "few-shot" if surrogate is None else "rlm"
     for number, seed, rows, rest in _draws(values, shots, seeds):
-        score, _ = predictor.predict(rows, values[rows])
-        yield _run("rlm", target, number, seed, score[rest], values[rest])
+        score = predictor.predict(rows, values[rows])[0]
+        yield _run(method, target, number, seed, score[rest], values[rest])
+
+
+def _asked(surrogate: Surrogate, table: ArchitectureTable, target: str) -> np.ndarray:
+    known = is_known_space(table.space)
+    candidates = [
+        network_candidate(fields, config if known else None)
+        for config, fields in zip(table.configs, table.fields, strict=True)
+    ]
+    task = column_task(target, table.space.name, named=known)
+    return surrogate.predict(task, candidates).location
 
 
 def baseline_runs(
@@ -97,16 +118,16 @@ def baseline_runs(
 
 
 def nas_json(runs: Sequence[NasRun]) -> dict[str, Any]:
-    """The results as plain JSON: ``runs`` of the predictor, and ``baselines`` with their names."""
+    """The results as plain JSON: ``runs`` of the first method, all others with their names."""
     own, other = [], []
     for run in runs:
         row = asdict(run)
-        if run.method == "rlm":
+        if run.method == runs[0].method:
             row.pop("method")
             own.append(row)
         else:
             other.append(row)
-    return {"runs": own, "baselines": other}
+    return {"method": runs[0].method if runs else None, "runs": own, "baselines": other}
 
 
 def _unseen(train: Sequence[ArchitectureTable], test: ArchitectureTable) -> ArchitectureTable:

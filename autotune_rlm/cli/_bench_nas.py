@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from autotune_rlm.bench.nas import NasRun
+    from autotune_rlm.landscapes.architectures import ArchitectureTable
 
 
 def nas(
@@ -28,6 +29,21 @@ def nas(
         [0, 16, 100], min=0, help="Repeatable: measured networks of the test table to learn from."
     ),
     seeds: int = typer.Option(3, min=1, help="Draws of the shots."),
+    method: list[str] = typer.Option(
+        None,
+        help="Repeatable: rlm (led by the language model) or few-shot (closed form alone). "
+        "Default: rlm where the surrogate knows networks, else few-shot.",
+    ),
+    surrogate: str = typer.Option(
+        None, help="Folder or name, for rlm; default: the bundled one if it knows networks."
+    ),
+    reserved: float = typer.Option(
+        None,
+        min=0.0,
+        max=1.0,
+        help="Test only on the share of networks that a recipe's 'reserve' of the same value keeps "
+        "out of training.",
+    ),
     baselines: bool = typer.Option(True, help="Also FLOPs, parameters, ridge regression."),
     out: Path = typer.Option(None, "--json", dir_okay=False, help="Write the results here."),
 ) -> None:
@@ -37,26 +53,53 @@ def nas(
     of the training tables lead the prediction: the same column of the same space, other columns of
     it (other devices), or what costs meant in other spaces.
     """
-    from autotune_rlm.bench.nas import baseline_runs, nas_json, nas_runs
+    from autotune_rlm.bench.nas import METHODS, baseline_runs, nas_json, nas_runs
+    from autotune_rlm.integrations.onnx._default import networks_checkpoint
     from autotune_rlm.landscapes.architectures import read_architectures
 
     if out is not None and not out.absolute().parent.is_dir():
         raise typer.BadParameter(f"--json: folder of {out} does not exist")
+    if unknown := sorted(set(method or ()) - set(METHODS)):
+        raise typer.BadParameter(f"--method must be of {', '.join(METHODS)}, got {unknown}")
+    checkpoint = surrogate or networks_checkpoint()
+    methods = list(dict.fromkeys(method or (["rlm"] if checkpoint else ["few-shot"])))
+    if "rlm" in methods and not checkpoint:
+        raise typer.BadParameter(
+            "--method rlm: the bundled surrogate was not trained on networks; give --surrogate"
+        )
+    model = None
     runs: list[NasRun] = []
     try:
+        if "rlm" in methods:
+            from autotune_rlm.surrogate import load
+
+            model = load(checkpoint)
         table = read_architectures(test, space_name=space)
         known = [read_architectures(path) for path in train]
         for column in target:
             table.target(column)
+        if reserved is not None:
+            table = table.take(_reserved(table, reserved))
         for column in target:
-            runs += nas_runs(known, table, column, shots, seeds)
+            for name in methods:
+                asked = model if name == "rlm" else None
+                runs += nas_runs(known, table, column, shots, seeds, surrogate=asked)
             if baselines:
                 runs += baseline_runs(known, table, column, shots, seeds)
-    except ValueError as error:
+    except (FileNotFoundError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
     if out is not None:
         out.write_text(json.dumps(nas_json(runs), allow_nan=False) + "\n", encoding="utf-8")
     _show(runs)
+
+
+def _reserved(table: ArchitectureTable, share: float) -> list[int]:
+    from autotune_rlm.surrogate.training.run import is_reserved
+
+    rows = [i for i, config in enumerate(table.configs) if is_reserved(config, share)]
+    if not rows:
+        raise ValueError(f"--reserved {share}: no network of {table.name!r} is kept out by it")
+    return rows
 
 
 def _show(runs: Sequence[NasRun]) -> None:

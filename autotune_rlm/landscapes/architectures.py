@@ -91,7 +91,10 @@ class ArchitectureTable:
         rows = np.asarray(rows)
         chosen = tuple(self.configs[i] for i in np.arange(len(self))[rows])
         targets = {name: values[rows] for name, values in self.targets.items()}
-        return ArchitectureTable(self.space, chosen, targets, self.name)
+        taken = ArchitectureTable(self.space, chosen, targets, self.name)
+        if "fields" in self.__dict__:
+            taken.__dict__["fields"] = tuple(self.fields[i] for i in np.arange(len(self))[rows])
+        return taken
 
     def landscapes(
         self, columns: Sequence[str] | None = None, *, unnamed: bool = False

@@ -1,8 +1,8 @@
 """Predicts a measured value of networks from few of them: closed form, for spaces never seen too.
 
-A Gaussian process over a network's choices, how often each choice occurs, and its costs. What other
+A Gaussian process over a network's choices, how often each choice occurs, and its fields. What other
 tables know enters as trends: the same column of the same space, other columns of the same space
-(other devices), or what costs meant in other spaces.
+(other devices), or what fields meant in other spaces. A surrogate's word may be one more.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import yeojohnson
 
 from autotune_rlm.gaussian_process import GaussianProcess, Points, fit
+from autotune_rlm.networks._fields import FIELDS
 
 if TYPE_CHECKING:
     from autotune_rlm.landscapes.architectures import ArchitectureTable
@@ -22,28 +23,38 @@ if TYPE_CHECKING:
 
 __all__ = ["FewShot", "Source", "encode_networks", "few_shot", "with_trends"]
 
-_COSTS = ("parameters", "macs", "activation_bytes", "depth")
+_TRAVELS = (  # fields whose meaning carries over from other spaces
+    "parameters",
+    "macs",
+    "activation_bytes",
+    "depth",
+    "path_mean",
+    "path_max",
+    "path_min",
+    "paths",
+)
 _MOST_EXACT = 2000  # networks that the trend of the same column is conditioned on
 _MOST_RELATED = 600  # and those of any other column
 _MOST_TRENDS = 6
 _NOISE = 1e-2
+_LED = (0.8, 10.0)  # trust in a surrogate that was trained on networks, and its inertia
 
 
 def encode_networks(
     space: ArchitectureSpace,
     configs: Sequence[Mapping[str, Any]],
-    costs: Sequence[Mapping[str, int]],
+    fields: Sequence[Mapping[str, float]],
 ) -> Points:
     """Columns of n networks of a space.
 
     Each parameter spreads with a length of its own, ordered ones as numbers. Linear effects: every
     choice, the number of times each choice occurs among parameters with the same choices, and the
-    logarithms of the costs.
+    logarithms of the fields.
 
     Args:
         space: The space.
         configs: Their configurations.
-        costs: Their costs, see ``ArchitectureSpace.costs``.
+        fields: Their fields, see ``networks.network_fields``.
     """
     spread: list[np.ndarray] = []
     groups: list[int] = []
@@ -61,7 +72,7 @@ def encode_networks(
         alike.setdefault(tuple(values), []).append(chosen)
     counts = [np.sum(blocks, axis=0) for blocks in alike.values() if len(blocks) > 1]
     number = _standard(np.hstack(counts)) if counts else np.zeros((len(configs), 0))
-    cost = _standard(np.log1p([[float(c[k]) for k in _COSTS] for c in costs]))
+    cost = _standard(np.log1p([[f[name] for name in FIELDS] for f in fields]))
     main = np.hstack(hot)
     main /= max(float(np.sqrt((main**2).sum(1).mean())), 1e-9)
     linear = [main, number / np.sqrt(max(number.shape[1], 1)), cost / 2.0]
@@ -125,30 +136,51 @@ class FewShot:
         return back(mean), np.maximum(back(mean + deviation) - back(mean), 1e-12)
 
 
-def few_shot(table: ArchitectureTable, column: str, sources: Sequence[Source] = ()) -> FewShot:
+def few_shot(
+    table: ArchitectureTable,
+    column: str,
+    sources: Sequence[Source] = (),
+    *,
+    lead: np.ndarray | None = None,
+) -> FewShot:
     """A predictor of ``column`` for the networks of ``table``.
 
     Args:
         table: The networks; their own values are not looked at.
         column: The target.
         sources: Columns of other tables, measured before.
+        lead: What a surrogate expects of each network, shape (n,), rising with the value.
     """
-    points = encode_networks(table.space, table.configs, table.costs)
+    points = encode_networks(table.space, table.configs, table.fields)
+    trends, trust, inertia = _trends(table, column, sources)
+    means = [np.mean([_unit(t) for t in trends.T], axis=0)] if trends.size else []
+    trends = _principal(trends)
+    if lead is not None:
+        trends = np.column_stack([trends, lead])
+        means.append(_unit(np.asarray(lead, dtype=float)))
+        trust, inertia = max(trust, _LED[0]), max(inertia, _LED[1])
+    if not means:
+        macs = np.log1p([f["macs"] for f in table.fields])
+        return FewShot(points, _unit(macs), trust, inertia)
+    trend = _unit(np.mean(means, axis=0))
+    return FewShot(with_trends(points, trends), trend, trust, inertia)
+
+
+def _trends(
+    table: ArchitectureTable, column: str, sources: Sequence[Source]
+) -> tuple[np.ndarray, float, float]:
+    """Trends (n, k) that the best of the sources tell, how far to trust them, and their inertia."""
     same = [s for s in sources if s.table.space.name == table.space.name]
-    exact = [s for s in same if s.column == column]
-    if exact:
+    if exact := [s for s in same if s.column == column]:
         trend = np.mean([_transfer(table, s, _MOST_EXACT) for s in exact], axis=0)
-        return FewShot(with_trends(points, trend[:, None]), _unit(trend), 0.95, 100.0)
-    related = [s for s in same if _accuracy(s.column) == _accuracy(column)]
-    if related:
-        trends = np.column_stack([_unit(_transfer(table, s, _MOST_RELATED)) for s in related])
-        return FewShot(with_trends(points, _principal(trends)), _unit(trends.mean(1)), 0.7, 3.0)
-    foreign = [s for s in sources if _accuracy(s.column) == _accuracy(column)]
-    if foreign:
+        return trend[:, None], 0.95, 100.0
+    if related := [s for s in same if _accuracy(s.column) == _accuracy(column)]:
+        trends = [_unit(_transfer(table, s, _MOST_RELATED)) for s in related]
+        return np.column_stack(trends), 0.7, 3.0
+    if foreign := [s for s in sources if _accuracy(s.column) == _accuracy(column)]:
         trend = np.mean([_unit(_by_cost(table, s)) for s in foreign], axis=0)
-        return FewShot(with_trends(points, trend[:, None]), _unit(trend), 0.4, 2.0)
-    macs = np.log1p([float(c["macs"]) for c in table.costs])
-    return FewShot(points, _unit(macs), 0.3, 2.0)
+        return trend[:, None], 0.4, 2.0
+    return np.zeros((len(table), 0)), 0.3, 2.0
 
 
 def with_trends(points: Points, trends: np.ndarray) -> Points:
@@ -177,7 +209,7 @@ def _transfer(table: ArchitectureTable, source: Source, most: int) -> np.ndarray
     rows = _subset(source, most)
     known = source.table.take(rows)
     together = encode_networks(
-        table.space, [*known.configs, *table.configs], [*known.costs, *table.costs]
+        table.space, [*known.configs, *table.configs], [*known.fields, *table.fields]
     )
     targets, _ = _normal(known.target(source.column))
     train = np.arange(len(known))
@@ -193,12 +225,12 @@ def _subset(source: Source, most: int) -> np.ndarray:
 
 
 def _by_cost(table: ArchitectureTable, source: Source) -> np.ndarray:
-    """Ridge regression on standardised costs, learned in another space, shape (n,)."""
+    """Ridge regression on standardised fields, learned in another space, shape (n,)."""
     rows = _subset(source, _MOST_RELATED)
     known = source.table.take(rows)
 
     def columns(t: ArchitectureTable) -> np.ndarray:
-        logs = np.log1p([[float(c[k]) for k in _COSTS] for c in t.costs])
+        logs = np.log1p([[f[name] for name in _TRAVELS] for f in t.fields])
         z = (logs - logs.mean(0)) / np.maximum(logs.std(0), 1e-9)
         return np.hstack([z, np.minimum(z, 0.0)])
 

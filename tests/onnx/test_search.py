@@ -102,10 +102,50 @@ def test_bench_nas_names_what_is_wrong(table):
         ([*base, "acc", "--shots", "139"], "too few"),
         ([*base, "acc", "--train", str(table)], "other networks"),
         ([*base, "acc", "--space", "darts"], "space must be"),
+        ([*base, "acc", "--method", "gnn"], "--method must be of"),
+        ([*base, "acc", "--method", "rlm", "--surrogate", "nowhere"], "neither bundled"),
     ):
         result = CliRunner(env={"COLUMNS": "300"}).invoke(app, arguments)
         assert result.exit_code == 2
         assert message in " ".join(result.output.split())
+
+
+def test_bench_nas_lets_a_language_model_lead(table, tmp_path, monkeypatch):
+    """With no shots the model's order is the prediction; unknown spaces are told no choices."""
+    import autotune_rlm.surrogate
+    from autotune_rlm.cli.bench import app
+    from autotune_rlm.types import Prediction
+
+    asked = []
+
+    class Knowing:
+        def predict(self, task, candidates, *, observed=()):
+            asked.append((task, candidates[0]))
+            value = np.array([c.config["net_macs"] for c in candidates])
+            ones = np.ones(len(value))
+            return Prediction(
+                metric=task.metric,
+                median=value,
+                low=value,
+                high=value,
+                spread=ones,
+                p_valid=ones,
+                log_scale=False,
+            )
+
+    monkeypatch.setattr(autotune_rlm.surrogate, "load", lambda name: Knowing())
+    out = tmp_path / "out.json"
+    arguments = ["nas", "--test", str(table), "--target", "latency_ms", "--method", "rlm"]
+    arguments += ["--method", "few-shot", "--surrogate", "mine", "--shots", "0", "--seeds", "1"]
+    result = CliRunner().invoke(app, [*arguments, "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    data = json.loads(out.read_text())
+    assert data["method"] == "rlm"
+    assert data["runs"][0]["kendall"] > 0.95
+    assert data["baselines"][0]["method"] == "few-shot"
+    (task, candidate), *_ = asked
+    assert (task.kernel, task.metric, task.language) == ("network", "latency_ms", "onnx")
+    assert not set(candidate.config) & set(MACRO.parameters)
 
 
 def test_bench_optuna_compares_samplers(table, tmp_path):

@@ -18,7 +18,14 @@ from typer.testing import CliRunner
 
 from autotune_rlm.accuracy import PredictedVsMeasured, TuningEvent
 from autotune_rlm.cli import app
-from autotune_rlm.report import read_rounds, render_html, summarize, write_json, write_png
+from autotune_rlm.report import (
+    read_rounds,
+    render_html,
+    summarize,
+    write_json,
+    write_png,
+    write_tensorboard,
+)
 from autotune_rlm.report._curves import expected_best
 from autotune_rlm.store import Store
 
@@ -315,3 +322,55 @@ def test_in_a_browser(tmp_path, full):
         assert seen["blank"] == 0, (name, width)
         assert seen["text"] >= 8, f"letters in the figures must be readable at {width}"
     assert "CONSOLE" not in done.stderr
+
+
+class TestTensorBoard:
+    @pytest.fixture(autouse=True)
+    def _installed(self):
+        pytest.importorskip("tensorboard")
+
+    def read(self, folder):
+        from tensorboard.backend.event_processing import event_accumulator as accumulators
+
+        read = accumulators.EventAccumulator(str(folder))
+        read.Reload()
+        return {
+            tag: [(s.step, s.value) for s in read.Scalars(tag)] for tag in read.Tags()["scalars"]
+        }
+
+    def test_a_run_per_kernel_and_device(self, tmp_path):
+        events = [event(0), event(1, spearman=0.5), event(2, kernel="soft max/2", spearman=None)]
+        folders = write_tensorboard(summarize(events, rounds=ROUNDS), tmp_path)
+        names = {str(folder.relative_to(tmp_path)) for folder in folders}
+        assert names == {"matmul/NVIDIA_H100", "soft_max_2/NVIDIA_H100", "fine-tuning"}
+        matmul = self.read(tmp_path / "matmul" / "NVIDIA_H100")
+        assert [step for step, _ in matmul["accuracy/spearman"]] == [1, 2]
+        assert [v for _, v in matmul["accuracy/spearman"]] == pytest.approx([0.9, 0.5])
+        assert matmul["best/time_ms"][0] == (1, 1.0)
+        assert "accuracy/spearman" not in self.read(tmp_path / "soft_max_2" / "NVIDIA_H100")
+        assert self.read(tmp_path / "fine-tuning")["fine-tuning/accepted"] == [(1, 1.0), (2, 0.0)]
+
+    def test_writing_again_replaces_only_its_own(self, tmp_path):
+        run = tmp_path / "matmul" / "NVIDIA_H100"
+        write_tensorboard(summarize([event(0), event(1)]), tmp_path)
+        (run / "events.out.tfevents.of.another").write_bytes(b"")
+        write_tensorboard(summarize([event(0)]), tmp_path)
+        assert len(self.read(run)["seconds/model"]) == 1
+        assert (run / "events.out.tfevents.of.another").exists()
+
+    def test_odd_records_are_written_as_far_as_they_go(self, tmp_path):
+        odd = event(0, kernel="..", when="?", spearman=math.nan, best_value=None)
+        (folder,) = write_tensorboard(summarize([odd], rounds=[]), tmp_path)
+        assert folder.parent.parent == tmp_path
+        assert "accuracy/spearman" not in self.read(folder)
+
+    def test_from_the_command_line(self, tmp_path):
+        store = str(tmp_path / "store.sqlite")
+        with Store(store) as opened:
+            opened.add_event(event())
+        done = CliRunner().invoke(
+            app, ["report", "--store", store, "--tensorboard", str(tmp_path / "logs")]
+        )
+        assert done.exit_code == 0, done.output
+        assert "tensorboard --logdir" in done.output
+        assert self.read(tmp_path / "logs" / "matmul" / "NVIDIA_H100")["seconds/compile"]

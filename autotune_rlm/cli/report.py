@@ -22,6 +22,10 @@ def report(
     html: Annotated[Optional[Path], typer.Option(help="Write one HTML page.")] = None,  # noqa: UP045
     json: Annotated[Optional[Path], typer.Option(help="Write the figures' data.")] = None,  # noqa: UP045
     png: Annotated[Optional[Path], typer.Option(help="Write the figures into a folder.")] = None,  # noqa: UP045
+    tensorboard: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write the runs as scalars into a log folder of TensorBoard."),
+    ] = None,
     kernel: Annotated[Optional[str], typer.Option(help="Only this kernel.")] = None,  # noqa: UP045
     device: Annotated[Optional[str], typer.Option(help="Only this device.")] = None,  # noqa: UP045
     store: Annotated[
@@ -36,6 +40,7 @@ def report(
         write_html,
         write_json,
         write_png,
+        write_tensorboard,
     )
 
     with open_store(store) as opened:
@@ -51,6 +56,11 @@ def report(
         if png is not None:
             for file in write_png(found, png):
                 _wrote(file)
+        if tensorboard is not None:
+            runs = len(write_tensorboard(found, tensorboard))
+            _out.print(
+                f"wrote {runs} runs; look: tensorboard --logdir {tensorboard}", soft_wrap=True
+            )
     except (ImportError, OSError) as error:
         raise fail(error) from None
 

@@ -1,7 +1,7 @@
 """How right the surrogate was: the accuracy log as tables, figures and one HTML page.
 
 ``summarize`` needs nothing but numpy; figures and the page need matplotlib and jinja2 (the extra
-``plot``).
+``plot``), ``write_tensorboard`` needs tensorboard.
 """
 
 from __future__ import annotations
@@ -21,9 +21,16 @@ __all__ = [
     "write_html",
     "write_json",
     "write_png",
+    "write_tensorboard",
 ]
 
-_LAZY = {"render_html": "_page", "write_html": "_page", "write_json": "_page", "write_png": "_page"}
+_LAZY = {
+    "render_html": "_page",
+    "write_html": "_page",
+    "write_json": "_page",
+    "write_png": "_page",
+    "write_tensorboard": "_tensorboard",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +59,21 @@ class Prior:
     parameters: np.ndarray
     offset_sd: float = _OFFSET_SD
 
+    @cached_property
+    def scaled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Hidden states, parameters, and single parameters by column, scaled for distances."""
+        columns = self.parameters.T[:_MAX_PARAMETERS]
+        deviation = columns.std(1, keepdims=True)
+        single = columns / np.where(deviation > 0, deviation, 1.0) / _SINGLE_SCALE
+        return _scaled(self.hidden), _scaled(self.parameters), single
+
+
+def _scaled(x: np.ndarray) -> np.ndarray:
+    """Centred rows, of which two typical ones are at a squared distance of about 2."""
+    x = x - x.mean(0)
+    scale = np.sqrt(np.mean(x**2) * x.shape[1]) if x.size else 0.0
+    return x / scale if scale > 0 else x
+
 
 @dataclass(frozen=True, kw_only=True)
 class Posterior:
@@ -81,69 +97,99 @@ def correct(prior: Prior, index: np.ndarray, value: np.ndarray) -> Posterior:
     """
     index, value = np.asarray(index)[-_MAX_OBSERVED:], np.asarray(value, float)[-_MAX_OBSERVED:]
     worked = np.isfinite(value)
-    distances = _Distances(prior, index)
+    distances = _Distances.to_measured(prior, index)
     mean, spread = prior.mean, prior.spread
     if worked.any():
-        mean, spread = _correct_values(prior, index, value, worked, distances)
+        everyone = distances if worked.all() else distances.to(worked)
+        mean, spread = _correct_values(prior, index[worked], value[worked], everyone)
     p_valid = _correct_validity(prior, index, worked, distances)
     return Posterior(mean=mean, spread=spread, p_valid=p_valid)
 
 
 class _Distances:
-    """Squared distances of candidates to the measured ones, in two senses."""
+    """Distances of n candidates to k measured ones, in three senses.
 
-    def __init__(self, prior: Prior, index: np.ndarray) -> None:
-        self.hidden = _squared(prior.hidden, index)
-        self.parameters = np.sqrt(_squared(prior.parameters, index))
-        columns = prior.parameters.T[:_MAX_PARAMETERS]
-        self.single = np.zeros_like(self.parameters)
-        for x in columns:
-            x = x / (x.std() or 1.0)
-            self.single += np.exp(-np.abs(x[:, None] - x[index]) / _SINGLE_SCALE)
-        self.single /= max(1, len(columns))
+    Args:
+        hidden: Squared distances of hidden states, shape (n, k).
+        parameters: Distances of all parameters together, shape (n, k).
+        columns: Single parameters of both by column, shapes (f, n) and (f, k).
+    """
 
-    def correlation(
-        self,
-        mixture: float,
-        hidden_scale: float,
-        parameter_scale: float,
-        additive: bool,
-        rows: np.ndarray | slice = slice(None),
-        columns: np.ndarray | slice = slice(None),
-    ) -> np.ndarray:
-        """Mixture of a smooth process of the hidden states and a rough one of the parameters.
+    def __init__(
+        self, hidden: np.ndarray, parameters: np.ndarray, columns: tuple[np.ndarray, np.ndarray]
+    ) -> None:
+        self.hidden, self.parameters, self._columns = hidden, parameters, columns
 
-        Where ``additive``, most of the latter is a sum of functions of single parameters.
-        """
-        hidden, parameters = self.hidden[rows][:, columns], self.parameters[rows][:, columns]
-        out = np.zeros_like(hidden)
-        if mixture > 0:
-            out += mixture * np.exp(hidden * (-0.5 / hidden_scale**2))
-        if mixture < 1:
-            near = np.exp(parameters * (-1 / parameter_scale))
-            if additive:
-                near = 0.3 * near + 0.7 * self.single[rows][:, columns]
-            out += (1 - mixture) * near
+    @classmethod
+    def to_measured(cls, prior: Prior, index: np.ndarray) -> _Distances:
+        """Of all candidates to those of ``index``."""
+        hidden, parameters, single = prior.scaled
+        return cls(
+            _squared(hidden, index),
+            np.sqrt(_squared(parameters, index)),
+            (single, single[:, index]),
+        )
+
+    def to(self, kept: np.ndarray) -> _Distances:
+        """To some of the measured ones only."""
+        rows, columns = self._columns
+        return _Distances(self.hidden[:, kept], self.parameters[:, kept], (rows, columns[:, kept]))
+
+    def among(self, rows: np.ndarray) -> _Distances:
+        """Of some candidates only."""
+        all_rows, columns = self._columns
+        return _Distances(self.hidden[rows], self.parameters[rows], (all_rows[:, rows], columns))
+
+    @cached_property
+    def single(self) -> np.ndarray:
+        """Correlation by single parameters, the mean over them."""
+        rows, columns = self._columns
+        out = np.zeros_like(self.parameters)
+        for x, y in zip(rows, columns, strict=True):
+            # A parameter has few distinct values.
+            values, which = np.unique(x, return_inverse=True)
+            out += np.exp(-np.abs(values[:, None] - y))[which]
+        return out / max(1, len(rows))
+
+    def correlation(self, kernel: _Kernel) -> np.ndarray:
+        """Mixture of a smooth process of the hidden states and a rough one of the parameters."""
+        out = np.zeros_like(self.hidden)
+        if kernel.mixture > 0:
+            out += kernel.mixture * np.exp(self.hidden * (-0.5 / kernel.hidden_scale**2))
+        if kernel.mixture < 1:
+            near = np.exp(self.parameters * (-1 / kernel.parameter_scale))
+            if kernel.additive:
+                near = 0.3 * near + 0.7 * self.single
+            out += (1 - kernel.mixture) * near
         return out
 
 
 def _squared(x: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Squared distances (n, k), scaled so that two typical candidates are at about 2."""
-    x = x - x.mean(0)
-    scale = np.sqrt(np.mean(x**2) * x.shape[1]) if x.size else 0.0
-    x = x / scale if scale > 0 else x
-    y = x[index]
-    return np.maximum((x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T, 0.0)
+    """Squared distances of rows to those of ``index``, (n, k)."""
+    norms = np.einsum("nd,nd->n", x, x)
+    out = x @ (-2.0 * x[index].T)
+    out += norms[:, None]
+    out += norms[index]
+    return np.maximum(out, 0.0, out=out)
+
+
+class _Kernel(NamedTuple):
+    """How errors of two candidates are related.
+
+    Where ``additive``, most of the part of the parameters is a sum of functions of single ones.
+    """
+
+    mixture: float
+    hidden_scale: float
+    parameter_scale: float
+    additive: bool
 
 
 class _Member(NamedTuple):
     """One setting of the process: what the mean is, how far errors reach, how large they are."""
 
     trusted: bool
-    mixture: float
-    hidden_scale: float
-    parameter_scale: float
-    additive: bool
+    kernel: _Kernel
     flat: bool
     smooth: float
     """Share of a residual's variance that neighbours have in common."""
@@ -160,103 +206,121 @@ def _members() -> list[_Member]:
         (False, True),
         (0.8, 0.97),
     ):
-        found[
-            _Member(
-                trusted=trusted,
-                mixture=mixture,
-                hidden_scale=hidden if mixture > 0 else 1.0,
-                parameter_scale=parameter if mixture < 1 else 1.0,
-                additive=additive and mixture < 1,
-                flat=flat or not trusted,
-                smooth=smooth,
-            )
-        ] = None
+        kernel = _Kernel(
+            mixture=mixture,
+            hidden_scale=hidden if mixture > 0 else 1.0,
+            parameter_scale=parameter if mixture < 1 else 1.0,
+            additive=additive and mixture < 1,
+        )
+        found[_Member(trusted, kernel, flat or not trusted, smooth)] = None
     return list(found)
 
 
 _MEMBERS = _members()
+_KERNELS = list(dict.fromkeys(m.kernel for m in _MEMBERS))
+_TRUSTED = np.array([m.trusted for m in _MEMBERS], dtype=int)
+_FLAT = np.array([m.flat for m in _MEMBERS], dtype=int)
+_SMOOTH = np.array([m.smooth for m in _MEMBERS])
+_KERNEL = np.array([_KERNELS.index(m.kernel) for m in _MEMBERS])
+_AT_ONCE = 2_000_000
+"""Entries of the matrices that are factored together."""
 
 
 class _Solved(NamedTuple):
     member: _Member
-    factor: tuple[np.ndarray, bool]
+    factor: np.ndarray
     alpha: np.ndarray
     amplitude: float
     evidence: float
 
 
 class _ValueModel:
-    """The process of the values, for all members of the grid."""
+    """The process of the values, for all members of the grid.
+
+    Args:
+        prior: The model's predictions.
+        at: Which candidates worked, shape (k,).
+        value: Their values, shape (k,).
+        distances: Of all candidates to them.
+    """
 
     def __init__(
-        self, prior: Prior, at: np.ndarray, columns: np.ndarray, value: np.ndarray, d: _Distances
+        self, prior: Prior, at: np.ndarray, value: np.ndarray, distances: _Distances
     ) -> None:
-        self.prior, self.at, self.columns, self.value, self.distances = prior, at, columns, value, d
-        self.own = np.maximum(prior.spread, _MIN_SPREAD)
-        self.center = float(np.mean(prior.mean))
-        self.tilt = prior.mean - self.center
+        self.prior, self.at, self.value, self.distances = prior, at, value, distances
+        own = np.maximum(prior.spread, _MIN_SPREAD)
+        self.sizes = (own, np.full_like(own, np.sqrt(np.mean(own**2))))  # own, flat
+        center = float(np.mean(prior.mean))
+        self.means = (np.full_like(prior.mean, center), prior.mean)  # not trusted, trusted
+        tilt = _SLOPE_SD * (prior.mean - center)
+        self.tilts = (np.zeros_like(tilt), tilt)
 
-    def mean(self, member: _Member, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        if member.trusted:
-            return self.prior.mean[rows]
-        return np.full(len(self.prior.mean[rows]), self.center)
+    def solve(self) -> list[_Solved]:
+        """Fit all members; the likeliest come first.
 
-    def covariance(
-        self, member: _Member, rows: np.ndarray | slice = slice(None)
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Covariance with the measured ones (m, k), and own variance without noise (m,)."""
-        size = np.full_like(self.own, np.sqrt(np.mean(self.own**2))) if member.flat else self.own
-        correlation = self.distances.correlation(
-            member.mixture,
-            member.hidden_scale,
-            member.parameter_scale,
-            member.additive,
-            rows,
-            self.columns,
-        )
-        slope = _SLOPE_SD if member.trusted else 0.0
-        tilt, tilt_at = slope * self.tilt[rows], slope * self.tilt[self.at]
-        shared = self.prior.offset_sd**2 + np.outer(tilt, tilt_at)
-        total = shared + member.smooth * correlation * np.outer(size[rows], size[self.at])
-        return total, self.prior.offset_sd**2 + tilt**2 + size[rows] ** 2
-
-    def solve(self, member: _Member) -> _Solved:
-        """Fit one member; the amplitude of the process is integrated out.
-
-        The amplitude has an inverse-gamma prior, so that a model that was surer than it should have
-        been is corrected by what is seen (a Student-t process, Shah et al. 2014).
+        The amplitude of the process is integrated out. It has an inverse-gamma prior, so that a model
+        that was surer than it should have been is corrected by what is seen (a Student-t process, Shah
+        et al. 2014).
         """
-        total, _ = self.covariance(member, self.at)
-        size = np.sqrt(np.mean(self.own**2)) if member.flat else self.own[self.at]
-        inner = total + np.diag(
-            np.broadcast_to((1 - member.smooth) * size**2 + _NOISE**2, len(self.at))
-        )
-        residual = self.value - self.mean(member, self.at)
-        factor = cho_factor(inner, lower=True)
-        alpha = cho_solve(factor, residual)
-        quadratic, k = float(residual @ alpha), len(residual)
-        amplitude = (2 * _STRENGTH + quadratic) / (2 * _STRENGTH + k)
-        log_det = 2 * float(np.log(np.diag(factor[0])).sum())
+        among = self.distances.among(self.at)
+        correlations = np.stack([among.correlation(kernel) for kernel in _KERNELS])
+        step = max(1, _AT_ONCE // len(self.at) ** 2)
+        found: list[_Solved] = []
+        for begin in range(0, len(_MEMBERS), step):
+            found += self._solve(correlations, np.arange(len(_MEMBERS))[begin : begin + step])
+        return sorted(found, key=lambda s: -s.evidence)
+
+    def _solve(self, correlations: np.ndarray, members: np.ndarray) -> list[_Solved]:
+        k = len(self.at)
+        size = np.stack([s[self.at] for s in self.sizes])
+        tilt = np.stack([t[self.at] for t in self.tilts])
+        residual = np.stack([self.value - m[self.at] for m in self.means])[_TRUSTED[members]]
+        shared = self.prior.offset_sd**2 + tilt[:, :, None] * tilt[:, None, :]
+        smooth, size = _SMOOTH[members][:, None, None], size[_FLAT[members]]
+        inner = smooth * correlations[_KERNEL[members]] * (size[:, :, None] * size[:, None, :])
+        inner += shared[_TRUSTED[members]]
+        np.einsum("mkk->mk", inner)[...] += (1 - smooth[:, :, 0]) * size**2 + _NOISE**2
+        factor = np.linalg.cholesky(inner)
+        half = np.linalg.solve(factor, residual[:, :, None])[:, :, 0]
+        quadratic = (half**2).sum(1)
+        log_det = 2 * np.log(np.einsum("mkk->mk", factor)).sum(1)
         evidence = -0.5 * log_det - (_STRENGTH + k / 2) * np.log1p(quadratic / (2 * _STRENGTH))
-        evidence += _TRUST if member.trusted else 0.0
-        return _Solved(member, factor, alpha, amplitude, evidence)
+        evidence += _TRUST * _TRUSTED[members]
+        amplitude = (2 * _STRENGTH + quadratic) / (2 * _STRENGTH + k)
+        best = np.argsort(-evidence, kind="stable")[:_AVERAGED]
+        return [
+            _Solved(
+                _MEMBERS[members[i]],
+                factor[i],
+                solve_triangular(factor[i], half[i], lower=True, trans="T"),
+                float(amplitude[i]),
+                float(evidence[i]),
+            )
+            for i in best
+        ]
 
     def posterior(self, solved: _Solved) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance for all n candidates."""
-        total, own = self.covariance(solved.member)
-        mean = self.mean(solved.member) + total @ solved.alpha
-        half = solve_triangular(solved.factor[0], total.T, lower=True)
+        member = solved.member
+        size, tilt = self.sizes[member.flat], self.tilts[member.trusted]
+        total = self.distances.correlation(member.kernel)
+        total *= member.smooth * np.outer(size, size[self.at])
+        total += self.prior.offset_sd**2 + np.outer(tilt, tilt[self.at])
+        own = self.prior.offset_sd**2 + tilt**2 + size**2
+        mean = self.means[member.trusted] + total @ solved.alpha
+        half = solve_triangular(solved.factor, total.T, lower=True, check_finite=False)
         variance = np.maximum(own - np.einsum("kn,kn->n", half, half), _NOISE**2)
         return mean, variance * solved.amplitude
 
 
 def _correct_values(
-    prior: Prior, index: np.ndarray, value: np.ndarray, worked: np.ndarray, distances: _Distances
+    prior: Prior, at: np.ndarray, value: np.ndarray, distances: _Distances
 ) -> tuple[np.ndarray, np.ndarray]:
-    model = _ValueModel(prior, index[worked], np.flatnonzero(worked), value[worked], distances)
-    solved = sorted((model.solve(m) for m in _MEMBERS), key=lambda s: -s.evidence)[:_AVERAGED]
+    model = _ValueModel(prior, at, value, distances)
+    solved = model.solve()[:_AVERAGED]
     weight = np.exp(np.array([s.evidence for s in solved]) - solved[0].evidence)
     weight /= weight.sum()
+    distances = _Distances(prior, slice(None), at)
     found = [(w, *model.posterior(s)) for w, s in zip(weight, solved, strict=True) if w > 0.02]
     total = sum(w for w, _, _ in found)
     mean = np.sum([w * m for w, m, _ in found], axis=0) / total
@@ -269,7 +333,7 @@ def _correct_validity(
 ) -> np.ndarray:
     p = np.clip(prior.p_valid, 0.02, 0.98)
     size = np.sqrt(p * (1 - p))
-    correlation = distances.correlation(0.5, 0.3, 0.5, False)
+    correlation = distances.correlation(_Kernel(0.5, 0.3, 0.5, False))
     total = 0.7 * correlation * np.outer(size, size[index])
     inner = total[index] + np.diag(0.3 * size[index] ** 2)
     residual = worked.astype(float) - p[index]

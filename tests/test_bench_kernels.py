@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from autotune_rlm.bench import METHODS, Method, pick_landscapes, run_search
+from autotune_rlm.bench import (
+    METHODS,
+    Method,
+    Run,
+    pick_landscapes,
+    reach_table,
+    run_search,
+    seconds_to_reach,
+)
 from autotune_rlm.bench._method import Search
 from autotune_rlm.cli import app
 from autotune_rlm.landscapes import read_landscapes
@@ -288,6 +296,37 @@ class TestTime:
         assert {r["landscape"] for r in data["time"]["runs"]} == {"space/one"}
         assert data["time"]["full_s"]["space/one"] > 48
         assert plot.read_bytes()[:4] == time.read_bytes()[:4] == b"\x89PNG"
+        assert {row["method"] for row in data["time"]["reach"]} == {"random"}
+        assert "full search" in result.output
+
+    def test_a_search_that_does_not_come_near_counts_as_endless(self):
+        def searched(best, seed):
+            return Run(
+                landscape="one",
+                kernel="k",
+                device="d",
+                method="random",
+                seed=seed,
+                n_configs=9,
+                n_ok=9,
+                regret={3: best[-1]},
+                worst_regret=3.0,
+                spearman=None,
+                surrogate_s=0.0,
+                seconds=(1.0, 2.0, 4.0),
+                best=best,
+            )
+
+        runs = [
+            searched((None, 0.2, 0.03), 0),
+            searched((0.08, 0.04, 0.04), 1),
+            searched((0.5, 0.5, 0.5), 2),
+        ]
+        assert [seconds_to_reach(r, 0.05) for r in runs] == [4.0, 2.0, None]
+        ten, five, one = reach_table(runs, ["random"], {"one": 40.0})
+        assert (ten["median_s"], ten["times_faster"], ten["reached"], ten["runs"]) == (4, 10, 2, 3)
+        assert (five["median_s"], five["reached"]) == (4.0, 2)
+        assert (one["median_s"], one["times_faster"], one["reached"]) == (None, None, 0)
 
 
 def test_processes_give_the_same_as_one(file, tmp_path):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from autotune_rlm.bench._time import full_seconds, reach_table
 from autotune_rlm.bench.kernels import Bench, Run, Skipped
-from autotune_rlm.measure.replay import ReplayMeasurer
 
 __all__ = ["results_json", "summarize"]
 
@@ -67,14 +67,10 @@ def results_json(bench: Bench, runs: Sequence[Run], skipped: Sequence[Skipped]) 
 
 def _time(bench: Bench, runs: Sequence[Run]) -> dict[str, Any]:
     """Best so far against simulated wall clock, and what measuring everything costs."""
-    timed = {r.landscape for r in runs if r.seconds is not None}
-    full_s = {}
-    for landscape in bench.landscapes:
-        if landscape.id in timed:
-            replay = ReplayMeasurer(landscape)
-            full_s[landscape.id] = sum(map(replay.cost_s, landscape.measurements))
+    full_s = full_seconds(bench, runs)
     return {
         "full_s": full_s,
+        "reach": reach_table(runs, bench.methods, full_s),
         "runs": [
             {
                 "landscape": r.landscape,

@@ -172,10 +172,43 @@ def _show(results: dict[str, Any], bench: Bench) -> None:
             cells = cells or ["-"] * len(bench.budgets)
             table.add_row(method if name == "mean" else "", name, *cells, *more)
     console.print(table)
+    _show_time(results["time"], console)
     reasons = Counter((s["method"], s["reason"], s["failed"]) for s in results["skipped"])
     for (method, reason, failed), count in reasons.items():
         verb = "failed on" if failed else "skipped"
         console.print(f"{method} {verb} {count} of {len(bench.landscapes)} landscapes: {reason}")
+
+
+def _show_time(time: dict[str, Any], console: Any) -> None:
+    """Performance over time, where compile seconds are recorded: a table that Markdown takes."""
+    import numpy as np
+    from rich.box import MARKDOWN
+    from rich.table import Table
+
+    if not time["reach"]:
+        return
+    regrets = list(dict.fromkeys(row["regret"] for row in time["reach"]))
+    full = float(np.median(list(time["full_s"].values())))
+    console.print(
+        f"Simulated seconds, method included, until within so much of the best: median over runs "
+        f"(runs that came there); full search: {full:,.0f} s",
+        soft_wrap=True,
+    )
+    table = Table(box=MARKDOWN)
+    table.add_column("method", no_wrap=True)
+    for regret in regrets:
+        table.add_column(f"{regret:.0%}", no_wrap=True, justify="right")
+    table.add_column(f"times faster than full, {regrets[1]:.0%}", justify="right")
+    for method in dict.fromkeys(row["method"] for row in time["reach"]):
+        rows = {row["regret"]: row for row in time["reach"] if row["method"] == method}
+        cells = (
+            f"{'-' if row['median_s'] is None else format(row['median_s'], ',.1f')} "
+            f"({row['reached']}/{row['runs']})"
+            for row in rows.values()
+        )
+        faster = rows[regrets[1]]["times_faster"]
+        table.add_row(method, *cells, "-" if faster is None else f"{faster:,.0f}")
+    console.print(table)
 
 
 def _percent(fraction: float) -> str:

@@ -17,34 +17,29 @@ from autotune_rlm.types import Task
 if TYPE_CHECKING:
     from optuna.study import Study
 
-__all__ = ["Descriptions", "EarlierStudies"]
+__all__ = ["Descriptions", "EarlierStudies", "trials_of"]
 
 
 class EarlierStudies:
-    """Processes of earlier studies over the same parameters; their means are trends here."""
+    """Processes of earlier studies over the same parameters; their means are trends here.
+
+    Args:
+        encoding: Of the parameters.
+        studies: Raw vectors (n, d) and values (n, k), to be maximised, of each.
+    """
 
     def __init__(
-        self,
-        studies: Sequence[Study],
-        encoding: Encoding,
-        space: Mapping[str, BaseDistribution],
-        objectives: int,
+        self, encoding: Encoding, studies: Sequence[tuple[np.ndarray, np.ndarray]]
     ) -> None:
         from autotune_rlm.integrations.optuna._model import normalise
 
         self._encoding = encoding
         self._processes = []
-        for study in studies:
-            if len(study.directions) != objectives:
-                raise ValueError(
-                    f"warm_start: study {study.study_name!r} has {len(study.directions)} "
-                    f"objectives, this one {objectives}"
-                )
-            data = collect(study, encoding, space, own_id=-1, cache={})
-            if len(data.values) < 2:
+        for raw, values in studies:
+            if len(values) < 2:
                 continue
-            points = encoding.points(data.raw)
-            columns = [normalise(column) for column in data.values.T]
+            points = encoding.points(raw)
+            columns = [normalise(column) for column in values.T]
             self._processes.append([fit(points, column, max_fit=160) for column in columns])
 
     def __len__(self) -> int:
@@ -59,6 +54,29 @@ class EarlierStudies:
                 for study in self._processes
             ]
         )
+
+
+def trials_of(
+    studies: Sequence[Study],
+    encoding: Encoding,
+    space: Mapping[str, BaseDistribution],
+    objectives: int,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Raw vectors and values of the finished trials of earlier studies.
+
+    Raises:
+        ValueError: A study has another number of objectives.
+    """
+    found = []
+    for study in studies:
+        if len(study.directions) != objectives:
+            raise ValueError(
+                f"warm_start: study {study.study_name!r} has {len(study.directions)} "
+                f"objectives, this one {objectives}"
+            )
+        data = collect(study, encoding, space, own_id=-1, cache={})
+        found.append((data.raw, data.values))
+    return found
 
 
 class Descriptions:

@@ -12,7 +12,8 @@ from optuna.distributions import BaseDistribution
 from autotune_rlm.integrations.onnx._default import default_surrogate, networks_checkpoint
 from autotune_rlm.integrations.optuna._describe import Describer, tasks_of
 from autotune_rlm.integrations.optuna._encoding import Encoding
-from autotune_rlm.integrations.optuna._knowledge import Descriptions, EarlierStudies
+from autotune_rlm.integrations.optuna._knowledge import Descriptions, EarlierStudies, trials_of
+from autotune_rlm.integrations.optuna._memory import StudyMemory
 from autotune_rlm.integrations.optuna._model import StudyModel, Trend
 from autotune_rlm.integrations.optuna._propose import climb, keys, spread_out
 from autotune_rlm.integrations.optuna._trials import StudyData
@@ -25,6 +26,7 @@ __all__ = ["Policy", "is_stuck"]
 
 _STARTUP = 6
 _REFERENCE = 48  # random points that fix the scale of what descriptions say
+_FIRST = 128  # random candidates that a surrogate chooses the first trial from
 _DESCRIBED = 64  # candidates described per trial, at most
 
 
@@ -36,6 +38,7 @@ class Policy:
         context: What the surrogate should know.
         surrogate: A surrogate, its name, False for none, None for the default.
         warm_start: Earlier studies.
+        memory: Where more of them are found.
         n_startup_trials: None for the default.
         noise: Expected variance of the noise.
     """
@@ -47,6 +50,7 @@ class Policy:
         context: Any,
         surrogate: Any,
         warm_start: Sequence[Study],
+        memory: StudyMemory | None,
         n_startup_trials: int | None,
         noise: float,
     ) -> None:
@@ -55,11 +59,13 @@ class Policy:
         self._surrogate = surrogate
         self._by_default = surrogate is None or surrogate is True
         self._warm_start = warm_start
+        self._memory = memory
         self._noise = noise
         asks = surrogate is not False and (
             not self._by_default or networks_checkpoint() is not None
         )
-        leads = (describe is not None and asks) or bool(warm_start)
+        self._surrogate_leads = describe is not None and asks
+        leads = self._surrogate_leads or bool(warm_start)
         usual = 1 if leads else _STARTUP
         self.n_startup_trials = usual if n_startup_trials is None else n_startup_trials
         self._describer: Describer | None = None
@@ -97,6 +103,8 @@ class Policy:
         n = len(data.values)
         seen = np.vstack([data.raw, data.pending, data.failed])
         if n < max(self.n_startup_trials, 1):
+            if self._surrogate_leads:
+                return self._by_surrogate(study, encoding, seen, rng)
             return spread_out(encoding, seen, rng)[None, :]
         refit = n < 40 or n >= self._fitted_at * 1.1 or n < self._fitted_at
         if refit:
@@ -127,11 +135,13 @@ class Policy:
     def _trends(
         self, study: Study, space: Mapping[str, BaseDistribution], encoding: Encoding
     ) -> list[Trend]:
-        if not self._warm_start:
+        if not self._warm_start and self._memory is None:
             return []
         if self._earlier is None:
-            objectives = len(study.directions)
-            self._earlier = EarlierStudies(self._warm_start, encoding, space, objectives)
+            known = trials_of(self._warm_start, encoding, space, len(study.directions))
+            if self._memory is not None:
+                known += self._memory.earlier(study, encoding, space)
+            self._earlier = EarlierStudies(encoding, known)
         earlier = self._earlier
         return [lambda raw, i=i: earlier.trends(raw)[i] for i in range(len(earlier))]  # type: ignore[misc]
 
@@ -147,6 +157,22 @@ class Policy:
         refit: bool,
     ) -> np.ndarray:
         """The best candidates again, by a process that also reads their descriptions."""
+        described = self._described(study, encoding, rng)
+        random = encoding.random(rng, _DESCRIBED // 2)
+        self._remember(encoding, np.vstack([ranked[: _DESCRIBED // 2], random]))
+        if taken:
+            taken = set(keys(self._canonical(encoding, np.array(sorted(taken)))))
+        fresh = [raw for key, raw in self._described_pool.items() if key not in taken]
+        pool = np.array(fresh) if fresh else ranked
+        if self._describer is not None and self._describer.asks:
+            trends = [*trends, described.trend]
+        model = self._model("described", data, described.points, trends, refit)
+        scores = model.score(pool, rng)
+        return pool[np.argsort(-scores, kind="stable")]
+
+    def _described(
+        self, study: Study, encoding: Encoding, rng: np.random.RandomState
+    ) -> Descriptions:
         if self._descriptions is None:
             self._describer = Describer(
                 self._describe, self._load(), only_networks=self._by_default
@@ -156,18 +182,19 @@ class Policy:
             reference = encoding.random(rng, _REFERENCE)
             self._descriptions = Descriptions(self._describer, encoding, tasks, reference)
             self._remember(encoding, reference)
-        random = encoding.random(rng, _DESCRIBED // 2)
-        self._remember(encoding, np.vstack([ranked[: _DESCRIBED // 2], random]))
-        if taken:
-            taken = set(keys(self._canonical(encoding, np.array(sorted(taken)))))
-        fresh = [raw for key, raw in self._described_pool.items() if key not in taken]
-        pool = np.array(fresh) if fresh else ranked
-        described = self._descriptions
-        if self._describer is not None and self._describer.asks:
-            trends = [*trends, described.trend]
-        model = self._model("described", data, described.points, trends, refit)
-        scores = model.score(pool, rng)
-        return pool[np.argsort(-scores, kind="stable")]
+        return self._descriptions
+
+    def _by_surrogate(
+        self, study: Study, encoding: Encoding, seen: np.ndarray, rng: np.random.RandomState
+    ) -> np.ndarray:
+        """Random candidates in the surrogate's order, before anything is known."""
+        described = self._described(study, encoding, rng)
+        if self._describer is None or not self._describer.asks:
+            return spread_out(encoding, seen, rng)[None, :]
+        self._remember(encoding, encoding.random(rng, _FIRST))
+        taken = set(keys(seen))
+        pool = np.array([raw for key, raw in self._described_pool.items() if key not in taken])
+        return pool[np.argsort(-described.trend(pool).mean(1), kind="stable")]
 
     def _remember(self, encoding: Encoding, raw: np.ndarray) -> None:
         canonical = self._canonical(encoding, encoding.snap(raw))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune_rlm.integrations.optuna._encoding import Encoding
+from autotune_rlm.integrations.optuna._memory import StudyMemory
 from autotune_rlm.integrations.optuna._policy import Policy, is_stuck
 from autotune_rlm.integrations.optuna._propose import keys
 from autotune_rlm.integrations.optuna._trials import StudyData, collect, share_params
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from autotune_rlm.integrations.optuna._describe import Describe
     from autotune_rlm.networks import ArchitectureSpace
+    from autotune_rlm.store import Store
 
 __all__ = ["RLMSampler"]
 
@@ -38,14 +41,15 @@ class RLMSampler(BaseSampler):
     A Gaussian process over the parameters (numbers on their scale, names one-hot, numbers among
     categories both ways) chooses the candidate of highest expected improvement. Where ``describe``
     says what the parameters stand for, facts of the description become further inputs of the
-    process, and the surrogate's prediction its prior mean: it leads the search from the first
-    trials on and is corrected as trials finish. Where the text says nothing that helps, the
-    process finds no weight for it and the sampler is an optimiser on numbers.
+    process. Where a surrogate knows them, its prediction becomes the prior mean and one more input,
+    so that it leads the search from the second trial on and measurements can overrule it.
+    Without ``describe``, ``warm_start`` and ``store`` this is an optimiser on numbers.
 
     It samples studies with one or more objectives, constraints, pruning, conditional and dynamic
-    spaces, and parallel workers, which never try the same point at the same time. Trials that run
-    elsewhere count as if they had their expected value. A continuous search that has not improved
-    for ten trials takes every third proposal from TPE.
+    spaces, and parallel workers, which announce what they try and look for the others' announcements,
+    so that two seldom try one point. Trials that run elsewhere count as if they had their expected
+    value. A continuous search that has not improved for ten trials takes every third proposal from
+    TPE.
 
     Example:
         ```python
@@ -72,8 +76,12 @@ class RLMSampler(BaseSampler):
             bundled one where ``describe`` is given and it was trained on networks.
         warm_start: Earlier studies of the same parameters and objectives. Their landscapes lead
             the search; their values may be on another scale.
+        store: A ``Store``, its path or URL: trials are written to it as they finish, and
+            earlier studies of the same name, architecture space or ``context["space"]`` with
+            the same metric lead as those of ``warm_start`` do. Name the study, or nothing is found.
         n_startup_trials: Trials that spread over the space before the process is asked. By
-            default 6, and none where a surrogate or an earlier study leads. May be 0.
+            default 6, or 1 with ``warm_start`` or where a surrogate leads. May be 0, but the very
+            first trial of a study is always drawn.
         seed: Seed of all randomness.
         independent_sampler: Samples what lies outside the space that all trials share: the first
             trial, conditional parameters. By default ``TPESampler``.
@@ -93,6 +101,7 @@ class RLMSampler(BaseSampler):
         context: Task | Mapping[str, Any] | Sequence[Any] | None = None,
         surrogate: Surrogate | str | bool | None = None,
         warm_start: Sequence[Study] = (),
+        store: Store | str | os.PathLike[str] | None = None,
         n_startup_trials: int | None = None,
         seed: int | None = None,
         independent_sampler: BaseSampler | None = None,
@@ -109,11 +118,14 @@ class RLMSampler(BaseSampler):
         self._constraints_func = constraints_func
         self._warn_independent_sampling = warn_independent_sampling
         self._intersection = IntersectionSearchSpace()
+        space = getattr(describe, "name", None) if hasattr(describe, "costs") else None
+        self._memory = None if store is None else StudyMemory(store, context, space)
         self._policy = Policy(
             describe=describe,
             context=context,
             surrogate=surrogate,
             warm_start=list(warm_start),
+            memory=self._memory,
             n_startup_trials=n_startup_trials,
             noise=1e-6 if deterministic_objective else 1e-3,
         )
@@ -241,6 +253,8 @@ class RLMSampler(BaseSampler):
                 raise ValueError("constraints_func returned NaN; return a value above 0 instead")
             study._storage.set_trial_system_attr(trial._trial_id, "constraints", constraints)
         self._independent_sampler.after_trial(study, trial, state, values)
+        if self._memory is not None:
+            self._memory.add(study, trial, state, values)
 
 
 def _is_twin(raw: np.ndarray, known: StudyData, now: StudyData) -> bool:

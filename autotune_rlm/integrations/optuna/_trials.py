@@ -17,7 +17,7 @@ from autotune_rlm.integrations.optuna._encoding import Encoding
 if TYPE_CHECKING:
     from optuna.study import Study
 
-__all__ = ["StudyData", "collect", "constraints_of", "share_params", "shared_params"]
+__all__ = ["StudyData", "collect", "constraints_of", "holds", "share_params", "shared_params"]
 
 _SHARED_KEY = "rlm:relative_params"
 _ATTRIBUTE_LENGTH = 2045  # of a system attribute in Optuna's RDB storage
@@ -88,7 +88,7 @@ def collect(
         params = trial.params
         if trial.state == TrialState.RUNNING:
             params = {**shared_params(trial), **params}
-        if trial._trial_id == own_id or not _holds(params, space):
+        if trial._trial_id == own_id or not holds(params, space):
             continue
         if trial.state == TrialState.COMPLETE and trial.values is not None:
             done.append((trial, trial.values))
@@ -119,7 +119,8 @@ def collect(
     )
 
 
-def _holds(params: Mapping[str, Any], space: Mapping[str, Any]) -> bool:
+def holds(params: Mapping[str, Any], space: Mapping[str, Any]) -> bool:
+    """Whether there is a value of every parameter of ``space``, within its range."""
     return all(
         name in params and distribution._contains(distribution.to_internal_repr(params[name]))
         for name, distribution in space.items()

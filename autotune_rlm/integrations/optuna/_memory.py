@@ -1,0 +1,131 @@
+"""A study's trials in the store, and earlier studies from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from autotune_rlm.integrations.optuna._describe import tasks_of
+from autotune_rlm.integrations.optuna._encoding import Encoding
+from autotune_rlm.integrations.optuna._trials import holds
+from autotune_rlm.types import Candidate, Measurement, Status, Task, canonical_json
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+    from autotune_rlm.store import Store
+
+__all__ = ["StudyMemory"]
+
+_MOST_STUDIES = 4
+_FEWEST_TRIALS = 4
+
+
+class StudyMemory:
+    """Writes each finished trial to a store, and finds earlier studies of the same kind there.
+
+    A study is known by ``context["space"]``, the architecture space that describes it, or its name;
+    of one kind are those with this name, the metric and its direction.
+
+    Args:
+        store: A store, its path or URL.
+        context: As of ``RLMSampler``.
+        space: Name of the architecture space, if one describes the parameters.
+    """
+
+    def __init__(self, store: Store | str | os.PathLike[str], context: Any, space: str | None):
+        self._given = store
+        self._store: Store | None = None
+        self._context = context
+        self._space = space
+
+    @property
+    def store(self) -> Store:
+        """The store, opened when it is first needed."""
+        if self._store is None:
+            from autotune_rlm.store import Store
+
+            given = self._given
+            self._store = given if isinstance(given, Store) else Store(given)
+        return self._store
+
+    def __getstate__(self) -> dict[str, Any]:
+        opened = not isinstance(self._given, (str, os.PathLike))
+        return self.__dict__ if opened else {**self.__dict__, "_store": None}
+
+    def tasks(self, study: Study) -> list[Task]:
+        """The study's tasks, one per objective."""
+        tasks = tasks_of(study, self._context, self._space or study.study_name)
+        if self._space is None:
+            tasks = [dataclasses.replace(t, language="optuna") for t in tasks]
+        return tasks
+
+    def add(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Keep a finished or failed trial."""
+        if state not in (TrialState.COMPLETE, TrialState.FAIL) or not _is_json(trial.params):
+            return
+        candidate = Candidate(dict(trial.params))
+        for i, task in enumerate(self.tasks(study)):
+            if state == TrialState.COMPLETE and values is not None and np.isfinite(values[i]):
+                measurement = Measurement(status=Status.OK, value=float(values[i]))
+            else:
+                measurement = Measurement(status=Status.RUNTIME_ERROR, reason="the trial failed")
+            self.store.add(task, candidate, measurement)
+
+    def earlier(
+        self, study: Study, encoding: Encoding, space: Mapping[str, BaseDistribution]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Raw vectors (n, d) and values (n, k), to be maximised, of the nearest earlier studies.
+
+        Trials of this study are left out.
+        """
+        own = {_key(t.params) for t in study.get_trials(deepcopy=False)}
+        tasks = self.tasks(study)
+        found = []
+        for problem in self._problems(tasks[0]):
+            columns = [self._values(task, problem) for task in tasks]
+            rows = [
+                (params, [column[key][1] for column in columns])
+                for key, (params, _) in columns[0].items()
+                if key not in own and all(key in c for c in columns) and holds(params, space)
+            ]
+            if len(rows) >= _FEWEST_TRIALS:
+                signs = np.array([-1.0 if task.minimize else 1.0 for task in tasks])
+                raw = np.array([encoding.raw(params) for params, _ in rows])
+                found.append((raw, np.array([values for _, values in rows]) * signs))
+        return found[:_MOST_STUDIES]
+
+    def _problems(self, task: Task) -> list[Mapping[str, Any]]:
+        near = self.store.nearest(task, 4 * _MOST_STUDIES, same_device=False)
+        problems = [task.problem, *(other.problem for other, _ in near)]
+        return list({canonical_json(dict(p)): p for p in problems}.values())
+
+    def _values(
+        self, task: Task, problem: Mapping[str, Any]
+    ) -> dict[str, tuple[Mapping[str, Any], float]]:
+        asked = dataclasses.replace(task, problem=problem)
+        return {
+            _key(o.candidate.config): (o.candidate.config, o.measurement.value)
+            for o in self.store.observations(asked)
+            if o.measurement.value is not None
+        }
+
+
+def _key(params: Mapping[str, Any]) -> str:
+    return repr(sorted(params.items()))
+
+
+def _is_json(params: Mapping[str, Any]) -> bool:
+    try:
+        canonical_json(dict(params))
+    except (TypeError, ValueError):
+        return False
+    return True

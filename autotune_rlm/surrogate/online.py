@@ -320,7 +320,6 @@ def _correct_values(
     solved = model.solve()[:_AVERAGED]
     weight = np.exp(np.array([s.evidence for s in solved]) - solved[0].evidence)
     weight /= weight.sum()
-    distances = _Distances(prior, slice(None), at)
     found = [(w, *model.posterior(s)) for w, s in zip(weight, solved, strict=True) if w > 0.02]
     total = sum(w for w, _, _ in found)
     mean = np.sum([w * m for w, m, _ in found], axis=0) / total

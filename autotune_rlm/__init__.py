@@ -13,6 +13,7 @@ from autotune_rlm._version import __version__
 
 _PUBLIC = {
     "Candidate": "types",
+    "ConfigFile": "config_file",
     "ConfigSpace": "config_space",
     "Device": "types",
     "Measurement": "types",
@@ -23,6 +24,8 @@ _PUBLIC = {
     "Store": "store",
     "Task": "types",
     "Tuner": "tuner",
+    "disable": "integrations.triton",
+    "enable": "integrations.triton",
     "load_surrogate": "surrogate",
     "rlm_autotune": "integrations.triton",
 }

@@ -17,6 +17,7 @@ _COMMANDS = {
     "rank": "Rank a kernel's configurations for any device, without running them.",
     "record": "Record landscapes of the kernel suite on the device at hand.",
     "report": "Show how accurate the surrogate was.",
+    "run": "Run a program with the kernels of all its libraries tuned by autotune_rlm.",
     "store": "Look at, export, import or clear the measurements.",
     "train": "Train a surrogate from a recipe.",
     "watch": "Benchmark noted problems whenever the device is idle.",

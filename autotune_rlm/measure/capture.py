@@ -169,12 +169,13 @@ def _pretend(target: Target) -> Iterator[None]:
     from triton.runtime.driver import driver
 
     with _driver_lock:
-        before = driver._active
+        state = vars(driver)  # Triton 3.4 keeps the driver in active, later ones in _active
+        before = state.get("_active", state.get("active"))
         driver.set_active(_NamedTarget(GPUTarget(*target)))
         try:
             yield
         finally:
-            driver._active = before
+            driver.set_active(before)
 
 
 class _NamedTarget:

@@ -10,11 +10,12 @@ import triton
 from autotune_rlm.config_space import ConfigSpace
 from autotune_rlm.types import Device
 
+from ._adopt import disable, enable
 from ._autotuner import RLMAutotuner
 from ._settings import Settings
 from ._source import kernel_source
 
-__all__ = ["RLMAutotuner", "kernel_source", "rlm_autotune"]
+__all__ = ["RLMAutotuner", "disable", "enable", "kernel_source", "rlm_autotune"]
 
 
 def rlm_autotune(
@@ -38,6 +39,7 @@ def rlm_autotune(
     store: Any = None,
     device: Device | str | None = None,
     seed: int = 0,
+    configs_from: Any = None,
 ) -> Callable[[Any], RLMAutotuner]:
     """Decorator in place of ``triton.autotune``: the same arguments, and a few more.
 
@@ -73,10 +75,14 @@ def rlm_autotune(
             keeps nothing.
         device: Device or its name for the model and the store; None for the active one.
         seed: Of the search. Equal stores and seeds measure the same configurations.
+        configs_from: Recommended configurations: a file that ``autotune-rlm rank`` or ``tune``
+            wrote, several, or a ``ConfigFile``. Those of them that are in ``configs`` are what
+            ``mode="predict"`` takes where nothing was measured, with no model asked, and are among
+            the first to be measured otherwise.
 
-    Environment variables ``AUTOTUNE_RLM_BUDGET``, ``_BUDGET_S``, ``_MODE``, ``_SURROGATE`` and
-    ``_STORE`` take the place of the arguments; ``AUTOTUNE_RLM_DISABLE=1`` leaves everything to
-    Triton's own autotuner.
+    Environment variables ``AUTOTUNE_RLM_BUDGET``, ``_BUDGET_S``, ``_MODE``, ``_SURROGATE``,
+    ``_STORE`` and ``_CONFIGS_FROM`` take the place of the arguments; ``AUTOTUNE_RLM_DISABLE=1``
+    leaves everything to Triton's own autotuner.
 
     Example:
         >>> @rlm_autotune(
@@ -101,6 +107,7 @@ def rlm_autotune(
         store=store,
         device=device,
         seed=seed,
+        configs_from=configs_from,
     )
 
     def decorator(fn: Any) -> RLMAutotuner:

@@ -14,22 +14,36 @@ import triton
 from triton import knobs
 from triton.runtime.autotuner import Autotuner
 
-from autotune_rlm.config_space import TRITON_OPTIONS, ConfigSpace
+from autotune_rlm.config_space import ConfigSpace
 
-from ._device import is_capturing
+from ._device import device_of, is_capturing
 from ._launch import CacheDict, Choice, LaunchShape, triton_key
 from ._live import LiveLaunch
+from ._prune import check_conflicts, check_names, config_of, prune
+from ._ranks import ranks
 from ._refresh import refresher
 from ._resources import TUNING_LOCK
 from ._select import Outcome, Selector
 from ._settings import Settings, is_disabled
-from ._source import unwrap
-from ._task import KernelTasks, candidates_of
+from ._source import kernel_source, unwrap
+from ._task import KernelTasks, candidates_of, describe
 from ._traced import traceable_prune
 
-__all__ = ["RLMAutotuner"]
+__all__ = ["PlainAutotuner", "RLMAutotuner"]
 
 _log = logging.getLogger(__name__)
+
+_OWN_STATE = frozenset(
+    {
+        *("_shapes", "_configs", "_cache", "_local", "_settings", "_predicted"),
+        *("_warned_of_capture", "_plain", "_tasks", "_is_made"),
+        *("_user_prune", "_reader_prune", "_user_perf_model", "_user_top_k"),
+    }
+)
+
+
+class PlainAutotuner(Autotuner):
+    """Triton's own, for kernels that are left to it."""
 
 
 class RLMAutotuner(Autotuner):
@@ -56,18 +70,35 @@ class RLMAutotuner(Autotuner):
         settings: Settings,
         **options: Any,
     ) -> None:
-        _check_names(arg_names, key=key, reset_to_zero=reset_to_zero, restore_value=restore_value)
+        check_names(arg_names, key=key, reset_to_zero=reset_to_zero, restore_value=restore_value)
+        self._prepare(settings)
+        super().__init__(fn, arg_names, configs, key, reset_to_zero, restore_value, **options)
+        self._is_made = True
+        self.bench_time = 0.0
+        self.configs_timings: dict[triton.Config, list[float]] = {}
+
+    def _prepare(self, settings: Settings) -> None:
+        """The state that Triton's constructor knows nothing of."""
         self._shapes: dict[tuple[Any, ...], LaunchShape] = {}
         self._configs: list[triton.Config] | ConfigSpace = []
         self._local = threading.local()
         self._settings = settings
-        self._arguments = (fn, arg_names, configs, key, reset_to_zero, restore_value)
-        self._options = options
-        super().__init__(fn, arg_names, configs, key, reset_to_zero, restore_value, **options)
-        self.bench_time = 0.0
+        self._is_made = False  # Triton's constructor reads pruning attributes before it sets them
         self._predicted: tuple[str, dict[str, float]] = ("", {})
         self._warned_of_capture = False
-        self.configs_timings: dict[triton.Config, list[float]] = {}
+
+    def plain_state(self) -> dict[str, Any]:
+        """The attributes of Triton's autotuner with the same choice to make and nothing chosen yet."""
+        state = {name: value for name, value in vars(self).items() if name not in _OWN_STATE}
+        return {
+            **state,
+            "configs": self.configs,
+            "cache": {},
+            "nargs": None,
+            "early_config_prune": self._user_prune,
+            "perf_model": self._user_perf_model,
+            "configs_top_k": self._user_top_k,
+        }
 
     # What Triton's constructor assigns and others may replace. The fast path holds copies.
 
@@ -159,9 +190,9 @@ class RLMAutotuner(Autotuner):
 
     @functools.cached_property
     def _plain(self) -> Autotuner:
-        fn, names, configs, *rest = self._arguments
-        configs = self.configs if isinstance(configs, ConfigSpace) else configs
-        return Autotuner(fn, names, configs, *rest, **self._options)
+        plain = object.__new__(PlainAutotuner)
+        vars(plain).update(self.plain_state())
+        return plain
 
     # Choosing.
 
@@ -196,7 +227,8 @@ class RLMAutotuner(Autotuner):
                 measures = lasting = False
                 if not kwargs.get("warmup"):
                     self._warn_of_capture()
-            outcome = self._search(configs, args, kwargs, measures=measures)
+            search = functools.partial(self._search, configs, args, kwargs, measures=measures)
+            outcome = self._with_all_ranks(key, configs, search) if lasting else search()
         if lasting:
             self.cache[key] = outcome.config
             if outcome.measured_later is not None:
@@ -211,6 +243,16 @@ class RLMAutotuner(Autotuner):
             self._tell(key, outcome)
         return outcome.config, lasting
 
+    def _with_all_ranks(
+        self, key: tuple[Any, ...], configs: list[triton.Config], search: Callable[[], Outcome]
+    ) -> Outcome:
+        if not ranks.several:
+            return search()
+        device = device_of(self._selector.settings.device)
+        values = [describe(value) for value in key]
+        about = [self.base_fn.__name__, kernel_source(self.fn), values, device.name]
+        return ranks.agree(about, candidates_of(configs), search)
+
     def _search(
         self,
         configs: list[triton.Config],
@@ -221,7 +263,7 @@ class RLMAutotuner(Autotuner):
     ) -> Outcome:
         selector = self._selector
         named = {**(self.nargs or {}), **kwargs}
-        self._check_conflicts(configs, kwargs)
+        check_conflicts(configs, kwargs)
         task = selector.task(named)
         candidates = selector.feasible(task, candidates_of(configs))
         found = selector.finished(task, candidates)
@@ -234,7 +276,7 @@ class RLMAutotuner(Autotuner):
             reset = [*self.reset_to_zero, *self.restore_value]
             workload = functools.partial(launch.workload, reset=reset)
             outcome = selector.by_model(task, candidates, workload if predicts else None)
-            if predicts and outcome.how == "model" and selector.store is not None:
+            if predicts and outcome.how in ("model", "file") and selector.store is not None:
                 best = functools.partial(selector.best_measured, task, candidates)
                 return dataclasses.replace(outcome, measured_later=best)
             return outcome
@@ -252,27 +294,15 @@ class RLMAutotuner(Autotuner):
     def _pruned_by_user(
         self, configs: list[triton.Config], named: Mapping[str, Any], kwargs: Mapping[str, Any]
     ) -> list[triton.Config]:
-        if self._user_prune is not None:
-            configs = list(self._user_prune(configs, named, **kwargs))
-            if not configs:
-                raise ValueError(
-                    f"early_config_prune of {self.base_fn.__name__} kept no configuration; "
-                    "it must keep at least one"
-                )
-        top_k = _top_k(self._user_top_k, len(configs))
-        if self._user_perf_model is None or len(configs) <= top_k:
-            return configs
-        estimates = [self._user_perf_model(**named, **kwargs, **c.all_kwargs()) for c in configs]
-        order = sorted(range(len(configs)), key=estimates.__getitem__)
-        return [configs[i] for i in order[:top_k]]
-
-    def _check_conflicts(self, configs: list[triton.Config], kwargs: Mapping[str, Any]) -> None:
-        conflicts = {name for config in configs for name in config.all_kwargs() if name in kwargs}
-        if conflicts:
-            raise ValueError(
-                f"Conflicting meta-parameters: {', '.join(sorted(conflicts))}."
-                " Make sure that you don't re-define auto-tuned symbols."
-            )
+        return prune(
+            configs,
+            named,
+            kwargs,
+            early=self._user_prune,
+            perf_model=self._user_perf_model,
+            top_k=self._user_top_k,
+            kernel=self.base_fn.__name__,
+        )
 
     def _announce(self, config: triton.Config) -> None:
         if knobs.autotuning.print:
@@ -318,12 +348,16 @@ class RLMAutotuner(Autotuner):
         The user's own function, or None, where all configurations would be measured. Can be traced
         by ``torch.compile``.
         """
-        return self._reader_prune if self._ranks() else self._user_prune
+        if not self._ranks():
+            return self._user_prune
+        if self._reader_prune is None:
+            self._reader_prune = traceable_prune(self._choose_indices, self._user_prune)
+        return self._reader_prune
 
     @early_config_prune.setter
-    def early_config_prune(self, prune: Callable[..., list[triton.Config]] | None) -> None:
-        self._user_prune = prune
-        self._reader_prune = traceable_prune(self._choose_indices, prune)
+    def early_config_prune(self, given: Callable[..., list[triton.Config]] | None) -> None:
+        self._user_prune = given
+        self._reader_prune: Callable[..., list[triton.Config]] | None = None
 
     @property
     def perf_model(self) -> Callable[..., float] | None:
@@ -337,22 +371,24 @@ class RLMAutotuner(Autotuner):
     @property
     def configs_top_k(self) -> int | float:
         """How many configurations a search would measure."""
-        n = len(self.configs)
-        budget = self._settings.with_environment().measurements(n)
-        return budget if budget < n else self._user_top_k
+        if not self._ranks():
+            return self._user_top_k
+        return self._settings.with_environment().measurements(len(self.configs))
 
     @configs_top_k.setter
     def configs_top_k(self, top_k: int | float) -> None:
         self._user_top_k = top_k
 
     def _ranks(self) -> bool:
+        if not self._is_made:
+            return False
         n = len(self.configs)
         return self._settings.with_environment().measurements(n) < n
 
     def _choose_indices(
         self, arguments: dict[str, Any], described: list[dict[str, Any]]
     ) -> list[int]:
-        configs = [_config_of(options) for options in described]
+        configs = [config_of(options) for options in described]
         places = {id(config): i for i, config in enumerate(configs)}
         selector = self._selector
         chosen = selector.shortlist(selector.task(arguments), candidates_of(configs))
@@ -374,7 +410,7 @@ class RLMAutotuner(Autotuner):
             by_key = {c.key: t for c, t in zip(candidates, times, strict=True)}
             self._predicted = (task.key, by_key)
         names = {name for c in self.configs for name in c.all_kwargs()}
-        (asked,) = candidates_of([_config_of({k: arguments[k] for k in names if k in arguments})])
+        (asked,) = candidates_of([config_of({k: arguments[k] for k in names if k in arguments})])
         return self._predicted[1][asked.key]
 
     def prune_configs(self, kwargs: dict[str, Any]) -> list[triton.Config]:
@@ -410,32 +446,3 @@ class RLMAutotuner(Autotuner):
         if errors and not compiled:
             raise errors[0]
         return compiled
-
-
-def _config_of(options: Mapping[str, Any]) -> triton.Config:
-    """The configuration whose ``all_kwargs()`` are given."""
-    of_triton = {*TRITON_OPTIONS, "ir_override"}
-    return triton.Config(
-        {k: v for k, v in options.items() if k not in of_triton},
-        **{k: v for k, v in options.items() if k in of_triton},
-    )
-
-
-def _check_names(arg_names: Sequence[str], **named: Sequence[str] | None) -> None:
-    for parameter, names in named.items():
-        unknown = [name for name in names or () if name not in arg_names]
-        if unknown:
-            raise ValueError(
-                f"{parameter} contains names that are not kernel arguments: {', '.join(unknown)}. "
-                f"Valid argument names are: {', '.join(arg_names)}."
-            )
-
-
-def _top_k(top_k: int | float, n: int) -> int:
-    if isinstance(top_k, float) and top_k <= 1.0:
-        return max(1, int(n * top_k))
-    if not isinstance(top_k, int) or top_k < 1:
-        raise TypeError(
-            f"top_k must be a fraction of at most 1.0 or a number of at least 1, got {top_k!r}"
-        )
-    return top_k

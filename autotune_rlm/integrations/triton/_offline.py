@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from triton.runtime.autotuner import Autotuner
+import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
 from autotune_rlm.measure.capture import describe_call
@@ -19,6 +17,8 @@ from autotune_rlm.measure.compile import CompileSpec, parse_target
 from autotune_rlm.measure.kernel_call import DTYPES
 from autotune_rlm.types import Candidate, Device, Task
 
+from ._arguments import default_arguments, dtype_arguments, last_strides
+from ._discover import autotuner_of, import_file, import_module
 from ._live import with_heuristics
 from ._source import unwrap
 from ._task import KernelTasks, candidates_of
@@ -37,16 +37,50 @@ class OfflineKernel:
     Attributes:
         kernel: The ``@triton.jit`` function, decorated or not.
         candidates: Its configurations; payloads are ``triton.Config``.
+        key: Names of the arguments that its autotuner's choice depends on.
     """
 
     kernel: Any
     candidates: list[Candidate]
+    key: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, kernel: Any, space: ConfigSpace | None = None) -> OfflineKernel:
+        """A decorated kernel with its autotuner's configurations, or those of ``space``."""
+        autotuner = autotuner_of(kernel)
+        own = autotuner.configs if autotuner is not None else ()
+        configs = space.to_triton() if space is not None else own
+        key = tuple(autotuner.keys) if autotuner is not None else ()
+        return cls(kernel, candidates_of(configs), key)
+
+    @property
+    def name(self) -> str:
+        """The kernel's name."""
+        return str(unwrap(self.kernel).fn.__name__)
+
+    @property
+    def module(self) -> str:
+        """The module that defines it."""
+        return str(unwrap(self.kernel).fn.__module__)
 
     @property
     def argument_names(self) -> list[str]:
         """The arguments that no configuration sets."""
         taken = {name for c in self.candidates for name in c.payload.kwargs}
         return [name for name in unwrap(self.kernel).arg_names if name not in taken]
+
+    def default_problem(self, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Every argument that nothing else sets: as given, else as the kernel's text suggests.
+
+        Args:
+            given: Arguments by name, and ``"dtype"`` for the tensors; what the kernel has not is
+                left out.
+        """
+        given = dict(given or {})
+        added = _heuristic_names(self.kernel)
+        names = [name for name in self.argument_names if name not in added]
+        guessed = default_arguments(self.kernel, names, given.get("dtype", "fp16"))
+        return {**guessed, **{n: v for n, v in given.items() if n in names}}
 
     def task(self, problem: Mapping[str, Any], device: Device) -> Task:
         """The task of a problem on a device.
@@ -57,7 +91,7 @@ class OfflineKernel:
         unknown = [n for n in problem if n not in self.argument_names and n != "dtype"]
         if unknown:
             raise ValueError(
-                f"--problem names {', '.join(unknown)}, which {unwrap(self.kernel).fn.__name__} has "
+                f"--problem names {', '.join(unknown)}, which {self.name} has "
                 f"not; its arguments are {', '.join(self.argument_names)} (and dtype, for all tensors)"
             )
         names = {name for c in self.candidates for name in c.payload.kwargs}
@@ -96,14 +130,17 @@ class OfflineKernel:
         jit = unwrap(self.kernel)
         parameters = inspect.signature(jit.fn).parameters
         found: dict[str, Any] = {}
-        contiguous = _last_strides(self.argument_names)
+        contiguous = last_strides(self.argument_names)
         added = _heuristic_names(self.kernel)
+        dtypes = dtype_arguments(self.kernel)
         for name in self.argument_names:
             if name in added:
                 continue
             default = parameters[name].default
             is_constant = "constexpr" in str(parameters[name].annotation)
-            if name in problem:
+            if name in dtypes and problem.get(name) in DTYPES:
+                found[name] = getattr(tl, DTYPES[problem[name]])
+            elif name in problem:
                 found[name] = _live(problem[name])
             elif default is not inspect.Parameter.empty:
                 found[name] = default
@@ -122,11 +159,11 @@ class OfflineKernel:
 
 
 def load_file(where: str, space: ConfigSpace | None = None) -> OfflineKernel:
-    """The kernel that ``FILE.py:NAME`` means.
+    """The kernel that ``FILE.py:NAME`` or ``package.module:NAME`` means.
 
     Args:
-        where: File and name. The name is a ``@triton.jit`` function, decorated or not, or an object
-            with such a function as ``fn`` and a ``ConfigSpace`` as ``space``.
+        where: File or module, and name. The name is a ``@triton.jit`` function, decorated or not, or
+            an object with such a function as ``fn`` and a ``ConfigSpace`` as ``space``.
         space: Configurations in place of the kernel's own.
 
     Raises:
@@ -134,24 +171,26 @@ def load_file(where: str, space: ConfigSpace | None = None) -> OfflineKernel:
     """
     file, _, name = where.rpartition(":")
     path = Path(file)
-    if not file or not path.is_file():
+    if file and path.is_file():
+        module = import_file(path)
+    elif file and all(part.isidentifier() for part in file.split(".")) and not path.exists():
+        module = import_module(file)
+    else:
         raise ValueError(f"expected FILE.py:KERNEL with a file that exists, got {where!r}")
-    module = _import(path)
     found = vars(module).get(name)
     own = getattr(found, "space", None)
     if isinstance(own, ConfigSpace):
         found = found.fn
     if not _is_kernel(found):
         kernels = sorted(n for n, value in vars(module).items() if _is_kernel(value))
-        raise ValueError(f"{path} has no kernel {name!r}; it has {', '.join(kernels) or 'none'}")
-    chosen = space or own
-    configs = chosen.to_triton() if chosen is not None else _configs_of(found)
-    if not configs:
+        raise ValueError(f"{file} has no kernel {name!r}; it has {', '.join(kernels) or 'none'}")
+    loaded = OfflineKernel.of(found, space or own)
+    if not loaded.candidates:
         raise ValueError(
             f"{name} has no configurations: it is under no autotuner; give them, as in "
             '--configs "BLOCK=64,128; num_warps=4,8"'
         )
-    return OfflineKernel(_without_autotuner(found), candidates_of(configs))
+    return loaded
 
 
 def parse_problem(text: str) -> dict[str, Any]:
@@ -197,15 +236,6 @@ def _heuristic_names(kernel: Any) -> set[str]:
     return names
 
 
-def _last_strides(names: Sequence[str]) -> set[str]:
-    """The last of ``stride_am, stride_ak`` and its like: by convention that of adjacent elements."""
-    by_tensor: dict[str, list[str]] = {}
-    for name in names:
-        if found := re.fullmatch(r"strides?_?([a-z])\w+", name.lower()):
-            by_tensor.setdefault(found[1], []).append(name)
-    return {group[-1] for group in by_tensor.values() if len(group) > 1}
-
-
 def _value(name: str, text: str) -> Any:
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
@@ -241,43 +271,8 @@ def _live(value: Any) -> Any:
     return torch.empty(value.get("shape", [1]), dtype=dtype, device="meta")
 
 
-def _import(path: Path) -> Any:
-    name = f"__autotune_rlm_file_{path.stem}__"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"cannot import {path}: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.pop(0)
-    return module
-
-
 def _is_kernel(value: Any) -> bool:
     try:
         return hasattr(unwrap(value), "arg_names")
     except TypeError:
         return False
-
-
-def _configs_of(kernel: Any) -> Sequence[Any]:
-    while hasattr(kernel, "fn"):
-        if isinstance(kernel, Autotuner):
-            return kernel.configs
-        kernel = kernel.fn
-    return ()
-
-
-def _without_autotuner(kernel: Any) -> Any:
-    """What runs one configuration: the kernel below its autotuner."""
-    inner = kernel
-    while hasattr(inner, "fn"):
-        if isinstance(inner, Autotuner):
-            return inner.fn
-        inner = inner.fn
-    return kernel

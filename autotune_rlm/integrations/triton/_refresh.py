@@ -66,8 +66,12 @@ class Refresher:
         self._more.set()
 
     def look(self) -> int:
-        """Look once; returns how many choices were replaced or need no watching any more."""
+        """Look once; returns how many choices were replaced or need no watching any more.
+
+        A replaced choice is watched on: the search that it comes from may not have ended.
+        """
         done = []
+        replaced = 0
         for entry in list(self._waiting):
             autotuner = entry.autotuner()
             if autotuner is None or entry.key not in autotuner.cache:
@@ -78,13 +82,13 @@ class Refresher:
             except Exception as error:
                 _log.debug("cannot look for measurements: %s", error)
                 continue
-            if config is not None:
+            if config is not None and config != autotuner.cache[entry.key]:
                 _log.info("%s, key %s: now %s, measured meanwhile", autotuner, entry.key, config)
                 autotuner.cache[entry.key] = config
-                done.append(entry)
+                replaced += 1
         with self._lock:
             self._waiting = [entry for entry in self._waiting if entry not in done]
-        return len(done)
+        return len(done) + replaced
 
     def _run(self) -> None:
         pause_s = self._first_s

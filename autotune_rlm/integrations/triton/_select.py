@@ -11,6 +11,7 @@ from typing import Any
 
 import triton
 
+from autotune_rlm.config_file import read_configs
 from autotune_rlm.measure.triton import TritonMeasurer
 from autotune_rlm.policy import Policy
 from autotune_rlm.tuner import Tuner, TuningError, TuningResult
@@ -25,6 +26,7 @@ __all__ = ["Outcome", "Selector"]
 
 _log = logging.getLogger(__name__)
 _NOTED = 32
+_ADVISED = 4
 _LASTING = (Status.COMPILE_ERROR, Status.OUT_OF_RESOURCES)
 
 
@@ -34,7 +36,7 @@ class Outcome:
 
     Attributes:
         config: The chosen configuration.
-        how: ``"store"``, ``"measured"`` or ``"model"``.
+        how: ``"store"``, ``"measured"``, ``"file"`` (a recommendation) or ``"model"``.
         timings: Median and interval in milliseconds of what was measured, now or before; infinite
             where it failed.
         seconds: What the search took; 0.0 where nothing was measured.
@@ -132,15 +134,31 @@ class Selector:
         observed = self._observed(task, candidates)
         if any(o.measurement.ok for o in observed):
             return _best(observed)
-        prediction = self._surrogate.predict(task, candidates, observed=observed)
         failed = {o.candidate.key for o in observed}
-        order = [candidates[i] for i in prediction.order(minimize=task.minimize)]
+        advised = [c for c in self.recommended(task, candidates) if c.key not in failed]
+        if advised:
+            order = list(dict.fromkeys([*advised, *candidates]))
+        else:
+            prediction = self._surrogate.predict(task, candidates, observed=observed)
+            order = [candidates[i] for i in prediction.order(minimize=task.minimize)]
         if workload is not None and self.store is not None:
             default = [c for c in candidates[:1] if c not in order[:_NOTED]]
             noted = [*default, *order[:_NOTED]]
             self.store.note_request(task, noted, workload=workload(noted))
         pick = next((c for c in order if c.key not in failed), order[0])
-        return Outcome(pick.payload, "model")
+        return Outcome(pick.payload, "file" if advised else "model")
+
+    def recommended(self, task: Task, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Those of the candidates that ``configs_from`` recommends, best first."""
+        known = read_configs(self.settings.configs_from)
+        if known is None:
+            return []
+        here = {c.key: c for c in candidates}
+        found = known.find(task, self._key)
+        chosen = [here[key] for key in (Candidate(r.config).key for r in found) if key in here]
+        if found and not chosen:
+            _log.info("%s has none of the configurations recommended for it", task.kernel)
+        return chosen
 
     def by_measuring(
         self, task: Task, candidates: Sequence[Candidate], measurer: TritonMeasurer
@@ -175,6 +193,7 @@ class Selector:
         prediction = self._surrogate.predict(task, candidates, observed=observed)
         working = [o for o in observed if o.measurement.ok]
         keep = {_best(working).config} if working else set()
+        keep |= {c.payload for c in self.recommended(task, candidates)[:_ADVISED]}
         must = [i for i, c in enumerate(candidates) if i == 0 or c.payload in keep]
         chosen = Policy(seed=self.settings.seed).choose(
             task, candidates, prediction, [], budget, must=must
@@ -196,6 +215,8 @@ class Selector:
     ) -> TuningResult:
         n = len(candidates)
         budget = self._budget(task, n)
+        places = {c.key: i for i, c in enumerate(candidates)}
+        advised = [places[c.key] for c in self.recommended(task, candidates)[:_ADVISED]]
         while True:
             in_full = budget >= n
             tuner = Tuner(
@@ -210,6 +231,7 @@ class Selector:
                 budget=budget,
                 budget_s=None if self.settings.mode == "full" else self.settings.budget_s,
                 seed=self.settings.seed,
+                suggested=advised,
             )
             if result.best is not None or in_full or result.event.stop != "budget":
                 return result

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from autotune_rlm.config_file import read_configs
 from autotune_rlm.tuner import resolve_budget
 from autotune_rlm.types import Device
 
@@ -24,8 +25,9 @@ class Settings:
     """What ``rlm_autotune`` adds to ``triton.autotune``; see there.
 
     Raises:
+        FileNotFoundError: A file of ``configs_from`` is not there.
         TypeError: An argument is of the wrong type.
-        ValueError: An argument is out of range.
+        ValueError: An argument is out of range, or a file is not of its format.
     """
 
     budget: int | float | None = None
@@ -35,6 +37,7 @@ class Settings:
     store: Any = None
     device: Device | str | None = None
     seed: int = 0
+    configs_from: Any = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -42,6 +45,7 @@ class Settings:
         resolve_budget(self.budget, 1)
         if self.budget_s is not None and not self.budget_s > 0:
             raise ValueError(f"budget_s must be a number of seconds above 0, got {self.budget_s!r}")
+        read_configs(self.configs_from)
         if self.device is not None and not isinstance(self.device, (Device, str)):
             raise TypeError(f"device must be a Device or a device's name, got {self.device!r}")
 
@@ -59,7 +63,7 @@ class Settings:
                 try:
                     given[name] = read(text)
                     dataclasses.replace(self, **{name: given[name]})
-                except ValueError as error:
+                except (ValueError, OSError) as error:
                     raise ValueError(
                         f"the environment variable {_PREFIX}{name.upper()}={text!r}: {error}"
                     ) from None
@@ -98,4 +102,5 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "mode": str.lower,
     "surrogate": str,
     "store": str,
+    "configs_from": str,
 }

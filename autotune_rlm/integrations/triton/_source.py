@@ -18,7 +18,7 @@ from typing import Any
 
 import triton.language as tl
 
-__all__ = ["kernel_source", "unwrap"]
+__all__ = ["kernel_source", "parse", "unwrap"]
 
 _cache: weakref.WeakKeyDictionary[Callable[..., Any], str] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
@@ -68,7 +68,7 @@ def kernel_source(kernel: Any) -> str:
 def _collect(jit: Any, functions: dict[Any, str], constants: dict[str, str]) -> None:
     function = jit.fn
     functions[function] = ""
-    tree = _parse(jit)
+    tree = parse(jit)
     if tree is None:
         return
     functions[function] = ast.unparse(_Plain().visit(tree))
@@ -79,7 +79,8 @@ def _collect(jit: Any, functions: dict[Any, str], constants: dict[str, str]) -> 
             _collect(value, functions, constants)
 
 
-def _parse(jit: Any) -> ast.Module | None:
+def parse(jit: Any) -> ast.Module | None:
+    """The syntax tree of a ``@triton.jit`` function's source; None where there is none."""
     try:
         text = getattr(jit, "src", None) or inspect.getsource(jit.fn)
         return ast.parse(textwrap.dedent(text))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
+import platformdirs
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +19,16 @@ if TYPE_CHECKING:
     from autotune_rlm.cli._demo import Step
 
 app = typer.Typer()
+
+
+class Part(str, Enum):
+    """What the demo shows."""
+
+    KERNELS = "kernels"
+    NETWORKS = "networks"
+    ALL = "all"
+
+
 _NARROWEST = 108
 
 
@@ -26,10 +38,28 @@ def demo(
         Optional[Path],  # noqa: UP045 (typer evaluates it on Python 3.10 too)
         typer.Option(help="Keep the measurements in this file; by default they are forgotten."),
     ] = None,
+    part: Annotated[Part, typer.Option(help="Which part to run.")] = Part.ALL,
+    plot: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write the networks' plot here; by default into the cache folder."),
+    ] = None,
 ) -> None:
-    """Tune two real kernels here: a new key, the same again, a neighbouring shape, and the accuracy."""
+    """Tune two real kernels here: a new key, the same again, a neighbouring shape, and the accuracy.
+
+    Then search for networks that are accurate and fast on this CPU.
+    """
     out = Console()
     out.width = max(out.width, _NARROWEST)
+    if part in (Part.KERNELS, Part.ALL):
+        _kernels(out, store)
+    if part in (Part.NETWORKS, Part.ALL):
+        from autotune_rlm.cli._demo_networks import show_networks
+
+        folder = platformdirs.user_cache_path("autotune_rlm")
+        show_networks(out, plot=plot or folder / "demo" / "networks.png")
+
+
+def _kernels(out: Console, store: Path | None) -> None:
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
     if _compiles(out):
         _show(out, store, interpreting=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ def search(
     surrogate: Surrogate | str | bool | None = None,
     context: Any = None,
     study: optuna.Study | None = None,
+    callbacks: Sequence[Callable[[optuna.Study, optuna.trial.FrozenTrial], None]] = (),
 ) -> optuna.Study:
     """Search a space for networks that trade objectives off best.
 
@@ -69,6 +71,7 @@ def search(
         context: As of ``RLMSampler``; by default each metric's name, and this machine for
             ``latency_ms``.
         study: A study to go on with; its sampler is used.
+        callbacks: Called with the study and each trial after its batch was measured.
 
     Returns:
         The study. Trials carry all facts and constrained metrics as user attributes.
@@ -103,7 +106,9 @@ def search(
         )
         ways = [optuna.study.StudyDirection[d.upper()] for d in directions.values()]
         study = optuna.create_study(directions=ways, sampler=sampler)
-        study.set_metric_names(list(directions))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(directions))
     metrics = [*directions, *(name for name in limits if name not in directions)]
     choices: dict[str, optuna.distributions.BaseDistribution] = {
         name: optuna.distributions.CategoricalDistribution(tuple(values))
@@ -120,6 +125,10 @@ def search(
             trials = [study.ask(choices) for _ in range(min(batch, left))]
             left -= len(trials)
             _evaluate(study, space, trials, directions, metrics, functions, clock)
+            done = study.get_trials(deepcopy=False)
+            for trial in trials:
+                for callback in callbacks:
+                    callback(study, done[trial.number])
     finally:
         if clock is not None:
             clock.close()

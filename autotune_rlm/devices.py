@@ -120,7 +120,10 @@ def _index() -> list[tuple[tuple[str, ...], Device]]:
 
 
 def _read_user_file() -> Mapping[str, Any]:
-    path = user_file()
+    try:
+        path = user_file()
+    except ModuleNotFoundError:  # a checkout may record without platformdirs
+        return {}
     if not path.is_file():
         return {}
     try:

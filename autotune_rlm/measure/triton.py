@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from typing import Any
 
 from ..types import Candidate, Measurement, Status, Task
+from ._ahead import ahead
 from .compile import CompilePool, CompileResult, CompileSpec
 from .job import Bench, BenchSettings, Job
 from .timing import Timer
@@ -67,38 +68,21 @@ def compiled_ahead(
 ) -> Iterator[tuple[Candidate, CompileResult | None]]:
     """Candidates with what compiling them gave, as it is done; None where it was not tried.
 
-    At most four compilations per worker are queued, so that an endless list of candidates works and
-    a search that ends early leaves little behind. A spec that cannot be made or compiled there counts
-    as not tried: the launch says why.
+    At most four compilations per worker are ahead. A spec that cannot be made or compiled there
+    counts as not tried: the launch says why.
     """
     if pool is None or spec is None:
         for candidate in candidates:
             yield candidate, None
         return
-    source = iter(candidates)
-    pending: dict[Future[CompileResult], Candidate] = {}
-    more = True
-    try:
-        while more or pending:
-            while more and len(pending) < 4 * pool.workers:
-                fresh = next(source, None)
-                if fresh is None:
-                    more = False
-                    break
-                try:
-                    wanted = spec(fresh)
-                except Exception:
-                    wanted = None
-                if wanted is None:
-                    yield fresh, None
-                else:
-                    pending[pool.submit(wanted)] = fresh
-            if pending:
-                done, _ = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    result = future.result()
-                    untried = result.status is Status.SKIPPED
-                    yield pending.pop(future), None if untried else result
-    finally:
-        for future in pending:
-            future.cancel()
+
+    def start(candidate: Candidate) -> Future[CompileResult] | None:
+        try:
+            wanted = spec(candidate)
+        except Exception:
+            return None
+        return None if wanted is None else pool.submit(wanted)
+
+    for candidate, result in ahead(candidates, start, most=4 * pool.workers):
+        untried = result is None or result.status is Status.SKIPPED
+        yield candidate, None if untried else result

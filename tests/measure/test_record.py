@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -15,6 +16,7 @@ from autotune_rlm.landscapes import read_landscapes
 from autotune_rlm.measure.compile import parse_target
 from autotune_rlm.measure.record import recorder as module
 from autotune_rlm.measure.record.log import RecordLog, read_record
+from autotune_rlm.measure.record.plan import Unit
 from autotune_rlm.measure.record.recorder import Recorder
 from autotune_rlm.types import Device, Status
 
@@ -138,6 +140,21 @@ def test_after_a_sticky_error_the_rest_is_measured_in_a_fresh_process(tmp_path, 
     found = by_problem(tmp_path / "r.jsonl")
     assert found[1024].measurements[0].status is Status.RUNTIME_ERROR
     assert found[8192].measurements[0].value == 3.0
+
+
+@pytest.mark.parametrize("left_s", [-60.0, 0.5])
+def test_a_hang_at_the_end_of_the_time_is_nobodys_fault(
+    tmp_path, suite, device, monkeypatch, left_s
+):
+    device(p0="hang")
+    monkeypatch.setattr(module, "_GRACE_S", 2.0)
+    with RecordLog(tmp_path / "r.jsonl") as log:
+        recorder = Recorder(log, suite=suite, device=H100, workers=1, make_task=_make_task)
+        recorder._deadline = time.monotonic() + left_s
+        unit = Unit("double", {"BLOCK": 32, "num_warps": 1}, (0, 1))
+        found = recorder._measure(unit, None)
+        recorder._worker.kill()
+    assert [m.status for m in found] == [Status.SKIPPED] * 2
 
 
 def test_what_does_not_fit_the_device_is_not_sent_to_it(tmp_path, suite, device):

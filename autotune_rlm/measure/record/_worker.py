@@ -56,7 +56,10 @@ class _Device:
         self.ready: OrderedDict[tuple[str, int], _Ready] = OrderedDict()
 
     def problem(self, kernel: SuiteKernel, index: int) -> _Ready:
-        """The arguments of a problem; the least recently used make room."""
+        """The arguments of a problem; where there is no room, the one used last gives way.
+
+        Problems come round in turn, so that the one used last is the last to be needed again.
+        """
         import torch
 
         key = (kernel.name, index)
@@ -64,7 +67,7 @@ class _Device:
             self.ready.move_to_end(key)
             return self.ready[key]
         while self.ready and sum(r.size for r in self.ready.values()) > self.limit:
-            self.ready.popitem(last=False)
+            self.ready.popitem(last=True)
             gc.collect()
         problem = (kernel.small if self.small else kernel.problems)[index]
         generator = torch.Generator(device=self.device).manual_seed(self.seed + index)

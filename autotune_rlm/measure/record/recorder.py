@@ -10,16 +10,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...types import Candidate, Device, Measurement, Status, Task
+from .._ahead import ahead
 from .._process import WorkerFailure, WorkerProcess
 from ..capture import describe_call
 from ..compile import CompilePool, CompileResult, CompileSpec, Target, parse_target
 from ..detect import device_state, versions
+from ..errors import one_line
 from ..job import BenchSettings
 from .log import RecordLog
 from .plan import Unit, round_robin
@@ -34,6 +36,7 @@ _WORKER = "autotune_rlm.measure.record._worker:serve"
 _FIRST_CALL_S = 60.0
 _PER_PROBLEM_S = 10.0
 _COMPILE_S = 300.0
+_GRACE_S = 5.0
 
 
 @dataclass
@@ -46,7 +49,7 @@ class Progress:
         binaries: Compilations that ended.
         kernels: Kernels that have a measurement.
         elapsed_s: Seconds since the start.
-        busy_s: Seconds that the device spent on running kernels.
+        busy_s: Seconds in which kernels were launched, checked and timed.
         bytes: Size of the file.
         status: Count of measurements by status.
     """
@@ -145,6 +148,7 @@ class Recorder:
         self._names: dict[tuple[str, int, str], str] = {}
         self._progress = Progress(status={})
         self._seen_kernels: set[str] = set()
+        self._deadline = 0.0
 
     def run(
         self, *, seconds: float, max_points: int | None = None, show: Callable[[Progress], None]
@@ -157,6 +161,7 @@ class Recorder:
             show: Called after every unit.
         """
         began = time.monotonic()
+        self._deadline = began + seconds
         self._log.note(
             "recording",
             device=self._device.to_json(),
@@ -170,14 +175,14 @@ class Recorder:
         classes = {name: self._classes(kernel) for name, kernel in self._kernels.items()}
         self._open_landscapes()
         try:
-            for unit, compiled in self._compiled(self._todo(classes), began + seconds):
+            for unit, compiled in self._compiled(self._todo(classes)):
                 self._take(unit, compiled)
                 self._progress.elapsed_s = time.monotonic() - began
                 self._progress.bytes = self._log.size
                 show(self._progress)
                 if self._log.full or (max_points and self._progress.points >= max_points):
                     break
-                if time.monotonic() - began > seconds:
+                if time.monotonic() > self._deadline:
                     break
         finally:
             told = asdict(self._progress)
@@ -241,33 +246,22 @@ class Recorder:
             if left:
                 yield replace(unit, problems=left)
 
-    def _compiled(
-        self, units: Iterator[Unit], deadline: float
-    ) -> Iterator[tuple[Unit, CompileResult | None]]:
+    def _compiled(self, units: Iterator[Unit]) -> Iterator[tuple[Unit, CompileResult | None]]:
         """Units as their binaries are ready; without a pool each as it is."""
         if self._pool is None:
             for unit in units:
                 yield unit, None
             return
-        pending: dict[Future[CompileResult], Unit] = {}
-        more = True
-        while more or pending:
-            while more and len(pending) < 4 * self._pool.workers:
-                fresh = next(units, None)
-                if fresh is None:
-                    more = False
-                    break
-                try:
-                    pending[self._pool.submit(self._spec(fresh))] = fresh
-                except Exception as error:
-                    reason = f"cannot be described: {error}"
-                    yield fresh, CompileResult(status=Status.COMPILE_ERROR, reason=reason[:240])
-            left = deadline - time.monotonic()
-            if left <= 0 or not pending:
-                return
-            done, _ = wait(pending, timeout=left, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield pending.pop(future), future.result()
+        pool = self._pool
+
+        def start(unit: Unit) -> Future[CompileResult] | CompileResult:
+            try:
+                return pool.submit(self._spec(unit))
+            except Exception as error:
+                reason = f"cannot be described: {error}"
+                return CompileResult(status=Status.COMPILE_ERROR, reason=one_line(reason))
+
+        yield from ahead(units, start, most=4 * pool.workers, deadline=self._deadline)
 
     def _spec(self, unit: Unit) -> CompileSpec:
         kernel = self._kernels[unit.kernel]
@@ -315,9 +309,15 @@ class Recorder:
             "compiled": compiled.to_json() if compiled else None,
         }
         timeout_s = _FIRST_CALL_S + _PER_PROBLEM_S * len(unit.problems)
+        left_s = self._deadline - time.monotonic() + _GRACE_S
+        ended = Measurement(status=Status.SKIPPED, reason="the recording's time is up")
+        if left_s <= 0:
+            return [ended] * len(unit.problems)
         try:
-            answer = self._worker.call(request, timeout_s=timeout_s)
+            answer = self._worker.call(request, timeout_s=min(timeout_s, left_s))
         except WorkerFailure as failure:
+            if failure.fault.status is Status.TIMEOUT and left_s < timeout_s:
+                return [ended] * len(unit.problems)
             if len(unit.problems) > 1:
                 parts = [replace(unit, problems=(index,)) for index in unit.problems]
                 return [m for part in parts for m in self._measure(part, compiled)]

@@ -1,0 +1,66 @@
+"""Compiling ahead of measuring: neither waits for the other while there is work for both."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import TypeVar
+
+from .compile import CompileResult
+
+__all__ = ["ahead"]
+
+T = TypeVar("T")
+
+
+def ahead(
+    items: Iterable[T],
+    start: Callable[[T], Future[CompileResult] | CompileResult | None],
+    *,
+    most: int,
+    deadline: float = float("inf"),
+) -> Iterator[tuple[T, CompileResult | None]]:
+    """Yield ``(item, result)``, what is ready first.
+
+    Whenever one is asked for, as many are started that ``most`` are on their way or ready, so that
+    an endless list of items works and a search that ends early leaves little behind.
+
+    Args:
+        items: What to compile, in the order of starting.
+        start: Gives a future, or what is known at once.
+        most: Items that are started and not yielded yet.
+        deadline: Of ``time.monotonic``; after it nothing is waited for.
+    """
+    source = iter(items)
+    pending: dict[Future[CompileResult], T] = {}
+    ready: deque[tuple[T, CompileResult | None]] = deque()
+    more = True
+    try:
+        while True:
+            while more and len(pending) + len(ready) < most:
+                try:
+                    item = next(source)
+                except StopIteration:
+                    more = False
+                    break
+                started = start(item)
+                if isinstance(started, Future):
+                    pending[started] = item
+                else:
+                    ready.append((item, started))
+            if pending and not ready:
+                left = deadline - time.monotonic()
+                timeout = None if left == float("inf") else max(left, 0.0)
+                wait(pending, timeout=timeout, return_when=FIRST_COMPLETED)
+            for future in [f for f in pending if f.done()]:
+                ready.append((pending.pop(future), future.result()))
+            if not ready:
+                return
+            yield ready.popleft()
+            if time.monotonic() > deadline:
+                return
+    finally:
+        for future in pending:
+            future.cancel()

@@ -23,7 +23,6 @@ from autotune_rlm.landscapes.architectures import read_architectures
 from autotune_rlm.surrogate import load
 from autotune_rlm.surrogate.rlm import RLMSurrogate
 from autotune_rlm.surrogate.training.recipe import Recipe
-from autotune_rlm.surrogate.training.run import is_reserved
 
 
 def main() -> None:
@@ -43,9 +42,9 @@ def main() -> None:
     tables = {s.path: s for s in recipe.sources if s.format == "architectures"}
     for source in tables.values():
         networks = read_architectures(Path(recipe.root) / source.path)
-        rows = [i for i, c in enumerate(networks.configs) if is_reserved(c, source.reserve)]
-        rows = np.random.default_rng(0).permutation(rows)[: args.networks].tolist()
-        landscapes = networks.take(rows).landscapes(unnamed=True)
+        kept = networks.reserved(source.reserve)
+        rows = np.random.default_rng(0).permutation(len(kept))[: args.networks]
+        landscapes = kept.take(rows).landscapes(unnamed=True)
         half = len(landscapes) // 2
         for named, unnamed in zip(landscapes[:half], landscapes[half:], strict=True):
             scores = [*agreement(surrogate, named), *agreement(surrogate, unnamed)]

@@ -5,20 +5,25 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autotune_rlm.bench._table_surrogate import TableSurrogate
+from autotune_rlm.landscapes._columns import column_task
 from autotune_rlm.landscapes.architectures import ArchitectureTable
-from autotune_rlm.types import canonical_json
+from autotune_rlm.networks.rendering import is_known_space
+from autotune_rlm.types import Surrogate, Task, canonical_json
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 __all__ = ["METHODS", "SearchRun", "TableObjective", "search_json", "search_runs"]
 
-METHODS = ("rlm", "tpe", "gp", "cmaes", "random", "evolution")
+METHODS = ("rlm", "no-model", "few-shot", "tpe", "gp", "cmaes", "random", "evolution")
+"""``rlm`` is ``RLMSampler`` with the space and the language model; ``no-model`` the same without it;
+``few-shot`` the same led by regression on other tables."""
 _POPULATION = 20
 _TOURNAMENT = 5
 
@@ -72,6 +77,7 @@ def search_runs(
     seeds: int,
     *,
     train: Sequence[ArchitectureTable] = (),
+    surrogate: Surrogate | None = None,
 ) -> Iterator[SearchRun]:
     """Searches, one per method and seed.
 
@@ -84,16 +90,29 @@ def search_runs(
         methods: Names from ``METHODS``.
         trials: Trials of each search.
         seeds: Searches per method.
-        train: Tables known before, which lead the method ``rlm``.
+        train: Tables known before, which lead the method ``few-shot``.
+        surrogate: Leads the method ``rlm``; by default the bundled one if it knows networks. What it
+            was trained on may hold these very networks: leave them out of the table to compare.
+
+    Raises:
+        ValueError: A method is unknown, or ``few-shot`` has no table to learn from.
     """
+    if unknown := sorted(set(methods) - set(METHODS)):
+        raise ValueError(f"method must be of {METHODS}, got {unknown}")
     objective = TableObjective(table, target)
-    surrogate = _surrogate(table, target, direction, train) if "rlm" in methods else None
+    leads: dict[str, Any] = {"rlm": surrogate, "no-model": False}
+    if "few-shot" in methods:
+        if not train:
+            raise ValueError("method few-shot needs tables to learn from (train)")
+        leads["few-shot"] = TableSurrogate(table, target, train)
+    task = column_task(target, table.space.name, named=is_known_space(table.space))
+    task = replace(task, minimize=direction == "minimize")
     for method in methods:
         for seed in range(seeds):
             if method == "evolution":
                 yield _evolution(objective, direction, trials, seed)
             else:
-                sampler = _sampler(method, seed, objective, surrogate)
+                sampler = _sampler(method, seed, objective, task, leads)
                 yield _study(objective, direction, trials, seed, method, sampler)
 
 
@@ -176,41 +195,31 @@ def _study(
     return SearchRun(method, seed, tuple(values), _curve(values, direction), seconds)
 
 
-def _sampler(method: str, seed: int, objective: TableObjective, surrogate: Any) -> BaseSampler:
+def _sampler(
+    method: str, seed: int, objective: TableObjective, task: Task, leads: Mapping[str, Any]
+) -> BaseSampler:
     import optuna
 
     from autotune_rlm.integrations.optuna import RLMSampler
 
+    if method in leads:
+        return RLMSampler(
+            describe=objective.space,
+            context=task,
+            surrogate=leads[method],
+            seed=seed,
+            warn_independent_sampling=False,
+        )
     samplers = optuna.samplers
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if method == "rlm":
-            return RLMSampler(
-                describe=objective.space,
-                surrogate=False if surrogate is None else surrogate,
-                seed=seed,
-                warn_independent_sampling=False,
-            )
         if method == "tpe":
             return samplers.TPESampler(seed=seed)
         if method == "gp":
             return samplers.GPSampler(seed=seed)
         if method == "cmaes":
             return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-        if method == "random":
-            return samplers.RandomSampler(seed=seed)
-    raise ValueError(f"method must be one of {METHODS}, got {method!r}")
-
-
-def _surrogate(
-    table: ArchitectureTable, target: str, direction: str, train: Sequence[ArchitectureTable]
-) -> Any:
-    """A predictor trained on other tables, behind the ``Surrogate`` protocol."""
-    if not train:
-        return None
-    from autotune_rlm.bench._table_surrogate import TableSurrogate
-
-    return TableSurrogate(table, target, train)
+    return samplers.RandomSampler(seed=seed)
 
 
 def _evolution(objective: TableObjective, direction: str, trials: int, seed: int) -> SearchRun:

@@ -11,7 +11,6 @@ import typer
 
 if TYPE_CHECKING:
     from autotune_rlm.bench.nas import NasRun
-    from autotune_rlm.landscapes.architectures import ArchitectureTable
 
 
 def nas(
@@ -79,7 +78,7 @@ def nas(
         for column in target:
             table.target(column)
         if reserved is not None:
-            table = table.take(_reserved(table, reserved))
+            table = table.reserved(reserved)
         for column in target:
             for name in methods:
                 asked = model if name == "rlm" else None
@@ -91,15 +90,6 @@ def nas(
     if out is not None:
         out.write_text(json.dumps(nas_json(runs), allow_nan=False) + "\n", encoding="utf-8")
     _show(runs)
-
-
-def _reserved(table: ArchitectureTable, share: float) -> list[int]:
-    from autotune_rlm.surrogate.training.run import is_reserved
-
-    rows = [i for i, config in enumerate(table.configs) if is_reserved(config, share)]
-    if not rows:
-        raise ValueError(f"--reserved {share}: no network of {table.name!r} is kept out by it")
-    return rows
 
 
 def _show(runs: Sequence[NasRun]) -> None:

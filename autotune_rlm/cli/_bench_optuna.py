@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-_METHODS = "rlm", "tpe", "gp", "cmaes", "random", "evolution"
+_USUAL = "rlm", "tpe", "gp", "cmaes", "random", "evolution"
 
 
 def optuna(
@@ -19,11 +19,25 @@ def optuna(
     ),
     target: str = typer.Option(..., help="Column to optimise."),
     direction: str = typer.Option("maximize", help="maximize or minimize."),
-    method: list[str] = typer.Option(list(_METHODS), help="Repeatable: " + ", ".join(_METHODS)),
+    method: list[str] = typer.Option(
+        list(_USUAL),
+        help=f"Repeatable: {', '.join(_USUAL)}; no-model (rlm without the language model), "
+        "few-shot (rlm led by regression on --train).",
+    ),
     trials: int = typer.Option(100, min=1, help="Trials of each search."),
     seeds: int = typer.Option(3, min=1, help="Searches per method."),
     train: list[Path] = typer.Option(
-        [], exists=True, dir_okay=False, help="Repeatable: tables known before, for 'rlm'."
+        [], exists=True, dir_okay=False, help="Repeatable: tables known before, for few-shot."
+    ),
+    surrogate: str = typer.Option(
+        None, help="Folder or name, for rlm; default: the bundled one if it knows networks."
+    ),
+    reserved: float = typer.Option(
+        None,
+        min=0.0,
+        max=1.0,
+        help="Search only the share of networks that a recipe's 'reserve' of the same value keeps "
+        "out of training; all others fail.",
     ),
     out: Path = typer.Option(None, "--json", dir_okay=False, help="Write the results here."),
 ) -> None:
@@ -33,16 +47,24 @@ def optuna(
 
     if direction not in ("maximize", "minimize"):
         raise typer.BadParameter(f"--direction must be maximize or minimize, got {direction!r}")
-    if unknown := sorted(set(method) - set(_METHODS)):
-        raise typer.BadParameter(f"--method must be of {', '.join(_METHODS)}, got {unknown}")
     if out is not None and not out.absolute().parent.is_dir():
         raise typer.BadParameter(f"--json: folder of {out} does not exist")
     try:
         known = read_architectures(table, space_name=space)
         known.target(target)
+        if reserved is not None:
+            known = known.reserved(reserved)
         trained = [read_architectures(path) for path in train]
-        runs = list(search_runs(known, target, direction, method, trials, seeds, train=trained))
-    except ValueError as error:
+        model = None
+        if surrogate is not None and "rlm" in method:
+            from autotune_rlm.surrogate import load
+
+            model = load(surrogate)
+        search = search_runs(
+            known, target, direction, method, trials, seeds, train=trained, surrogate=model
+        )
+        runs = list(search)
+    except (FileNotFoundError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
     results = search_json(runs, table=known.name, target=target, direction=direction)
     if out is not None:

@@ -12,6 +12,7 @@ import csv
 import gzip
 import math
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +29,7 @@ from autotune_rlm.networks.rendering import network_candidate
 from autotune_rlm.networks.spaces import ArchitectureSpace, space
 from autotune_rlm.types import Candidate, Measurement, Status, canonical_json
 
-__all__ = ["ArchitectureTable", "maximised", "read_architectures"]
+__all__ = ["ArchitectureTable", "is_reserved", "maximised", "read_architectures"]
 
 COSTS = ("parameters", "macs", "activation_bytes", "depth")
 
@@ -96,6 +97,17 @@ class ArchitectureTable:
             taken.__dict__["fields"] = tuple(self.fields[i] for i in np.arange(len(self))[rows])
         return taken
 
+    def reserved(self, share: float) -> ArchitectureTable:
+        """The table of the networks that a recipe's ``reserve`` of that share keeps out of training.
+
+        Raises:
+            ValueError: There are none.
+        """
+        rows = [i for i, config in enumerate(self.configs) if is_reserved(config, share)]
+        if not rows:
+            raise ValueError(f"reserved: a share of {share} holds no network of {self.name!r}")
+        return self.take(rows)
+
     def landscapes(
         self, columns: Sequence[str] | None = None, *, unnamed: bool = False
     ) -> list[Landscape]:
@@ -138,6 +150,11 @@ class ArchitectureTable:
             measurements=tuple(Measurement(status=Status.OK, value=float(values[i])) for i in rows),
             id=name if named else f"{name}/unnamed",
         )
+
+
+def is_reserved(config: Mapping[str, Any], share: float) -> bool:
+    """Whether a network belongs to the share that is never trained on, drawn by a hash."""
+    return zlib.crc32(canonical_json(dict(config)).encode()) % 10_000 < share * 10_000
 
 
 def read_architectures(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,17 +46,17 @@ class NetworkBuilder:
     def _add(self, op: str, inputs: list[str], shape: tuple[int, ...], **attributes: Any) -> str:
         name = f"v{len(self._nodes)}"
         self._nodes.append(Node(op, tuple(inputs), (name,), attributes))
-        self._tensors[name] = Tensor("f32", shape)
-        self._level[name] = 1 + max(self._level.get(i, 0) for i in inputs)
-        self._written += math.prod(shape)
+        tensor = self._tensors[name] = _f32(shape)
+        self._level[name] = 1 + max([self._level.get(i, 0) for i in inputs])
+        self._written += tensor.size() or 0
         return name
 
     def _weight(self, kind: str, shape: tuple[int, ...]) -> str:
         name = f"w{len(self._weights)}"
         self._weights[name] = kind
+        tensor = self._tensors[name] = _f32(shape)
         if shape and kind != "statistic zero" and kind != "statistic one":
-            self._parameters += math.prod(shape)
-        self._tensors[name] = Tensor("f32", shape)
+            self._parameters += tensor.size() or 0
         return name
 
     def _integers(self, values: list[int]) -> str:
@@ -271,6 +272,11 @@ class NetworkBuilder:
         body = helper.make_graph(nodes, "network", ends[:1], ends[1:], initialisers)
         opsets = [helper.make_opsetid("", OPSET)]
         return helper.make_model(body, opset_imports=opsets, ir_version=_IR_VERSION)
+
+
+@lru_cache(maxsize=4096)
+def _f32(shape: tuple[int, ...]) -> Tensor:
+    return Tensor("f32", shape)
 
 
 def _values(kind: str, shape: tuple[Any, ...], rng: np.random.Generator) -> np.ndarray:

@@ -99,11 +99,11 @@ def network_fields(graph: Graph) -> dict[str, float]:
             if kind in _MACS_OF:
                 count[_MACS_OF[kind]] += macs
         count[kind] += 1
-        came = [name for name in node.inputs if name not in graph.weights]
-        here = _joined([paths[name] for name in came if name in paths])
+        came = [name for name in node.inputs if name in paths]
+        here = paths[came[0]] if len(came) == 1 else _joined([paths[name] for name in came])
         if weighted:
             here = _Paths(here.longest + 1, here.shortest + 1, here.mean + 1.0, here.log_number)
-        deepest = 1 + max((level.get(name, 0) for name in came), default=0)
+        deepest = 1 + max([level[name] for name in came], default=0)
         for name in node.outputs:
             paths[name], level[name] = here, deepest
             written = graph.tensor(name).bytes() or 0

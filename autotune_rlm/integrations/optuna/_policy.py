@@ -27,7 +27,7 @@ __all__ = ["Policy", "is_stuck"]
 _STARTUP = 6
 _REFERENCE = 48  # random points that fix the scale of what descriptions say
 _FIRST = 128  # random candidates that a surrogate chooses the first trial from
-_DESCRIBED = 64  # candidates described per trial, at most
+_DESCRIBED = (24, 8)  # most promising and random candidates described per trial
 
 
 class Policy:
@@ -90,6 +90,7 @@ class Policy:
         self._descriptions: Descriptions | None = None
         self._earlier: EarlierStudies | None = None
         self._described_pool: dict[tuple[float, ...], np.ndarray] = {}
+        self._representatives: dict[tuple[float, ...], np.ndarray] = {}
 
     def rank(
         self,
@@ -158,8 +159,8 @@ class Policy:
     ) -> np.ndarray:
         """The best candidates again, by a process that also reads their descriptions."""
         described = self._described(study, encoding, rng)
-        random = encoding.random(rng, _DESCRIBED // 2)
-        self._remember(encoding, np.vstack([ranked[: _DESCRIBED // 2], random]))
+        good, others = _DESCRIBED
+        self._remember(encoding, np.vstack([ranked[:good], encoding.random(rng, others)]))
         if taken:
             taken = set(keys(self._canonical(encoding, np.array(sorted(taken)))))
         fresh = [raw for key, raw in self._described_pool.items() if key not in taken]
@@ -205,8 +206,11 @@ class Policy:
         declared = self.declared_parameters
         if not declared or set(declared) != set(encoding.names):
             return raw
-        space = self._describe
-        return np.array([encoding.raw(space.canonical(encoding.params(row))) for row in raw])
+        space, known = self._describe, self._representatives
+        for key, row in zip(keys(raw), raw, strict=True):
+            if key not in known:
+                known[key] = encoding.raw(space.canonical(encoding.params(row)))
+        return np.array([known[key] for key in keys(raw)])
 
     def _load(self) -> Any:
         if self._surrogate is False:

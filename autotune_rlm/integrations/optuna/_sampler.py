@@ -68,7 +68,7 @@ class RLMSampler(BaseSampler):
         describe: Maps a trial's parameters to what they stand for: an ONNX model
             (``ModelProto``, a path ending in ``.onnx``, or a ``Graph``), a text such as code, a
             mapping of numbers, or None where these parameters stand for nothing. Called with
-            candidates that are never tried, at most 64 new ones a trial. An
+            candidates that are never tried, at most 32 new ones a trial (the first time, up to 176). An
             ``ArchitectureSpace`` may be given as it is.
         context: What the surrogate should know: a mapping with ``metric``, ``device``,
             ``dataset``, ``space``... or a ``Task``; one for each objective in a list.

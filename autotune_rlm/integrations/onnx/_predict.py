@@ -104,13 +104,15 @@ def predict(
 
 class _Network(NamedTuple):
     facts: GraphFacts
+    fields: Mapping[str, float]
     candidate: Candidate
 
 
 def _network(model: ModelLike | Graph, dims: Mapping[str, int] | None) -> _Network:
     facts = graph_facts(model, dims=dims)
     graph = model if isinstance(model, Graph) else read_graph(model, dims=facts.dims)
-    return _Network(facts, network_candidate(network_fields(graph), text=onnx_text(graph)))
+    fields = network_fields(graph)
+    return _Network(facts, fields, network_candidate(fields, text=onnx_text(graph)))
 
 
 def _device(device: str | Device | None) -> Device:
@@ -163,7 +165,7 @@ def _fitted(
     seen: Sequence[tuple[_Network, float]],
     lead: np.ndarray | None = None,
 ) -> Prediction:
-    """A process on costs and operator counts around the roofline, fitted to what was seen.
+    """A process on fields and operator counts around the roofline, fitted to what was seen.
 
     Where there is a surrogate, its word on the networks and then the seen (``lead``) is one more
     input, whose weight is learned.
@@ -174,10 +176,10 @@ def _fitted(
             f"metric: nothing is known of {name!r}; give observed={{{name!r}: [(model, value), "
             f"...]}}, a surrogate that was trained on networks, or one of {sorted(FACTS)}"
         )
-    everyone = [n.facts for n in (*networks, *(n for n, _ in seen))]
+    everyone = [*networks, *(n for n, _ in seen)]
     prior = np.zeros(len(everyone))
     if name == "latency_ms":
-        prior = np.log([_roofline_ms(f, device) for f in everyone])
+        prior = np.log([_roofline_ms(n.facts, device) for n in everyone])
     n = len(networks)
     if len(seen) < _ENOUGH:
         shift = float(np.log(seen[0][1]) - prior[n]) if seen and positive else 0.0
@@ -219,13 +221,11 @@ def _roofline_ms(facts: GraphFacts, device: Device) -> float:
     return compute + memory + 0.005 * facts.nodes
 
 
-def _points(facts: Sequence[GraphFacts], lead: np.ndarray | None = None) -> Points:
-    operators = sorted({op for f in facts for op in f.operators})
-    costs = np.log1p(
-        [[f.parameters, f.macs, f.activation_bytes, f.weight_bytes, f.depth] for f in facts]
-    )
-    counts = np.log1p([[f.operators.get(op, 0) for op in operators] for f in facts])
-    columns = np.hstack([costs, counts])
+def _points(networks: Sequence[_Network], lead: np.ndarray | None = None) -> Points:
+    operators = sorted({op for n in networks for op in n.facts.operators})
+    fields = np.log1p([list(n.fields.values()) for n in networks])
+    counts = np.log1p([[n.facts.operators.get(op, 0) for op in operators] for n in networks])
+    columns = np.hstack([fields, counts])
     spread = columns.std(0)
     columns = ((columns - columns.mean(0)) / np.where(spread > 1e-9, spread, 1.0))[:, spread > 1e-9]
     width = max(columns.shape[1], 1)

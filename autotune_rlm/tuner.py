@@ -278,6 +278,7 @@ class _Search:
                 tried,
                 min(size + len(wanted), budget - len(self.known)),
                 must=wanted,
+                zero_shot=self.zero_shot,
                 features=features,
             )
             self.model_s += time.perf_counter() - begin

@@ -240,3 +240,19 @@ class TestEncoding:
         x = encode_configs(configs)
         assert x.shape[0] == len(configs)
         assert np.isfinite(x).all()
+
+
+def test_one_in_four_hedges_against_a_misled_correction():
+    known = [ok(c, 1.0) for c in grid()[:9]]
+    before = predict(np.r_[np.ones(60), 0.9, 0.8, 0.7, 0.6], spread=0.01)
+    misled = predict(
+        np.r_[np.full(9, 1.0), np.linspace(1.01, 1.02, 51), np.full(4, 3.0)], spread=0.01
+    )
+
+    def choose(n_known, n, **more):
+        return Policy().choose(TASK, grid(), misled, known[:n_known], n, **more)
+
+    assert not {60, 61, 62, 63} & set(choose(9, 4))
+    assert {60, 61, 62, 63} & set(choose(9, 4, zero_shot=before)) == {63}
+    assert {60, 61, 62, 63} & set(choose(9, 8, zero_shot=before)) == {62, 63}
+    assert not {60, 61, 62, 63} & set(choose(2, 4, zero_shot=before))

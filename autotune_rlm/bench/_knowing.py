@@ -40,7 +40,13 @@ class Rlm(Method):
         if observed:
             prediction = self.surrogate.predict(search.task, search.candidates, observed=observed)
         return self.policy.choose(
-            search.task, search.candidates, prediction, observed, n, features=search.features
+            search.task,
+            search.candidates,
+            prediction,
+            observed,
+            n,
+            zero_shot=self._predict_first(),
+            features=search.features,
         )
 
     def zero_shot(self) -> np.ndarray:

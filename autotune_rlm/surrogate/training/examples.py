@@ -72,7 +72,10 @@ def encode_landscape(
     renderings: Sequence[Task] = (),
     max_source: int = 1024,
 ) -> Example | None:
-    """Encode a landscape; None where fewer than two candidates worked.
+    """Encode a landscape; None where nothing can be learnt of it.
+
+    That is where fewer than two candidates worked, unless there is but one: then its text stands for the
+    whole, and what is learnt is its scale.
 
     Args:
         landscape: What was recorded.
@@ -84,7 +87,7 @@ def encode_landscape(
     task = landscape.task
     errors = ErrorScale.of(task, landscape.values).to_error(landscape.values)
     worked = np.isfinite(errors)
-    if worked.sum() < 2:
+    if worked.sum() < min(2, len(landscape)):
         return None
     best = float(np.nanmin(errors))
     targets, scale = {}, _NEVER

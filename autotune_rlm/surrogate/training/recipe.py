@@ -24,7 +24,9 @@ class Source:
             relative to the recipe's ``root``, or to the recipe file where it begins with a dot.
         weight: Share of the batches; None for its share of candidates to the power of the recipe's
             ``temperature``.
-        format: ``"landscapes"``, or ``"architectures"`` for a table of networks.
+        format: ``"landscapes"``: landscape CSV, Kernel Tuner cache, T4 or JSON lines; ``"store"``: a
+            store's file or URL; ``"architectures"``: a table of networks; ``"regression"``: a table of
+            texts and numbers as ``Code-Regression`` and ``GraphArch-Regression``.
         reserve: Share of a table's networks that is never trained on, drawn by a hash.
         live: Whether tasks are also rendered as the decorator renders a live Triton matmul, with
             source and tensors.

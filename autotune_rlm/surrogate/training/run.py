@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sysconfig
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from autotune_rlm.landscapes import Landscape, read_landscapes
+from autotune_rlm.landscapes.architectures import is_reserved, read_architectures
+from autotune_rlm.landscapes.regression import read_regression_table
+from autotune_rlm.store import Store
 from autotune_rlm.surrogate.checkpoint import load_checkpoint, save_checkpoint
 from autotune_rlm.surrogate.fields import FieldTable
 from autotune_rlm.surrogate.metrics import BINS
@@ -23,9 +25,8 @@ from autotune_rlm.surrogate.training.examples import Example, encode_landscape, 
 from autotune_rlm.surrogate.training.prompts import live_renderings
 from autotune_rlm.surrogate.training.recipe import Recipe, Source
 from autotune_rlm.surrogate.training.trainer import train_network
-from autotune_rlm.types import canonical_json
 
-__all__ = ["TrainingData", "is_reserved", "load_data", "read_source", "run_recipe"]
+__all__ = ["TrainingData", "load_data", "read_source", "run_recipe"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,18 +50,17 @@ def read_source(source: Source, root: Path) -> list[Landscape]:
     path = root / source.path
     if source.format == "landscapes":
         return read_landscapes(path)
+    if source.format == "regression":
+        return read_regression_table(path, **source.options)
+    if source.format == "store":
+        with Store(source.path if "://" in source.path else path, read_only=True) as store:
+            return store.landscapes()
     if source.format == "architectures":
-        from autotune_rlm.landscapes.architectures import read_architectures
-
         table = read_architectures(path)
         kept = [i for i, c in enumerate(table.configs) if not is_reserved(c, source.reserve)]
         return table.take(kept).landscapes(**source.options)
-    raise ValueError(f"format must be 'landscapes' or 'architectures', got {source.format!r}")
-
-
-def is_reserved(config: Mapping[str, object], share: float) -> bool:
-    """Whether a network belongs to the share that is never trained on, drawn by a hash."""
-    return zlib.crc32(canonical_json(dict(config)).encode()) % 10_000 < share * 10_000
+    known = ("landscapes", "regression", "store", "architectures")
+    raise ValueError(f"format of {source.path!r} must be one of {known}, got {source.format!r}")
 
 
 def load_data(recipe: Recipe, tokenizer: TextTokenizer | None = None) -> TrainingData:

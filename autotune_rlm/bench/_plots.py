@@ -80,7 +80,9 @@ def _figure(panels: int) -> Any:
 
 def _dress(panel: Any) -> None:
     panel.set_yscale("log")
-    panel.yaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
+    panel.yaxis.set_major_formatter(
+        lambda value, _: f"{value:.1%}" if value < 0.0999 else f"{value:,.0%}"
+    )
     panel.grid(alpha=0.3, which="both")
 
 

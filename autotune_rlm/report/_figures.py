@@ -14,9 +14,16 @@ import matplotlib
 import numpy as np
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+)
 
 from autotune_rlm.accuracy import TuningEvent
+from autotune_rlm.report import _format
 from autotune_rlm.report._summary import Report, when
 
 __all__ = ["FigureOf", "figures", "to_png", "to_svg"]
@@ -85,8 +92,8 @@ def figures(report: Report) -> list[FigureOf]:
                 "Regret over measurements",
                 f"Mean over {report.regret.runs} runs of how much slower the best so far is than the "
                 "best of the run. The first to be measured is often the default. Random: the same "
-                "candidates in random order. A full search needs "
-                f"{report.regret.full:.0f} measurements on average.",
+                "candidates in random order. Dotted: a full search needs "
+                f"{report.regret.full:,.0f} measurements on average.",
                 lambda axes: _regret(axes, report),
             )
         )
@@ -117,7 +124,7 @@ def figures(report: Report) -> list[FigureOf]:
             FigureOf(
                 "seconds",
                 "Where the seconds went",
-                "Per kernel, all runs together. Saved is an estimate against measuring every "
+                "Spent per kernel, all runs together. Saved is an estimate against measuring every "
                 "candidate.",
                 lambda axes: _seconds(axes, report),
             ),
@@ -210,7 +217,9 @@ def _regret(axes: Any, report: Report) -> None:
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.axvline(curve.full, color=_GREY, linestyle=":", label="full search ends")
+    axes.set_xscale("log")
+    _plain_numbers(axes.xaxis)
     axes.legend()
 
 
@@ -266,21 +275,16 @@ def _seconds(axes: Any, report: Report) -> None:
         widths = np.array([getattr(g, f"{part}_s") for g in groups])
         axes.barh(names, widths, left=left, color=color, label=part, height=0.6)
         left += widths
-    saved = np.array([max(g.saved_s, 0.0) for g in groups])
-    axes.barh(
-        names,
-        saved,
-        left=left,
-        label="saved",
-        height=0.6,
-        fill=False,
-        edgecolor=_GREY,
-        linestyle="--",
-    )
+    for row, group in enumerate(groups):
+        if group.saved_s > 0:
+            text = f"saved {_format.seconds(group.saved_s)}"
+            end, offset = (left[row], row), (5, 0)
+            axes.annotate(text, end, offset, textcoords="offset points", va="center", fontsize=8)
+    axes.set_xlim(0, max(1.45 * left.max(initial=0.0), 1e-3))
     axes.set_xlabel("seconds")
     axes.grid(axis="y", visible=False)
     axes.set_ylim(-0.6, len(groups) - 0.4 if len(groups) > 1 else 0.9)
-    axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
+    axes.figure.legend(ncols=3, loc="outside upper center", fontsize=8)
 
 
 def _scatters(events: Sequence[TuningEvent]) -> list[FigureOf]:
@@ -321,12 +325,18 @@ def _scatter(axes: Any, points: Sequence[Any], metric: str) -> None:
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
     axes.set_xlabel(f"measured {metric}")
     axes.set_ylabel(f"predicted {metric}")
-    plain = FuncFormatter(lambda v, _: f"{v:g}")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(plain)
-        axis.set_minor_formatter(plain if high / low < 10 else FuncFormatter(lambda v, _: ""))
-    axes.tick_params(axis="x", which="both", labelrotation=30 if high / low < 10 else 0)
+        _plain_numbers(axis)
     axes.legend(loc="upper left", fontsize=8)
+
+
+def _plain_numbers(axis: Any) -> None:
+    """Ticks of a logarithmic axis as plain numbers, at 1, 2 and 5 where it spans few decades."""
+    low, high = sorted(abs(v) for v in axis.get_view_interval())
+    few = high / max(low, _LEAST) < 200
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=9))
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}" if v < 1e5 else f"{v:.0e}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _rounds(axes: Any, rounds: Sequence[Any]) -> None:

@@ -27,7 +27,8 @@ def url():
     if given:
         yield given
         return
-    if not (shutil.which("initdb") and shutil.which("postgres")):
+    initdb, postgres = _binary("initdb"), _binary("postgres")
+    if not (initdb and postgres):
         pytest.skip("no PostgreSQL: set AUTOTUNE_RLM_TEST_POSTGRES or install its binaries")
     # PostgreSQL refuses to run as root.
     names = [name for name in ("postgres", "nobody") if _known(name)]
@@ -41,10 +42,10 @@ def url():
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/", **who}
     data = folder / "data"
     subprocess.run(
-        ["initdb", "-D", data, "-U", "me", "-A", "trust", "--no-sync"], check=True, **quiet
+        [initdb, "-D", data, "-U", "me", "-A", "trust", "--no-sync"], check=True, **quiet
     )
     options = ["-D", data, "-p", str(port), "-k", folder, "-h", "127.0.0.1", "-F"]
-    server = subprocess.Popen(["postgres", *options], **quiet)
+    server = subprocess.Popen([postgres, *options], **quiet)
     try:
         _wait(port, server)
         yield f"postgresql://me@127.0.0.1:{port}/postgres"
@@ -52,6 +53,12 @@ def url():
         server.terminate()
         server.wait(20)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _binary(name):
+    """On the path, or where Debian's packages put it."""
+    debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return shutil.which(name) or (str(debian[-1]) if debian else None)
 
 
 def _known(name):

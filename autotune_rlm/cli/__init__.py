@@ -20,6 +20,7 @@ _COMMANDS = {
     "run": "Run a program with the kernels of all its libraries tuned by autotune_rlm.",
     "store": "Look at, export, import or clear the measurements.",
     "train": "Train a surrogate from a recipe.",
+    "tune": "Measure kernels here and write the fastest configurations as a file.",
     "watch": "Benchmark noted problems whenever the device is idle.",
 }
 

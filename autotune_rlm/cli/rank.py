@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -20,11 +22,22 @@ _Text = Optional[str]  # noqa: UP045 (typer evaluates it on Python 3.10 too)
 
 @app.command()
 def rank(
-    kernel: Annotated[str, typer.Argument(metavar="FILE.py:KERNEL", help="A Triton kernel.")],
-    device: Annotated[str, typer.Option(help='Device\'s name, such as "NVIDIA H100".')],
+    kernel: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.py:KERNEL",
+            help="A Triton kernel; or FILE.py or PACKAGE.MODULE, for every autotuned kernel in it.",
+        ),
+    ],
+    device: Annotated[
+        list[str], typer.Option(help='Device\'s name, such as "NVIDIA H100"; may be repeated.')
+    ],
     problem: Annotated[
-        str, typer.Option(help="Arguments: M=4096,N=4096,dtype=fp16, tensors as x=fp16[64,128].")
-    ] = "",
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            help="Arguments: M=4096,N=4096,dtype=fp16, tensors as x=fp16[64,128]; may be repeated."
+        ),
+    ] = None,
     configs: Annotated[
         _Text, typer.Option(help='Configurations: "BLOCK=64,128; num_warps=4,8".')
     ] = None,
@@ -35,16 +48,28 @@ def rank(
     target: Annotated[_Text, typer.Option(help="Compiler target, such as sm_90.")] = None,
     surrogate: Annotated[_Text, typer.Option(help="Surrogate's name or folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write the recommended configurations here, for configs_from=."),
+    ] = None,
 ) -> None:
-    """Rank a kernel's configurations for a device that need not be here.
+    """Rank configurations for devices that need not be here.
 
-    Configurations come from the kernel's autotuner, or from --configs.
+    Configurations come from the kernel's autotuner, or from --configs. For a whole file, module or
+    package, arguments that --problem does not give are guessed from each kernel's text. The
+    file of --out keeps what it holds of other kernels, devices and problems.
     """
     from autotune_rlm.measure._interpreter import interpreted
 
     try:
         with interpreted(False):
-            told = _rank(kernel, device, problem, configs, top, compile, target, surrogate)
+            if _is_whole(kernel, device, problem):
+                if configs or compile or target:
+                    raise ValueError("--configs, --compile and --target take one FILE.py:KERNEL")
+                _rank_whole(kernel, device, problem or [], top, surrogate, as_json, out)
+                return
+            text = (problem or [""])[0]
+            told = _rank(kernel, device[0], text, configs, top, compile, target, surrogate, out)
     except (ValueError, TypeError, OSError) as error:
         Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
@@ -63,11 +88,14 @@ def _rank(
     compiles: bool,
     target: str | None,
     surrogate: str | None,
+    out: Path | None,
 ) -> dict[str, Any]:
     import dataclasses
 
+    from autotune_rlm.config_file import ConfigFile
     from autotune_rlm.devices import lookup
     from autotune_rlm.integrations.triton._offline import load_file, parse_problem, parse_space
+    from autotune_rlm.integrations.triton._recommend import recommendation
     from autotune_rlm.surrogate import load
 
     problem = parse_problem(problem_text)
@@ -78,6 +106,8 @@ def _rank(
     task, candidates = loaded.task(problem, device), loaded.candidates
     prediction = load(surrogate).predict(task, candidates)
     order = prediction.order(minimize=task.minimize)[:top].tolist()
+    if out is not None:
+        ConfigFile([recommendation(loaded, task, prediction, top)]).save(out)
     rows = [
         {
             "rank": place,
@@ -106,6 +136,40 @@ def _rank(
         "known_device": len(device.to_json()) > 2,
         "ranking": rows,
     }
+
+
+def _is_whole(where: str, devices: Sequence[str], problems: Sequence[str] | None) -> bool:
+    return ":" not in Path(where).name or len(devices) > 1 or len(problems or ()) > 1
+
+
+def _rank_whole(
+    where: str,
+    devices: Sequence[str],
+    problems: Sequence[str],
+    top: int,
+    surrogate: str | None,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    from autotune_rlm.cli._rank_all import rank_everything, show_everything
+    from autotune_rlm.config_file import ConfigFile
+    from autotune_rlm.devices import lookup
+    from autotune_rlm.integrations.triton._offline import parse_problem
+
+    ranked, failed = rank_everything(
+        where,
+        [lookup(name) for name in devices],
+        [parse_problem(text) for text in problems],
+        surrogate=surrogate,
+        top=top,
+    )
+    file = ConfigFile(r.recommendation for r in ranked if r.recommendation is not None)
+    if out is not None:
+        file.save(out)
+    if as_json:
+        print(json.dumps(file.to_json(), indent=1))
+    else:
+        show_everything(ranked, failed, file, out)
 
 
 def _compiled(

@@ -138,7 +138,7 @@ def _switch(to: _Adoption | None) -> _Adoption | None:
         for autotuner in list(_adopted):
             _release(autotuner)
         before, _current = _current, to
-        Autotuner.__init__ = _triton_init if to is None else _adopting_init  # type: ignore[method-assign]
+        Autotuner.__init__ = _triton_init if to is None else _adopting_init
         if to is not None:
             for thing in gc.get_objects():
                 if issubclass(type(thing), Autotuner):  # asking an instance may run its code
@@ -176,19 +176,19 @@ def _adopt(autotuner: Any, adoption: _Adoption) -> None:
 
 def _release(autotuner: Any) -> None:
     state = {**autotuner.plain_state(), "cache": _adopted.pop(autotuner)}
-    vars(autotuner).clear()
+    autotuner.__dict__.clear()
     autotuner.__class__ = _theirs[type(autotuner)]
-    vars(autotuner).update(state)
+    autotuner.__dict__.update(state)
 
 
 _theirs: dict[type, type] = {RLMAutotuner: Autotuner}
 
 
-@functools.cache
 def _ours(theirs: type) -> type:
     """The class that tunes as ours and does all else as ``theirs``."""
-    if theirs is Autotuner:
-        return RLMAutotuner
+    known = {their: our for our, their in _theirs.items()}
+    if theirs in known:
+        return known[theirs]
     namespace = {"__module__": theirs.__module__, "__doc__": theirs.__doc__}
     made = type(theirs.__name__, (theirs, RLMAutotuner), namespace)
     _theirs[made] = theirs

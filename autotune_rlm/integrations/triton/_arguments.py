@@ -125,9 +125,13 @@ def _uses(jit: Any, above: tuple[Any, ...]) -> Uses:
     while reader.knows != before:  # loops carry pointers from one round to the next
         before = reader.knows
         reader.visit(tree)
-    flags = reader.tested - reader.computed
     return Uses(
-        reader.pointers, reader.integers & reader.pointers, reader.words, flags, reader.dtypes
+        pointers=reader.pointers,
+        integers=reader.integers & reader.pointers,
+        words=reader.words,
+        flags=reader.tested - reader.computed,
+        dtypes=reader.dtypes,
+        descriptors=reader.descriptors,
     )
 
 
@@ -210,18 +214,12 @@ class _Reader(ast.NodeVisitor):
             self.pointers |= set(bases)
             rest = given[1:] if name.startswith("make_") else []
             self.integers |= self._origins(given[0], *rest) - set(bases)
-        elif isinstance(node.func, ast.Name) and hasattr(self._globals.get(name), "arg_names"):
-            self._helper(self._globals[name], node)
+        else:
+            self._helper(node)
         self.generic_visit(node)
 
-    def _helper(self, function: Any, node: ast.Call) -> None:
-        try:
-            uses = _uses(unwrap(function), self._above)
-        except TypeError:
-            return
-        passed = dict(zip(function.arg_names, node.args, strict=False))
-        passed |= {k.arg: k.value for k in node.keywords if k.arg}
-        for name, value in passed.items():
+    def _helper(self, node: ast.Call) -> None:
+        for uses, name, value in self._passed(node):
             if name in uses.pointers:
                 bases = self._base(value)[:1]
                 self.pointers |= set(bases)
@@ -270,9 +268,27 @@ class _Reader(ast.NodeVisitor):
         for child in (part for node in nodes for part in _values(node)):
             if isinstance(child, ast.Name):
                 found |= self._loaded.get(child.id, set())
-            else:
+            elif isinstance(child, ast.Call):
                 found |= self._read_from(child)
+                for uses, name, value in self._passed(child):  # it may return what it loads
+                    found |= set(self._base(value)[:1]) if name in uses.pointers else set()
         return found
+
+    def _passed(self, node: ast.Call) -> Iterator[tuple[Uses, str, ast.expr]]:
+        """What a call of a device function passes: its uses, its argument, the value."""
+        function: Any = (
+            self._globals.get(_called(node)) if isinstance(node.func, ast.Name) else None
+        )
+        if not hasattr(function, "arg_names"):
+            return
+        try:
+            uses = _uses(unwrap(function), self._above)
+        except TypeError:
+            return
+        passed = dict(zip(function.arg_names, node.args, strict=False))
+        passed |= {k.arg: k.value for k in node.keywords if k.arg}
+        for name, value in passed.items():
+            yield uses, name, value
 
     def _read_from(self, node: ast.expr) -> set[str]:
         """The argument that ``node`` is loaded from, with nothing computed since."""
@@ -315,7 +331,7 @@ def _values(node: ast.AST) -> Iterator[ast.expr]:
 
 def _called(node: ast.Call) -> str:
     function = node.func
-    return getattr(function, "attr", None) or getattr(function, "id", "")
+    return str(getattr(function, "attr", None) or getattr(function, "id", ""))
 
 
 def _number(name: str, constant: bool) -> int | float:

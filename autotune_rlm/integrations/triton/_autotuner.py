@@ -83,6 +83,7 @@ class RLMAutotuner(Autotuner):
         self._configs: list[triton.Config] | ConfigSpace = []
         self._local = threading.local()
         self._settings = settings
+        self._reader_prune: Callable[..., list[triton.Config]] | None = None
         self._is_made = False  # Triton's constructor reads pruning attributes before it sets them
         self._predicted: tuple[str, dict[str, float]] = ("", {})
         self._warned_of_capture = False
@@ -191,7 +192,7 @@ class RLMAutotuner(Autotuner):
     @functools.cached_property
     def _plain(self) -> Autotuner:
         plain = object.__new__(PlainAutotuner)
-        vars(plain).update(self.plain_state())
+        plain.__dict__.update(self.plain_state())
         return plain
 
     # Choosing.
@@ -357,7 +358,7 @@ class RLMAutotuner(Autotuner):
     @early_config_prune.setter
     def early_config_prune(self, given: Callable[..., list[triton.Config]] | None) -> None:
         self._user_prune = given
-        self._reader_prune: Callable[..., list[triton.Config]] | None = None
+        self._reader_prune = None
 
     @property
     def perf_model(self) -> Callable[..., float] | None:

@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,13 @@ def find_kernels(where: str) -> Found:
     Of a package only modules whose text mentions autotuning are imported, and those that they need.
 
     Args:
-        where: ``FILE.py`` or a dotted name.
+        where: ``FILE.py`` or a dotted name, with ``:KERNEL`` behind for those of one name.
 
     Raises:
         ValueError: There is no such file or module, or the file cannot be imported.
     """
     found = Found()
+    where, _, wanted = where.partition(":")
     if where.endswith(".py") or os.sep in where:
         path = Path(where)
         if not path.is_file():
@@ -54,13 +55,16 @@ def find_kernels(where: str) -> Found:
         prefixes = [import_file(path).__name__]
     else:
         prefixes = [where]
-        with _some_driver():
-            for name in _modules(where):
-                with _noted(found.failed, name):
-                    importlib.import_module(name)
+        found.failed = _import_all(_modules(where))
+        if found.failed:
+            with _some_driver():
+                found.failed = _import_all(found.failed)
     for kernel in _decorated():
         function = unwrap(kernel).fn
         module = str(function.__module__)
+        current = getattr(sys.modules.get(module), "__dict__", None)
+        if wanted not in ("", function.__name__) or function.__globals__ is not current:
+            continue  # another one, or of a module that was imported anew
         if any(f"{module}.".startswith(f"{prefix}.") for prefix in prefixes):
             name, n = f"{module}:{function.__qualname__}", 1
             while name in found.kernels:
@@ -108,11 +112,22 @@ def import_module(name: str) -> Any:
     Raises:
         ValueError: It cannot be imported.
     """
-    try:
+    failed = _import_all([name])
+    if failed:
         with _some_driver():
-            return importlib.import_module(name)
-    except Exception as error:
-        raise ValueError(f"cannot import {name}: {type(error).__name__}: {error}") from error
+            failed = _import_all([name])
+    if failed:
+        raise ValueError(f"cannot import {name}: {failed[name]}")
+    return sys.modules[name]
+
+
+def _import_all(names: Iterable[str]) -> dict[str, str]:
+    """Import modules; returns those that cannot be, and why."""
+    failed: dict[str, str] = {}
+    for name in names:
+        with _noted(failed, name):
+            importlib.import_module(name)
+    return failed
 
 
 def _decorated() -> list[Any]:

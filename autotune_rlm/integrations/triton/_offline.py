@@ -69,6 +69,12 @@ class OfflineKernel:
         taken = {name for c in self.candidates for name in c.payload.kwargs}
         return [name for name in unwrap(self.kernel).arg_names if name not in taken]
 
+    @property
+    def given_names(self) -> list[str]:
+        """The arguments that neither a configuration nor a heuristic sets."""
+        added = _heuristic_names(self.kernel)
+        return [name for name in self.argument_names if name not in added]
+
     def default_problem(self, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Every argument that nothing else sets: as given, else as the kernel's text suggests.
 
@@ -77,8 +83,7 @@ class OfflineKernel:
                 left out.
         """
         given = dict(given or {})
-        added = _heuristic_names(self.kernel)
-        names = [name for name in self.argument_names if name not in added]
+        names = self.given_names
         guessed = default_arguments(self.kernel, names, given.get("dtype", "fp16"))
         return {**guessed, **{n: v for n, v in given.items() if n in names}}
 
@@ -173,7 +178,7 @@ def load_file(where: str, space: ConfigSpace | None = None) -> OfflineKernel:
     path = Path(file)
     if file and path.is_file():
         module = import_file(path)
-    elif file and all(part.isidentifier() for part in file.split(".")) and not path.exists():
+    elif not file.endswith(".py") and all(part.isidentifier() for part in file.split(".")):
         module = import_module(file)
     else:
         raise ValueError(f"expected FILE.py:KERNEL with a file that exists, got {where!r}")

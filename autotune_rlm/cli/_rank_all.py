@@ -1,0 +1,75 @@
+"""``autotune-rlm rank`` for a whole file, module or package."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from autotune_rlm.config_file import ConfigFile
+    from autotune_rlm.integrations.triton._recommend import Ranked
+    from autotune_rlm.types import Device
+
+__all__ = ["rank_everything", "show_everything"]
+
+
+def rank_everything(
+    where: str,
+    devices: Sequence[Device],
+    problems: Sequence[dict[str, Any]],
+    *,
+    surrogate: str | None,
+    top: int,
+) -> tuple[list[Ranked], dict[str, str]]:
+    """What was ranked, and the modules that could not be imported with their reasons."""
+    from autotune_rlm.integrations.triton._discover import find_kernels
+    from autotune_rlm.integrations.triton._offline import OfflineKernel
+    from autotune_rlm.integrations.triton._recommend import rank_all
+    from autotune_rlm.surrogate import load
+
+    found = find_kernels(where)
+    if not found.kernels:
+        why = f"; not imported: {dict(found.failed)}" if found.failed else ""
+        raise ValueError(f"{where} defines no kernel under triton.autotune or rlm_autotune{why}")
+    kernels = {name: OfflineKernel.of(kernel) for name, kernel in found.kernels.items()}
+    known = {n for kernel in kernels.values() for n in kernel.argument_names} | {"dtype"}
+    unknown = sorted({name for problem in problems for name in problem} - known)
+    if unknown:
+        raise ValueError(f"--problem names {', '.join(unknown)}, which no kernel in {where} has")
+    ranked = rank_all(found.kernels, devices, problems, surrogate=load(surrogate), top=top)
+    total = len(kernels) * max(1, len(problems)) * len(devices)
+    shown = track(ranked, "ranking", total, console=Console(stderr=True), transient=True)
+    return list(shown), found.failed
+
+
+def show_everything(
+    ranked: Sequence[Ranked], failed: dict[str, str], file: ConfigFile, out: Path | None
+) -> None:
+    """The table of kernels, their key arguments and the first recommended configuration."""
+    console = Console()
+    table = Table()
+    for name in ("kernel", "key", "configurations", "device", "recommended", "ms"):
+        table.add_column(name, justify="right" if name in ("configurations", "ms") else "left")
+    for row in ranked:
+        key = ", ".join(f"{n}={row.problem.get(n, '')}" for n in row.kernel.key) or "none"
+        counted = str(len(row.kernel.candidates))
+        if row.recommendation is None:
+            table.add_row(row.where, key, counted, row.device.name, f"[dim]{row.reason}[/dim]", "")
+            continue
+        best = row.recommendation.configs[0]
+        config = ", ".join(f"{n}={v}" for n, v in best.config.items())
+        table.add_row(row.where, key, counted, row.device.name, config, f"{best.time_ms:.3g}")
+    console.width = max(console.width, 160)
+    console.print(table)
+    counts = Counter(row.recommendation is not None for row in ranked)
+    console.print(f"{counts[True]} ranked, {counts[False]} not", highlight=False)
+    for module, reason in failed.items():
+        console.print(f"[yellow]not imported:[/yellow] {module}: {reason}", highlight=False)
+    if out is not None:
+        console.print(f"{len(file)} recommendations in {out}", highlight=False, soft_wrap=True)

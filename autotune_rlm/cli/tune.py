@@ -1,0 +1,161 @@
+"""``autotune-rlm tune``: measure kernels on the device at hand and write what is fastest."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from autotune_rlm.config_file import ConfigFile
+
+app = typer.Typer()
+_Text = Optional[str]  # noqa: UP045 (typer evaluates it on Python 3.10 too)
+_Texts = Optional[list[str]]  # noqa: UP045
+
+
+@app.command(no_args_is_help=True)
+def tune(
+    where: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="FILE.py:KERNEL or PACKAGE.MODULE:KERNEL with --problem and --grid; or FILE.py, a "
+            "program to run; or PACKAGE with --program.",
+        ),
+    ],
+    arguments: Annotated[
+        _Texts, typer.Argument(metavar="[ARGS]...", help="Arguments of the program.")
+    ] = None,
+    problem: Annotated[
+        _Text, typer.Option(help="Every argument: n=4096,x=fp16[4096],y=fp16[4096].")
+    ] = None,
+    grid: Annotated[
+        _Texts, typer.Option(help='Launch grid, one per dimension: "cdiv(n, BLOCK)".')
+    ] = None,
+    program: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A program that launches the kernels of WHAT."),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write the fastest configurations here, for configs_from=."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many to write per problem.")] = 4,
+    mode: Annotated[str, typer.Option(help="tune, or full to measure everything.")] = "tune",
+    budget: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="How many configurations to measure per problem."),
+    ] = None,
+    store: Annotated[_Text, typer.Option(help="Where measurements are kept.")] = None,
+    surrogate: Annotated[_Text, typer.Option(help="The model: a name or a folder.")] = None,
+    interpreter: Annotated[
+        bool, typer.Option("--interpreter", help="Run on Triton's interpreter, without a GPU.")
+    ] = False,
+) -> None:
+    """Measure kernels here and write the fastest configurations as a file for configs_from=.
+
+    Needs a GPU: without one nothing can be timed, and autotune-rlm rank gives the model's choice.
+    """
+    from autotune_rlm.measure._interpreter import interpreted
+
+    settings = {"mode": mode, "budget": budget, "store": store, "surrogate": surrogate}
+    try:
+        _check_device(interpreter)
+        with interpreted(interpreter):
+            if problem is not None or grid is not None:
+                file = _one(where, problem or "", grid or [], settings, interpreter, top)
+            else:
+                file = _run(where, program, arguments or [], settings, top)
+        if out is not None:
+            file.save(out)
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    _show(file, out)
+
+
+def _check_device(interpreter: bool) -> None:
+    from autotune_rlm.measure.detect import current_device
+
+    if not interpreter and current_device().target == "cpu":
+        raise ValueError(
+            "there is no GPU here, so nothing can be timed; autotune-rlm rank --device NAME --out "
+            "FILE writes the model's choice for any device, and --interpreter runs small problems on "
+            "Triton's interpreter"
+        )
+
+
+def _one(
+    where: str,
+    problem: str,
+    grid: list[str],
+    settings: dict[str, Any],
+    interpreter: bool,
+    top: int,
+) -> ConfigFile:
+    from autotune_rlm.integrations.triton._device import device_of
+    from autotune_rlm.integrations.triton._offline import load_file, parse_problem
+    from autotune_rlm.integrations.triton._settings import Settings
+    from autotune_rlm.integrations.triton._tune_file import tune_kernel
+    from autotune_rlm.measure._interpreter import interpreted
+
+    if not grid:
+        raise ValueError('--problem takes --grid too, such as --grid "cdiv(n, BLOCK)"')
+    device = device_of(None)
+    if interpreter:
+        device = dataclasses.replace(device, target="interpreter")
+    with interpreted(False):  # its text is read here, it runs in a process of its own
+        kernel = load_file(where)
+    return tune_kernel(
+        kernel,
+        parse_problem(problem),
+        grid,
+        device,
+        settings=Settings(**settings).with_environment(),
+        interpreted=interpreter,
+        top=top,
+    )
+
+
+def _run(
+    where: str, program: Path | None, arguments: list[str], settings: dict[str, Any], top: int
+) -> ConfigFile:
+    from autotune_rlm.integrations.triton._tune_file import tune_program
+
+    if program is None and not (where.endswith(".py") and Path(where).is_file()):
+        raise ValueError(
+            f"the arguments of the kernels in {where} are not known: give --program SCRIPT.py, which "
+            "launches them, or one kernel as WHAT:KERNEL with --problem and --grid; autotune-rlm "
+            f"rank {where} --device NAME lists them with their key arguments"
+        )
+    if program is not None and not program.is_file():
+        raise ValueError(f"no program at {program}")
+    only = [where] if program is not None else []
+    file = tune_program(program or Path(where), arguments, only=only, settings=settings, top=top)
+    if not len(file):
+        raise ValueError(
+            f"{program or where} launched no autotuned kernel"
+            + (f" of {where}" if program else "")
+            + " that was measured"
+        )
+    return file
+
+
+def _show(file: ConfigFile, out: Path | None) -> None:
+    console = Console()
+    table = Table()
+    for name in ("kernel", "device", "problem", "fastest", "ms"):
+        table.add_column(name)
+    for r in file.recommendations:
+        sizes = ", ".join(f"{n}={r.problem[n]}" for n in r.key if n in r.problem)
+        config = ", ".join(f"{n}={v}" for n, v in r.configs[0].config.items())
+        table.add_row(r.kernel, r.device, sizes, config, f"{r.configs[0].time_ms:.4g}")
+    console.width = max(console.width, 120)
+    console.print(table)
+    if out is not None:
+        console.print(f"written to {out}", highlight=False, soft_wrap=True)

@@ -42,7 +42,7 @@ def main() -> None:
     tables = {s.path: s for s in recipe.sources if s.format == "architectures"}
     for source in tables.values():
         networks = read_architectures(Path(recipe.root) / source.path)
-        kept = networks.reserved(source.reserve)
+        kept = networks.split(source.reserve)[1]
         rows = np.random.default_rng(0).permutation(len(kept))[: args.networks]
         landscapes = kept.take(rows).landscapes(unnamed=True)
         half = len(landscapes) // 2

@@ -41,7 +41,10 @@ def nas(
         min=0.0,
         max=1.0,
         help="Test only on the share of networks that a recipe's 'reserve' of the same value keeps "
-        "out of training.",
+        "out of training, and let the training tables have the others.",
+    ),
+    blind: bool = typer.Option(
+        False, help="Training tables do not have the target: a device or a metric never seen."
     ),
     baselines: bool = typer.Option(True, help="Also FLOPs, parameters, ridge regression."),
     out: Path = typer.Option(None, "--json", dir_okay=False, help="Write the results here."),
@@ -78,11 +81,13 @@ def nas(
         for column in target:
             table.target(column)
         if reserved is not None:
-            table = table.reserved(reserved)
+            table = table.split(reserved)[1]
+            known = [other.split(reserved)[0] for other in known]
         for column in target:
+            told = [other.without([column]) for other in known] if blind else known
             for name in methods:
                 asked = model if name == "rlm" else None
-                runs += nas_runs(known, table, column, shots, seeds, surrogate=asked)
+                runs += nas_runs(told, table, column, shots, seeds, surrogate=asked)
             if baselines:
                 runs += baseline_runs(known, table, column, shots, seeds)
     except (FileNotFoundError, ValueError) as error:

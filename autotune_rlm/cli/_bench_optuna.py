@@ -53,7 +53,7 @@ def optuna(
         known = read_architectures(table, space_name=space)
         known.target(target)
         if reserved is not None:
-            known = known.reserved(reserved)
+            known = known.split(reserved)[1]
         trained = [read_architectures(path) for path in train]
         model = None
         if surrogate is not None and "rlm" in method:

@@ -14,7 +14,7 @@ import math
 import os
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
@@ -97,16 +97,24 @@ class ArchitectureTable:
             taken.__dict__["fields"] = tuple(self.fields[i] for i in np.arange(len(self))[rows])
         return taken
 
-    def reserved(self, share: float) -> ArchitectureTable:
-        """The table of the networks that a recipe's ``reserve`` of that share keeps out of training.
+    def without(self, columns: Sequence[str]) -> ArchitectureTable:
+        """The table without some of its columns."""
+        left = {name: values for name, values in self.targets.items() if name not in columns}
+        return replace(self, targets=left)
+
+    def split(self, share: float) -> tuple[ArchitectureTable, ArchitectureTable]:
+        """What a recipe's ``reserve`` of that share trains on, and what it never trains on.
 
         Raises:
-            ValueError: There are none.
+            ValueError: Either is empty.
         """
-        rows = [i for i, config in enumerate(self.configs) if is_reserved(config, share)]
-        if not rows:
-            raise ValueError(f"reserved: a share of {share} holds no network of {self.name!r}")
-        return self.take(rows)
+        kept = np.array([is_reserved(config, share) for config in self.configs])
+        if kept.all() or not kept.any():
+            raise ValueError(
+                f"reserved: a share of {share} keeps {kept.sum()} of the {len(self)} networks of "
+                f"{self.name!r} out of training"
+            )
+        return self.take(np.flatnonzero(~kept)), self.take(np.flatnonzero(kept))
 
     def landscapes(
         self, columns: Sequence[str] | None = None, *, unnamed: bool = False

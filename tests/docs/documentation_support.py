@@ -213,8 +213,8 @@ class Vocabulary:
             return f"no make target {missing}" if missing else None
         if words[:3] == ["python", "-m", "pytest"] or words[0] == "pytest":
             return _missing_path(w for w in words if w.startswith("tests"))
-        if words[:3] == ["python", "-m", "autotune_rlm"]:
-            return None if (ROOT / "autotune_rlm/__main__.py").is_file() else "no __main__"
+        if words[0] in ("python", "torchrun") and "autotune_rlm" in words:
+            return self._cli(words[words.index("autotune_rlm") + 1 :])
         if words[0] == "python" and words[1].endswith(".py"):
             return _script(words[1:])
         if words[:2] == ["pip", "install"]:
@@ -235,9 +235,22 @@ class Vocabulary:
         known = {"--help"} | {
             o for p in command.params for o in (*p.opts, *getattr(p, "secondary_opts", ()))
         }
+        if command.context_settings.get("allow_interspersed_args") is False:
+            words = _before_the_program(command, words)
         used = {w.partition("=")[0] for w in words if w.startswith("--")}
         unknown = sorted(used - known)
         return f"{command.name} has no option {', '.join(unknown)}" if unknown else None
+
+
+def _before_the_program(command, words: list[str]) -> list[str]:
+    """The words before the first argument, after which all belongs to the user's program."""
+    flags = {o for p in command.params if getattr(p, "is_flag", False) for o in p.opts}
+    found, rest = [], list(words)
+    while rest and rest[0].startswith("-"):
+        found.append(rest.pop(0))
+        if found[-1] not in flags and "=" not in found[-1] and rest:
+            found.append(rest.pop(0))
+    return found
 
 
 def _missing_path(paths) -> str | None:

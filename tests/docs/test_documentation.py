@@ -18,6 +18,8 @@ from documentation_support import (
     blocks,
 )
 
+import autotune_rlm
+
 ALL = [block for page in PAGES for block in blocks(page)]
 RUN = [
     pytest.param(b, id=b.id, marks=pytest.mark.slow if "slow" in b.marks else ())
@@ -53,9 +55,11 @@ def sessions(tmp_path_factory):
             known[page] = Session([b for b in ALL if b.page == page], folder, environment)
         return known[page]
 
-    return session
+    yield session
+    autotune_rlm.disable()  # a page may have turned it on for all kernels
 
 
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("block", RUN)
 def test_block_runs(block, sessions, monkeypatch):
     session = sessions(block.page)

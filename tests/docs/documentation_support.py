@@ -217,8 +217,8 @@ class Vocabulary:
             return self._cli(words[words.index("autotune_rlm") + 1 :])
         if words[0] == "python" and words[1].endswith(".py"):
             return _script(words[1:])
-        if words[:2] == ["pip", "install"]:
-            return _extras(words[2:])
+        if "pip" in words[:3] and "install" in words:
+            return _extras(words[words.index("install") + 1 :])
         if words[0] in ("export", "cd", "git", "createdb"):
             return None
         return f"{words[0]!r} is no command that the tests know"

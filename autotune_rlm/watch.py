@@ -270,5 +270,16 @@ def _lock_file(device: Device, folder: str | Path | None) -> Path:
         import platformdirs
 
         folder = platformdirs.user_cache_path("autotune_rlm")
-    visible = [os.environ.get(n) for n in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")]
-    return Path(folder) / f"watch-{digest([device.name, visible])}.lock"
+    return Path(folder) / f"watch-{digest([device.name, *_which(device)])}.lock"
+
+
+def _which(device: Device) -> list[str]:
+    """What tells a device from others of its name, whatever number the environment gives it."""
+    if device.target == "cpu":
+        return []
+    with contextlib.suppress(Exception):
+        import torch
+
+        index = torch.cuda.current_device()
+        return [str(torch.cuda.get_device_properties(index).uuid)]
+    return [os.environ.get(n, "") for n in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")]

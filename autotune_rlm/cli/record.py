@@ -59,8 +59,10 @@ def record(
     from autotune_rlm.measure.record.log import convert as to_csv
     from autotune_rlm.measure.record.log import merge as add_records
 
-    if compile_only and (interpreter or program):
-        _fail("--compile-only goes with neither --interpreter nor --program")
+    if compile_only and interpreter:
+        _fail("--compile-only does not go with --interpreter")
+    if compile_only and program and len(target) != 1:
+        _fail("--compile-only --program needs one --target: a program runs for one device")
     if target and not compile_only:
         _fail("--target needs --compile-only; without it the device at hand is measured")
     if not out.name.endswith((".jsonl", ".jsonl.gz")):
@@ -79,6 +81,7 @@ def record(
                         log,
                         program,
                         argument,
+                        target=target[0] if target else None,
                         interpreter=interpreter,
                         workers=workers,
                         sample_ms=sample_ms,
@@ -146,24 +149,37 @@ def _record_program(
     script: Path,
     arguments: Sequence[str],
     *,
+    target: str | None,
     interpreter: bool,
     minutes: float,
     **options: Any,
 ) -> None:
     from autotune_rlm.measure.record.program import record_program
+    from autotune_rlm.measure.record.recorder import compile_device
 
-    with _shown(minutes * 60) as show:
+    wanted = None if target is None else _target(target)
+    device = (
+        _device(interpreter=interpreter, compile_only=False)
+        if wanted is None
+        else compile_device(wanted)
+    )
+    cache = contextlib.nullcontext(None) if wanted is None else _throwaway_cache()
+    with cache as cache_dir, _shown(minutes * 60) as show:
         done = record_program(
             script,
             arguments,
             log=log,
             make_task=_make_task,
-            device=_device(interpreter=interpreter, compile_only=False),
+            device=device,
+            target=wanted,
+            cache_dir=cache_dir,
             seconds=minutes * 60,
             show=show,
             **options,
         )
     _summary(done, log)
+    for kernel, reason in sorted(done.left_out.items()):
+        _console.print(f"  left out of {kernel}: {reason}", highlight=False, markup=False)
 
 
 def _make_task(kernel: Any, args: Mapping[str, Any], device: Any, names: Sequence[str]) -> Any:

@@ -117,4 +117,8 @@ def busy_share(device: Device) -> float:
             query.append("--format=csv,noheader,nounits")
             out = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
             return float(out.stdout.splitlines()[0]) / 100
+    with suppress(Exception):
+        import torch
+
+        return torch.cuda.utilization() / 100  # AMD, where amdsmi is installed
     return 0.0

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 import time
 
 import pytest
@@ -214,49 +213,59 @@ def test_wrong_results_are_vetoed(tmp_path, suite):
             assert measurement.status is (Status.OK if right else Status.WRONG_RESULT)
 
 
-def test_a_programs_autotuned_kernels_are_recorded_in_full(tmp_path):
-    (tmp_path / "library.py").write_text(
-        textwrap.dedent(
-            """
-            import triton
-            import triton.language as tl
+LIBRARY = """
+import triton
+import triton.language as tl
 
-            @triton.autotune(
-                configs=[triton.Config({"BLOCK": b}, num_warps=w) for b in (64, 256) for w in (1, 2)],
-                key=["n"],
-                reset_to_zero=["y"],
-                prune_configs_by={
-                    "early_config_prune": lambda configs, args, **kw: configs[1:],
-                    "perf_model": lambda **kw: 1.0,
-                    "top_k": 1,
-                },
-            )
-            @triton.jit
-            def add_twice(x, y, n, BLOCK: tl.constexpr):
-                at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-                tl.atomic_add(y + at, 2 * tl.load(x + at, at < n), at < n)
-            """
-        )
-    )
-    script = tmp_path / "program.py"
-    script.write_text(
-        textwrap.dedent(
-            """
-            import sys
-            import torch
-            from library import add_twice
+@triton.autotune(
+    configs=[triton.Config({"BLOCK": b}, num_warps=w) for b in (64, 256) for w in (1, 2)],
+    key=["flag"],
+    reset_to_zero=["y"],
+    prune_configs_by={
+        "early_config_prune": lambda configs, args, **kw: configs[1:],
+        "perf_model": lambda **kw: 1.0,
+        "top_k": 1,
+    },
+)
+@triton.heuristics({"TWICE": lambda args: 2 * args["BLOCK"]})
+@triton.jit
+def add_twice(x, y, n, flag, BLOCK: tl.constexpr, TWICE: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.atomic_add(y + at, TWICE // BLOCK * tl.load(x + at, at < n), at < n)
 
-            for n in map(int, sys.argv[1:]):
-                x, y = torch.ones(n), torch.zeros(n)
-                add_twice[lambda meta: (-(-n // meta["BLOCK"]),)](x, y, n)
-                assert torch.equal(y, 2 * x)
-            """
-        )
-    )
+@triton.autotune(configs=[triton.Config({"BLOCK": b}) for b in (64, 128)], key=["n"])
+@triton.jit
+def refuses(y, n, BLOCK: tl.constexpr):
+    tl.static_assert(BLOCK < 128)
+    tl.store(y + tl.arange(0, BLOCK), 1.0)
+"""
+PROGRAM = """
+import sys
+import torch
+from library import add_twice, refuses
+
+for n in map(int, sys.argv[2:]):
+    x, y = torch.ones(n, device=sys.argv[1]), torch.zeros(n, device=sys.argv[1])
+    add_twice[lambda meta: (-(-n // meta["BLOCK"]),)](x, y, n, 0)
+    assert sys.argv[1] == "meta" or torch.equal(y, 2 * x)
+    if sys.argv[1] == "meta":
+        refuses[(1,)](y, n)
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    (tmp_path / "library.py").write_text(LIBRARY)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    return tmp_path / "program.py"
+
+
+def test_a_programs_autotuned_kernels_are_recorded_in_full(tmp_path, program):
     out = tmp_path / "r.jsonl"
-    arguments = ["--program", script, "--argument", 100, "--argument", 300]
+    arguments = ["--program", program, "--argument", "cpu", "--argument", 100, "--argument", 300]
     run = command(*arguments, "--interpreter", "--out", out)
     assert run.returncode == 0, run.stderr
+    # sizes are no part of the autotuner's key, yet each is a problem of its own
     found = {item.task.problem["n"]: item for item in read_record(out)}
     assert {n: len(item) for n, item in found.items()} == {100: 3, 300: 3}
     assert {c.config["BLOCK"] for c in found[100].candidates} == {64, 256}
@@ -265,12 +274,30 @@ def test_a_programs_autotuned_kernels_are_recorded_in_full(tmp_path):
     assert "6 points in all" in again.stderr
 
 
+def test_a_programs_kernels_are_compiled_for_a_device_that_is_not_here(tmp_path, program):
+    out = tmp_path / "r.jsonl"
+    arguments = ["--program", program, "--argument", "meta", "--argument", 1600]
+    run = command(*arguments, "--compile-only", "--target", "sm_90", "--workers", 1, "--out", out)
+    assert run.returncode == 0, run.stderr
+    found = {item.task.kernel: item for item in read_record(out)}
+    assert {name: len(item) for name, item in found.items()} == {"add_twice": 3, "refuses": 2}
+    for measurement in found["add_twice"].measurements:
+        assert measurement.ok
+        assert measurement.facts["registers"] > 0
+    assert found["add_twice"].task.metric == "compile_s"
+    assert found["add_twice"].task.device.name == "sm_90"
+    seen = found["refuses"].observations
+    statuses = {o.candidate.config["BLOCK"]: o.measurement.status for o in seen}
+    assert statuses == {64: Status.OK, 128: Status.COMPILE_ERROR}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--out", "x.csv"], "must end in .jsonl"),
         (["--out", "x.jsonl", "--target", "sm_90"], "needs --compile-only"),
-        (["--out", "x.jsonl", "--compile-only", "--interpreter"], "goes with neither"),
+        (["--out", "x.jsonl", "--compile-only", "--interpreter"], "does not go with"),
+        (["--out", "x.jsonl", "--compile-only", "--program", __file__], "needs one --target"),
         (["--out", "x.jsonl", "--compile-only", "--target", "sm_ninety"], "target must look like"),
         (["--out", "x.jsonl", "--suite", "nowhere", "--interpreter"], "must be 'all' or a folder"),
         (["--out", "x.jsonl", "--kernel", "nothing", "--interpreter"], "no kernel"),

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,23 @@ def test_two_watchers_never_share_a_device(store, tmp_path):
     with first._alone():
         assert other.run(once=True) == 0
     assert second.run(once=True) == 0
+
+
+def test_a_device_is_the_same_by_whatever_number(store, tmp_path, monkeypatch):
+    uuid = types.SimpleNamespace(uuid="8f3c")
+    cuda = types.SimpleNamespace(current_device=lambda: 0, get_device_properties=lambda i: uuid)
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
+    gpu = Device(name="NVIDIA H100", target="sm_90")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    unnamed = watcher(store, Table(), tmp_path, device=gpu)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    numbered = watcher(store, Table(), tmp_path, device=gpu)
+    uuid.uuid = "77aa"
+    another = watcher(store, Table(), tmp_path, device=gpu)
+    with unnamed._alone():
+        with pytest.raises(AlreadyWatchedError):
+            numbered.run(once=True)
+        assert another.run(once=True) == 0
 
 
 def test_the_duty_cycle_is_kept():

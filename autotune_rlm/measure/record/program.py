@@ -1,9 +1,13 @@
 """Runs a program with every ``triton.autotune`` in it measured in full and recorded.
 
 Triton's ``Autotuner`` is patched for the time of the run, so that the kernels of the libraries
-that the program imports count too. For every key that a kernel meets, all configurations that its
-``early_config_prune`` leaves are compiled in parallel, then timed with hooks outside of the timed
-region; the program goes on with the fastest. A model-based ``configs_top_k`` does not apply.
+that the program imports count too. For every problem that a kernel meets (its key, and the shapes,
+strides and dtypes of its tensors), all configurations that its ``early_config_prune`` leaves are
+compiled in parallel and timed with hooks outside of the timed region; the program goes on with the
+fastest. A model-based ``configs_top_k`` does not apply.
+
+Without a device, what compiling says is recorded for a named target: launches do nothing then, so
+that the program's tensors may be on the ``meta`` device.
 """
 
 from __future__ import annotations
@@ -14,21 +18,35 @@ import runpy
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...types import Candidate, Device, Measurement, Status
 from ..capture import describe_call
-from ..compile import CompilePool, CompileResult
-from ..errors import classify
+from ..compile import CompilePool, CompileResult, Target
+from ..errors import classify, one_line
 from ..statistics import StoppingRule
 from ..timing import Call, Timer, default_timer, measure_call
 from .log import RecordLog
-from .recorder import Progress, TaskMaker
+from .recorder import Progress, TaskMaker, of_compilation
 
-__all__ = ["record_program"]
+__all__ = ["ProgramProgress", "record_program"]
 
 _FAILED = [float("inf")] * 3
+_NOT_ARGUMENTS = ("grid", "warmup")
+
+
+@dataclass
+class ProgramProgress(Progress):
+    """How far the recording of a program is.
+
+    Attributes:
+        left_out: Why problems of a kernel were not recorded, by its name.
+    """
+
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def record_program(
@@ -38,11 +56,13 @@ def record_program(
     log: RecordLog,
     make_task: TaskMaker,
     device: Device,
+    target: Target | None = None,
     workers: int | None = None,
+    cache_dir: str | None = None,
     sample_ms: float = 10.0,
     seconds: float = 540.0,
     show: Callable[[Progress], None] = lambda progress: None,
-) -> Progress:
+) -> ProgramProgress:
     """Run ``script`` as ``__main__`` and record what its autotuned kernels do.
 
     Args:
@@ -51,7 +71,9 @@ def record_program(
         log: Where to write; what it has is not measured again.
         make_task: Describes a launch as the tuner would.
         device: What the measurements are of.
+        target: Record what compiling for this says, and launch nothing.
         workers: Compilers; None for one per core.
+        cache_dir: Triton's cache folder for the compilers.
         sample_ms: Milliseconds of samples per configuration.
         seconds: After this nothing more is measured: kernels take their first configuration.
         show: Called after every configuration.
@@ -59,12 +81,13 @@ def record_program(
     Raises:
         Exception: What the script raises; what was measured before is in the log.
     """
-    recording = _Recording(log, make_task, device, sample_ms, seconds, show)
+    pool = CompilePool(workers, cache_dir=cache_dir)
+    recording = _Recording(log, make_task, device, target, pool, sample_ms, seconds, show)
     argv, path = sys.argv[:], sys.path[:]
     sys.argv = [str(script), *arguments]
     sys.path.insert(0, str(Path(script).resolve().parent))
     try:
-        with CompilePool(workers) as recording.pool, recording.patched():
+        with pool, recording.patched():
             runpy.run_path(str(script), run_name="__main__")
     except SystemExit as end:
         if end.code not in (None, 0):
@@ -81,101 +104,156 @@ class _Recording:
         log: RecordLog,
         make_task: TaskMaker,
         device: Device,
+        target: Target | None,
+        pool: CompilePool,
         sample_ms: float,
         seconds: float,
         show: Callable[[Progress], None],
     ) -> None:
-        self.pool: CompilePool | None = None
-        self.progress = Progress(status={})
+        self.progress = ProgramProgress(status={})
         self._log = log
         self._make_task = make_task
         self._device = device
+        self._target = target
+        self._pool = pool
         self._budget_s = sample_ms / 1e3
         self._began = time.monotonic()
         self._seconds = seconds
         self._show = show
         self._timer: Timer | None = None
-        self._landscapes: dict[int, str] = {}
-        self._compiled: dict[tuple[int, str], CompileResult] = {}
+        self._landscapes: dict[Any, str] = {}
+        self._chosen: dict[Any, dict[Any, Any]] = {}
+        self._compiling: dict[tuple[str, str], Future[CompileResult]] = {}
         self._kernels: set[str] = set()
 
     @contextlib.contextmanager
     def patched(self) -> Iterator[None]:
         """Triton's autotuner records for as long as this lasts."""
         from triton.runtime.autotuner import Autotuner
+        from triton.runtime.jit import JITFunction
 
-        methods = {name: getattr(Autotuner, name) for name in ("run", "prune_configs", "_bench")}
+        own = {name: getattr(Autotuner, name) for name in ("run", "prune_configs", "_bench")}
+        launch = JITFunction.run
 
         def run(tuner: Any, *args: Any, **kwargs: Any) -> Any:
             tuner.cache_results = False
-            return methods["run"](tuner, *args, **kwargs)
+            known = self._choices(tuner, args, kwargs)
+            if self._target is None:
+                tuner.cache = known
+                return own["run"](tuner, *args, **kwargs)
+            if not known:
+                known["met"] = True
+                tuner.nargs = dict(zip(tuner.arg_names, args, strict=False))
+                for config in prune(tuner, kwargs):
+                    bench(tuner, *args, config=config, **kwargs)
+            return None
 
         def prune(tuner: Any, kwargs: dict[str, Any]) -> list[Any]:
             model, tuner.perf_model = tuner.perf_model, None
             try:
-                configs = list(methods["prune_configs"](tuner, kwargs))
+                configs = list(own["prune_configs"](tuner, kwargs))
+            except Exception:
+                if self._target is None:
+                    raise
+                configs = list(tuner.configs)  # asks the device, and there is none
             finally:
                 tuner.perf_model = model
+            self._landscapes.pop(tuner, None)
             if self._over() or len(configs) < 2:
-                self._landscapes.pop(id(tuner), None)
                 return configs[:1]
-            self._begin(tuner, configs, kwargs)
+            try:
+                self._begin(tuner, configs, kwargs)
+            except Exception as error:
+                name = getattr(tuner.base_fn, "__name__", str(tuner.base_fn))
+                self.progress.left_out[name] = one_line(f"{type(error).__name__}: {error}")
+                return configs[:1]
             return configs
 
         def bench(tuner: Any, *args: Any, config: Any, **meta: Any) -> list[float]:
-            if id(tuner) not in self._landscapes:
+            if tuner not in self._landscapes:
                 return [0.0, 0.0, 0.0]
             return self._bench(tuner, args, config, meta)
 
+        def launch_nothing(function: Any, *args: Any, **kwargs: Any) -> Any:
+            return launch(function, *args, **kwargs) if kwargs.get("warmup") else None
+
         patches = {"run": run, "prune_configs": prune, "_bench": bench}
-        for name, method in patches.items():
-            setattr(Autotuner, name, method)
         try:
+            for name, method in patches.items():
+                setattr(Autotuner, name, method)
+            if self._target is not None:
+                JITFunction.run = launch_nothing
             yield
         finally:
-            for name, method in methods.items():
+            for name, method in own.items():
                 setattr(Autotuner, name, method)
+            JITFunction.run = launch
 
     def _over(self) -> bool:
         return time.monotonic() - self._began > self._seconds or self._log.full
 
+    def _choices(
+        self, tuner: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> dict[Any, Any]:
+        """The autotuner's choices for tensors like these: its key alone may leave sizes out."""
+        given = {**dict(zip(tuner.arg_names, args, strict=False)), **kwargs}
+        tensors = [
+            (name, tuple(value.shape), tuple(value.stride()), str(value.dtype))
+            for name, value in given.items()
+            if hasattr(value, "stride") and hasattr(value, "dtype")
+        ]
+        alike = (*tensors, *(repr(given.get(name)) for name in tuner.keys))
+        return self._chosen.setdefault(tuner, {}).setdefault(alike, {})
+
     def _begin(self, tuner: Any, configs: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Open the landscape of a key and compile its configurations."""
+        """Open the landscape of a problem and start compiling its configurations."""
         arguments = {**tuner.nargs, **kwargs}
         names = sorted({name for config in configs for name in config.all_kwargs()})
         task = self._make_task(tuner.fn, arguments, self._device, names)
+        if self._target is not None:
+            task = replace(task, metric="compile_s")
         name = f"{task.kernel}/{task.key}/{self._device.name}"
         self._log.open_landscape(name, task)
-        self._landscapes[id(tuner)] = name
+        self._landscapes[tuner] = name
         self._kernels.add(task.kernel)
-        if self.pool is None or _interpreted(tuner.fn):
+        if _interpreted(tuner.fn):
             return
-        left = [c for c in configs if (name, _candidate(c).key) not in self._log.done]
-        futures = {}
-        for config in left:
-            with contextlib.suppress(Exception):  # the launch will say what is wrong
-                given = {**arguments, **config.all_kwargs()}
-                given = {k: v for k, v in given.items() if k not in ("grid", "warmup")}
-                spec = describe_call(tuner.fn, (), given)
-                if spec is not None:
-                    futures[_candidate(config).key] = self.pool.submit(spec)
-        for key, future in futures.items():
-            self._compiled[id(tuner), key] = future.result()
-            self.progress.binaries += 1
+        for config in configs:
+            key = _candidate(config).key
+            if (name, key) in self._log.done:
+                continue
+            try:
+                given = _with_heuristics(tuner.fn, {**arguments, **config.all_kwargs()})
+                given = {k: v for k, v in given.items() if k not in _NOT_ARGUMENTS}
+                spec = describe_call(tuner.fn, (), given, target=self._target)
+            except Exception as error:  # the launch, if there is one, will say what is wrong
+                self.progress.left_out[task.kernel] = one_line(f"{type(error).__name__}: {error}")
+                continue
+            if spec is not None:
+                self._compiling[name, key] = self._pool.submit(spec)
 
     def _bench(
         self, tuner: Any, args: Sequence[Any], config: Any, meta: Mapping[str, Any]
     ) -> list[float]:
-        name = self._landscapes[id(tuner)]
+        name = self._landscapes[tuner]
         candidate = _candidate(config)
         if (name, candidate.key) in self._log.done:
             value = self._log.done[name, candidate.key]
             return _FAILED if value is None else [value] * 3
-        compiled = self._compiled.pop((id(tuner), candidate.key), None)
+        future = self._compiling.pop((name, candidate.key), None)
+        compiled = future.result() if future is not None else None
+        self.progress.binaries += compiled is not None
         began = time.perf_counter()
-        measurement = self._measure(tuner, args, config, meta, compiled)
-        self.progress.busy_s += time.perf_counter() - began
-        if measurement.status is not Status.SKIPPED:
+        if self._target is None:
+            measurement = self._measure(tuner, args, config, meta, compiled)
+            self.progress.busy_s += time.perf_counter() - began
+        elif compiled is not None:
+            measurement = of_compilation(compiled, True)
+        else:
+            measurement = Measurement(status=Status.SKIPPED, reason="no compiler can load it")
+        if measurement.status is Status.SKIPPED:
+            self.progress.left_out.setdefault(name.split("/")[0], measurement.reason)
+        else:
             self._log.add(name, candidate, measurement)
             self._count(measurement)
         if measurement.value is None:
@@ -248,6 +326,15 @@ def _candidate(config: Any) -> Candidate:
     if given.get("num_ctas") == 1:
         del given["num_ctas"]
     return Candidate({k: v if isinstance(v, plain) else str(v) for k, v in given.items()})
+
+
+def _with_heuristics(kernel: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with those that ``triton.heuristics`` under the autotuner add."""
+    while hasattr(kernel, "fn"):
+        for name, function in getattr(kernel, "values", {}).items():
+            given[name] = function(given)
+        kernel = kernel.fn
+    return given
 
 
 def _interpreted(kernel: Any) -> bool:

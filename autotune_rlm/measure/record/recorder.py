@@ -27,7 +27,7 @@ from .log import RecordLog
 from .plan import Unit, round_robin
 from .suite import SuiteKernel, binary_class, find_suite, load_suite
 
-__all__ = ["Progress", "Recorder", "TaskMaker", "compile_device"]
+__all__ = ["Progress", "Recorder", "TaskMaker", "compile_device", "of_compilation"]
 
 TaskMaker = Callable[[Any, Mapping[str, Any], Device, Sequence[str]], Task]
 """``(kernel, arguments, device, names of the configuration's parameters)`` to the task."""
@@ -282,7 +282,7 @@ class Recorder:
         """Measure a unit and write what came out."""
         self._progress.binaries += 1
         if compiled is not None and (unit.target or not compiled.ok):
-            measurements = [_of_compilation(compiled, bool(unit.target))] * len(unit.problems)
+            measurements = [of_compilation(compiled, bool(unit.target))] * len(unit.problems)
         else:
             measurements = self._measure(unit, compiled)
         candidate = Candidate(dict(unit.config))
@@ -340,7 +340,7 @@ def compile_device(target: Target) -> Device:
     return Device(name=name, target=name, arch=f"{backend}, compiled only")
 
 
-def _of_compilation(result: CompileResult, facts_only: bool) -> Measurement:
+def of_compilation(result: CompileResult, facts_only: bool) -> Measurement:
     """What compilation alone says: its seconds are the value where only facts are recorded."""
     status, reason, value = result.status, result.reason, None
     if facts_only and result.ok:

@@ -90,3 +90,71 @@ def test_use_words_a_task_as_the_tables_do():
     asked = network_task("latency_ms", device="Pixel3", space="nasbench201", context=context)
     assert asked == measured
     assert network_device("A100").sms == 108
+
+
+def test_the_default_surrogate_is_the_checkpoint_whose_settings_name_networks(
+    tmp_path, monkeypatch
+):
+    import json
+
+    import autotune_rlm.surrogate
+    from autotune_rlm.integrations.onnx import _default
+
+    for name, languages in (("a", ["triton"]), ("b", ["triton", "onnx"]), ("c", [])):
+        (tmp_path / "weights" / name).mkdir(parents=True)
+        config = json.dumps({"settings": {"languages": languages}})
+        (tmp_path / "weights" / name / "config.json").write_text(config)
+
+    class Found:
+        submodule_search_locations = (str(tmp_path),)
+
+    loaded = []
+    monkeypatch.setattr(_default.importlib.util, "find_spec", lambda name: Found)
+    monkeypatch.setattr(autotune_rlm.surrogate, "load", lambda path: loaded.append(path) or "it")
+    for cached in (_default.networks_checkpoint, _default.default_surrogate):
+        cached.cache_clear()
+    try:
+        assert _default.default_surrogate() == "it"
+        assert loaded == [tmp_path / "weights" / "b"]
+    finally:
+        for cached in (_default.networks_checkpoint, _default.default_surrogate):
+            cached.cache_clear()
+
+
+def test_predict_asks_a_surrogate_in_the_words_of_training():
+    from autotune_rlm.integrations.onnx import predict
+    from autotune_rlm.types import Prediction
+
+    asked = []
+
+    class Listening:
+        def predict(self, task, candidates, *, observed=()):
+            asked.append((task, candidates))
+            value = np.array([c.config["net_macs"] for c in candidates])
+            ones = np.ones(len(value))
+            return Prediction(
+                metric=task.metric,
+                median=value,
+                low=value / 2,
+                high=value * 2,
+                spread=ones,
+                p_valid=ones,
+            )
+
+    cells = space("nasbench201")
+    rng = np.random.default_rng(0)
+    graphs = [cells.graph(cells.sample(rng)) for _ in range(6)]
+    predict(graphs, "latency_ms", device="gold_6240", context={"batch": 1}, surrogate=Listening())
+    (task, candidates), *_ = asked
+    table = column_task("gold_6240", "fbnet", named=False)
+    assert task == table
+    assert dict(candidates[0].config) == dict(network_candidate(network_fields(graphs[0])).config)
+    led = predict(
+        graphs[2:],
+        "accuracy",
+        surrogate=Listening(),
+        observed={"accuracy": [(g, float(i)) for i, g in enumerate(graphs[:2])]},
+    )
+    assert asked[-1][0].device.name == "none"
+    assert len(asked[-1][1]) == 6
+    assert np.isfinite(led.median).all()

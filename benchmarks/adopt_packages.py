@@ -51,7 +51,7 @@ def main() -> None:
     told = []
     with (
         tempfile.TemporaryDirectory() as cache,
-        CompilePool(1, cache_dir=cache, niceness=0) as pool,
+        CompilePool(1, cache_dir=cache, niceness=0, timeout_s=1800.0) as pool,
     ):
         for package in options.packages:
             told.append(adopt(package, options, pool))

@@ -177,7 +177,8 @@ def test_rank_writes_what_the_decorator_loads(package, command, tmp_path, stub):
         autotuner.configs, ["n"], mode="predict", configs_from=out, device="h100", store=False
     )(autotuner.fn)
     x = torch.zeros(64, dtype=torch.float16)
-    given = {name: x for name in ("x", "where", "out", "lengths", "mask")}
+    given = {name: x for name in ("x", "out", "mask")}
+    given |= {name: torch.zeros(64, dtype=torch.int32) for name in ("where", "lengths")}
     ours.run(
         **given, n=1000, scale=1.0, stride_x=1, ACTIVATION="", USE=False, TYPE=triton.language.float16,
         WIDTH=1, EVEN=True, ALSO=True, grid=(1,), warmup=True,

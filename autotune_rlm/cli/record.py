@@ -180,6 +180,9 @@ def _record_program(
     _summary(done, log)
     for kernel, reason in sorted(done.left_out.items()):
         _console.print(f"  left out of {kernel}: {reason}", highlight=False, markup=False)
+    if done.never_met:
+        names = ", ".join(done.never_met)
+        _console.print(f"  {len(done.never_met)} autotuned kernels were never called: {names}")
 
 
 def _make_task(kernel: Any, args: Mapping[str, Any], device: Any, names: Sequence[str]) -> Any:

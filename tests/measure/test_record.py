@@ -269,6 +269,7 @@ def test_a_programs_autotuned_kernels_are_recorded_in_full(tmp_path, program):
     found = {item.task.problem["n"]: item for item in read_record(out)}
     assert {n: len(item) for n, item in found.items()} == {100: 3, 300: 3}
     assert {c.config["BLOCK"] for c in found[100].candidates} == {64, 256}
+    assert "1 autotuned kernels were never called: refuses" in run.stderr
     again = command(*arguments, "--interpreter", "--out", out)
     assert again.returncode == 0, again.stderr
     assert "6 points in all" in again.stderr

@@ -44,9 +44,12 @@ class ProgramProgress(Progress):
 
     Attributes:
         left_out: Why problems of a kernel were not recorded, by its name.
+        never_met: Autotuned kernels of two configurations or more that the program made, itself or
+            by its imports, and did not call.
     """
 
     left_out: dict[str, str] = field(default_factory=dict)
+    never_met: list[str] = field(default_factory=list)
 
 
 def record_program(
@@ -95,6 +98,7 @@ def record_program(
     finally:
         sys.argv, sys.path = argv, path
         log.flush()
+    recording.progress.never_met = recording.never_met()
     return recording.progress
 
 
@@ -122,6 +126,7 @@ class _Recording:
         self._show = show
         self._timer: Timer | None = None
         self._landscapes: dict[Any, str] = {}
+        self._made: list[Any] = []
         self._chosen: dict[Any, dict[Any, Any]] = {}
         self._compiling: dict[tuple[str, str], Future[CompileResult]] = {}
         self._kernels: set[str] = set()
@@ -132,8 +137,13 @@ class _Recording:
         from triton.runtime.autotuner import Autotuner
         from triton.runtime.jit import JITFunction
 
-        own = {name: getattr(Autotuner, name) for name in ("run", "prune_configs", "_bench")}
+        replaced = ("__init__", "run", "prune_configs", "_bench")
+        own = {name: getattr(Autotuner, name) for name in replaced}
         launch = JITFunction.run
+
+        def made(tuner: Any, *args: Any, **kwargs: Any) -> None:
+            own["__init__"](tuner, *args, **kwargs)
+            self._made.append(tuner)
 
         def run(tuner: Any, *args: Any, **kwargs: Any) -> Any:
             tuner.cache_results = False
@@ -164,8 +174,7 @@ class _Recording:
             try:
                 self._begin(tuner, configs, kwargs)
             except Exception as error:
-                name = getattr(tuner.base_fn, "__name__", str(tuner.base_fn))
-                self.progress.left_out[name] = one_line(f"{type(error).__name__}: {error}")
+                self.progress.left_out[_name(tuner)] = one_line(f"{type(error).__name__}: {error}")
                 return configs[:1]
             return configs
 
@@ -177,7 +186,7 @@ class _Recording:
         def launch_nothing(function: Any, *args: Any, **kwargs: Any) -> Any:
             return launch(function, *args, **kwargs) if kwargs.get("warmup") else None
 
-        patches = {"run": run, "prune_configs": prune, "_bench": bench}
+        patches = {"__init__": made, "run": run, "prune_configs": prune, "_bench": bench}
         try:
             for name, method in patches.items():
                 setattr(Autotuner, name, method)
@@ -188,6 +197,11 @@ class _Recording:
             for name, method in own.items():
                 setattr(Autotuner, name, method)
             JITFunction.run = launch
+
+    def never_met(self) -> list[str]:
+        """Names of the autotuned kernels that were made and not called."""
+        some = [tuner for tuner in self._made if len(tuner.configs) > 1]
+        return sorted({_name(tuner) for tuner in some} - {_name(tuner) for tuner in self._chosen})
 
     def _over(self) -> bool:
         return time.monotonic() - self._began > self._seconds or self._log.full
@@ -318,6 +332,10 @@ class _Recording:
         progress.elapsed_s = time.monotonic() - self._began
         progress.bytes = self._log.size
         self._show(progress)
+
+
+def _name(tuner: Any) -> str:
+    return str(getattr(tuner.base_fn, "__name__", tuner.base_fn))
 
 
 def _candidate(config: Any) -> Candidate:

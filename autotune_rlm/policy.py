@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import log_ndtr, ndtri
+from scipy.stats import spearmanr
 
 from autotune_rlm.encoding import encode_configs
 from autotune_rlm.types import Candidate, Observation, Prediction, Task
@@ -18,6 +19,7 @@ _JITTER = 1e-6
 _MIN_SPREAD = 1e-4
 _HEDGE = 4
 _LEARNED = 8
+_AGREEMENT = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,8 @@ class Policy:
     far as the model's own spread and doubt about validity ask for.
 
     From the ninth measurement on, one in four goes to the best that is left in the surrogate's order
-    before anything was measured: a hedge against a correction that was misled by the first few.
+    before anything was measured: a hedge against a correction that was misled by the first few. Where
+    that order disagrees with what was measured, there is none.
 
     Attributes:
         seed: Seeds the joint draws; equal arguments and seed give equal choices.
@@ -114,12 +117,12 @@ class Policy:
         open_ = _unmeasured(candidates, observed)
         left = set(open_.tolist())
         chosen = [i for i in dict.fromkeys(must) if i in left][: max(n, 0)]
-        if zero_shot is not None:
-            slots = range(len(observed) + len(chosen), len(observed) + n)
-            hedges = sum(slot >= _LEARNED and slot % _HEDGE == _HEDGE - 1 for slot in slots)
+        slots = range(len(observed) + len(chosen), len(observed) + n)
+        hedges = sum(slot >= _LEARNED and slot % _HEDGE == _HEDGE - 1 for slot in slots)
+        if hedges and zero_shot is not None and _agrees(zero_shot, candidates, observed):
             likely = left.intersection(np.flatnonzero(prediction.p_valid >= 0.5)) - set(chosen)
             ranked = zero_shot.order(minimize=task.minimize).tolist()
-            chosen += [i for i in ranked if i in likely][:hedges] if hedges else []
+            chosen += [i for i in ranked if i in likely][:hedges]
         wanted = min(n, len(open_)) - len(chosen)
         if wanted <= 0:
             return chosen
@@ -278,6 +281,18 @@ def _log_h(u: np.ndarray) -> np.ndarray:
 def _unmeasured(candidates: Sequence[Candidate], observed: Sequence[Observation]) -> np.ndarray:
     seen = {o.candidate.key for o in observed}
     return np.array([i for i, c in enumerate(candidates) if c.key not in seen], dtype=int)
+
+
+def _agrees(
+    zero_shot: Prediction, candidates: Sequence[Candidate], observed: Sequence[Observation]
+) -> bool:
+    """Whether the order predicted for those measured has anything to do with the one measured."""
+    values = {o.candidate.key: o.measurement.value or 0.0 for o in observed if o.measurement.ok}
+    at = [i for i, c in enumerate(candidates) if c.key in values]
+    measured = [values[candidates[i].key] for i in at]
+    if len(at) < 3 or np.ptp(measured) == 0 or np.ptp(zero_shot.median[at]) == 0:
+        return True
+    return bool(spearmanr(zero_shot.median[at], measured).statistic > _AGREEMENT)
 
 
 def _correlation(features: np.ndarray, length: float) -> np.ndarray:

@@ -256,3 +256,6 @@ def test_one_in_four_hedges_against_a_misled_correction():
     assert {60, 61, 62, 63} & set(choose(9, 4, zero_shot=before)) == {63}
     assert {60, 61, 62, 63} & set(choose(9, 8, zero_shot=before)) == {62, 63}
     assert not {60, 61, 62, 63} & set(choose(2, 4, zero_shot=before))
+    known[:9] = [ok(c, 1.0 + i) for i, c in enumerate(grid()[:9])]
+    opposite = predict(np.r_[np.arange(9, 0, -1), np.ones(51), 0.9, 0.8, 0.7, 0.6], spread=0.01)
+    assert not {60, 61, 62, 63} & set(choose(9, 8, zero_shot=opposite))

@@ -10,6 +10,7 @@ where its first event has passed when its launch returns, it came too late.
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import time
@@ -50,7 +51,6 @@ class EventTimer:
         self._device = torch.device(device) if device is not None else accelerator()
         self._module = torch.get_device_module(self._device)
         self._flush = flush
-        self._filler: _Filler | None = None
         self._launch_ms = _FIRST_GUESS_MS
         self._given_up: Call | None = None
         self.launch_bound = False
@@ -59,11 +59,12 @@ class EventTimer:
         """See ``Timer``."""
         times: list[float] = []
         self.launch_bound = False
+        filler = _Filler(self._module, self._device)
         fruitless = 0
         while len(times) < n:
             wanted = min(_QUEUED, n - len(times))
             pause_ms = min(_MARGIN * 2**fruitless * self._launch_ms, _LONGEST_PAUSE_MS)
-            in_time, late = self._batch(call, wanted, pause_ms)
+            in_time, late = self._batch(call, wanted, filler, pause_ms)
             fruitless = fruitless + 1 if len(in_time) <= wanted // 2 else 0
             if fruitless == _TRIES:
                 self._given_up = call
@@ -73,9 +74,10 @@ class EventTimer:
                 times += late
         return times
 
-    def _batch(self, call: Call, runs: int, pause_ms: float) -> tuple[list[float], list[float]]:
+    def _batch(
+        self, call: Call, runs: int, filler: _Filler, pause_ms: float
+    ) -> tuple[list[float], list[float]]:
         """Milliseconds of the runs that were in time, and of those that were late."""
-        filler = self._filler = self._filler or _Filler(self._module, self._device)
         event = self._module.Event
         pairs = [(event(enable_timing=True), event(enable_timing=True)) for _ in range(runs)]
         late: list[bool] = []
@@ -109,32 +111,41 @@ class _Filler:
     """
 
     def __init__(self, module: Any, device: Any) -> None:
-        import torch
-
-        properties = module.get_device_properties(device)
-        cache = getattr(properties, "L2_cache_size", 0) or 64 * 2**20
-        size = max(2 * cache, 32 * 2**20)
-        self._buffer = torch.empty(size // 4, dtype=torch.int32, device=device)
-        sleep: Callable[[int], Any] | None = getattr(module, "_sleep", None)
-        self._sleep = sleep
-        if sleep is not None:
-            # The clock may rise later, and a pause that is too long does no harm.
-            per_ms = 1_000_000 / _elapsed(module, device, lambda: sleep(1_000_000))
-            self._cycles_per_ms = max(per_ms, getattr(properties, "clock_rate", 0) or 0)
-        else:
-            self._flush_ms = _elapsed(module, device, self.flush)
+        self._sleep = getattr(module, "_sleep", None)
+        self._buffer = _buffer(module, device)
+        self._speed = _speed(module, device)
 
     def pause(self, ms: float) -> None:
         """Queue about ``ms`` milliseconds of nothing."""
         if self._sleep is not None:
-            self._sleep(int(ms * self._cycles_per_ms))
+            self._sleep(int(ms * self._speed))
             return
-        for _ in range(math.ceil(ms / self._flush_ms)):
+        for _ in range(math.ceil(ms * self._speed)):
             self.flush()
 
     def flush(self) -> None:
         """Queue a write of twice the cache's size."""
         self._buffer.zero_()
+
+
+def _buffer(module: Any, device: Any) -> Any:
+    import torch
+
+    properties = module.get_device_properties(device)
+    cache = getattr(properties, "L2_cache_size", 0) or 64 * 2**20
+    size = max(2 * cache, 32 * 2**20)
+    return torch.empty(size // 4, dtype=torch.int32, device=device)
+
+
+@functools.lru_cache(maxsize=16)
+def _speed(module: Any, device: Any) -> float:
+    """Cycles of ``_sleep``, or where there is none flushes, in a millisecond."""
+    sleep = getattr(module, "_sleep", None)
+    if sleep is None:
+        return 1 / _elapsed(module, device, _buffer(module, device).zero_)
+    per_ms = 1_000_000 / _elapsed(module, device, lambda: sleep(1_000_000))
+    # The clock may rise later, and a pause that is too long does no harm.
+    return max(per_ms, getattr(module.get_device_properties(device), "clock_rate", 0) or 0)
 
 
 def _elapsed(module: Any, device: Any, work: Callable[[], Any]) -> float:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from autotune_rlm.landscapes.architectures import ArchitectureTable
     from autotune_rlm.networks.spaces import ArchitectureSpace
 
-__all__ = ["FewShot", "Source", "encode_networks", "few_shot", "with_trends"]
+__all__ = ["FewShot", "Source", "encode_networks", "few_shot", "standardised", "with_trends"]
 
 _TRAVELS = (  # fields whose meaning carries over from other spaces
     "parameters",
@@ -153,16 +153,16 @@ def few_shot(
     """
     points = encode_networks(table.space, table.configs, table.fields)
     trends, trust, inertia = _trends(table, column, sources)
-    means = [np.mean([_unit(t) for t in trends.T], axis=0)] if trends.size else []
+    means = [np.mean([standardised(t) for t in trends.T], axis=0)] if trends.size else []
     trends = _principal(trends)
     if lead is not None:
         trends = np.column_stack([trends, lead])
-        means.append(_unit(np.asarray(lead, dtype=float)))
+        means.append(standardised(np.asarray(lead, dtype=float)))
         trust, inertia = max(trust, _LED[0]), max(inertia, _LED[1])
     if not means:
         macs = np.log1p([f["macs"] for f in table.fields])
-        return FewShot(points, _unit(macs), trust, inertia)
-    trend = _unit(np.mean(means, axis=0))
+        return FewShot(points, standardised(macs), trust, inertia)
+    trend = standardised(np.mean(means, axis=0))
     return FewShot(with_trends(points, trends), trend, trust, inertia)
 
 
@@ -175,17 +175,17 @@ def _trends(
         trend = np.mean([_transfer(table, s, _MOST_EXACT) for s in exact], axis=0)
         return trend[:, None], 0.95, 100.0
     if related := [s for s in same if _accuracy(s.column) == _accuracy(column)]:
-        trends = [_unit(_transfer(table, s, _MOST_RELATED)) for s in related]
+        trends = [standardised(_transfer(table, s, _MOST_RELATED)) for s in related]
         return np.column_stack(trends), 0.7, 3.0
     if foreign := [s for s in sources if _accuracy(s.column) == _accuracy(column)]:
-        trend = np.mean([_unit(_by_cost(table, s)) for s in foreign], axis=0)
+        trend = np.mean([standardised(_by_cost(table, s)) for s in foreign], axis=0)
         return trend[:, None], 0.4, 2.0
     return np.zeros((len(table), 0)), 0.3, 2.0
 
 
 def with_trends(points: Points, trends: np.ndarray) -> Points:
     """Points with what other models say of them, shape (n, k), as inputs of their own weight."""
-    unit = np.column_stack([_unit(t) for t in trends.T])
+    unit = np.column_stack([standardised(t) for t in trends.T])
     group = int(points.linear_groups.max()) + 1
     near = int(points.spread_groups.max()) + 1
     return Points(
@@ -245,7 +245,8 @@ def _accuracy(column: str) -> bool:
     return maximised(column) and "throughput" not in column.lower()
 
 
-def _unit(values: np.ndarray) -> np.ndarray:
+def standardised(values: np.ndarray) -> np.ndarray:
+    """Values of mean 0 and variance 1; zeros where all are equal."""
     spread = float(values.std())
     return (values - values.mean()) / spread if spread > 1e-12 else np.zeros_like(values)
 

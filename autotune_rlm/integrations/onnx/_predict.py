@@ -18,7 +18,7 @@ from autotune_rlm.networks import (
     read_graph,
 )
 from autotune_rlm.networks._load import ModelLike
-from autotune_rlm.networks.regression import with_trends
+from autotune_rlm.networks.regression import standardised, with_trends
 from autotune_rlm.networks.rendering import network_candidate, network_device, network_task
 from autotune_rlm.types import (
     Candidate,
@@ -42,6 +42,7 @@ FACTS = {
 }
 _ROOFLINE_SPREAD = 1.0  # of log(latency): public figures say little about a network's efficiency
 _ENOUGH = 2  # measured networks from which a process is fitted to them
+_TRUST, _INERTIA = 0.8, 10.0  # of a surrogate's word, as in ``networks.regression``
 _TYPICAL = Device(name="unknown", fp32_tflops=0.05, mem_gb_s=15.0)
 
 
@@ -168,7 +169,7 @@ def _fitted(
     """A process on fields and operator counts around the roofline, fitted to what was seen.
 
     Where there is a surrogate, its word on the networks and then the seen (``lead``) is one more
-    input, whose weight is learned.
+    input, whose weight is learned, and where there is no roofline the prior mean.
     """
     positive = name.endswith(("_ms", "_s", "_mb")) and all(v > 0 for *_, v in seen)
     if not seen and name != "latency_ms":
@@ -180,17 +181,20 @@ def _fitted(
     prior = np.zeros(len(everyone))
     if name == "latency_ms":
         prior = np.log([_roofline_ms(n.facts, device) for n in everyone])
-    n = len(networks)
+    n, inertia = len(networks), 0.0
     if len(seen) < _ENOUGH:
         shift = float(np.log(seen[0][1]) - prior[n]) if seen and positive else 0.0
         return _as_prediction(name, prior[:n] + shift, np.full(n, _ROOFLINE_SPREAD), positive)
     values = np.array([v for *_, v in seen])
     targets = np.log(values) if positive else values
+    if lead is not None and name != "latency_ms":
+        prior, inertia = _TRUST * standardised(lead) * (float(targets.std()) or 1.0), _INERTIA
     rest = targets - prior[n:]
     middle, width = float(np.median(rest)), float(rest.std()) or 1.0
     points = _points(everyone, lead)
     process = fit(points.take(np.arange(n, len(everyone))), (rest - middle) / width, noise=1e-2)
     mean, deviation = process.predict(points.take(np.arange(n)))
+    mean = mean * len(seen) / (len(seen) + inertia)
     deviation = np.sqrt(deviation**2 + process.noise)
     return _as_prediction(name, prior[:n] + middle + width * mean, width * deviation, positive)
 

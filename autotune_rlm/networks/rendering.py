@@ -18,6 +18,7 @@ from autotune_rlm.types import Candidate, Device, Task
 __all__ = [
     "NO_SPACE",
     "NO_DEVICE",
+    "TRAINED_METRICS",
     "depends_on_device",
     "is_known_space",
     "is_minimised",
@@ -31,6 +32,10 @@ NO_SPACE = "network"
 NO_DEVICE = Device(name="none")
 """Of metrics that no device changes, such as accuracy."""
 
+TRAINED_METRICS = frozenset(
+    {"accuracy", "accuracy_top5", "latency_ms", "throughput", "train_time_s"}
+)
+"""Metrics of the tables that the bundled surrogate is trained on; of others it would guess."""
 _TABLED = frozenset({"nasbench201", "nasbench101", "fbnet", "mnasnet"})
 _LOWER = (
     "_ms",

@@ -19,7 +19,12 @@ from autotune_rlm.networks import (
 )
 from autotune_rlm.networks._load import ModelLike
 from autotune_rlm.networks.regression import standardised, with_trends
-from autotune_rlm.networks.rendering import network_candidate, network_device, network_task
+from autotune_rlm.networks.rendering import (
+    TRAINED_METRICS,
+    network_candidate,
+    network_device,
+    network_task,
+)
 from autotune_rlm.types import (
     Candidate,
     Device,
@@ -54,7 +59,7 @@ def predict(
     observed: Mapping[str, Sequence[tuple[ModelLike | Graph, float]]] | None = None,
     dims: Mapping[str, int] | None = None,
     context: Mapping[str, Any] | None = None,
-    surrogate: Surrogate | str | None = None,
+    surrogate: Surrogate | str | bool | None = None,
 ) -> Prediction | dict[str, Prediction]:
     """Predict one or several metrics of one or many networks, each with its interval.
 
@@ -70,8 +75,9 @@ def predict(
         observed: Measured networks with their values, by metric.
         dims: Sizes of dynamic dimensions, see ``graph_facts``.
         context: More that the surrogate should know, such as ``{"dataset": "cifar10"}``.
-        surrogate: A surrogate, the name or path of one; by default the bundled one if it knows
-            networks.
+        surrogate: A surrogate, the name or path of one, or False for none. By default the bundled
+            one if it knows networks, for the metrics that it was trained on: ``accuracy`` (in per
+            cent), ``accuracy_top5``, ``latency_ms``, ``throughput`` and ``train_time_s``.
 
     Returns:
         The ``Prediction`` of n networks, or one per metric by name where several were asked for.
@@ -84,11 +90,6 @@ def predict(
     metrics = [metric] if isinstance(metric, str) else list(metric)
     many: list[Any] = list(models) if isinstance(models, (list, tuple)) else [models]
     networks = [_network(m, dims) for m in many]
-    known = surrogate if surrogate is not None else default_surrogate()
-    if isinstance(known, str):
-        from autotune_rlm.surrogate import load
-
-        known = load(known)
     place = _device(device)
     result = {}
     for name in metrics:
@@ -96,11 +97,24 @@ def predict(
             result[name] = _exact(name, [n.facts for n in networks])
             continue
         seen = [(_network(m, dims), float(v)) for m, v in (observed or {}).get(name, ())]
+        known = _surrogate_for(name, surrogate)
         if known is not None:
             result[name] = _asked(known, name, place, networks, seen, context)
         else:
             result[name] = _fitted(name, place, networks, seen)
     return result if several else result[metrics[0]]
+
+
+def _surrogate_for(metric: str, given: Surrogate | str | bool | None) -> Surrogate | None:
+    if given is None or given is True:
+        return default_surrogate() if metric in TRAINED_METRICS else None
+    if given is False:
+        return None
+    if not isinstance(given, str):
+        return given
+    from autotune_rlm.surrogate import load
+
+    return load(given)
 
 
 class _Network(NamedTuple):

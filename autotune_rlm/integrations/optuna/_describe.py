@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autotune_rlm.networks.rendering import is_known_space, network_candidate, network_task
+from autotune_rlm.networks.rendering import (
+    TRAINED_METRICS,
+    is_known_space,
+    network_candidate,
+    network_task,
+)
 from autotune_rlm.types import Candidate, Surrogate, Task, canonical_json
 
 if TYPE_CHECKING:
     from optuna.study import Study
 
-__all__ = ["Describe", "Describer", "Description", "tasks_of"]
+__all__ = ["Describe", "Describer", "Description", "names_trained_metric", "tasks_of"]
 
 _COSTS = ("parameters", "macs", "activation_bytes", "depth")
 
@@ -41,7 +46,8 @@ class Describer:
             numbers, or None where these parameters have no description; or an
             ``ArchitectureSpace``, whose parameters the trial's are.
         surrogate: Asked for the value of each description; None for facts only.
-        only_networks: Whether the surrogate is asked of networks only.
+        only_networks: Whether the surrogate is asked of networks only, and of the metrics that it
+            was trained on; for other metrics it says 0.
     """
 
     def __init__(
@@ -87,6 +93,8 @@ class Describer:
     def predicted(self, task: Task, params: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """What the surrogate expects of each, to be maximised, on its scale; shape (n,)."""
         assert self._surrogate is not None
+        if self._only_networks and task.metric not in TRAINED_METRICS:
+            return np.zeros(len(params))
         candidates = [d.candidate for d in self.descriptions(params)]
         new = {c.key: c for c in candidates if (task.key, c.key) not in self._predicted}
         if new:
@@ -97,6 +105,13 @@ class Describer:
         values = np.array([self._predicted[task.key, c.key] for c in candidates])
         finite = np.isfinite(values)
         return np.where(finite, values, values[finite].min() if finite.any() else 0.0)
+
+
+def names_trained_metric(context: Any) -> bool:
+    """Whether the context of an objective names a metric that the bundled surrogate knows."""
+    given = context if isinstance(context, Sequence) else [context]
+    metrics = [c.metric if isinstance(c, Task) else (c or {}).get("metric") for c in given]
+    return any(metric in TRAINED_METRICS for metric in metrics)
 
 
 def tasks_of(

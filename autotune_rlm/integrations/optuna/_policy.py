@@ -10,7 +10,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 
 from autotune_rlm.integrations.onnx._default import default_surrogate, networks_checkpoint
-from autotune_rlm.integrations.optuna._describe import Describer, tasks_of
+from autotune_rlm.integrations.optuna._describe import Describer, names_trained_metric, tasks_of
 from autotune_rlm.integrations.optuna._encoding import Encoding
 from autotune_rlm.integrations.optuna._knowledge import Descriptions, EarlierStudies, trials_of
 from autotune_rlm.integrations.optuna._memory import StudyMemory
@@ -61,10 +61,10 @@ class Policy:
         self._warm_start = warm_start
         self._memory = memory
         self._noise = noise
-        asks = surrogate is not False and (
-            not self._by_default or networks_checkpoint() is not None
-        )
-        self._surrogate_leads = describe is not None and asks
+        self._asks = surrogate is not False
+        if self._by_default:
+            self._asks = names_trained_metric(context) and networks_checkpoint() is not None
+        self._surrogate_leads = describe is not None and self._asks
         leads = self._surrogate_leads or bool(warm_start)
         usual = 1 if leads else _STARTUP
         self.n_startup_trials = usual if n_startup_trials is None else n_startup_trials
@@ -213,7 +213,7 @@ class Policy:
         return np.array([known[key] for key in keys(raw)])
 
     def _load(self) -> Any:
-        if self._surrogate is False:
+        if not self._asks:
             return None
         if self._by_default:
             return default_surrogate()

@@ -73,7 +73,9 @@ class RLMSampler(BaseSampler):
         context: What the surrogate should know: a mapping with ``metric``, ``device``,
             ``dataset``, ``space``... or a ``Task``; one for each objective in a list.
         surrogate: The surrogate, the name or path of one, or False for none. By default the
-            bundled one where ``describe`` is given and it was trained on networks.
+            bundled one, where ``describe`` gives networks and ``context`` names a metric that it
+            was trained on: ``accuracy``, ``accuracy_top5``, ``latency_ms``, ``throughput`` or
+            ``train_time_s``.
         warm_start: Earlier studies of the same parameters and objectives. Their landscapes lead
             the search; their values may be on another scale.
         store: A ``Store``, its path or URL: trials are written to it as they finish, and

@@ -37,7 +37,7 @@ PAGES = [
     *sorted(ROOT.glob("CONTRIBUTING.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
-FOLDERS = ("benchmarks", "examples", "recipes", "tests", "docs", "autotune_rlm")
+FOLDERS = ("benchmarks", "examples", "recipes", "tests", "docs", "optunahub", "autotune_rlm")
 FILES = ("pyproject.toml", "README.md", "Makefile")
 SHELL, PYTHON, DATA = ("sh", "bash"), ("python",), ("json", "text", "toml", "yaml")
 NEEDS = ("gpu", "network", "data", "minutes")

@@ -67,7 +67,7 @@ parallel_attn q k v
 parallel_forgetting_attn q k v g=head_decay
 parallel_nsa q=queries k v g_cmp=query_gate g_slc=query_gate g_swa=query_gate block_indices block_counts
 parallel_parallax q r k v
-parallel_path_attn q k v w=vector beta
+parallel_path_attn q k v w=vector32 beta=gate32
 parallel_retention q k v
 parallel_simple_gla q k v g=head_decay
 parallel_stickbreaking_attn q k v
@@ -114,7 +114,9 @@ def make(kind, shape, device):
     if kind == "block_indices":
         blocks = torch.arange(16, device=device, dtype=torch.int32) % max(t // 64, 1)
         return blocks.expand(b, t, h, 16).contiguous()
-    x = torch.randn(sizes[kind], device=device, dtype=torch.bfloat16)
+    kind, exact = kind.removesuffix("32"), kind.endswith("32")
+    dtype = torch.float32 if exact else torch.bfloat16
+    x = torch.randn(sizes[kind], device=device, dtype=dtype)
     if kind.endswith("decay"):
         x = F.logsigmoid(x)
     elif kind in ("gate", "query_gate", "positive", "level_scales"):

@@ -42,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("packages", nargs="+", help="names to import, such as fla")
     parser.add_argument("--device", default="NVIDIA H100")
+    parser.add_argument("--timeout", type=float, default=1800.0, help="seconds per compilation")
     parser.add_argument("--at-most", type=int, help="kernels compiled per package, evenly chosen")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--json", type=Path)
@@ -51,7 +52,7 @@ def main() -> None:
     told = []
     with (
         tempfile.TemporaryDirectory() as cache,
-        CompilePool(1, cache_dir=cache, niceness=0, timeout_s=1800.0) as pool,
+        CompilePool(1, cache_dir=cache, niceness=0, timeout_s=options.timeout) as pool,
     ):
         for package in options.packages:
             told.append(adopt(package, options, pool))

@@ -41,7 +41,7 @@ KERNELS = """
     def gather(
         x, where, out, lengths, mask, n, scale, stride_x, ACTIVATION: tl.constexpr, USE: tl.constexpr,
         TYPE: tl.constexpr, WIDTH: tl.constexpr, EVEN: tl.constexpr, ALSO: tl.constexpr,
-        MORE: tl.constexpr, BLOCK: tl.constexpr, cu_seqlens=None,
+        MORE: tl.constexpr, BLOCK: tl.constexpr, cu_seqlens=None, RESULT: tl.constexpr = tl.float32,
     ):
         at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         rows = read(at, where)
@@ -54,7 +54,7 @@ KERNELS = """
             value = tl.maximum(value, 0.0)
         if USE and EVEN and MORE and ALSO:
             value += 1
-        tl.store(out + at, value, mask=keep)
+        tl.store(out + at, value.to(RESULT), mask=keep)
 
 
     @triton.autotune(configs=[triton.Config({"BLOCK": 64})], key=[])
@@ -136,7 +136,9 @@ def test_arguments_are_read_from_the_text(package):
         "TYPE": "bf16",
         "WIDTH": 4096,
         "cu_seqlens": None,
+        "RESULT": "fp32",
     }
+    json.dumps(problem)
 
 
 def test_what_cannot_be_guessed_is_said(package):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ._source import parse, unwrap
+from ._task import describe
 
 __all__ = ["Uses", "default_arguments", "dtype_arguments", "uses_of"]
 
@@ -83,7 +84,7 @@ def default_arguments(kernel: Any, names: Sequence[str], dtype: str = "fp16") ->
                 kind = "i32" if name in uses.integers else dtype
                 found[name] = {"dtype": kind, "align": 16}
         elif default is not inspect.Parameter.empty:
-            found[name] = default
+            found[name] = describe(default)
         elif name.lower().startswith("stride"):
             found[name] = 1 if name in strides else _STRIDE
         elif name in uses.words:

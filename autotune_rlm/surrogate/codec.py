@@ -2,7 +2,8 @@
 
 Each position has a static mask of the tokens that may stand there, so that what is decoded is always
 a number, or one of the two special values ``failed`` and ``nan``. The distribution over values follows
-from the tokens' probabilities; for ``BinCodec`` its only token is the histogram itself.
+from the tokens' probabilities (``decoding.expand``); for ``BinCodec`` its only token is the histogram
+itself.
 
 ``DigitCodec`` follows "Regression Language Models for Code" (arXiv 2509.26476) and OmniPred (arXiv
 2402.14547): ``p10`` writes sign, mantissa digits and a power of ten; ``ieee`` writes sign, the

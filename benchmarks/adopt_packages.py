@@ -18,6 +18,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import json
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -193,6 +194,12 @@ HEADER = (
 )
 
 
+def plain(reason: str) -> str:
+    """A reason's beginning, as words of a table: no code, no path of this machine."""
+    first = re.sub(r" \(/[^)]*\)?", "", reason).partition(". ")[0]
+    return first.replace("|", "/").replace("`", "")[:110]
+
+
 def markdown(told: list[dict[str, Any]], device: str) -> str:
     lines = [
         f"# Kernels of packages, ranked and compiled for {device}",
@@ -216,7 +223,7 @@ def markdown(told: list[dict[str, Any]], device: str) -> str:
             if row["compiled"].startswith("0"):
                 note = f"{row['compiled']}: {row['reason']}"
             name = row["kernel"].removeprefix(f"{package['package']}.")
-            note = note.replace("|", "/")[:110]
+            note = plain(note)
             lines.append(
                 f"| `{name}` | {', '.join(row['key'])} | {row['configurations']} | {row['kept']} | "
                 f"{note} | {row['dtype']} | {saved} |"
@@ -224,7 +231,7 @@ def markdown(told: list[dict[str, Any]], device: str) -> str:
         if package["not_imported"]:
             lines += ["", "Modules that cannot be imported without what they need:", ""]
             for module, reason in package["not_imported"].items():
-                lines.append(f"- `{module}`: {reason[:120]}")
+                lines.append(f"- `{module}`: {plain(reason)}")
     return "\n".join(lines) + "\n"
 
 

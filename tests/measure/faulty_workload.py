@@ -39,7 +39,7 @@ def factory(**_):
                 print("garbage " * 10_000)
                 sys.stdout.buffer.write(bytes(range(256)) * 1000)
             elif fault == "garbage":
-                for fd in range(3, 64):
+                for fd in sorted(map(int, os.listdir("/proc/self/fd")))[3:]:
                     with contextlib.suppress(OSError):
                         socket.socket(fileno=os.dup(fd)).sendall(b"\0garbage on the pipe\0" * 10)
                 time.sleep(5)

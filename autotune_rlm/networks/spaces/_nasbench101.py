@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from autotune_rlm.networks._builder import NetworkBuilder
+from autotune_rlm.networks.spaces._paths import cell_paths
 from autotune_rlm.networks.spaces._space import BuilderSpace, Config
 
 __all__ = ["NASBench101"]
@@ -82,6 +83,16 @@ class NASBench101(BuilderSpace):
             if self.valid(config):
                 return config
         raise RuntimeError("no valid cell in 10,000 draws")
+
+    def counts(self, config: Config) -> Mapping[str, int]:
+        """Paths from input to output by the operations of the vertices on them."""
+        last = _VERTICES - 1
+        edges = {
+            (a, b): "" if b == last else str(config[f"op{b}"])
+            for a, b in _EDGES
+            if config[f"e{a}{b}"]
+        }
+        return cell_paths(edges, last)
 
     def network(self, config: Config) -> tuple[NetworkBuilder, str]:
         """Stem of 128 channels, three stacks of three cells, halved and doubled between."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autotune_rlm.networks._builder import NetworkBuilder
+from autotune_rlm.networks.spaces._paths import cell_paths
 from autotune_rlm.networks.spaces._space import BuilderSpace, Config
 
 __all__ = ["NASBench201"]
@@ -63,6 +64,12 @@ class NASBench201(BuilderSpace):
                 backward.add(a)
         used = {(a, b) for a, b in live if a in forward and b in backward}
         return {f"e{a}{b}": config[f"e{a}{b}"] if (a, b) in used else "none" for a, b in _EDGES}
+
+    def counts(self, config: Config) -> Mapping[str, int]:
+        """Paths from input to output by the operations on them."""
+        live = {(a, b): str(config[f"e{a}{b}"]) for a, b in _EDGES}
+        passed = {e: "" if o == "skip_connect" else o for e, o in live.items() if o != "none"}
+        return cell_paths(passed, 3)
 
     def network(self, config: Config) -> tuple[NetworkBuilder, str]:
         """Three stages of five cells, 16 to 64 channels, with residual reductions between."""

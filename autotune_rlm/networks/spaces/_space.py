@@ -146,6 +146,13 @@ class ArchitectureSpace(abc.ABC):
         """The network in the numbers that every network has; see ``networks.network_fields``."""
         return network_fields(self.graph(self.canonical(config)))
 
+    def counts(self, config: Config) -> Mapping[str, int]:
+        """What is in the network how often, beyond its choices: none, unless overridden.
+
+        Cells count their paths. Regression on few measured networks reads these as features.
+        """
+        return {}
+
     def costs(self, config: Config) -> dict[str, int]:
         """Parameters, MACs, bytes of activations and depth; the fastest way to them."""
         facts = self.facts(config)

@@ -37,8 +37,10 @@ _TRAVELS = (  # fields whose meaning carries over from other spaces
 _MOST_EXACT = 2000  # networks that the trend of the same column is conditioned on
 _MOST_RELATED = 600  # and those of any other column
 _MOST_TRENDS = 6
+_MANY = 3.0  # how far trends differ, on the scale that the process expects of a linear effect
 _NOISE = 1e-2
 _FEWEST_WITH = 2  # networks, and one in 200 of them, that must have something for it to be counted
+_ENOUGH = 100  # networks of the same column that say more than a surrogate
 _LED = (0.8, 10.0)  # trust in a surrogate that was trained on networks, and its inertia
 
 
@@ -166,34 +168,44 @@ def few_shot(
         table: The networks; their own values are not looked at.
         column: The target.
         sources: Columns of other tables, measured before.
-        lead: What a surrogate expects of each network, shape (n,), rising with the value.
+        lead: What a surrogate expects of each network, shape (n,), rising with the value. Not
+            heard where a source knows at least 100 networks of this space and column.
     """
     points = encode_networks(table.space, table.configs, table.fields)
     trends, trust, inertia = _trends(table, column, sources)
-    means = [np.mean([standardised(t) for t in trends.T], axis=0)] if trends.size else []
-    trends = _principal(trends)
-    if lead is not None:
-        trends = np.column_stack([trends, lead])
+    means = []
+    if trends.size:
+        means.append(standardised(np.mean([standardised(t) for t in trends.T], axis=0)))
+        points = with_trends(points, trends)
+    if lead is not None and not _known_well(table, column, sources):
         means.append(standardised(np.asarray(lead, dtype=float)))
+        points = with_trends(points, means[-1][:, None])
         trust, inertia = max(trust, _LED[0]), max(inertia, _LED[1])
     if not means:
-        macs = np.log1p([f["macs"] for f in table.fields])
-        return FewShot(points, standardised(macs), trust, inertia)
-    trend = standardised(np.mean(means, axis=0))
-    return FewShot(with_trends(points, trends), trend, trust, inertia)
+        means.append(standardised(np.log1p([f["macs"] for f in table.fields])))
+    return FewShot(points, standardised(np.mean(means, axis=0)), trust, inertia)
+
+
+def _known_well(table: ArchitectureTable, column: str, sources: Sequence[Source]) -> bool:
+    known = [s for s in _of_space(table, sources) if s.column == column]
+    return sum(int(np.isfinite(s.table.target(column)).sum()) for s in known) >= _ENOUGH
+
+
+def _of_space(table: ArchitectureTable, sources: Sequence[Source]) -> list[Source]:
+    return [s for s in sources if s.table.space.name == table.space.name]
 
 
 def _trends(
     table: ArchitectureTable, column: str, sources: Sequence[Source]
 ) -> tuple[np.ndarray, float, float]:
     """Trends (n, k) that the best of the sources tell, how far to trust them, and their inertia."""
-    same = [s for s in sources if s.table.space.name == table.space.name]
+    same = _of_space(table, sources)
     if exact := [s for s in same if s.column == column]:
         trend = np.mean([_transfer(table, s, _MOST_EXACT) for s in exact], axis=0)
         return trend[:, None], 0.95, 100.0
     if related := [s for s in same if _accuracy(s.column) == _accuracy(column)]:
         trends = [standardised(_transfer(table, s, _MOST_RELATED)) for s in related]
-        return np.column_stack(trends), 0.7, 3.0
+        return np.column_stack(trends), 0.9, 1.0
     if foreign := [s for s in sources if _accuracy(s.column) == _accuracy(column)]:
         trend = np.mean([standardised(_by_cost(table, s)) for s in foreign], axis=0)
         return trend[:, None], 0.4, 2.0
@@ -201,24 +213,31 @@ def _trends(
 
 
 def with_trends(points: Points, trends: np.ndarray) -> Points:
-    """Points with what other models say of them, shape (n, k), as inputs of their own weight."""
+    """Points with what other models say of them, shape (n, k), as inputs of one common weight.
+
+    Several trends become the principal components of how they differ from their mean, in their own
+    proportions: what separates known devices is what a new one may differ in.
+    """
     unit = np.column_stack([standardised(t) for t in trends.T])
+    if unit.shape[1] > 1:
+        unit = _MANY * _differences(unit)
     group = int(points.linear_groups.max()) + 1
     near = int(points.spread_groups.max()) + 1
     return Points(
         np.hstack([points.spread, 0.3 * unit]),
         np.hstack([points.linear, unit]),
         np.append(points.spread_groups, np.full(unit.shape[1], near)),
-        np.append(points.linear_groups, group + np.arange(unit.shape[1])),
+        np.append(points.linear_groups, np.full(unit.shape[1], group)),
     )
 
 
-def _principal(trends: np.ndarray) -> np.ndarray:
-    """The leading principal components of standardised trends, shape (n, at most 6)."""
-    if trends.shape[1] <= _MOST_TRENDS:
-        return trends
-    left, sizes, _ = np.linalg.svd(trends - trends.mean(0), full_matrices=False)
-    return (left * sizes)[:, :_MOST_TRENDS]
+def _differences(trends: np.ndarray) -> np.ndarray:
+    """Leading components (n, at most 6) of trends less their mean, of mean squared length 1."""
+    apart = trends - trends.mean(1, keepdims=True)
+    left, sizes, _ = np.linalg.svd(apart, full_matrices=False)
+    components = (left * sizes)[:, :_MOST_TRENDS]
+    length = float(np.sqrt((components**2).sum(1).mean()))
+    return components / max(length, 1e-9)
 
 
 def _transfer(table: ArchitectureTable, source: Source, most: int) -> np.ndarray:

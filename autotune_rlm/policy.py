@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from autotune_rlm.encoding import encode_configs
 from autotune_rlm.types import Candidate, Observation, Prediction, Task
 
-__all__ = ["Policy"]
+__all__ = ["Policy", "is_novel"]
 
 _JITTER = 1e-6
 _MIN_SPREAD = 1e-4
@@ -43,6 +43,11 @@ class Policy:
     From the ninth measurement on, one in four goes to the best that is left in the surrogate's order
     before anything was measured: a hedge against a correction that was misled by the first few. Where
     that order disagrees with what was measured, there is none.
+
+    Where the surrogate was never told values of configurations like these (``novel``), three of four
+    choices before the ninth measurement are taken from its better quarter, or better eight, as far
+    apart as they can be (Gonzalez 1985, farthest first). Its order is then worth something, its
+    favourites are not, and they are near-twins.
 
     Attributes:
         seed: Seeds the joint draws; equal arguments and seed give equal choices.
@@ -94,6 +99,7 @@ class Policy:
         *,
         must: Sequence[int] = (),
         zero_shot: Prediction | None = None,
+        novel: bool = False,
         features: np.ndarray | None = None,
     ) -> list[int]:
         """Choose up to ``n`` candidates that were not measured, the most wanted first.
@@ -106,7 +112,8 @@ class Policy:
             n: How many to choose; fewer come back only where fewer are left.
             must: Indices that come first in this batch, in this order, where not measured yet.
             zero_shot: The surrogate's word before anything was measured, for the choices that
-                hedge; None for no such choices.
+                hedge or spread out; None for no such choices.
+            novel: Whether the surrogate was never told values of such configurations.
             features: ``encode_configs`` of the candidates, shape (len(candidates), columns);
                 computed here where None.
 
@@ -118,6 +125,14 @@ class Policy:
         left = set(open_.tolist())
         chosen = [i for i in dict.fromkeys(must) if i in left][: max(n, 0)]
         slots = range(len(observed) + len(chosen), len(observed) + n)
+        if novel and zero_shot is not None:
+            wide = sum(0 < slot < _LEARNED and slot % _HEDGE != 0 for slot in slots)
+            if features is None:
+                features = encode_configs([c.config for c in candidates])
+            better = zero_shot.order(minimize=task.minimize)
+            better = better[: max(_LEARNED, len(better) // 4)]
+            taken = np.setdiff1d(np.arange(len(candidates)), open_).tolist() + chosen
+            chosen += _farthest(features, better[np.isin(better, open_)], taken, wide)
         hedges = sum(slot >= _LEARNED and slot % _HEDGE == _HEDGE - 1 for slot in slots)
         if hedges and zero_shot is not None and _agrees(zero_shot, candidates, observed):
             likely = left.intersection(np.flatnonzero(prediction.p_valid >= 0.5)) - set(chosen)
@@ -278,9 +293,36 @@ def _log_h(u: np.ndarray) -> np.ndarray:
     return np.where(u > -5.0, np.log(h), tail)
 
 
+def is_novel(surrogate: object, task: Task, candidates: Sequence[Candidate]) -> bool:
+    """Whether a surrogate says that it was never told values of such configurations.
+
+    One that says nothing of what it knows (has no ``knows(task, candidates)``) is trusted.
+    """
+    knows = getattr(surrogate, "knows", None)
+    return knows is not None and not knows(task, candidates)
+
+
 def _unmeasured(candidates: Sequence[Candidate], observed: Sequence[Observation]) -> np.ndarray:
     seen = {o.candidate.key for o in observed}
     return np.array([i for i, c in enumerate(candidates) if c.key not in seen], dtype=int)
+
+
+def _farthest(features: np.ndarray, among: np.ndarray, taken: list[int], n: int) -> list[int]:
+    """Up to n of the rows ``among``, each as far as can be from those taken and those before it."""
+    chosen: list[int] = []
+    distance = np.full(len(among), np.inf)
+    for row in taken:
+        distance = np.minimum(distance, ((features[among] - features[row]) ** 2).sum(1))
+    distance[np.isin(among, taken)] = -1.0
+    for _ in range(n):
+        if not (distance >= 0).any():
+            break
+        at = int(np.argmax(distance))
+        chosen.append(int(among[at]))
+        near = ((features[among] - features[among[at]]) ** 2).sum(1)
+        distance = np.where(distance < 0, distance, np.minimum(distance, near))
+        distance[at] = -1.0
+    return chosen
 
 
 def _agrees(

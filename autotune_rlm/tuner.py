@@ -22,7 +22,7 @@ from autotune_rlm.accuracy import (
     scores,
 )
 from autotune_rlm.encoding import encode_configs
-from autotune_rlm.policy import Policy
+from autotune_rlm.policy import Policy, is_novel
 from autotune_rlm.types import (
     Candidate,
     Measurement,
@@ -231,6 +231,7 @@ class _Search:
         self.started = self._now()
         self.model_s = 0.0
         self.zero_shot: Prediction | None = None
+        self.novel = is_novel(tuner.surrogate, task, candidates)
         self.index = {candidate.key: i for i, candidate in enumerate(candidates)}
         stored = [] if self.store is None else list(self.store.observations(task))
         tried = {o.candidate.key: o for o in stored if o.measurement.status is not Status.SKIPPED}
@@ -279,6 +280,7 @@ class _Search:
                 min(size + len(wanted), budget - len(self.known)),
                 must=wanted,
                 zero_shot=self.zero_shot,
+                novel=self.novel,
                 features=features,
             )
             self.model_s += time.perf_counter() - begin

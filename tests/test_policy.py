@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune_rlm.encoding import encode_configs
-from autotune_rlm.policy import Policy
+from autotune_rlm.policy import Policy, is_novel
 from autotune_rlm.types import Candidate, Device, Measurement, Observation, Prediction, Task
 
 TASK = Task(kernel="k", device=Device(name="NVIDIA A100"))
@@ -47,9 +47,10 @@ def failed(candidate):
     n=st.integers(0, 70),
     n_measured=st.integers(0, 64),
     minimize=st.booleans(),
+    novel=st.booleans(),
 )
 def test_chooses_distinct_unmeasured_candidates_whatever_is_predicted(
-    seed, n, n_measured, minimize
+    seed, n, n_measured, minimize, novel
 ):
     rng = np.random.default_rng(seed)
     candidates = grid()
@@ -63,7 +64,9 @@ def test_chooses_distinct_unmeasured_candidates_whatever_is_predicted(
         p_valid=rng.random(64),
     )
     task = dataclasses.replace(TASK, minimize=minimize)
-    chosen = Policy(draws=64).choose(task, candidates, prediction, observed, n)
+    chosen = Policy(draws=64).choose(
+        task, candidates, prediction, observed, n, zero_shot=prediction, novel=novel
+    )
     measured = {o.candidate.key for o in observed}
     assert len(chosen) == len(set(chosen)) == min(n, 64 - n_measured)
     assert all(candidates[i].key not in measured for i in chosen)
@@ -259,3 +262,35 @@ def test_one_in_four_hedges_against_a_misled_correction():
     known[:9] = [ok(c, 1.0 + i) for i, c in enumerate(grid()[:9])]
     opposite = predict(np.r_[np.arange(9, 0, -1), np.ones(51), 0.9, 0.8, 0.7, 0.6], spread=0.01)
     assert not {60, 61, 62, 63} & set(choose(9, 8, zero_shot=opposite))
+
+
+def test_on_novel_parameters_the_first_choices_are_good_and_far_apart():
+    candidates = [Candidate({"x": x, "y": y}) for x in range(8) for y in range(8)]
+    median = np.array([1.0 + 0.1 * (c.config["x"] + 0.01 * c.config["y"]) for c in candidates])
+    before = predict(median, spread=0.01)
+
+    def choose(n, observed=(), **more):
+        chosen = Policy().choose(TASK, candidates, before, observed, n, zero_shot=before, **more)
+        return [candidates[i].config for i in chosen]
+
+    assert choose(1, novel=True) == [{"x": 0, "y": 0}]
+    known = {"x": 0, "y": 0}
+    apart = choose(3, [ok(Candidate(known), 1.0)], novel=True)
+    assert all(c["x"] < 2 for c in apart)  # the better quarter
+    assert {"x": 1, "y": 7} in apart
+    assert {"x": 1, "y": 7} not in choose(3, [ok(Candidate(known), 1.0)])
+    measured = [ok(c, 1.0) for c in candidates[:4]]
+    assert choose(1, measured, novel=True) == choose(1, measured)  # every fourth is the best
+    measured = [ok(c, 1.0) for c in candidates[:8]]
+    assert choose(1, measured, novel=True) == choose(1, measured)
+
+
+def test_a_surrogate_that_says_nothing_of_what_it_knows_is_trusted():
+    class Frank:
+        def knows(self, task, candidates):
+            return len(candidates) < 2
+
+    assert not is_novel(object(), TASK, grid())
+    assert not is_novel(None, TASK, grid())
+    assert is_novel(Frank(), TASK, grid())
+    assert not is_novel(Frank(), TASK, grid()[:1])

@@ -31,6 +31,7 @@ from scipy.stats import spearmanr
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.surrogate.checkpoint import Checkpoint, load_checkpoint
 from autotune_rlm.surrogate.fields import FieldTable
+from autotune_rlm.surrogate.known import together, trained_on
 from autotune_rlm.surrogate.rlm import RLMSurrogate
 from autotune_rlm.surrogate.training.examples import Sampler, encode_landscape
 from autotune_rlm.surrogate.training.loss import batch_loss
@@ -141,7 +142,9 @@ def fine_tune(
     kept, old_judge = _split(replay, options) if len(replay) > 1 else (list(replay), [])
     network = copy.deepcopy(surrogate.checkpoint.network).requires_grad_(True).train()
     _train(network, surrogate.checkpoint, train, kept, options)
-    tuned = RLMSurrogate(dataclasses.replace(surrogate.checkpoint, network=network.eval()))
+    checkpoint = surrogate.checkpoint
+    settings = together(checkpoint.settings, trained_on([*train, *kept]))
+    tuned = RLMSurrogate(dataclasses.replace(checkpoint, network=network.eval(), settings=settings))
     network.requires_grad_(False)
     before, after = rank_accuracy(surrogate, judge), rank_accuracy(tuned, judge)
     old_before = rank_accuracy(surrogate, old_judge) if old_judge else None

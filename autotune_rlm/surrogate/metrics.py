@@ -37,8 +37,9 @@ class ErrorScale:
     """Turns a metric into a positive value to minimise, and back.
 
     Attributes:
-        kind: ``"value"``: the value itself, where smaller is better; ``"share"``: 1 minus it;
-            ``"percent"``: 100 minus it; ``"rate"``: its reciprocal.
+        kind: ``"value"``: the value itself, where smaller is better; ``"count"``: 1 plus it, and
+            ``"seconds"``: 1 plus its thousandfold (facts of compilation, which may be 0);
+            ``"share"``: 1 minus it; ``"percent"``: 100 minus it; ``"rate"``: its reciprocal.
     """
 
     kind: str
@@ -46,6 +47,8 @@ class ErrorScale:
     @classmethod
     def of(cls, task: Task, values: np.ndarray | None = None) -> ErrorScale:
         """The scale of a task's metric, as far as known values (NaN where failed) tell."""
+        if task.metric in FACTS:
+            return cls("seconds" if task.metric == "compile_s" else "count")
         if task.minimize:
             return cls("value")
         known = np.asarray(values if values is not None else [], dtype=np.float64)
@@ -59,20 +62,25 @@ class ErrorScale:
         """Errors of values; NaN stays NaN, and what cannot be positive becomes tiny."""
         x = np.asarray(values, dtype=np.float64)
         with np.errstate(divide="ignore"):
-            errors = {"value": x, "share": 1.0 - x, "percent": 100.0 - x, "rate": 1.0 / x}[
-                self.kind
-            ]
+            errors = {
+                "value": x,
+                "count": 1.0 + x,
+                "seconds": 1.0 + 1e3 * x,
+                "share": 1.0 - x,
+                "percent": 100.0 - x,
+                "rate": 1.0 / x,
+            }[self.kind]
         return np.where(np.isnan(errors), np.nan, np.clip(errors, 1e-9, 1e30))
 
     def from_error(self, errors: np.ndarray) -> np.ndarray:
         """Values of errors."""
         if self.kind == "value":
             return errors
-        return (
-            1.0 / errors
-            if self.kind == "rate"
-            else (1.0 if self.kind == "share" else 100.0) - errors
-        )
+        if self.kind in ("count", "seconds"):
+            return np.maximum(errors - 1.0, 0.0) / (1e3 if self.kind == "seconds" else 1.0)
+        if self.kind == "rate":
+            return 1.0 / errors
+        return (1.0 if self.kind == "share" else 100.0) - errors
 
 
 def work_scale(task: Task) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,8 @@ from autotune_rlm.surrogate.fields import (
     encode_task,
     parameter_features,
 )
-from autotune_rlm.surrogate.metrics import CODECS, ErrorScale, work_scale
+from autotune_rlm.surrogate.known import knows
+from autotune_rlm.surrogate.metrics import CODECS, FACTS, ErrorScale, work_scale
 from autotune_rlm.surrogate.online import Prior, correct
 from autotune_rlm.types import Candidate, Observation, Prediction, Task
 
@@ -29,6 +30,7 @@ _SPECIAL = max(FAILED, NAN) + 1
 _CHUNK = 2048
 _CACHED_TASKS = 16
 _Z90 = 1.6448536
+_TIME = "time_ms"  # the metric of the tasks whose facts of compilation are told
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +79,10 @@ class RLMSurrogate:
     def load(cls, name_or_path: str | Path | None = None) -> RLMSurrogate:
         """Read a checkpoint; see ``checkpoint.load_checkpoint``."""
         return cls(load_checkpoint(name_or_path))
+
+    def knows(self, task: Task, candidates: Sequence[Candidate]) -> bool:
+        """Whether configurations like these were timed in its training; see ``known.knows``."""
+        return knows(self.checkpoint.settings, task, candidates)
 
     def predict(
         self,
@@ -128,30 +134,75 @@ class RLMSurrogate:
                 self._known.popitem(last=False)
             return found
 
+    def facts(
+        self,
+        task: Task,
+        candidates: Sequence[Candidate],
+        *,
+        metrics: Sequence[str] | None = None,
+    ) -> dict[str, Prediction]:
+        """Predict what compiling n candidates would tell, by the name of the metric.
+
+        Args:
+            task: What is tuned; its own metric does not matter.
+            candidates: The n candidates.
+            metrics: Some of ``shared_bytes``, ``registers``, ``spills`` (of a thread) and
+                ``compile_s``; default: all that this model writes. ``predict`` gives the same for
+                a task with one of these metrics, and takes measurements of it.
+
+        Raises:
+            ValueError: The model does not write one of the metrics.
+        """
+        written = [m for m in self._network.config.metrics if m in FACTS]
+        wanted = written if metrics is None else list(metrics)
+        return {m: self.predict(replace(task, metric=m, minimize=True), candidates) for m in wanted}
+
+    def _sequence(self, metric: str) -> list[str]:
+        """The metrics to decode until the one asked for, in the order in which they were learned."""
+        written = self._network.config.metrics
+        if metric not in FACTS:
+            return ["slowdown"]
+        if metric not in written:
+            raise ValueError(
+                f"metric: {self.name} does not write {metric!r}, it writes {list(written)}; train "
+                "it with a recipe whose network.metrics has it"
+            )
+        known = [fact for fact in FACTS if fact in written]
+        return known[: known.index(metric) + 1]
+
     @torch.inference_mode()
     def _ask(self, task: Task, candidates: Sequence[Candidate]) -> _ZeroShot:
         network, config = self._network, self._network.config
+        metrics = self._sequence(task.metric)
+        shown = task if metrics[-1] == "slowdown" else replace(task, metric=_TIME)
         table = FieldTable()
-        shared = encode_task(task, table, self._tokenizer, max_source=config.max_source)
-        index, _ = encode_candidates(task, candidates, table)
+        shared = encode_task(shown, table, self._tokenizer, max_source=config.max_source)
+        index, _ = encode_candidates(shown, candidates, table)
         fields = network.embed_fields(table.tensors(self._tokenizer))
         own = fields[torch.from_numpy(shared.fields)][None]
         source = torch.from_numpy(shared.source)[None] if len(shared.source) else None
         memory = network.encode(own, torch.ones(own.shape[:2], dtype=torch.bool), source)
-        metric = torch.tensor([[config.metrics.index("slowdown")]])
+        asked = torch.tensor([[config.metrics.index(m) for m in metrics]])
         rows = torch.from_numpy(index)
         probabilities, hidden = [], []
         for start in range(0, len(rows), _CHUNK):
-            logits, state = network.decode(memory, fields, rows[start : start + _CHUNK], metric)
-            probabilities.append(logits[:, 0].softmax(-1))
-            hidden.append(state[:, 0])
-        scale_metric = torch.tensor([[config.metrics.index("scale")]])
-        scale_logits, _ = network.decode(memory, fields, torch.full((1, 1), -1), scale_metric)
-        scale, scale_spread = _scale(task, scale_logits[0, 0].softmax(-1).double().numpy())
+            told = None
+            for _ in metrics:
+                some = rows[start : start + _CHUNK]
+                logits, state = network.decode(memory, fields, some, asked, told)
+                likely = logits[:, -1:].argmax(-1)
+                told = likely if told is None else torch.cat([told, likely], dim=1)
+            probabilities.append(logits[:, -1].softmax(-1))
+            hidden.append(state[:, -1])
+        scale, scale_spread = 0.0, 0.0
+        if metrics == ["slowdown"]:
+            asked = torch.tensor([[config.metrics.index("scale")]])
+            logits, _ = network.decode(memory, fields, torch.full((1, 1), -1), asked)
+            scale, scale_spread = _scale(task, logits[0, 0].softmax(-1).double().numpy())
         p = torch.cat(probabilities).double().numpy()
         p_valid = 1.0 - p[:, FAILED]
         bins = p[:, _SPECIAL:] / np.maximum(p[:, _SPECIAL:].sum(1, keepdims=True), 1e-12)
-        codec = CODECS["slowdown"]
+        codec = CODECS[metrics[-1]]
         mean = codec.value_at(bins @ np.arange(codec.bins))
         down = np.maximum(mean - codec.quantile(bins, 0.05), 1e-3) / _Z90
         up = np.maximum(codec.quantile(bins, 0.95) - mean, 1e-3) / _Z90

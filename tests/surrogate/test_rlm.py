@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -10,6 +11,8 @@ from surrogate_support import make_candidates, make_landscape, make_task
 
 from autotune_rlm.surrogate import load
 from autotune_rlm.surrogate.checkpoint import load_checkpoint
+from autotune_rlm.surrogate.known import together, trained_on
+from autotune_rlm.surrogate.network import Network
 from autotune_rlm.surrogate.rlm import RLMSurrogate
 from autotune_rlm.types import Candidate, Device, Measurement, Observation, Status, Surrogate, Task
 
@@ -17,6 +20,14 @@ from autotune_rlm.types import Candidate, Device, Measurement, Observation, Stat
 def finite(prediction) -> bool:
     arrays = ("median", "low", "high", "spread", "p_valid")
     return all(np.isfinite(getattr(prediction, name)).all() for name in arrays)
+
+
+@pytest.fixture
+def with_facts(surrogate):
+    metrics = ("slowdown", "scale", "shared_bytes", "registers", "compile_s")
+    config = dataclasses.replace(surrogate.checkpoint.network.config, metrics=metrics)
+    network = Network(config).eval().requires_grad_(False)
+    return RLMSurrogate(dataclasses.replace(surrogate.checkpoint, network=network))
 
 
 def test_it_is_a_surrogate(surrogate):
@@ -99,6 +110,52 @@ def test_scores_to_maximise_keep_their_direction(surrogate):
     assert (p.median <= p.high).all()
     assert np.corrcoef(p.median, np.arange(8))[0, 1] > 0.7
     assert (p.median < 100).all()
+
+
+def test_facts_of_compilation_are_numbers_in_their_own_units(with_facts):
+    task, candidates = make_task(), make_candidates()
+    facts = with_facts.facts(task, candidates)
+    assert set(facts) == {"shared_bytes", "registers", "compile_s"}
+    for metric, p in facts.items():
+        assert p.metric == metric
+        assert finite(p)
+        assert (p.low >= 0).all()
+        assert (p.low <= p.median).all()
+        assert (p.median <= p.high).all()
+    asked = with_facts.predict(dataclasses.replace(task, metric="registers"), candidates)
+    assert asked.median == pytest.approx(facts["registers"].median)
+    only = with_facts.facts(task, candidates, metrics=["registers"])
+    assert list(only) == ["registers"]
+
+
+def test_measured_facts_correct_the_others(with_facts):
+    task, candidates = dataclasses.replace(make_task(), metric="registers"), make_candidates()
+    seen = [Observation(c, Measurement(status=Status.OK, value=40.0)) for c in candidates[::2]]
+    before = with_facts.predict(task, candidates).median[1::2]
+    after = with_facts.predict(task, candidates, observed=seen).median[1::2]
+    assert np.abs(np.log(after / 40.0)).max() < np.abs(np.log(before / 40.0)).min() / 3
+
+
+def test_facts_that_a_checkpoint_does_not_write_are_refused(surrogate, with_facts):
+    with pytest.raises(ValueError, match="does not write 'spills'"):
+        with_facts.facts(make_task(), make_candidates(), metrics=["spills"])
+    assert surrogate.facts(make_task(), make_candidates()) == {}
+
+
+def test_a_checkpoint_knows_the_parameters_that_it_was_told_times_of(surrogate):
+    task, candidates = make_task(), make_candidates()
+    assert surrogate.knows(task, candidates)  # says nothing of its training
+
+    def trained_on_others(settings):
+        return RLMSurrogate(dataclasses.replace(surrogate.checkpoint, settings=settings))
+
+    told = trained_on([make_landscape()])
+    assert trained_on_others(told).knows(task, candidates)
+    unlike = [Candidate({"block_size_x": 16, "tile_size_y": 4, "num_warps": 2})]
+    assert not trained_on_others(told).knows(task, unlike)
+    both = together(told, trained_on([make_landscape()]) | {"parameters": [["a"]]})
+    assert trained_on_others(both).knows(task, candidates)
+    assert trained_on_others(together(told, {})).knows(task, unlike)
 
 
 def test_threads_get_the_same_answer(surrogate):

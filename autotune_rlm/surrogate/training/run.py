@@ -8,6 +8,7 @@ import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +18,7 @@ from autotune_rlm.landscapes.regression import read_regression_table
 from autotune_rlm.store import Store
 from autotune_rlm.surrogate.checkpoint import load_checkpoint, save_checkpoint
 from autotune_rlm.surrogate.fields import FieldTable
+from autotune_rlm.surrogate.known import together, trained_on
 from autotune_rlm.surrogate.metrics import BINS
 from autotune_rlm.surrogate.network import FieldTensors, Network
 from autotune_rlm.surrogate.text import candidate_columns, shared_fields
@@ -33,12 +35,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TrainingData:
-    """The encoded mixture: examples and share by source, all distinct fields, what is held out."""
+    """The encoded mixture.
+
+    Attributes:
+        sources: Examples and share by source.
+        fields: All distinct fields.
+        held_out: The landscapes that are not trained on.
+        tokenizer: Of all texts.
+        settings: What the checkpoint says of its training, see ``known.trained_on``.
+    """
 
     sources: dict[str, tuple[list[Example], float]]
     fields: FieldTensors
     held_out: list[Landscape]
     tokenizer: TextTokenizer
+    settings: dict[str, Any]
 
 
 def read_source(source: Source, root: Path) -> list[Landscape]:
@@ -74,9 +85,11 @@ def load_data(recipe: Recipe, tokenizer: TextTokenizer | None = None) -> Trainin
     table = FieldTable()
     sources: dict[str, tuple[list[Example], float]] = {}
     held_out: list[Landscape] = []
+    settings = trained_on([])
     limit = recipe.network_config().max_source
     for i, source in enumerate(recipe.sources):
         examples: list[Example] = []
+        trained: list[Landscape] = []
         found, landscapes[i] = landscapes[i], []
         for landscape in found:
             if is_held_out(landscape, recipe.holdout):
@@ -88,13 +101,15 @@ def load_data(recipe: Recipe, tokenizer: TextTokenizer | None = None) -> Trainin
             )
             if example is not None:
                 examples.append(example)
+                trained.append(landscape)
+        settings = together(settings, trained_on(trained))
         weight = source.weight
         if weight is None:
             weight = sum(map(len, examples)) ** recipe.temperature
         name = source.path if source.path not in sources else f"{source.path} ({i})"
         sources[name] = (examples, weight)
         logger.info("%s: %d landscapes to train on", source.path, len(examples))
-    return TrainingData(sources, table.tensors(tokenizer), held_out, tokenizer)
+    return TrainingData(sources, table.tensors(tokenizer), held_out, tokenizer, settings)
 
 
 def training_texts(landscapes: Iterable[Landscape]) -> Iterable[str]:
@@ -165,7 +180,13 @@ def run_recipe(
         on_step=None if progress else _log_step,
         progress=progress,
     )
-    return save_checkpoint(out, state.averaged.cpu(), loaded.tokenizer, name=recipe.name)
+    return save_checkpoint(
+        out,
+        state.averaged.cpu(),
+        loaded.tokenizer,
+        name=recipe.name,
+        settings=together(begun.settings, loaded.settings) if begun else loaded.settings,
+    )
 
 
 def _log_step(step: int, loss: float) -> None:

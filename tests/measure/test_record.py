@@ -181,6 +181,27 @@ def test_compilation_facts_need_no_device(tmp_path, suite):
             assert {"registers", "spills", "shared_bytes", "binary_bytes"} <= set(measurement.facts)
 
 
+def test_what_took_too_long_is_tried_again_after_everything_else(tmp_path, suite, monkeypatch):
+    path, cache = tmp_path / "facts.jsonl.gz", str(tmp_path / "cache")
+    options = {"targets": [parse_target("sm_90")], "cache_dir": cache}
+    with monkeypatch.context() as hasty:
+        hasty.setattr(module, "_COMPILE_S", 1e-3)
+        assert record(path, suite, **options).points == 0
+    with RecordLog(path) as log:
+        assert len(log.late) == 18
+        late = sorted(log.late)
+    first = min(key for _, key in late)
+    with RecordLog(tmp_path / "one.jsonl") as log:
+        for name, key in late:
+            if key == first:
+                log.note("put off", landscape=name, candidate=key)
+    record(tmp_path / "one.jsonl", suite, **options, max_points=15)
+    found = [o for item in read_record(tmp_path / "one.jsonl") for o in item.observations]
+    assert len(found) == 15
+    assert first not in {o.candidate.key for o in found}
+    assert record(tmp_path / "one.jsonl", suite, **options).points == 3
+
+
 def command(*arguments, **options):
     run = [sys.executable, "-W", "ignore", "-m", "autotune_rlm", "record", *map(str, arguments)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}

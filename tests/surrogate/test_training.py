@@ -8,15 +8,17 @@ import torch
 import yaml
 from surrogate_support import make_candidates, make_landscape, make_task
 
-from autotune_rlm.landscapes import write_landscapes
+from autotune_rlm.landscapes import Landscape, write_landscapes
 from autotune_rlm.surrogate import load
 from autotune_rlm.surrogate.fields import FieldTable
 from autotune_rlm.surrogate.finetune import FineTuneOptions, Versions, fine_tune, rank_accuracy
 from autotune_rlm.surrogate.training.examples import Sampler, encode_landscape, is_held_out
 from autotune_rlm.surrogate.training.loss import soft_targets
+from autotune_rlm.surrogate.training.mining import favourites
 from autotune_rlm.surrogate.training.prompts import live_renderings
 from autotune_rlm.surrogate.training.recipe import Holdout, Recipe
 from autotune_rlm.surrogate.training.run import run_recipe
+from autotune_rlm.types import Candidate, Measurement
 
 SIZES = (256, 512, 1024, 2048, 3072, 4096)
 
@@ -28,7 +30,7 @@ def recipe_file(tmp_path, tokenizer):
     recipe = {
         "name": "tiny",
         "tokenizer": "tokenizer.json",
-        "steps": 60,
+        "steps": 100,
         "warmup": 10,
         "tasks": 4,
         "candidates": 24,
@@ -104,6 +106,32 @@ def test_batches_hold_candidates_of_the_drawn_landscapes(tokenizer):
     assert batch.candidates.max() < len(table)
     known = batch.targets[..., 0][batch.targets[..., 0] > -1.5]
     assert ((known == -1) | (known >= 0)).all()
+
+
+def test_what_the_network_believes_in_is_drawn_more_often(tokenizer, surrogate):
+    task, rng = make_landscape(1024).task, np.random.default_rng(0)
+    candidates = [Candidate({"BLOCK": 2 ** (i % 8), "z": i}) for i in range(400)]
+    times = [Measurement(status="ok", value=float(v)) for v in rng.uniform(1, 9, 400)]
+    large = Landscape(task=task, candidates=tuple(candidates), measurements=tuple(times), id="l")
+    table = FieldTable()
+    example = encode_landscape(large, table, tokenizer)
+    sampler = Sampler({"all": ([example], 1.0)}, tasks=2, candidates=32, seed=0)
+    drawn, prompt = sampler.draw_large()
+    assert drawn is example
+    rows = favourites(surrogate.checkpoint.network, table.tensors(tokenizer), example, prompt)
+    believed = surrogate.predict(task, candidates).order()[:64]
+    assert len(set(rows.tolist()) & set(believed.tolist())) > 56  # mean and median differ a little
+
+    def share(sampler):
+        wanted = {tuple(r) for r in example.index[rows].tolist()}
+        drawn = np.concatenate([sampler.draw().candidates.reshape(64, -1) for _ in range(20)])
+        return np.mean([tuple(r) in wanted for r in drawn.tolist()])
+
+    before = share(sampler)
+    sampler.mine(example, rows)
+    assert share(sampler) > before + 0.15
+    small = encode_landscape(make_landscape(1024), table, tokenizer)
+    assert Sampler({"all": ([small], 1.0)}, tasks=1, candidates=8).draw_large() is None
 
 
 def test_a_landscape_without_working_candidates_is_no_example(tokenizer):

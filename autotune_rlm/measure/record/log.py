@@ -25,6 +25,7 @@ __all__ = ["RecordLog", "convert", "merge", "read_record"]
 
 _FLUSH_ROWS = 200
 _FLUSH_S = 2.0
+_LATE = "put off"
 
 
 class RecordLog:
@@ -38,6 +39,7 @@ class RecordLog:
         tasks: The tasks by landscape id.
         done: The measured value, or None for a failure, of what was recorded, by
             ``(landscape id, candidate key)``.
+        late: What did not end in time, by the same; to be tried again after everything else.
         rows: Number of measurements in the file.
 
     Raises:
@@ -58,6 +60,7 @@ class RecordLog:
         self._max_bytes = max_bytes
         self.tasks: dict[str, Task] = {}
         self.done: dict[tuple[str, str], float | None] = {}
+        self.late: set[tuple[str, str]] = set()
         self.rows = 0
         self._pending: list[str] = []
         self._flushed = time.monotonic()
@@ -86,6 +89,11 @@ class RecordLog:
     def note(self, text: str, **facts: Any) -> None:
         """Write an event: readers of landscapes pass over it."""
         self._pending.append(_line({"event": text, **facts}))
+
+    def put_off(self, name: str, candidate: Candidate) -> None:
+        """Write that a candidate did not end in time here, which says nothing about it."""
+        self.late.add((name, candidate.key))
+        self.note(_LATE, landscape=name, candidate=candidate.key)
 
     def open_landscape(self, name: str, task: Task) -> None:
         """Write the task of a landscape, unless it stands there already.
@@ -146,7 +154,9 @@ class RecordLog:
     def _know(self, line: str, where: str) -> None:
         try:
             value = dict(json.loads(line))
-            if "task" in value:
+            if value.get("event") == _LATE:
+                self.late.add((value["landscape"], value["candidate"]))
+            elif "task" in value:
                 self.tasks[value["landscape"]] = Task.from_json(value["task"])
             elif "measurement" in value:
                 candidate = Candidate.from_json(value["candidate"])

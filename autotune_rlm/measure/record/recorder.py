@@ -233,7 +233,8 @@ class Recorder:
         self._log.flush()
 
     def _todo(self, classes: Mapping[str, Sequence[tuple[int, ...]]]) -> Iterator[Unit]:
-        """The units in their order, less what the log has."""
+        """The units in their order, less what the log has; last those that took too long before."""
+        late: list[Unit] = []
         spaces = {name: kernel.space for name, kernel in self._kernels.items()}
         places = {name: self._places(kernel) for name, kernel in self._kernels.items()}
         for unit in round_robin(spaces, classes, targets=places, seed=self._seed):
@@ -243,8 +244,11 @@ class Recorder:
                 for index in unit.problems
                 if (self._names[unit.kernel, index, unit.target], key) not in self._log.done
             )
-            if left:
+            if any((self._names[unit.kernel, i, unit.target], key) in self._log.late for i in left):
+                late.append(replace(unit, problems=left))
+            elif left:
                 yield replace(unit, problems=left)
+        yield from late
 
     def _compiled(self, units: Iterator[Unit]) -> Iterator[tuple[Unit, CompileResult | None]]:
         """Units as their binaries are ready; without a pool each as it is."""
@@ -290,7 +294,9 @@ class Recorder:
             if measurement.status is Status.SKIPPED:
                 continue
             if unit.target and measurement.status in (Status.TIMEOUT, Status.CRASHED):
-                continue  # says something about this machine, nothing about the kernel
+                # says something about this machine, nothing about the kernel
+                self._log.put_off(self._names[unit.kernel, index, unit.target], candidate)
+                continue
             self._log.add(self._names[unit.kernel, index, unit.target], candidate, measurement)
             self._progress.points += 1
             self._progress.ok += measurement.ok

@@ -142,6 +142,7 @@ class Sampler:
         tasks: Landscapes per batch.
         candidates: Candidates per landscape.
         top: Share of a large landscape's candidates that comes from its best twentieth.
+        mined: Share that comes from the rows given to ``mine``, where there are any.
         drop: Rate at which shared fields are hidden.
         seed: Seed.
     """
@@ -153,13 +154,16 @@ class Sampler:
         tasks: int,
         candidates: int,
         top: float = 0.25,
+        mined: float = 0.25,
         drop: float = 0.05,
         seed: int = 0,
     ) -> None:
         self._examples = [list(examples) for examples, _ in sources.values()]
         weights = np.array([weight for _, weight in sources.values()], dtype=np.float64)
         self._weights = weights / weights.sum()
-        self._tasks, self._candidates, self._top, self._drop = tasks, candidates, top, drop
+        self._tasks, self._candidates, self._drop = tasks, candidates, drop
+        self._top, self._share_mined = top, mined
+        self._mined: dict[int, np.ndarray] = {}
         self.rng = np.random.default_rng(seed)
 
     def draw(self, metrics: Sequence[str] = ("slowdown",)) -> Batch:
@@ -170,6 +174,20 @@ class Sampler:
         rows = [self._rows(e) for e in examples]
         prompts = [self._prompt(e) for e in examples]
         return collate(examples, rows, prompts, metrics, drop=self._drop, rng=rng)
+
+    def draw_large(self) -> tuple[Example, EncodedTask] | None:
+        """A large landscape in one of its renderings, by the sources' shares; None where none is."""
+        weights = self._weights * [any(map(_is_large, e)) for e in self._examples]
+        if self._share_mined <= 0 or not weights.any():
+            return None
+        kind = self.rng.choice(len(weights), p=weights / weights.sum())
+        large = [e for e in self._examples[kind] if _is_large(e)]
+        example = large[self.rng.integers(len(large))]
+        return example, self._prompt(example)
+
+    def mine(self, example: Example, rows: np.ndarray) -> None:
+        """Rows of a large landscape to draw from more often, in place of those given before."""
+        self._mined[id(example)] = rows
 
     def _prompt(self, example: Example) -> EncodedTask:
         """The prompt as recorded, or now and then another rendering."""
@@ -183,10 +201,20 @@ class Sampler:
         if n <= _LARGE:
             rows = self.rng.permutation(n)[:g]
             return np.concatenate([rows, np.full(g - len(rows), -1)])
-        best = int(g * self._top)
+        best, mined = int(g * self._top), int(g * self._share_mined)
+        hard = self._mined.get(id(example), np.zeros(0, dtype=np.int64))
+        mined = mined if len(hard) else 0
         return np.concatenate(
-            [self.rng.choice(example.top, best), self.rng.integers(n, size=g - best)]
+            [
+                self.rng.choice(example.top, best),
+                self.rng.choice(hard, mined) if mined else hard[:0],
+                self.rng.integers(n, size=g - best - mined),
+            ]
         )
+
+
+def _is_large(example: Example) -> bool:
+    return len(example) > _LARGE and "slowdown" in example.targets
 
 
 def collate(

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from autotune_rlm.surrogate.codec import FAILED, NAN
 from autotune_rlm.surrogate.metrics import BINS
-from autotune_rlm.surrogate.network import FieldTensors, Network
+from autotune_rlm.surrogate.network import FieldTensors, Memory, Network
 from autotune_rlm.surrogate.training.examples import Batch
 
-__all__ = ["batch_loss", "cross_entropy", "soft_targets"]
+__all__ = ["batch_loss", "cross_entropy", "forward", "soft_targets"]
 
 _SPECIAL = max(FAILED, NAN) + 1
 _SCALE_WEIGHT = 0.1
@@ -42,17 +42,16 @@ def soft_targets(bins: Tensor, smoothing: float) -> Tensor:
     return out
 
 
-def batch_loss(
-    network: Network, fields: FieldTensors, batch: Batch, metrics: Tensor, *, smoothing: float
-) -> Tensor:
-    """Cross-entropy of the metrics asked for, and of the tasks' scale.
+def forward(
+    network: Network, fields: FieldTensors, batch: Batch, metrics: Tensor
+) -> tuple[Tensor, Memory, Tensor]:
+    """Logits (b * g, m, BINS + 2) of a batch, with the encoded tasks and the embedded fields.
 
     Args:
         network: The network.
         fields: All distinct fields of the data.
-        batch: What to learn from.
+        batch: b tasks with g candidates each.
         metrics: Long, (m,): numbers of the batch's metrics in the network's list.
-        smoothing: Standard deviation of the soft targets in bins.
     """
     device = metrics.device
     b, g, c = batch.candidates.shape
@@ -78,11 +77,28 @@ def batch_loss(
     logits, _ = network.decode(
         memory, embedded, index.view(b * g, c), metrics.expand(b, -1), previous
     )
+    return logits, memory, embedded
+
+
+def batch_loss(
+    network: Network, fields: FieldTensors, batch: Batch, metrics: Tensor, *, smoothing: float
+) -> Tensor:
+    """Cross-entropy of the metrics asked for, and of the tasks' scale.
+
+    Args:
+        network: The network.
+        fields: All distinct fields of the data.
+        batch: What to learn from.
+        metrics: Long, (m,): numbers of the batch's metrics in the network's list.
+        smoothing: Standard deviation of the soft targets in bins.
+    """
+    logits, memory, embedded = forward(network, fields, batch, metrics)
+    b, targets = len(batch.shared), torch.from_numpy(batch.targets).to(metrics.device)
     loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), smoothing)
-    scale_metric = torch.full((b, 1), network.config.metrics.index("scale"), device=device)
-    nothing = torch.full((b, 1), -1, dtype=torch.long, device=device)
-    scale, _ = network.decode(memory, embedded, nothing, scale_metric)
-    scales = torch.from_numpy(batch.scale.astype(np.float32)).to(device)
+    asked = torch.full_like(metrics[:1], network.config.metrics.index("scale")).expand(b, 1)
+    nothing = torch.full_like(asked, -1)
+    scale, _ = network.decode(memory, embedded, nothing, asked)
+    scales = torch.from_numpy(batch.scale.astype(np.float32)).to(metrics.device)
     return loss + _SCALE_WEIGHT * cross_entropy(scale[:, 0], scales, smoothing)
 
 

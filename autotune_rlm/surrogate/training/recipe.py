@@ -80,6 +80,7 @@ class Recipe:
         warmup: Steps of linear warm-up.
         smoothing: Standard deviation of the soft target, in bins.
         top: Share of a large landscape's sample drawn from its best twentieth.
+        mined: Share drawn from what the network takes for its best hundredth, see ``mining``.
         drop: Rate at which shared fields are hidden, so that none is relied on alone.
         average: Decay of the averaged weights that are kept in the end.
         temperature: Exponent of the sizes of sources without a weight.
@@ -101,6 +102,7 @@ class Recipe:
     warmup: int = 200
     smoothing: float = 1.5
     top: float = 0.25
+    mined: float = 0.25
     drop: float = 0.05
     average: float = 0.998
     temperature: float = 0.5

@@ -19,6 +19,7 @@ from autotune_rlm.surrogate.metrics import FACTS
 from autotune_rlm.surrogate.network import FieldTensors, Network
 from autotune_rlm.surrogate.training.examples import Example, Sampler
 from autotune_rlm.surrogate.training.loss import batch_loss
+from autotune_rlm.surrogate.training.mining import favourites
 from autotune_rlm.surrogate.training.recipe import Recipe
 
 __all__ = ["TrainingState", "train_network"]
@@ -26,6 +27,7 @@ __all__ = ["TrainingState", "train_network"]
 logger = logging.getLogger(__name__)
 _SAVE_EVERY_S = 60.0
 _FACTS_EVERY = 8
+_MINE_EVERY = 40
 
 
 @dataclass
@@ -106,6 +108,8 @@ def train_network(
             of_facts = facts is not None and (timing is None or state.step % _FACTS_EVERY == 0)
             sampler, metrics = (facts, list(numbers)[-1]) if of_facts else (timing, ("slowdown",))
             assert sampler is not None
+            if timing is not None and state.step % _MINE_EVERY == 0:
+                _mine(timing, averaged, fields)
             batch = sampler.draw(metrics)
             loss = batch_loss(model, fields, batch, numbers[metrics], smoothing=recipe.smoothing)
             optimizer.zero_grad(set_to_none=True)
@@ -129,6 +133,13 @@ def train_network(
     return state
 
 
+def _mine(sampler: Sampler, network: Network, fields: FieldTensors) -> None:
+    drawn = sampler.draw_large()
+    if drawn is not None:
+        example, prompt = drawn
+        sampler.mine(example, favourites(network, fields, example, prompt))
+
+
 def _times(source: tuple[Sequence[Example], float]) -> bool:
     return any("slowdown" in e.targets and e.scale > -1.5 for e in source[0])
 
@@ -147,6 +158,7 @@ def _sampler(
         tasks=recipe.tasks,
         candidates=recipe.candidates,
         top=recipe.top,
+        mined=recipe.mined,
         drop=recipe.drop,
         seed=recipe.seed + offset,
     )

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from autotune_rlm.integrations.onnx import predict, search, space
 from autotune_rlm.landscapes.architectures import read_architectures
-from autotune_rlm.types import Measurement, Status
+from autotune_rlm.types import Measurement, Prediction, Status
 
 MACRO = space("nasbench_macro")
 
@@ -247,3 +247,32 @@ def test_facts_are_exact_and_observations_narrow_the_rest():
     assert np.corrcoef(after.location, np.log(real[20:]))[0, 1] > 0.95
     with pytest.raises(ValueError, match="nothing is known of 'robustness'"):
         predict(graphs[0], "robustness")
+
+
+class Blind:
+    """A surrogate that takes all networks for about equal, the larger ones for a little faster."""
+
+    def predict(self, task, candidates, *, observed=()):
+        macs = np.array([c.config["net_macs"] for c in candidates])
+        median, ones = 7.0 - 0.01 * np.log(macs), np.ones(len(macs))
+        return Prediction(
+            metric=task.metric,
+            median=median,
+            low=median * 0.9,
+            high=median * 1.1,
+            spread=0.06 * ones,
+            p_valid=ones,
+        )
+
+
+def test_a_surrogate_that_is_wrong_of_a_device_is_held_by_the_roofline():
+    rng = np.random.default_rng(0)
+    graphs = [MACRO.graph(MACRO.sample(rng)) for _ in range(20)]
+    macs = predict(graphs, "macs").median
+    told = predict(graphs, device="NVIDIA A100", surrogate=Blind())
+    assert np.corrcoef(told.location, np.log(macs))[0, 1] > 0.9
+    assert (told.low < told.median).all()
+    assert (told.median < told.high).all()
+    alone = predict(graphs[3], device="NVIDIA A100", surrogate=Blind())
+    assert alone.median[0] == pytest.approx(told.median[3])
+    assert (told.spread > 0.06).any()  # where the two differ

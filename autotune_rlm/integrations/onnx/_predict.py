@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +27,7 @@ from autotune_rlm.networks.rendering import (
     network_device,
     network_task,
 )
+from autotune_rlm.networks.spaces import space
 from autotune_rlm.types import (
     Candidate,
     Device,
@@ -33,6 +36,7 @@ from autotune_rlm.types import (
     Prediction,
     Status,
     Surrogate,
+    Task,
 )
 
 __all__ = ["FACTS", "predict"]
@@ -65,7 +69,8 @@ def predict(
 
     ``parameters``, ``macs``, ``flops``, ``depth``, ``activation_mb`` and ``peak_memory_mb`` are
     computed from shapes and exact. Others come from the surrogate where it was trained on networks.
-    Without one, ``latency_ms`` starts from the device's peak rates, with a wide interval. What was
+    ``latency_ms`` also starts from the device's peak rates, alone where there is no surrogate, with a
+    wide interval. What was
     measured (``observed``) corrects either: a few networks measured on a device make the rest good.
 
     Args:
@@ -170,7 +175,48 @@ def _asked(
     observations = [
         Observation(n.candidate, Measurement(status=Status.OK, value=value)) for n, value in seen
     ]
-    return surrogate.predict(task, [n.candidate for n in networks], observed=observations)
+    told = surrogate.predict(task, [n.candidate for n in networks], observed=observations)
+    if name != "latency_ms" or observations or not told.log_scale:
+        return told
+    return _with_roofline(told, surrogate, task, device, networks)
+
+
+def _with_roofline(
+    told: Prediction,
+    surrogate: Surrogate,
+    task: Task,
+    device: Device,
+    networks: Sequence[_Network],
+) -> Prediction:
+    """The geometric mean of the surrogate's word and of the roofline, brought to the same level.
+
+    On a device that it was not trained on, a surrogate can be far off while operations and traffic
+    still order networks well. The level is the surrogate's, from networks that are always the same.
+    """
+    known = _reference()
+    level = surrogate.predict(task, [n.candidate for n in known]).location
+    level = level - np.log([_roofline_ms(n.facts, device) for n in known])
+    roofline = np.log([_roofline_ms(n.facts, device) for n in networks]) + np.median(level)
+    shift = 0.5 * (roofline - told.location)
+    spread = np.hypot(told.spread, np.abs(shift))
+    widened = np.exp(1.6449 * (spread - told.spread))
+    return replace(
+        told,
+        median=told.median * np.exp(shift),
+        low=told.low * np.exp(shift) / widened,
+        high=told.high * np.exp(shift) * widened,
+        spread=spread,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _reference() -> tuple[_Network, ...]:
+    """A few networks of three published spaces."""
+    found, rng = [], np.random.default_rng(0)
+    for name in ("nasbench201", "fbnet", "mnasnet"):
+        known = space(name)
+        found += [_network(known.graph(known.sample(rng)), None) for _ in range(4)]
+    return tuple(found)
 
 
 def _fitted(

@@ -45,7 +45,7 @@ class Policy:
     that order disagrees with what was measured, there is none.
 
     Where the surrogate was never told values of configurations like these (``novel``), three of four
-    choices before the ninth measurement are taken from its better quarter, or better eight, as far
+    choices before the ninth measurement are taken from its better half, or better eight, as far
     apart as they can be (Gonzalez 1985, farthest first). Its order is then worth something, its
     favourites are not, and they are near-twins.
 
@@ -130,7 +130,7 @@ class Policy:
             if features is None:
                 features = encode_configs([c.config for c in candidates])
             better = zero_shot.order(minimize=task.minimize)
-            better = better[: max(_LEARNED, len(better) // 4)]
+            better = better[: max(_LEARNED, len(better) // 2)]
             taken = np.setdiff1d(np.arange(len(candidates)), open_).tolist() + chosen
             chosen += _farthest(features, better[np.isin(better, open_)], taken, wide)
         hedges = sum(slot >= _LEARNED and slot % _HEDGE == _HEDGE - 1 for slot in slots)

@@ -276,9 +276,9 @@ def test_on_novel_parameters_the_first_choices_are_good_and_far_apart():
     assert choose(1, novel=True) == [{"x": 0, "y": 0}]
     known = {"x": 0, "y": 0}
     apart = choose(3, [ok(Candidate(known), 1.0)], novel=True)
-    assert all(c["x"] < 2 for c in apart)  # the better quarter
-    assert {"x": 1, "y": 7} in apart
-    assert {"x": 1, "y": 7} not in choose(3, [ok(Candidate(known), 1.0)])
+    assert all(c["x"] < 4 for c in apart)  # the better half
+    assert {"x": 3, "y": 7} in apart
+    assert {"x": 3, "y": 7} not in choose(3, [ok(Candidate(known), 1.0)])
     measured = [ok(c, 1.0) for c in candidates[:4]]
     assert choose(1, measured, novel=True) == choose(1, measured)  # every fourth is the best
     measured = [ok(c, 1.0) for c in candidates[:8]]

@@ -155,18 +155,18 @@ class RLMSurrogate:
         """
         written = [m for m in self._network.config.metrics if m in FACTS]
         wanted = written if metrics is None else list(metrics)
+        if unknown := [m for m in wanted if m not in written]:
+            raise ValueError(
+                f"metrics: {self.name} does not write {unknown}, it writes {written}; train it with "
+                "a recipe whose network.metrics has them"
+            )
         return {m: self.predict(replace(task, metric=m, minimize=True), candidates) for m in wanted}
 
     def _sequence(self, metric: str) -> list[str]:
         """The metrics to decode until the one asked for, in the order in which they were learned."""
         written = self._network.config.metrics
-        if metric not in FACTS:
+        if metric not in FACTS or metric not in written:
             return ["slowdown"]
-        if metric not in written:
-            raise ValueError(
-                f"metric: {self.name} does not write {metric!r}, it writes {list(written)}; train "
-                "it with a recipe whose network.metrics has it"
-            )
         known = [fact for fact in FACTS if fact in written]
         return known[: known.index(metric) + 1]
 

@@ -137,9 +137,11 @@ def test_measured_facts_correct_the_others(with_facts):
 
 
 def test_facts_that_a_checkpoint_does_not_write_are_refused(surrogate, with_facts):
-    with pytest.raises(ValueError, match="does not write 'spills'"):
+    with pytest.raises(ValueError, match=r"does not write \['spills'\]"):
         with_facts.facts(make_task(), make_candidates(), metrics=["spills"])
     assert surrogate.facts(make_task(), make_candidates()) == {}
+    asked = dataclasses.replace(make_task(), metric="registers")
+    assert finite(surrogate.predict(asked, make_candidates()))  # as any metric that it never saw
 
 
 def test_a_checkpoint_knows_the_parameters_that_it_was_told_times_of(surrogate):

@@ -14,30 +14,34 @@ __all__ = ["knows", "together", "trained_on"]
 
 _NETWORKS = "onnx"
 _ALIKE = 0.75
+_LISTS = ("languages", "devices", "parameters")
 
 
 def trained_on(landscapes: Iterable[Landscape]) -> dict[str, Any]:
-    """Settings of a checkpoint: ``languages``, and the sets of ``parameters`` that were timed."""
+    """Settings of a checkpoint: ``languages``, ``devices``, and the ``parameters`` that were timed."""
     languages: set[str] = set()
+    devices: set[str] = set()
     parameters: set[tuple[str, ...]] = set()
     for landscape in landscapes:
         languages.add(landscape.task.language)
+        devices.add(landscape.task.device.name)
         if landscape.task.language != _NETWORKS and landscape.task.metric not in FACTS:
             parameters.add(tuple(sorted(_names(landscape.candidates))))
     return {
         "languages": sorted(languages),
+        "devices": sorted(devices),
         "parameters": [list(names) for names in sorted(parameters)],
     }
 
 
 def together(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a checkpoint that was trained twice; what either does not tell stays untold."""
-    told = [key for key in ("languages", "parameters") if key in before and key in after]
+    told = [key for key in _LISTS if key in before and key in after]
     both = {
         key: sorted([*before[key], *(x for x in after[key] if x not in before[key])])
         for key in told
     }
-    rest = {k: v for k, v in {**before, **after}.items() if k not in ("languages", "parameters")}
+    rest = {k: v for k, v in {**before, **after}.items() if k not in _LISTS}
     return rest | both
 
 

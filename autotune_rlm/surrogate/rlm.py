@@ -22,7 +22,7 @@ from autotune_rlm.surrogate.fields import (
 from autotune_rlm.surrogate.known import knows
 from autotune_rlm.surrogate.metrics import CODECS, FACTS, ErrorScale, work_scale
 from autotune_rlm.surrogate.online import Prior, correct
-from autotune_rlm.types import Candidate, Observation, Prediction, Task
+from autotune_rlm.types import Candidate, Device, Observation, Prediction, Task
 
 __all__ = ["RLMSurrogate", "load"]
 
@@ -83,6 +83,11 @@ class RLMSurrogate:
     def knows(self, task: Task, candidates: Sequence[Candidate]) -> bool:
         """Whether configurations like these were timed in its training; see ``known.knows``."""
         return knows(self.checkpoint.settings, task, candidates)
+
+    def knows_device(self, device: Device) -> bool:
+        """Whether it was trained on this device, by name; true where it does not say."""
+        devices = self.checkpoint.settings.get("devices")
+        return not isinstance(devices, list) or device.name in devices
 
     def predict(
         self,

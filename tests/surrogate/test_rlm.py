@@ -152,6 +152,9 @@ def test_a_checkpoint_knows_the_parameters_that_it_was_told_times_of(surrogate):
         return RLMSurrogate(dataclasses.replace(surrogate.checkpoint, settings=settings))
 
     told = trained_on([make_landscape()])
+    assert surrogate.knows_device(Device(name="abacus"))
+    assert trained_on_others(told).knows_device(task.device)
+    assert not trained_on_others(told).knows_device(Device(name="abacus"))
     assert trained_on_others(told).knows(task, candidates)
     unlike = [Candidate({"block_size_x": 16, "tile_size_y": 4, "num_warps": 2})]
     assert not trained_on_others(told).knows(task, unlike)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,8 +68,8 @@ def predict(
 
     ``parameters``, ``macs``, ``flops``, ``depth``, ``activation_mb`` and ``peak_memory_mb`` are
     computed from shapes and exact. Others come from the surrogate where it was trained on networks.
-    ``latency_ms`` also starts from the device's peak rates, alone where there is no surrogate, with a
-    wide interval. What was
+    Without one, and on a device that it was not trained on, ``latency_ms`` starts from the device's
+    peak rates, with a wide interval. What was
     measured (``observed``) corrects either: a few networks measured on a device make the rest good.
 
     Args:
@@ -176,37 +175,30 @@ def _asked(
         Observation(n.candidate, Measurement(status=Status.OK, value=value)) for n, value in seen
     ]
     told = surrogate.predict(task, [n.candidate for n in networks], observed=observations)
-    if name != "latency_ms" or observations or not told.log_scale:
+    knows = getattr(surrogate, "knows_device", None)
+    if name != "latency_ms" or observations or knows is None or knows(device):
         return told
-    return _with_roofline(told, surrogate, task, device, networks)
+    return _roofline_at_level(told, surrogate, task, device, networks)
 
 
-def _with_roofline(
+def _roofline_at_level(
     told: Prediction,
     surrogate: Surrogate,
     task: Task,
     device: Device,
     networks: Sequence[_Network],
 ) -> Prediction:
-    """The geometric mean of the surrogate's word and of the roofline, brought to the same level.
+    """The roofline of a device that the surrogate was not trained on, at the surrogate's level.
 
-    On a device that it was not trained on, a surrogate can be far off while operations and traffic
-    still order networks well. The level is the surrogate's, from networks that are always the same.
+    Operations and traffic still order networks well there, and the surrogate does not. The level is
+    taken from networks that are always the same, so that a network's value is its own.
     """
     known = _reference()
     level = surrogate.predict(task, [n.candidate for n in known]).location
     level = level - np.log([_roofline_ms(n.facts, device) for n in known])
-    roofline = np.log([_roofline_ms(n.facts, device) for n in networks]) + np.median(level)
-    shift = 0.5 * (roofline - told.location)
-    spread = np.hypot(told.spread, np.abs(shift))
-    widened = np.exp(1.6449 * (spread - told.spread))
-    return replace(
-        told,
-        median=told.median * np.exp(shift),
-        low=told.low * np.exp(shift) / widened,
-        high=told.high * np.exp(shift) * widened,
-        spread=spread,
-    )
+    roofline = np.log([_roofline_ms(n.facts, device) for n in networks])
+    spread = np.hypot(told.spread, _ROOFLINE_SPREAD)
+    return _as_prediction(task.metric, roofline + float(np.median(level)), spread, True)
 
 
 @functools.lru_cache(maxsize=1)

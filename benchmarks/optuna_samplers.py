@@ -121,7 +121,7 @@ class Choices(ArchitectureSpace):
         self.parameters = {k: tuple(v) for k, v in parameters.items()}
 
     def build(self, config):
-        raise NotImplementedError("a table has values, no networks")
+        raise TypeError("a table has values, no networks")
 
 
 class Evolved:

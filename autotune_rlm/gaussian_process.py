@@ -231,11 +231,10 @@ def _objective(
     if points.linear.shape[1]:
         covariance += (points.linear * v[points.linear_groups]) @ points.linear.T
     np.einsum("ii->i", covariance)[:] += noise + _JITTER
-    try:
-        factor = cholesky(covariance, lower=True, check_finite=False)
-    except np.linalg.LinAlgError:
+    factor, failed = lapack.dpotrf(covariance, lower=1, clean=1)
+    if failed:
         return 1e10, np.zeros_like(theta)
-    alpha = cho_solve((factor, True), targets, check_finite=False)
+    alpha = lapack.dpotrs(factor, targets, lower=1)[0]
     inverse = lapack.dpotri(factor, lower=1)[0]
     inverse = np.tril(inverse) + np.tril(inverse, -1).T
     outer = 0.5 * (inverse - np.outer(alpha, alpha))

@@ -30,9 +30,14 @@ class FieldTable:
         """The field's number; a new one for a field not seen before."""
         return self._ids.setdefault(field, len(self._ids))
 
-    def tensors(self, tokenizer: TextTokenizer) -> FieldTensors:
+    @property
+    def fields(self) -> list[Field]:
         """All fields in the order of their numbers."""
-        fields = list(self._ids)
+        return list(self._ids)
+
+    def tensors(self, tokenizer: TextTokenizer) -> FieldTensors:
+        """All fields as arrays, in the order of their numbers."""
+        fields = self.fields
         is_number = np.array([isinstance(f.value, float) for f in fields], dtype=bool)
         numbers = np.zeros((len(fields), NUMBER_FEATURES), dtype=np.float32)
         values = np.array([f.value for f in fields if isinstance(f.value, float)], dtype=np.float64)

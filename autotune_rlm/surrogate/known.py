@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.surrogate.metrics import FACTS
 from autotune_rlm.surrogate.text import normalise_name
-from autotune_rlm.types import Candidate, Task
+from autotune_rlm.types import Candidate, Device, Task
 
-__all__ = ["knows", "together", "trained_on"]
+__all__ = ["CERTAIN", "Doubt", "doubt", "knows", "knows_device", "together", "trained_on"]
 
 _NETWORKS = "onnx"
 _ALIKE = 0.75
@@ -60,6 +60,41 @@ def knows(settings: Mapping[str, Any], task: Task, candidates: Sequence[Candidat
         len(names & set(timed)) >= _ALIKE * max(len(names | set(timed)), 1)
         for timed in settings["parameters"]
     )
+
+
+def knows_device(settings: Mapping[str, Any], device: Device) -> bool:
+    """Whether a device of this name was in training; true where the checkpoint does not say."""
+    devices = settings.get("devices")
+    return not isinstance(devices, list) or device.name in devices
+
+
+class Doubt(NamedTuple):
+    """What to doubt of a network, which is as sure of itself where it was never trained.
+
+    ``scale`` and ``slowdown`` are standard deviations on the logarithm of a time, to add to those
+    that it writes; ``trust`` is the logarithm of the odds that its order is worth anything.
+    """
+
+    scale: float
+    slowdown: float
+    trust: float
+
+
+CERTAIN = Doubt(0.0, 0.0, 2.0)
+_OTHER_DEVICE = Doubt(0.7, 0.3, 2.0)
+_OTHER_KERNEL = Doubt(5.0, 1.2, 0.0)
+
+
+def doubt(settings: Mapping[str, Any], task: Task, candidates: Sequence[Candidate]) -> Doubt:
+    """How far off the network may be on a task unlike those that it was trained on.
+
+    The figures are errors of earlier weights on landscapes that these had never seen: on other
+    devices (CLBlast and a convolution on a V100, another on an A4000), and on another kernel
+    (dedispersion on four devices).
+    """
+    if not knows(settings, task, candidates):
+        return _OTHER_KERNEL
+    return CERTAIN if knows_device(settings, task.device) else _OTHER_DEVICE
 
 
 def _names(candidates: Sequence[Candidate]) -> set[str]:

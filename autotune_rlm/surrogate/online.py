@@ -13,9 +13,10 @@ averaged with their marginal likelihoods as weights. Half of the members do not 
 order at all; they win where the kernel is unlike any that it knows. Nothing is iterated, so 16 new
 measurements cost milliseconds and the result is deterministic.
 
-From four measurements on, a second process has half the say: one on the parameters alone, with a length
-scale for each that is fitted to what was measured, and the model's prediction as but one more input
-(``gaussian_process.fit``). On kernels that the model has never seen in any form it is the better half.
+From four measurements on, a second process has a say, the more the less the model's order is believed:
+one on the parameters alone, with a length scale for each that is fitted to what was measured, and the
+model's prediction as but one more input (``gaussian_process.fit``). On kernels that the model has never
+seen in any form it is the better half.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ _OFFSET_SD = 3.0
 _SLOPE_SD = 0.4
 _STRENGTH = 3.0
 _TRUST = 2.0
-"""Logarithm of the prior odds that the model's order is worth anything."""
 _AVERAGED = 4
 _ENOUGH = 4
 _ITERATIONS = 20
+_LED = 0.85
+"""The first process's say where the model's order is believed without doubt."""
 _OVERCONFIDENT = 1.4
 _MAX_OBSERVED = 1024
 _MAX_PARAMETERS = 64
@@ -59,6 +61,7 @@ class Prior:
         hidden: Hidden states, shape (n, d).
         parameters: The parameters as features of comparable size, shape (n, f).
         offset_sd: Standard deviation of the error that all candidates of the task share.
+        trust: Logarithm of the prior odds that the model's order is worth anything.
     """
 
     mean: np.ndarray
@@ -67,21 +70,47 @@ class Prior:
     hidden: np.ndarray
     parameters: np.ndarray
     offset_sd: float = _OFFSET_SD
+    trust: float = _TRUST
 
     @cached_property
-    def scaled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def scaled(self) -> tuple[_Rows, _Rows, list[_Column]]:
         """Hidden states, parameters, and single parameters by column, scaled for distances."""
         columns = self.parameters.T[:_MAX_PARAMETERS]
         deviation = columns.std(1, keepdims=True)
         single = columns / np.where(deviation > 0, deviation, 1.0) / _SINGLE_SCALE
-        return _scaled(self.hidden), _scaled(self.parameters), single
+        distinct = [_Column(*np.unique(x, return_inverse=True)) for x in single]
+        return _Rows.of(self.hidden), _Rows.of(self.parameters), distinct
 
 
-def _scaled(x: np.ndarray) -> np.ndarray:
-    """Centred rows, of which two typical ones are at a squared distance of about 2."""
-    x = x - x.mean(0)
-    scale = np.sqrt(np.mean(x**2) * x.shape[1]) if x.size else 0.0
-    return x / scale if scale > 0 else x
+class _Column(NamedTuple):
+    """A parameter of n candidates: its few distinct values, and which of them each has."""
+
+    values: np.ndarray
+    which: np.ndarray
+
+
+class _Rows(NamedTuple):
+    """Centred rows, of which two typical ones are at a squared distance of about 2; their norms.
+
+    In single precision, as all distances: they and their exponentials are what costs.
+    """
+
+    x: np.ndarray
+    norms: np.ndarray
+
+    @classmethod
+    def of(cls, x: np.ndarray) -> _Rows:
+        x = x - x.mean(0)
+        scale = np.sqrt(np.mean(x**2) * x.shape[1]) if x.size else 0.0
+        x = (x / scale if scale > 0 else x).astype(np.float32)
+        return cls(x, np.einsum("nd,nd->n", x, x))
+
+    def squared(self, index: np.ndarray) -> np.ndarray:
+        """Squared distances of all rows to those of ``index``, (n, k)."""
+        out = self.x @ (np.float32(-2.0) * self.x[index].T)
+        out += self.norms[:, None]
+        out += self.norms[index]
+        return np.maximum(out, 0.0, out=out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,70 +145,77 @@ def correct(prior: Prior, index: np.ndarray, value: np.ndarray) -> Posterior:
 
 
 class _Distances:
-    """Distances of n candidates to k measured ones, in three senses.
+    """Distances of n candidates to k measured ones, in three senses, as correlations.
 
     Args:
         hidden: Squared distances of hidden states, shape (n, k).
         parameters: Distances of all parameters together, shape (n, k).
-        columns: Single parameters of both by column, shapes (f, n) and (f, k).
+        single: Correlation by single parameters, the mean over them, shape (n, k); None where it
+            is to be computed from the columns.
+        columns: The single parameters.
+        index: The measured ones.
     """
 
     def __init__(
-        self, hidden: np.ndarray, parameters: np.ndarray, columns: tuple[np.ndarray, np.ndarray]
+        self,
+        hidden: np.ndarray,
+        parameters: np.ndarray,
+        columns: list[_Column],
+        index: np.ndarray,
+        single: np.ndarray | None = None,
     ) -> None:
-        self.hidden, self.parameters, self._columns = hidden, parameters, columns
+        self.hidden, self.parameters = hidden, parameters
+        self._columns, self._index, self._given = columns, index, single
+        self._near: dict[tuple[str, float], np.ndarray] = {}
 
     @classmethod
     def to_measured(cls, prior: Prior, index: np.ndarray) -> _Distances:
         """Of all candidates to those of ``index``."""
-        hidden, parameters, single = prior.scaled
+        hidden, parameters, columns = prior.scaled
         return cls(
-            _squared(hidden, index),
-            np.sqrt(_squared(parameters, index)),
-            (single, single[:, index]),
+            hidden.squared(index),
+            np.sqrt(parameters.squared(index)),
+            columns,
+            index,
         )
 
     def to(self, kept: np.ndarray) -> _Distances:
         """To some of the measured ones only."""
-        rows, columns = self._columns
-        return _Distances(self.hidden[:, kept], self.parameters[:, kept], (rows, columns[:, kept]))
+        hidden, parameters = self.hidden[:, kept], self.parameters[:, kept]
+        return _Distances(hidden, parameters, self._columns, self._index[kept])
 
     def among(self, rows: np.ndarray) -> _Distances:
         """Of some candidates only."""
-        all_rows, columns = self._columns
-        return _Distances(self.hidden[rows], self.parameters[rows], (all_rows[:, rows], columns))
+        hidden, parameters = self.hidden[rows], self.parameters[rows]
+        return _Distances(hidden, parameters, [], self._index, self.single[rows])
 
     @cached_property
     def single(self) -> np.ndarray:
         """Correlation by single parameters, the mean over them."""
-        rows, columns = self._columns
+        if self._given is not None:
+            return self._given
         out = np.zeros_like(self.parameters)
-        for x, y in zip(rows, columns, strict=True):
-            # A parameter has few distinct values.
-            values, which = np.unique(x, return_inverse=True)
-            out += np.exp(-np.abs(values[:, None] - y))[which]
-        return out / max(1, len(rows))
+        for values, which in self._columns:
+            near = np.exp(-np.abs(values[:, None] - values[which[self._index]]))
+            out += near.astype(np.float32)[which]
+        return out / max(1, len(self._columns))
+
+    def _decay(self, sense: str, rate: float) -> np.ndarray:
+        if (sense, rate) not in self._near:
+            self._near[sense, rate] = np.exp(getattr(self, sense) * np.float32(-rate))
+        return self._near[sense, rate]
 
     def correlation(self, kernel: _Kernel) -> np.ndarray:
         """Mixture of a smooth process of the hidden states and a rough one of the parameters."""
-        out = np.zeros_like(self.hidden)
+        out = np.zeros(self.hidden.shape)
         if kernel.mixture > 0:
-            out += kernel.mixture * np.exp(self.hidden * (-0.5 / kernel.hidden_scale**2))
+            out += kernel.mixture * self._decay("hidden", 0.5 / kernel.hidden_scale**2)
         if kernel.mixture < 1:
-            near = np.exp(self.parameters * (-1 / kernel.parameter_scale))
+            near = self._decay("parameters", 1 / kernel.parameter_scale)
             if kernel.additive:
                 near = 0.3 * near + 0.7 * self.single
             out += (1 - kernel.mixture) * near
         return out
-
-
-def _squared(x: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Squared distances of rows to those of ``index``, (n, k)."""
-    norms = np.einsum("nd,nd->n", x, x)
-    out = x @ (-2.0 * x[index].T)
-    out += norms[:, None]
-    out += norms[index]
-    return np.maximum(out, 0.0, out=out)
 
 
 class _Kernel(NamedTuple):
@@ -294,7 +330,7 @@ class _ValueModel:
         quadratic = (half**2).sum(1)
         log_det = 2 * np.log(np.einsum("mkk->mk", factor)).sum(1)
         evidence = -0.5 * log_det - (_STRENGTH + k / 2) * np.log1p(quadratic / (2 * _STRENGTH))
-        evidence += _TRUST * _TRUSTED[members]
+        evidence += self.prior.trust * _TRUSTED[members]
         amplitude = (2 * _STRENGTH + quadratic) / (2 * _STRENGTH + k)
         best = np.argsort(-evidence, kind="stable")[:_AVERAGED]
         return [
@@ -313,11 +349,16 @@ class _ValueModel:
         member = solved.member
         size, tilt = self.sizes[member.flat], self.tilts[member.trusted]
         total = self.distances.correlation(member.kernel)
-        total *= member.smooth * np.outer(size, size[self.at])
-        total += self.prior.offset_sd**2 + np.outer(tilt, tilt[self.at])
+        total *= (member.smooth * size)[:, None]
+        total *= size[self.at]
+        if member.trusted:
+            total += np.outer(tilt, tilt[self.at])
+        total += self.prior.offset_sd**2
         own = self.prior.offset_sd**2 + tilt**2 + size**2
         mean = self.means[member.trusted] + total @ solved.alpha
-        half = solve_triangular(solved.factor, total.T, lower=True, check_finite=False)
+        half = solve_triangular(
+            solved.factor, total.T, lower=True, overwrite_b=True, check_finite=False
+        )
         variance = np.maximum(own - np.einsum("kn,kn->n", half, half), _NOISE**2)
         return mean, variance * solved.amplitude
 
@@ -333,7 +374,7 @@ def _correct_values(
     total = sum(w for w, _, _ in found)
     if len(at) >= _ENOUGH and np.ptp(value) > 0:
         believed = sum(w for w, s in zip(weight, solved, strict=True) if s.member.trusted)
-        share = 1.0 - 0.5 * believed
+        share = 1.0 - _LED * believed
         found = [(w / total * (1 - share), m, v) for w, m, v in found]
         found.append((share, *_of_parameters(prior, at, value)))
         total = 1.0

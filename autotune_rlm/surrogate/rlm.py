@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from autotune_rlm.surrogate.fields import (
     encode_task,
     parameter_features,
 )
-from autotune_rlm.surrogate.known import knows
+from autotune_rlm.surrogate.known import CERTAIN, Doubt, doubt, knows, knows_device
 from autotune_rlm.surrogate.metrics import CODECS, FACTS, ErrorScale, work_scale
 from autotune_rlm.surrogate.online import Prior, correct
 from autotune_rlm.types import Candidate, Device, Observation, Prediction, Task
@@ -29,7 +30,10 @@ __all__ = ["RLMSurrogate", "load"]
 _SPECIAL = max(FAILED, NAN) + 1
 _CHUNK = 2048
 _CACHED_TASKS = 16
-_Z90 = 1.6448536
+_Z75, _Z90 = 0.6744898, 1.6448536
+_SMOOTHING = 1.5  # of the recipes, in bins
+_LEAST_SCALE_SPREAD = 0.05
+_LEAST_OFFSET = 0.5  # a first measurement far from what was expected may be that of a bad candidate
 _TIME = "time_ms"  # the metric of the tasks whose facts of compilation are told
 
 
@@ -86,8 +90,12 @@ class RLMSurrogate:
 
     def knows_device(self, device: Device) -> bool:
         """Whether it was trained on this device, by name; true where it does not say."""
-        devices = self.checkpoint.settings.get("devices")
-        return not isinstance(devices, list) or device.name in devices
+        return knows_device(self.checkpoint.settings, device)
+
+    def _doubt(self, task: Task, candidates: Sequence[Candidate]) -> Doubt:
+        if not task.minimize or task.metric in FACTS:
+            return CERTAIN
+        return doubt(self.checkpoint.settings, task, candidates)
 
     def predict(
         self,
@@ -128,7 +136,7 @@ class RLMSurrogate:
         return _prediction(task, scale, mean, spread, posterior.p_valid[:n], low, high)
 
     def _zero_shot(self, task: Task, candidates: Sequence[Candidate]) -> _ZeroShot:
-        key = (task.key, len(candidates), hash(tuple(c.key for c in candidates)))
+        key = (task.key, len(candidates), hash(tuple(map(attrgetter("key"), candidates))))
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
@@ -209,15 +217,19 @@ class RLMSurrogate:
         bins = p[:, _SPECIAL:] / np.maximum(p[:, _SPECIAL:].sum(1, keepdims=True), 1e-12)
         codec = CODECS[metrics[-1]]
         mean = codec.value_at(bins @ np.arange(codec.bins))
+        unsure = self._doubt(task, candidates)
+        scale_spread = float(np.hypot(scale_spread, unsure.scale))
         down = np.maximum(mean - codec.quantile(bins, 0.05), 1e-3) / _Z90
         up = np.maximum(codec.quantile(bins, 0.95) - mean, 1e-3) / _Z90
+        down, up = np.hypot(down, unsure.slowdown), np.hypot(up, unsure.slowdown)
         prior = Prior(
             mean=scale + mean,
             spread=down,
             p_valid=p_valid,
             hidden=torch.cat(hidden).double().numpy(),
             parameters=parameter_features(task, candidates),
-            offset_sd=max(scale_spread, 0.3),
+            offset_sd=max(scale_spread, _LEAST_OFFSET),
+            trust=unsure.trust,
         )
         low = scale + mean - _Z90 * np.hypot(down, scale_spread)
         high = scale + mean + _Z90 * np.hypot(up, scale_spread)
@@ -238,11 +250,17 @@ def load(name_or_path: str | Path | None = None) -> RLMSurrogate:
 
 
 def _scale(task: Task, p: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation, as the middle half of the distribution has it.
+
+    What the soft targets of training added to its width is taken off again.
+    """
     codec = CODECS["scale"]
     bins = p[_SPECIAL:] / max(p[_SPECIAL:].sum(), 1e-12)
-    mean = float(bins @ codec.centers)
-    spread = float(np.sqrt(max(bins @ codec.centers**2 - mean**2, 1e-4)))
-    return mean + float(np.log(work_scale(task))), spread
+    low, high = (float(codec.quantile(bins[None], q)[0]) for q in (0.25, 0.75))
+    added = _SMOOTHING * (codec.high - codec.low) / (codec.bins - 1)
+    variance = ((high - low) / (2 * _Z75)) ** 2 - added**2
+    spread = float(np.sqrt(max(variance, _LEAST_SCALE_SPREAD**2)))
+    return float(bins @ codec.centers) + float(np.log(work_scale(task))), spread
 
 
 def _with_observed(
@@ -250,7 +268,9 @@ def _with_observed(
 ) -> tuple[list[Candidate], np.ndarray]:
     """The candidates followed by observed ones that are not among them, and the observed's places."""
     everyone = list(candidates)
-    place = {c.key: i for i, c in reversed(list(enumerate(everyone)))}
+    keys = list(map(attrgetter("key"), everyone))
+    wanted = {o.candidate.key for o in observed}
+    place = {key: i for i, key in reversed(list(enumerate(keys))) if key in wanted}
     for o in observed:
         if o.candidate.key not in place:
             place[o.candidate.key] = len(everyone)

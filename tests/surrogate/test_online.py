@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -58,6 +60,17 @@ def test_intervals_cover_what_was_not_measured():
         z = np.abs(posterior.mean[30:] - truth[30:]) / posterior.spread[30:]
         inside.append((z < 1.645).mean())
     assert 0.8 < np.mean(inside) <= 1.0
+
+
+def test_an_order_that_is_not_trusted_is_not_followed():
+    prior, truth = make_prior()
+    index = np.arange(3)
+    slopes = []
+    for trust in (-20.0, 20.0):
+        believed = correct(dataclasses.replace(prior, trust=trust), index, truth[index]).mean
+        slopes.append(np.polyfit(prior.mean[3:], believed[3:], 1)[0])
+    assert slopes[0] < 0.2
+    assert slopes[1] > 0.7
 
 
 def test_failures_teach_their_neighbours():

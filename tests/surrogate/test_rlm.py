@@ -163,6 +163,23 @@ def test_a_checkpoint_knows_the_parameters_that_it_was_told_times_of(surrogate):
     assert trained_on_others(together(told, {})).knows(task, unlike)
 
 
+def test_what_it_was_not_trained_on_is_predicted_with_doubt(surrogate):
+    task, candidates = make_task(), make_candidates()
+    told = trained_on([make_landscape()])
+    widths = []
+    for settings_ in (
+        told,
+        {**told, "devices": ["abacus"]},
+        {**told, "parameters": [["bead"]]},
+    ):
+        asked = RLMSurrogate(dataclasses.replace(surrogate.checkpoint, settings=settings_))
+        p = asked.predict(task, candidates)
+        widths.append(np.log(p.high / p.low))
+        assert np.allclose(p.median, surrogate.predict(task, candidates).median)
+    assert (widths[0] < widths[1]).all()
+    assert (widths[1] < widths[2]).all()
+
+
 def test_threads_get_the_same_answer(surrogate):
     landscape = make_landscape()
     answers = [None] * 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy.stats import yeojohnson
@@ -49,6 +50,12 @@ def normalise(values: np.ndarray) -> np.ndarray:
     return scaled
 
 
+@lru_cache(maxsize=16)
+def _normalised(values: bytes) -> np.ndarray:
+    """``normalise``, once for all models of the same trials."""
+    return normalise(np.frombuffer(values))
+
+
 class StudyModel:
     """One process per objective and per constraint, conditioned on finished and pending trials.
 
@@ -81,7 +88,7 @@ class StudyModel:
         self._refit = refit
         self._noise = noise
         n, k = data.values.shape
-        self._values = np.column_stack([normalise(data.values[:, i]) for i in range(k)])
+        self._values = np.column_stack([_normalised(data.values[:, i].tobytes()) for i in range(k)])
         self._feasible = data.feasible
         rows = self._keep(n)
         points, prior = self._encode(data.raw[rows])

@@ -28,6 +28,7 @@ _STARTUP = 6
 _REFERENCE = 48  # random points that fix the scale of what descriptions say
 _FIRST = 128  # random candidates that a surrogate chooses the first trial from
 _DESCRIBED = (24, 8)  # most promising and random candidates described per trial
+_MANY = 200  # trials from which on half as many are
 
 
 class Policy:
@@ -159,7 +160,7 @@ class Policy:
     ) -> np.ndarray:
         """The best candidates again, by a process that also reads their descriptions."""
         described = self._described(study, encoding, rng)
-        good, others = _DESCRIBED
+        good, others = (k // (1 if len(data.values) < _MANY else 2) for k in _DESCRIBED)
         self._remember(encoding, np.vstack([ranked[:good], encoding.random(rng, others)]))
         if taken:
             taken = set(keys(self._canonical(encoding, np.array(sorted(taken)))))

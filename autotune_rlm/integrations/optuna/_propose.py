@@ -81,18 +81,23 @@ def climb(
 
 
 def spread_out(
-    encoding: Encoding, seen: np.ndarray, rng: np.random.RandomState, n: int = 8
+    encoding: Encoding, seen: np.ndarray, rng: np.random.RandomState, n: int = 3
 ) -> np.ndarray:
     """Of n random raw vectors the one that is farthest from all seen, shape (d,).
 
-    Few, because the farthest of many always sits in a corner.
+    Few, because the farthest of many always sits in a corner. Drawn again where all of them were
+    seen, up to 16 times.
     """
-    candidates = encoding.random(rng, n)
-    if not len(seen):
-        return candidates[0]
-    a, b = encoding.points(candidates).spread, encoding.points(seen).spread
-    distance = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2.0 * a @ b.T
-    return candidates[int(np.argmax(distance.min(1)))]
+    for _ in range(16):
+        candidates = encoding.random(rng, n)
+        if not len(seen):
+            return candidates[0]
+        a, b = encoding.points(candidates).spread, encoding.points(seen).spread
+        distance = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2.0 * a @ b.T
+        nearest = distance.min(1)
+        if nearest.max() > 1e-9:
+            break
+    return candidates[int(np.argmax(nearest))]
 
 
 def keys(raw: np.ndarray) -> list[tuple[float, ...]]:

@@ -88,7 +88,9 @@ def collect(
         params = trial.params
         if trial.state == TrialState.RUNNING:
             params = {**shared_params(trial), **params}
-        if trial._trial_id == own_id or not holds(params, space):
+        if trial._trial_id == own_id:
+            continue
+        if trial._trial_id not in cache and not holds(params, space):
             continue
         if trial.state == TrialState.COMPLETE and trial.values is not None:
             done.append((trial, trial.values))

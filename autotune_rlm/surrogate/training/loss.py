@@ -43,7 +43,11 @@ def soft_targets(bins: Tensor, smoothing: float) -> Tensor:
 
 
 def forward(
-    network: Network, fields: FieldTensors, batch: Batch, metrics: Tensor
+    network: Network,
+    fields: FieldTensors,
+    batch: Batch,
+    metrics: Tensor,
+    previous: Tensor | None = None,
 ) -> tuple[Tensor, Memory, Tensor]:
     """Logits (b * g, m, BINS + 2) of a batch, with the encoded tasks and the embedded fields.
 
@@ -52,6 +56,7 @@ def forward(
         fields: All distinct fields of the data.
         batch: b tasks with g candidates each.
         metrics: Long, (m,): numbers of the batch's metrics in the network's list.
+        previous: Tokens written before, (b * g, k); None for the batch's own targets as bins.
     """
     device = metrics.device
     b, g, c = batch.candidates.shape
@@ -71,8 +76,7 @@ def forward(
         torch.from_numpy(source_of).to(device),
     )
     targets = torch.from_numpy(batch.targets).to(device).view(b * g, -1)
-    previous = None
-    if targets.shape[1] > 1:
+    if previous is None and targets.shape[1] > 1:
         previous = (targets[:, :-1].round().clamp(min=0) + _SPECIAL).long()
     logits, _ = network.decode(
         memory, embedded, index.view(b * g, c), metrics.expand(b, -1), previous

@@ -43,6 +43,7 @@ class TrainingData:
         held_out: The landscapes that are not trained on.
         tokenizer: Of all texts.
         settings: What the checkpoint says of its training, see ``known.trained_on``.
+        table: The fields as they were collected.
     """
 
     sources: dict[str, tuple[list[Example], float]]
@@ -50,6 +51,7 @@ class TrainingData:
     held_out: list[Landscape]
     tokenizer: TextTokenizer
     settings: dict[str, Any]
+    table: FieldTable
 
 
 def read_source(source: Source, root: Path) -> list[Landscape]:
@@ -109,7 +111,7 @@ def load_data(recipe: Recipe, tokenizer: TextTokenizer | None = None) -> Trainin
         name = source.path if source.path not in sources else f"{source.path} ({i})"
         sources[name] = (examples, weight)
         logger.info("%s: %d landscapes to train on", source.path, len(examples))
-    return TrainingData(sources, table.tensors(tokenizer), held_out, tokenizer, settings)
+    return TrainingData(sources, table.tensors(tokenizer), held_out, tokenizer, settings, table)
 
 
 def training_texts(landscapes: Iterable[Landscape]) -> Iterable[str]:

@@ -50,6 +50,7 @@ def train_network(
     device: str | None = None,
     on_step: Callable[[int, float], None] | None = None,
     progress: bool = True,
+    loss_of: Callable[..., torch.Tensor] = batch_loss,
 ) -> TrainingState:
     """Train a network.
 
@@ -62,6 +63,7 @@ def train_network(
         device: ``"cpu"`` or None for what accelerate finds.
         on_step: Called with the step and the loss.
         progress: Whether to show a progress bar.
+        loss_of: The loss, called as ``batch_loss`` is.
 
     Raises:
         ValueError: There is nothing to train on.
@@ -111,7 +113,7 @@ def train_network(
             if timing is not None and state.step % _MINE_EVERY == 0:
                 _mine(timing, averaged, fields)
             batch = sampler.draw(metrics)
-            loss = batch_loss(model, fields, batch, numbers[metrics], smoothing=recipe.smoothing)
+            loss = loss_of(model, fields, batch, numbers[metrics], smoothing=recipe.smoothing)
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), 1.0)

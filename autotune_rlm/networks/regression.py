@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +41,7 @@ _MANY = 3.0  # how far trends differ, on the scale that the process expects of a
 _NOISE = 1e-2
 _FEWEST_WITH = 2  # networks, and one in 200 of them, that must have something for it to be counted
 _ENOUGH = 100  # networks of the same column that say more than a surrogate
+_RIDGE, _LEAST_ERROR, _CAUTION = 0.3, 0.02, 0.3
 _LED = (0.8, 10.0)  # trust in a surrogate that was trained on networks, and its inertia
 
 
@@ -127,12 +128,17 @@ class FewShot:
         trend: Standardised prediction before any shot, shape (n,); zeros where nothing is known.
         trust: Weight of the trend.
         inertia: Shots at which their correction of the trend gets half its weight.
+        related: Standardised trends of other columns, shape (n, k); their mean is in the trend, and
+            is weighed anew by how well each tells the shots.
+        lead: What else is in the trend, standardised, shape (n,); None for nothing.
     """
 
     points: Points
     trend: np.ndarray
     trust: float
     inertia: float
+    related: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    lead: np.ndarray | None = None
 
     def predict(self, shots: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Score and its standard deviation for all n networks, given some of them.
@@ -147,12 +153,31 @@ class FewShot:
             return self.trend, np.full(len(self.trend), 1.0)
         values = np.asarray(values, dtype=float)
         targets, back = _normal(values)
-        prior = self.trust * self.trend
+        prior = self.trust * self._trend_given(shots, targets)
         prior = prior - prior[shots].mean()
         process = fit(self.points.take(shots), targets - prior[shots], noise=_NOISE, max_fit=300)
         mean, deviation = process.predict(self.points)
         mean = prior + mean * len(shots) / (len(shots) + self.inertia)
         return back(mean), np.maximum(back(mean + deviation) - back(mean), 1e-12)
+
+    def _trend_given(self, shots: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        if self.related.shape[1] < 2:
+            return self.trend
+        mean = standardised(self.related @ _alike(self.related[shots], targets))
+        return mean if self.lead is None else standardised((mean + self.lead) / 2)
+
+
+def _alike(trends: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Weights (k,) of trends by how well each tells the targets, shapes (s, k) and (s,).
+
+    Those of Gaussian likelihoods of one-dimensional ridge regressions, made cautious: 10 shots say
+    little of which of 30 devices a new one is like.
+    """
+    x, y = trends - trends.mean(0), targets - targets.mean()
+    slope = np.maximum(x.T @ y / ((x**2).sum(0) + _RIDGE), 0.0)
+    error = ((y[:, None] - slope * x) ** 2).mean(0) + _LEAST_ERROR
+    weight = (error / error.min()) ** (-0.5 * _CAUTION * len(targets))
+    return weight / weight.sum()
 
 
 def few_shot(
@@ -173,7 +198,7 @@ def few_shot(
     """
     points = encode_networks(table.space, table.configs, table.fields)
     trends, trust, inertia = _trends(table, column, sources)
-    means = []
+    means: list[np.ndarray] = []
     if trends.size:
         means.append(standardised(np.mean([standardised(t) for t in trends.T], axis=0)))
         points = with_trends(points, trends)
@@ -181,9 +206,11 @@ def few_shot(
         means.append(standardised(np.asarray(lead, dtype=float)))
         points = with_trends(points, means[-1][:, None])
         trust, inertia = max(trust, _LED[0]), max(inertia, _LED[1])
+    heard = means[-1] if len(means) > int(trends.size > 0) else None
     if not means:
         means.append(standardised(np.log1p([f["macs"] for f in table.fields])))
-    return FewShot(points, standardised(np.mean(means, axis=0)), trust, inertia)
+    trend = standardised(np.mean(means, axis=0))
+    return FewShot(points, trend, trust, inertia, trends, heard)
 
 
 def _known_well(table: ArchitectureTable, column: str, sources: Sequence[Source]) -> bool:
@@ -205,7 +232,7 @@ def _trends(
         return trend[:, None], 0.95, 100.0
     if related := [s for s in same if _accuracy(s.column) == _accuracy(column)]:
         trends = [standardised(_transfer(table, s, _MOST_RELATED)) for s in related]
-        return np.column_stack(trends), 0.9, 1.0
+        return np.column_stack(trends), 0.95, 3.0
     if foreign := [s for s in sources if _accuracy(s.column) == _accuracy(column)]:
         trend = np.mean([standardised(_by_cost(table, s)) for s in foreign], axis=0)
         return trend[:, None], 0.4, 2.0

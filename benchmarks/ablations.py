@@ -323,7 +323,8 @@ def summary(path: Path) -> None:
             for k, (a, b) in line["scores"].items()
         ]
         table.add_row(
-            VARIANTS[line["variant"]].about,
+            VARIANTS[line["variant"]].about
+            + (f", seed {line['seed']}" if line.get("seed") else ""),
             f"{line['parameters'] / 1e6:.2f}",
             f"{line['step_ms']:.0f}",
             *cells,
@@ -340,6 +341,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="recipes/nano-validation.yaml")
     parser.add_argument("--data", help="folder of the recipe's sources")
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
     parser.add_argument("--json", type=Path, help="append one line per variant here")
     parser.add_argument("--summary", type=Path, help="print a table of what --json wrote")
     args = parser.parse_args()
@@ -359,6 +361,7 @@ def main() -> None:
         tasks=8,
         minutes=None,
         mined=0.0,
+        seed=args.seed,
     )
     data = load_data(recipe)
     groups: dict[str, list[Example]] = {}
@@ -375,7 +378,8 @@ def main() -> None:
         ]
         groups[name] = [e for e in encoded if e is not None]
     for name in args.variants or VARIANTS:
-        line = {"variant": name, "steps": args.steps, **run(VARIANTS[name], recipe, data, groups)}
+        line = {"variant": name, "steps": args.steps, "seed": args.seed}
+        line |= run(VARIANTS[name], recipe, data, groups)
         print(json.dumps(line), flush=True)
         if args.json:
             with args.json.open("a", encoding="utf-8") as file:

@@ -258,10 +258,27 @@ def test_one_in_four_hedges_against_a_misled_correction():
     assert not {60, 61, 62, 63} & set(choose(9, 4))
     assert {60, 61, 62, 63} & set(choose(9, 4, zero_shot=before)) == {63}
     assert {60, 61, 62, 63} & set(choose(9, 8, zero_shot=before)) == {62, 63}
-    assert not {60, 61, 62, 63} & set(choose(2, 4, zero_shot=before))
+    assert not {60, 61, 62, 63} & set(choose(5, 3, zero_shot=before))
     known[:9] = [ok(c, 1.0 + i) for i, c in enumerate(grid()[:9])]
     opposite = predict(np.r_[np.arange(9, 0, -1), np.ones(51), 0.9, 0.8, 0.7, 0.6], spread=0.01)
     assert not {60, 61, 62, 63} & set(choose(9, 8, zero_shot=opposite))
+
+
+def test_of_few_candidates_the_third_and_the_fifth_hedge_too():
+    before = predict(np.r_[np.ones(60), 0.9, 0.8, 0.7, 0.6], spread=0.01)
+    misled = predict(np.r_[np.ones(9), np.linspace(1.01, 1.02, 51), np.full(4, 3.0)], spread=0.01)
+    known = [ok(c, 1.0) for c in grid()[:4]]
+
+    def favourites(n_known, **more):
+        chosen = Policy().choose(TASK, grid(), misled, known[:n_known], 1, zero_shot=before, **more)
+        return {60, 61, 62, 63} & set(chosen)
+
+    assert [favourites(k) for k in (1, 2, 3, 4)] == [set(), {63}, set(), {63}]
+    many = [Candidate({"x": i}) for i in range(200)]
+    flat = predict(np.r_[np.ones(199), 3.0], spread=0.01)
+    order = predict(np.r_[np.ones(199), 0.5], spread=0.01)
+    two = [ok(c, 1.0) for c in many[:2]]
+    assert 199 not in Policy().choose(TASK, many, flat, two, 1, zero_shot=order)
 
 
 def test_on_novel_parameters_the_first_choices_are_good_and_far_apart():

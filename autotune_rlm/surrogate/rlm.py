@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from autotune_rlm._threads import one_thread
 from autotune_rlm.surrogate.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autotune_rlm.surrogate.codec import FAILED, NAN
 from autotune_rlm.surrogate.fields import (
@@ -128,7 +129,8 @@ class RLMSurrogate:
         values = np.array([np.nan if not o.measurement.ok else o.measurement.value for o in seen])
         scale = ErrorScale.of(task, values)
         logs = np.log(scale.to_error(values))
-        posterior = correct(zero.prior, index, logs)
+        with one_thread():
+            posterior = correct(zero.prior, index, logs)
         n = len(candidates)
         mean, spread = posterior.mean[:n], posterior.spread[:n]
         lean = np.clip(zero.lean[:n], 0.5, 8.0)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState
 
+from autotune_rlm._threads import one_thread
 from autotune_rlm.integrations.optuna._encoding import Encoding
 from autotune_rlm.integrations.optuna._memory import StudyMemory
 from autotune_rlm.integrations.optuna._policy import Policy, is_stuck
@@ -164,7 +164,7 @@ class RLMSampler(BaseSampler):
         if not search_space:
             return {}
         encoding = self._encode(search_space)
-        with _one_thread():
+        with one_thread():
             known = self._collect(study, trial, search_space)
             raw = self._propose(study, trial, search_space, known, attempt=0)
             share_params(study, trial, encoding.params(raw))
@@ -269,15 +269,3 @@ def _is_twin(raw: np.ndarray, known: StudyData, now: StudyData) -> bool:
 
 def _finished(data: StudyData) -> np.ndarray:
     return np.vstack([data.raw, data.failed])
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Linear algebra on one thread: for a few hundred rows, threads only wait for each other."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        yield
-        return
-    with threadpool_limits(1, user_api="blas"):
-        yield

@@ -88,9 +88,10 @@ _OTHER_KERNEL = Doubt(5.0, 1.2, 0.0)
 def doubt(settings: Mapping[str, Any], task: Task, candidates: Sequence[Candidate]) -> Doubt:
     """How far off the network may be on a task unlike those that it was trained on.
 
-    The figures are errors of earlier weights on landscapes that these had never seen: on other
-    devices (CLBlast and a convolution on a V100, another on an A4000), and on another kernel
-    (dedispersion on four devices).
+    The figures are about the errors of earlier weights on landscapes that these had never seen: on
+    other devices (CLBlast and a convolution on a V100, another on an A4000), and on another kernel
+    (dedispersion on four devices); among a few such figures for another kernel, that was taken which
+    searches ten convolutions best.
     """
     if not knows(settings, task, candidates):
         return _OTHER_KERNEL

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from autotune_rlm.landscapes import Landscape, write_landscapes
 from autotune_rlm.surrogate import load
 from autotune_rlm.surrogate.fields import FieldTable
 from autotune_rlm.surrogate.finetune import FineTuneOptions, Versions, fine_tune, rank_accuracy
+from autotune_rlm.surrogate.network import Network
 from autotune_rlm.surrogate.training.examples import Sampler, encode_landscape, is_held_out
 from autotune_rlm.surrogate.training.loss import soft_targets
 from autotune_rlm.surrogate.training.mining import favourites
@@ -76,6 +78,33 @@ def test_malformed_recipes_name_the_mistake(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         Recipe.load(path)
+
+
+def test_a_recipe_extends_another(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "name: a\nsteps: 7\nnetwork: {d_model: 64, heads: 2}\nsources: [{path: x}]\n"
+    )
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\nname: b\nnetwork: {d_model: 96}\n")
+    recipe = Recipe.load(tmp_path / "b.yaml")
+    assert (recipe.name, recipe.steps, recipe.sources[0].path) == ("b", 7, "x")
+    assert dict(recipe.network) == {"d_model": 96, "heads": 2}
+    for other in ("b.yaml", "../a.yaml", "3"):
+        (tmp_path / "b.yaml").write_text(f"extends: {other}\n")
+        with pytest.raises(ValueError, match="extends must name another recipe"):
+            Recipe.load(tmp_path / "b.yaml")
+
+
+def test_the_recipe_for_gpus_makes_a_larger_network_of_the_same_mixture():
+    recipes = Path(__file__).parents[2] / "recipes"
+    small, large = (Recipe.load(recipes / f"{name}.yaml") for name in ("nano", "base"))
+    assert large.sources == small.sources
+    assert large.network_config().metrics == small.network_config().metrics
+    with torch.device("meta"):
+        sizes = [
+            sum(p.numel() for p in Network(r.network_config(), initialise=False).parameters())
+            for r in (small, large)
+        ]
+    assert sizes[1] > 20 * sizes[0]
 
 
 def test_holding_out_is_by_whole_landscapes():

@@ -116,12 +116,15 @@ class Recipe:
     def load(cls, path: str | Path) -> Recipe:
         """Read a YAML file.
 
+        ``extends: OTHER.yaml`` takes all keys of another recipe in the same folder that are not
+        given here; those of ``network`` and ``holdout`` one by one.
+
         Raises:
             ValueError: A key is unknown or a value has the wrong kind.
         """
         path = Path(path)
-        data = yaml.safe_load(path.read_text())
-        if not isinstance(data, dict) or "sources" not in data:
+        data = _extended(path)
+        if "sources" not in data:
             raise ValueError(f"{path}: a recipe is a mapping with 'name' and 'sources'")
         data["sources"] = tuple(
             _build(Source, _beside(path, s), f"{path}: sources") for s in data["sources"]
@@ -135,6 +138,24 @@ class Recipe:
         if data.get("tokenizer"):
             data["tokenizer"] = str((path.parent / data["tokenizer"]).resolve())
         return _build(cls, data, str(path))
+
+
+def _extended(path: Path) -> dict[str, Any]:
+    data = yaml.safe_load(path.read_text())
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: a recipe is a mapping with 'name' and 'sources'")
+    other = data.pop("extends", None)
+    if other is None:
+        return data
+    if not isinstance(other, str) or Path(other).name != other or other == path.name:
+        raise ValueError(
+            f"{path}: extends must name another recipe of the same folder, got {other!r}"
+        )
+    before = _extended(path.parent / other)
+    for key in ("network", "holdout"):
+        if key in before and key in data:
+            data[key] = {**before[key], **data[key]}
+    return {**before, **data}
 
 
 def _beside(recipe: Path, source: Mapping[str, Any]) -> dict[str, Any]:

@@ -232,7 +232,7 @@ def groups_of(held_out: Sequence[Landscape]) -> dict[str, list[Landscape]]:
     }
 
 
-def judge(judge: Judge, groups: dict[str, list[Example]]) -> dict[str, list[float]]:
+def scores_of(judge: Judge, groups: dict[str, list[Example]]) -> dict[str, list[float]]:
     """By kind of landscape: median Spearman and mean regret of the first choice, or the facts' errors."""
     told: dict[str, list[float]] = {}
     rng = np.random.default_rng(1)
@@ -296,7 +296,7 @@ def run(
     trained = time.process_time() - start
     shown = {k: [changed(e, variant)[-1] for e in v] for k, v in groups.items()}
     start = time.process_time()
-    scores = judge(Judge(state.averaged, fields, codec), shown)
+    scores = scores_of(Judge(state.averaged, fields, codec), shown)
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
         "step_ms": trained / recipe.steps * 1e3,

@@ -199,14 +199,15 @@ def few_shot(
     points = encode_networks(table.space, table.configs, table.fields)
     trends, trust, inertia = _trends(table, column, sources)
     means: list[np.ndarray] = []
+    heard: np.ndarray | None = None
     if trends.size:
         means.append(standardised(np.mean([standardised(t) for t in trends.T], axis=0)))
         points = with_trends(points, trends)
     if lead is not None and not _known_well(table, column, sources):
-        means.append(standardised(np.asarray(lead, dtype=float)))
-        points = with_trends(points, means[-1][:, None])
+        heard = standardised(np.asarray(lead, dtype=float))
+        means.append(heard)
+        points = with_trends(points, heard[:, None])
         trust, inertia = max(trust, _LED[0]), max(inertia, _LED[1])
-    heard = means[-1] if len(means) > int(trends.size > 0) else None
     if not means:
         means.append(standardised(np.log1p([f["macs"] for f in table.fields])))
     trend = standardised(np.mean(means, axis=0))

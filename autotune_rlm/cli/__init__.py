@@ -11,6 +11,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from autotune_rlm.cli._app import new_app
+
 _COMMANDS = {
     "bench": "Compare tuning methods on recorded landscapes and architecture tables.",
     "demo": "Tune real kernels here, in a few minutes.",
@@ -42,7 +44,8 @@ class _LazyGroup(TyperGroup):
         return command
 
 
-app = typer.Typer(
+app = new_app(
+    add_completion=True,
     cls=_LazyGroup,
     no_args_is_help=True,
     help="Autotuning with a Regression Language Model as the cheap cost model.",

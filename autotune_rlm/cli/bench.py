@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import typer
-
+from autotune_rlm.cli._app import new_app
 from autotune_rlm.cli._bench_kernels import kernels
 from autotune_rlm.cli._bench_nas import nas
 from autotune_rlm.cli._bench_optuna import optuna
 
-app = typer.Typer(
+app = new_app(
     no_args_is_help=True,
     help="Compare tuning methods on recorded landscapes and architecture tables.",
 )

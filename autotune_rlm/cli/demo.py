@@ -14,11 +14,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from autotune_rlm.cli._app import new_app
+
 if TYPE_CHECKING:
     from autotune_rlm.accuracy import TuningEvent
     from autotune_rlm.cli._demo import Step
 
-app = typer.Typer()
+app = new_app()
 
 
 class Part(str, Enum):

@@ -11,12 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from autotune_rlm.cli._app import new_app
+
 if TYPE_CHECKING:
     from autotune_rlm.integrations.triton._offline import OfflineKernel
     from autotune_rlm.measure.compile import CompileResult
     from autotune_rlm.types import Candidate, Device
 
-app = typer.Typer()
+app = new_app()
 _Text = Optional[str]  # noqa: UP045 (typer evaluates it on Python 3.10 too)
 
 

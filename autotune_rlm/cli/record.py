@@ -14,7 +14,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-app = typer.Typer(add_completion=False)
+from autotune_rlm.cli._app import new_app
+
+app = new_app()
 
 _console = Console(stderr=True)
 

@@ -11,9 +11,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from autotune_rlm.cli._app import new_app
 from autotune_rlm.cli.store import fail, open_store
 
-app = typer.Typer(help="Show how accurate the surrogate was.")
+app = new_app(help="Show how accurate the surrogate was.")
 _out = Console()
 
 

@@ -11,7 +11,9 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
-app = typer.Typer()
+from autotune_rlm.cli._app import new_app
+
+app = new_app()
 _Text = Optional[str]  # noqa: UP045 (typer evaluates it on Python 3.10 too)
 _OFF = ("0", "false", "no", "off")
 

@@ -10,7 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-app = typer.Typer(no_args_is_help=True, help="Look at, export, import or clear the measurements.")
+from autotune_rlm.cli._app import new_app
+
+app = new_app(no_args_is_help=True, help="Look at, export, import or clear the measurements.")
 _out = Console()
 _err = Console(stderr=True)
 

@@ -10,10 +10,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from autotune_rlm.cli._app import new_app
+
 if TYPE_CHECKING:
     from autotune_rlm.config_file import ConfigFile
 
-app = typer.Typer()
+app = new_app()
 _Text = Optional[str]  # noqa: UP045 (typer evaluates it on Python 3.10 too)
 _Texts = Optional[list[str]]  # noqa: UP045
 

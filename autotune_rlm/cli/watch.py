@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer()
+from autotune_rlm.cli._app import new_app
+
+app = new_app()
 
 
 @app.command()

@@ -200,12 +200,17 @@ class Candidate:
         config: Parameters by name, such as ``{"BLOCK_M": 64, "num_warps": 4}``.
         text: What the model reads in place of the parameters, such as a network's ONNX text;
             empty where the parameters say it all.
+        facts: What the compiler's first IR and the device say of it, by name (``ir.NUMBERS``); empty
+            where it was not looked at. Never stored or compared.
         payload: The object itself (a ``triton.Config``, a trial); never stored or compared.
     """
 
     config: Mapping[str, Any]
     text: str = ""
     payload: Any = field(default=None, compare=False, repr=False)
+    facts: Mapping[str, float] = field(
+        default_factory=dict, compare=False, repr=False, kw_only=True
+    )
 
     @cached_property
     def key(self) -> str:
@@ -216,7 +221,7 @@ class Candidate:
         return hash(self.key)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary without the payload."""
+        """A plain dictionary without the facts and the payload."""
         return {"config": dict(self.config), "text": self.text}
 
     @classmethod

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_ndtr, ndtri
+from scipy.special import ndtri
 from scipy.stats import spearmanr
 
-from autotune_rlm.encoding import encode_configs
+from autotune_rlm.learn.acquisition import log_expected_improvement
+from autotune_rlm.learn.columns import encode_configs
 from autotune_rlm.types import Candidate, Observation, Prediction, Task
 
 __all__ = ["Policy", "is_novel"]
@@ -282,18 +283,8 @@ class _View:
 
     def log_worth(self) -> np.ndarray:
         """Logarithm of probability of working times expected improvement, shape (n,)."""
-        u = (self.incumbent - self.location) / self.spread
-        return np.log(self.p_valid) + np.log(self.spread) + _log_h(u)
-
-
-def _log_h(u: np.ndarray) -> np.ndarray:
-    """``log(phi(u) + u * Phi(u))`` without cancellation for very negative ``u``."""
-    log_phi = -0.5 * u * u - 0.5 * math.log(2 * math.pi)
-    near = np.maximum(u, -5.0)
-    h = np.exp(-0.5 * near * near) / math.sqrt(2 * math.pi) + near * np.exp(log_ndtr(near))
-    far = np.minimum(u, -5.0)
-    tail = log_phi - 2 * np.log(-far) + np.log1p(-3 / far**2 + 15 / far**4)
-    return np.where(u > -5.0, np.log(h), tail)
+        gain = log_expected_improvement(-self.location, self.spread, -self.incumbent)
+        return np.log(self.p_valid) + gain
 
 
 def is_novel(surrogate: object, task: Task, candidates: Sequence[Candidate]) -> bool:

@@ -21,7 +21,7 @@ from autotune_rlm.accuracy import (
     predicted_vs_measured,
     scores,
 )
-from autotune_rlm.encoding import encode_configs
+from autotune_rlm.learn.columns import encode_configs
 from autotune_rlm.policy import Policy, is_novel
 from autotune_rlm.types import (
     Candidate,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune_rlm.encoding import encode_configs
+from autotune_rlm.learn.columns import encode_configs
 from autotune_rlm.policy import Policy, is_novel
 from autotune_rlm.types import Candidate, Device, Measurement, Observation, Prediction, Task
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from autotune_rlm.encoding import encode_configs
 from autotune_rlm.landscapes import Landscape
+from autotune_rlm.learn.columns import encode_configs
 from autotune_rlm.types import Candidate, Measurement, Observation, Task
 
 __all__ = ["Method", "NotApplicableError", "Search"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import yeojohnson
 
-from autotune_rlm.gaussian_process import GaussianProcess, Points, fit
+from autotune_rlm.learn.gaussian_process import GaussianProcess, Points, fit
 from autotune_rlm.networks._fields import FIELDS
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from autotune_rlm.learn.columns import encode
 from autotune_rlm.surrogate.network import FieldTensors
 from autotune_rlm.surrogate.numbers import NUMBER_FEATURES, number_features
 from autotune_rlm.surrogate.text import Field, candidate_columns, shared_fields, source_text
@@ -85,40 +86,24 @@ def encode_candidates(
     """
     columns = candidate_columns(task, candidates)
     index = np.full((len(candidates), max(1, len(columns))), -1, dtype=np.int64)
-    for j, (name, (values, numeric)) in enumerate(columns.items()):
-        if numeric:
-            distinct, inverse = np.unique(np.asarray(values), return_inverse=True)
+    for j, (name, column) in enumerate(columns.items()):
+        if column.numeric:
+            distinct, inverse = np.unique(column.values, return_inverse=True)
             ids = [-1 if np.isnan(v) else table.add(Field(name, float(v))) for v in distinct]
             index[:, j] = np.array(ids, dtype=np.int64)[inverse]
         else:
-            index[:, j] = [-1 if v is None else table.add(Field(name, v)) for v in values]
+            ids = [-1 if v is None else table.add(Field(name, v)) for v in column.values]
+            index[:, j] = ids
     return index, list(columns)
 
 
 def parameter_features(task: Task, candidates: Sequence[Candidate]) -> np.ndarray:
-    """The parameters as numbers of comparable size, for distances between candidates.
-
-    A numeric parameter gives one column (its logarithm where all its values are positive and span
-    more than a factor of four), scaled to unit variance; a text parameter gives one column per value.
+    """The parameters as numbers of unit variance, for distances between candidates.
 
     Returns:
         Shape (n, f); a single column of zeros where nothing varies.
     """
-    derived = ("blocks.", "overhang.", "programs", "waves", "wave_fill")
-    found: list[np.ndarray] = []
-    for name, (values, numeric) in candidate_columns(task, candidates).items():
-        if name.startswith(derived):
-            continue
-        if numeric:
-            x = np.asarray(values, dtype=np.float64)
-            present = x[~np.isnan(x)]
-            if len(present) and present.min() > 0 and present.max() / present.min() > 4:
-                x = np.log2(x)
-            x = np.nan_to_num(x - np.nanmean(x)) if len(present) else np.zeros(len(x))
-            found.append(np.clip(x, -1e6, 1e6))
-        else:
-            texts = np.array(["" if v is None else v for v in values], dtype=object)
-            kinds = sorted(set(texts))[:32]
-            found += [(texts == kind) * 1.0 - np.mean(texts == kind) for kind in kinds[1:]]
-    scaled = [x / x.std() for x in found if x.std() > 0]
-    return np.stack(scaled, axis=1) if scaled else np.zeros((len(candidates), 1))
+    x = encode(candidate_columns(task, candidates).values(), len(candidates)).x
+    if not x.shape[1]:
+        return np.zeros((len(candidates), 1))
+    return (x - x.mean(0)) / x.std(0)

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-from autotune_rlm.gaussian_process import Points, fit
+from autotune_rlm.learn.gaussian_process import Points, fit
 
 __all__ = ["Posterior", "Prior", "correct"]
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autotune_rlm.learn.columns import Column
 from autotune_rlm.types import Candidate, Device, Task
 
 __all__ = ["Field", "candidate_columns", "normalise_name", "render", "shared_fields", "source_text"]
@@ -113,19 +114,13 @@ def _sizes(task: Task) -> dict[str, float]:
 
 def candidate_columns(
     task: Task, candidates: Sequence[Candidate]
-) -> dict[str, tuple[list[Any] | np.ndarray, bool]]:
-    """The candidate part of the prompt for n candidates, as columns.
-
-    Returns:
-        By field name, ``(values, numeric)``: ``values`` has length n; a float array where
-        ``numeric`` (NaN where a candidate has no such parameter), else a list of texts (None where
-        it has none).
-    """
+) -> dict[str, Column]:
+    """The candidate part of the prompt for n candidates, as columns by field name."""
     names: dict[str, None] = {}
     for c in candidates:
         for k in c.config:
             names.setdefault(k)
-    columns: dict[str, tuple[list[Any] | np.ndarray, bool]] = {}
+    columns: dict[str, Column] = {}
     for raw in names:
         values = [c.config.get(raw) for c in candidates]
         if any(isinstance(v, (Mapping, list, tuple)) for v in values):
@@ -135,42 +130,42 @@ def candidate_columns(
         name = normalise_name(str(raw))
         if numeric:
             array = np.array([np.nan if v is None else v for v in leaves], dtype=np.float64)
-            columns[name] = (array, True)
+            columns[name] = Column(name, array)
         else:
             texts = [None if v is None else (v if isinstance(v, str) else f"{v:g}") for v in leaves]
-            columns[name] = (texts, False)
-    columns.update(_launch_columns(task, columns))
-    return columns
+            columns[name] = Column(name, np.array(texts, dtype=object))
+    return columns | {n: c for n, c in _launch_columns(task, columns).items() if n not in columns}
 
 
 def _launch_columns(
-    task: Task, columns: Mapping[str, tuple[Any, bool]]
-) -> dict[str, tuple[np.ndarray, bool]]:
+    task: Task, columns: Mapping[str, Column]
+) -> dict[str, Column]:
     """Blocks, programs and waves that follow from block sizes named after the problem's sizes."""
     sizes = _sizes(task)
-    found: dict[str, tuple[np.ndarray, bool]] = {}
+    found: dict[str, np.ndarray] = {}
     programs: np.ndarray | None = None
-    for name, (values, numeric) in columns.items():
+    for name, column in columns.items():
         match = _BLOCK.match(name)
         dim = match and (match[1] or match[2])
-        if not numeric or not dim or dim not in sizes:
+        if not column.numeric or not dim or dim not in sizes:
             continue
+        values = column.values
         with np.errstate(divide="ignore", invalid="ignore"):
             blocks = np.ceil(sizes[dim] / values)
             blocks[~np.isfinite(blocks)] = np.nan
-        found[f"blocks.{dim}"] = (blocks, True)
-        found[f"overhang.{dim}"] = (blocks * values / sizes[dim], True)
+        found[f"blocks.{dim}"] = blocks
+        found[f"overhang.{dim}"] = blocks * values / sizes[dim]
         if dim not in _REDUCED:
             programs = blocks if programs is None else programs * blocks
     if programs is not None:
-        if "split_k" in columns and columns["split_k"][1]:
-            programs = programs * columns["split_k"][0]
-        found["programs"] = (programs, True)
+        if "split_k" in columns and columns["split_k"].numeric:
+            programs = programs * columns["split_k"].values
+        found["programs"] = programs
         if task.device.sms:
             waves = programs / task.device.sms
-            found["waves"] = (waves, True)
-            found["wave_fill"] = (waves / np.ceil(waves), True)
-    return found
+            found["waves"] = waves
+            found["wave_fill"] = waves / np.ceil(waves)
+    return {name: Column(name, values, derived=True) for name, values in found.items()}
 
 
 def render(fields: Sequence[Field]) -> str:

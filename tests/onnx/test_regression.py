@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import spearmanr
 
-from autotune_rlm.gaussian_process import Points
+from autotune_rlm.learn.gaussian_process import Points
 from autotune_rlm.networks.regression import FewShot, standardised
 
 

@@ -47,19 +47,21 @@ def test_tensors_are_flattened():
 
 def test_blocks_programs_and_waves_follow_from_the_problem():
     columns = candidate_columns(make_task(1000), [Candidate({"BLOCK_M": 128, "BLOCK_N": 64})])
-    assert columns["blocks.m"][0][0] == 8
-    assert columns["programs"][0][0] == 8 * 16
-    assert columns["waves"][0][0] == pytest.approx(128 / 108)
-    assert columns["overhang.m"][0][0] == pytest.approx(1.024)
+    assert columns["blocks.m"].values[0] == 8
+    assert columns["programs"].values[0] == 8 * 16
+    assert columns["waves"].values[0] == pytest.approx(128 / 108)
+    assert columns["blocks.m"].derived
+    assert not columns["block_m"].derived
+    assert columns["overhang.m"].values[0] == pytest.approx(1.024)
 
 
 def test_missing_parameters_are_nan_or_none():
     columns = candidate_columns(
         make_task(), [Candidate({"a": 1, "b": "x"}), Candidate({"b": "y", "c": 2.0})]
     )
-    assert np.isnan(columns["a"][0][1])
-    assert columns["b"] == (["x", "y"], False)
-    assert np.isnan(columns["c"][0][0])
+    assert np.isnan(columns["a"].values[1])
+    assert columns["b"].values.tolist() == ["x", "y"]
+    assert np.isnan(columns["c"].values[0])
 
 
 json_scalar = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
@@ -77,9 +79,9 @@ def test_any_problem_and_configuration_can_be_read(problem, config):
     task = Task(kernel="k", device=Device(name="?"), problem=problem)
     for field in shared_fields(task):
         assert isinstance(field.value, str) or np.isfinite(field.value)
-    for values, numeric in candidate_columns(task, [Candidate({"p": config})] * 2).values():
-        assert len(values) == 2
-        assert not numeric or np.asarray(values).dtype == np.float64
+    for column in candidate_columns(task, [Candidate({"p": config})] * 2).values():
+        assert len(column.values) == 2
+        assert not column.numeric or column.values.dtype == np.float64
 
 
 @given(st.lists(st.floats(), min_size=1, max_size=10))

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autotune_rlm.gaussian_process import Points, fit
 from autotune_rlm.integrations.onnx._default import default_surrogate
+from autotune_rlm.learn.gaussian_process import Points, fit
 from autotune_rlm.networks import (
     Graph,
     GraphFacts,

@@ -14,7 +14,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from autotune_rlm.gaussian_process import Points
+from autotune_rlm.learn.gaussian_process import Points
 
 __all__ = ["Encoding", "extend"]
 

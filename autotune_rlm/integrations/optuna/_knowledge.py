@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from optuna.distributions import BaseDistribution
 
-from autotune_rlm.gaussian_process import Points, fit
 from autotune_rlm.integrations.optuna._describe import Describer
 from autotune_rlm.integrations.optuna._encoding import Encoding, extend
 from autotune_rlm.integrations.optuna._trials import collect
+from autotune_rlm.learn.gaussian_process import Points, fit
 from autotune_rlm.types import Task
 
 if TYPE_CHECKING:

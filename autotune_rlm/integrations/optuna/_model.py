@@ -8,7 +8,6 @@ from functools import lru_cache
 import numpy as np
 from scipy.stats import yeojohnson
 
-from autotune_rlm.gaussian_process import GaussianProcess, Points, fit
 from autotune_rlm.integrations.optuna._acquisition import (
     log_expected_improvement,
     log_feasible,
@@ -16,6 +15,7 @@ from autotune_rlm.integrations.optuna._acquisition import (
 )
 from autotune_rlm.integrations.optuna._encoding import extend
 from autotune_rlm.integrations.optuna._trials import StudyData
+from autotune_rlm.learn.gaussian_process import GaussianProcess, Points, fit
 
 __all__ = ["StudyModel", "Trend", "normalise"]
 

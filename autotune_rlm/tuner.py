@@ -167,8 +167,8 @@ class Tuner:
                 (int), a fraction of the candidates (float in (0, 1]), or None for all unless the
                 policy stops. What the store already knows of them costs nothing and counts, so
                 that a killed search resumes where it was and a finished one is not repeated.
-            budget_s: Seconds after which no further measurement is started; at least one is made
-                where none is known.
+            budget_s: Seconds after which no further measurement is started, but for the default's
+                where it is not known; at least one is made where none is known.
             default: Index of the candidate that is always measured; None for no such candidate.
             seed: Added to the policy's seed. Equal stores and seeds choose equal candidates.
             suggested: Indices of further candidates that are in the first batch, after the default.
@@ -253,7 +253,7 @@ class _Search:
             if len(self.known) >= budget:
                 return "budget"
             if self.known and self._seconds_are_over():
-                return "seconds"
+                return self._ended_by_seconds(default)
             if must is None:
                 must = self._must(default, suggested)
             begin = time.perf_counter()
@@ -287,7 +287,14 @@ class _Search:
             self.claimed = {i: (prediction.low[i], prediction.high[i]) for i in chosen}
             _log.debug("measuring %d candidates of %s: %s", len(chosen), self.task.kernel, chosen)
             if not self._measure(chosen):
-                return "seconds" if self._seconds_are_over() else "measurer failed"
+                over = self._seconds_are_over()
+                return self._ended_by_seconds(default) if over else "measurer failed"
+
+    def _ended_by_seconds(self, default: int | None) -> str:
+        """The reason, after the default was measured, whatever a pool compiled before it."""
+        if default is not None and default not in self.known:
+            self._measure([default])
+        return "seconds"
 
     def _last_claims_held(self) -> bool:
         """Whether half of the last batch fell into the intervals predicted for it.

@@ -120,6 +120,20 @@ class TestBudget:
         assert result.event.stop == "seconds"
         assert result.event.total_s >= 3.0
 
+    def test_the_default_is_measured_when_the_seconds_are_over(self):
+        class LastFirst(ReplayMeasurer):
+            """As a pool does that is done with the last one first."""
+
+            def measure(self, task, candidates):
+                return super().measure(task, reversed(list(candidates)))
+
+        search = Tuner(surrogate=None, measurer=LastFirst(LANDSCAPE))
+        for default in (0, 17):
+            found = search.tune(TASK, CANDIDATES, budget=8, budget_s=1e-9, default=default)
+            assert CANDIDATES[default] in [o.candidate for o in found.observations]
+            assert found.event.stop == "seconds"
+            assert found.event.n_measured == 2
+
     def test_at_least_one_is_measured_however_few_the_seconds(self):
         result = tuner().tune(TASK, CANDIDATES, budget_s=1e-9)
         assert result.event.n_measured == 1

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test test-matrix lint clean
+.PHONY: demo test test-matrix lint docs dist clean
 
 $(VENV)/.ready: pyproject.toml scripts/setup.sh
 	PYTHON="$(PYTHON)" bash scripts/setup.sh "$(VENV)"
@@ -27,5 +27,14 @@ test-matrix:
 	.venv-triton36/bin/python -m pytest -n 2 --dist loadfile
 	.venv-triton39/bin/python -m pytest -n 2 --dist loadfile
 
+# The pages and the reference of every public name: build/site/index.html opens without a server.
+docs: $(VENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+# What `pip install` takes: a wheel and a source distribution in dist/.
+dist: $(VENV)/.ready
+	$(BIN)/python -m build --outdir dist
+
 clean:
-	rm -rf $(VENV) .venv-triton36 .venv-triton39
+	rm -rf $(VENV) .venv-triton36 .venv-triton39 build dist

@@ -22,7 +22,9 @@ from autotune_rlm.types import Task, canonical_json
 __all__ = ["FORMAT", "VERSION", "ConfigFile", "Recommendation", "RecommendedConfig", "read_configs"]
 
 FORMAT = "autotune_rlm/configs"
+"""What the key `format` of a file of recommended configurations says."""
 VERSION = 1
+"""The newest version of the format that this package reads, and the one that it writes."""
 _ORIGINS = ("model", "measured")
 _OTHER_SOURCE = 1000.0  # a recommendation for another version of the kernel comes last
 _OTHER_DTYPE = 4.0

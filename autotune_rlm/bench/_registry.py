@@ -18,6 +18,7 @@ METHODS: dict[str, type[Method]] = {
     "nearest": _knowing.Nearest,
     "analytical": _knowing.Analytical,
 }
+"""The tuning methods by name, as `autotune-rlm bench kernels --method` takes them."""
 
 SURROGATE_METHODS = frozenset({"rlm", "rlm-zero-shot"})
 TRAIN_METHODS = frozenset({"nearest"})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from autotune_rlm.surrogate.rlm import RLMSurrogate, load
+from autotune_rlm.surrogate.rlm import RLMSurrogate, load_surrogate
 
 __all__ = ["RLMSurrogate", "load", "load_surrogate"]
 
-load_surrogate = load
+load = load_surrogate
+"""The same as `load_surrogate`."""

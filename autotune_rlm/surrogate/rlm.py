@@ -26,7 +26,7 @@ from autotune_rlm.surrogate.metrics import CODECS, FACTS, ErrorScale, work_scale
 from autotune_rlm.surrogate.online import Prior, correct
 from autotune_rlm.types import Candidate, Device, Observation, Prediction, Task
 
-__all__ = ["RLMSurrogate", "load"]
+__all__ = ["RLMSurrogate", "load_surrogate"]
 
 _SPECIAL = max(FAILED, NAN) + 1
 _CHUNK = 2048
@@ -238,7 +238,7 @@ class RLMSurrogate:
         return _ZeroShot(prior, up / down, low, high)
 
 
-def load(name_or_path: str | Path | None = None) -> RLMSurrogate:
+def load_surrogate(name_or_path: str | Path | None = None) -> RLMSurrogate:
     """The bundled surrogate, or another checkpoint.
 
     Args:

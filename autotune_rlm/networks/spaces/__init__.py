@@ -26,6 +26,7 @@ SPACES: dict[str, type[ArchitectureSpace]] = {
     "nasbench201": NASBench201,
     "nasbench_macro": NASBenchMacro,
 }
+"""The published spaces by name."""
 _ALIASES = {"accel_nasbench": "mnasnet", "nasbench101_30k": "nasbench101", "fbnet_latency": "fbnet"}
 
 

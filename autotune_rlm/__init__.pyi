@@ -1,0 +1,37 @@
+from ._version import __version__
+from .config_file import ConfigFile
+from .config_space import ConfigSpace
+from .integrations.optuna import RLMSampler
+from .integrations.triton import disable, enable, rlm_autotune
+from .store import Store
+from .surrogate import load_surrogate
+from .tuner import Tuner
+from .types import (
+    Candidate,
+    Device,
+    Measurement,
+    Observation,
+    Prediction,
+    Status,
+    Task,
+)
+
+__all__ = [
+    "Candidate",
+    "ConfigFile",
+    "ConfigSpace",
+    "Device",
+    "Measurement",
+    "Observation",
+    "Prediction",
+    "RLMSampler",
+    "Status",
+    "Store",
+    "Task",
+    "Tuner",
+    "__version__",
+    "disable",
+    "enable",
+    "load_surrogate",
+    "rlm_autotune",
+]

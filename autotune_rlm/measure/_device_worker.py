@@ -26,13 +26,16 @@ def setup(init: Mapping[str, Any]) -> None:
 
 
 def serve(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer one request: ``{"do": "prepare" | "describe" | "measure", ...}``."""
+    """Answer one request: ``{"do": "prepare" | "describe" | "adopt" | "measure", ...}``."""
     make, bench = _workload()
     if request["do"] == "prepare":
         if request["reference"] is not None:
             bench.adopt(make(request["reference"]))
         return {}
     config = dict(request["config"])
+    if request["do"] == "adopt":
+        bench.adopt(make(config))
+        return {}
     if request["do"] == "describe":
         spec = make(config).spec
         described = spec() if spec is not None else None

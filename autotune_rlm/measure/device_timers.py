@@ -10,11 +10,12 @@ where its first event has passed when its launch returns, it came too late.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .timing import Call
@@ -125,31 +126,66 @@ class _Filler:
 
     def flush(self) -> None:
         """Queue a write of twice the cache's size."""
-        self._buffer.zero_()
+        if self._buffer is not None:
+            self._buffer.zero_()
+
+
+_MIB = 2**20
+_SMALLEST_FLUSH = 32 * _MIB
+_UNKNOWN_CACHE = 64 * _MIB
+_MEMORY_SIDE_MIB: Mapping[str, int] = {
+    **{"gfx942": 256, "gfx950": 256},
+    **{"gfx1030": 128, "gfx1031": 96, "gfx1032": 32, "gfx1034": 16},
+    **{"gfx1100": 96, "gfx1101": 64, "gfx1102": 32, "gfx1151": 32, "gfx1200": 32, "gfx1201": 64},
+}
+"""AMD's Infinity Cache, which lies behind the L2 cache that the driver tells of (data sheets)."""
+_NO_MEMORY_SIDE = ("gfx900", "gfx906", "gfx908", "gfx90a")
+_WARM_S = 0.05
+
+
+def last_level_bytes(properties: Any) -> int:
+    """Bytes of the last-level cache of a device with torch's ``properties``; a guess where unknown."""
+    cache = int(getattr(properties, "L2_cache_size", 0) or 0)
+    arch = str(getattr(properties, "gcnArchName", "") or "").partition(":")[0]
+    if arch and arch not in _NO_MEMORY_SIDE:
+        cache = max(cache, _MEMORY_SIDE_MIB.get(arch, 256) * _MIB)
+    return cache or _UNKNOWN_CACHE
 
 
 def _buffer(module: Any, device: Any) -> Any:
+    """Memory of twice the cache's size, or less on a device that is almost full; None on a full one."""
     import torch
 
-    properties = module.get_device_properties(device)
-    cache = getattr(properties, "L2_cache_size", 0) or 64 * 2**20
-    size = max(2 * cache, 32 * 2**20)
-    return torch.empty(size // 4, dtype=torch.int32, device=device)
+    size = max(2 * last_level_bytes(module.get_device_properties(device)), _SMALLEST_FLUSH)
+    while size >= _SMALLEST_FLUSH // 8:
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return torch.empty(size // 4, dtype=torch.int32, device=device)
+        size //= 2
+    return None
 
 
 @functools.lru_cache(maxsize=16)
 def _speed(module: Any, device: Any) -> float:
-    """Cycles of ``_sleep``, or where there is none flushes, in a millisecond."""
+    """Cycles of ``_sleep``, or where there is none flushes, in a millisecond.
+
+    What counts the cycles differs: the clock of the multiprocessors, or on RDNA a slower one that never
+    changes. So they are timed, once the device has been busy for as long as its clock takes to rise.
+    """
     sleep = getattr(module, "_sleep", None)
-    if sleep is None:
-        return 1 / _elapsed(module, device, _buffer(module, device).zero_)
-    per_ms = 1_000_000 / _elapsed(module, device, lambda: sleep(1_000_000))
-    # The clock may rise later, and a pause that is too long does no harm.
-    return max(per_ms, getattr(module.get_device_properties(device), "clock_rate", 0) or 0)
+    if sleep is not None:
+        return 1_000_000 / _elapsed(module, device, lambda: sleep(1_000_000))
+    buffer = _buffer(module, device)
+    return 0.0 if buffer is None else 1 / _elapsed(module, device, buffer.zero_)
 
 
 def _elapsed(module: Any, device: Any, work: Callable[[], Any]) -> float:
-    """Milliseconds of ``work``, the shortest of three times; above zero."""
+    """Milliseconds of ``work`` on a warm device, the shortest of three times; above zero."""
+    started = time.perf_counter()
+    while True:
+        work()
+        module.synchronize(device)
+        if time.perf_counter() - started >= _WARM_S:
+            break
     times = []
     for _ in range(3):
         begin, end = (module.Event(enable_timing=True) for _ in range(2))

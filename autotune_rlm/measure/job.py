@@ -1,28 +1,34 @@
 """Times the candidates of one workload one after the other, and keeps what they share.
 
 A ``Job`` is one candidate made runnable; a ``Bench`` turns jobs into measurements: correctness
-first, then time; identical binaries once; the clock watched for drift; every failure a status.
+first, then time; identical binaries once; the clock warm and watched for drift; what may win timed in
+turn with what it has to beat; every failure a status.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..types import Measurement, Status
+from ._device_lock import device_lock
 from .compile import CompileResult, CompileSpec
 from .correctness import disagreement, snapshot
 from .errors import Fault, classify
 from .statistics import StoppingRule, median_interval
-from .timing import Call, Timer, default_timer, measure_call, race_calls
+from .timing import Call, Timer, default_timer, measure_call, race_calls, warm_up
 
 __all__ = ["Bench", "BenchSettings", "Job"]
 
 Outputs = Mapping[str, Any]
 _FEWEST_ROUNDS = 6
 _REACH = 1.05  # a drift of the clock may hide so much
+_RACE_S = 1.0  # for a new best against the default, which decides what a search gives
+_IDLE_S = 0.05  # a device that stood idle for longer is warmed up again
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class BenchSettings:
         drop_factor: A candidate surely slower than this many times the best is not sampled further.
         rtol: Relative tolerance of outputs; None for the dtype's.
         atol: Absolute tolerance; None for one relative to the size of the expected values.
+        warm_s: Seconds of work before the first sample counts, where the device stood idle; its clocks
+            rise that long. None where the timer warms up and repeats by itself, as a ``do_bench`` does.
         drift_every_s: Seconds between two timings of the anchor (the first candidate that worked).
         drift_tolerance: Relative change of the anchor's time above which measurements are flagged.
     """
@@ -69,6 +77,7 @@ class BenchSettings:
     drop_factor: float = 3.0
     rtol: float | None = None
     atol: float | None = None
+    warm_s: float | None = 0.05
     drift_every_s: float = 10.0
     drift_tolerance: float = 0.05
 
@@ -91,6 +100,8 @@ class Bench:
         expected: Right outputs by name, or a function that gives them; None to take those of the
             first candidate that works (let it be the default configuration).
         state: Gives the device's state for each measurement; None for ``detect.device_state``.
+        alone: Gives what is held while a candidate is on the device; by default the lock that all
+            processes of this user share for it.
 
     Attributes:
         poison: Why this process can measure nothing any more; empty while it can.
@@ -104,6 +115,7 @@ class Bench:
         timer: Timer | None = None,
         expected: Outputs | Callable[[], Outputs] | None = None,
         state: Callable[[], Mapping[str, Any]] | None = None,
+        alone: Callable[[], AbstractContextManager[Any]] = device_lock,
     ) -> None:
         self.settings = settings or BenchSettings()
         self.timer = timer or default_timer()
@@ -113,9 +125,11 @@ class Bench:
         self._expected = expected
         self._state = state
         self._by_binary: dict[Any, Measurement] = {}
+        self._alone = alone
         self._best: tuple[Job, Measurement] | None = None
-        self._anchor: tuple[Job, float] | None = None
+        self._default: tuple[Job, Measurement] | None = None
         self._anchored = 0.0
+        self._busy_until = -math.inf
         self._drift: float | None = None
 
     def measure(self, job: Callable[[], Job], compiled: CompileResult | None = None) -> Measurement:
@@ -134,7 +148,9 @@ class Bench:
             fault = Fault(compiled.status, compiled.reason)
         else:
             try:
-                return self._measured(job(), compiled, begin)
+                made = job()
+                with self._alone():
+                    return self._measured(made, compiled, begin)
             except Exception as error:
                 fault = classify(error, stage="run")
                 self.poison = fault.reason if fault.poisoned else ""
@@ -167,22 +183,24 @@ class Bench:
         if wrong:
             measurement = Measurement(status=Status.WRONG_RESULT, reason=wrong)
         else:
+            self._warm_up(job)
             measurement = measure_call(
                 job.call,
                 timer=self.timer,
                 rule=self._rule,
                 budget_s=self.settings.budget_s,
-                warmup=0 if job.outputs or getattr(self.timer, "warms_up", False) else 1,
+                warmup=0,
                 best_ms=self.best_ms,
                 drop_factor=self.settings.drop_factor,
             ).to_measurement()
-            measurement = self._beside_best(job, measurement)
+            measurement = self._in_turn(job, measurement)
+            self._busy_until = time.perf_counter()
             assert measurement.value is not None
             if self._best is None or measurement.value < (self._best[1].value or 0.0):
                 self._best = (job, measurement)
             self.best_ms = min(self.best_ms or measurement.value, measurement.value)
-            if self._anchor is None:
-                self._anchor, self._anchored = (job, measurement.value), time.monotonic()
+            if self._default is None:
+                self._default, self._anchored = (job, measurement), time.monotonic()
         drift = {} if self._drift is None else {"drift": round(self._drift, 4)}
         measurement = replace(
             measurement,
@@ -195,39 +213,53 @@ class Bench:
             self._by_binary[identity] = measurement
         return measurement
 
-    def _beside_best(self, job: Job, alone: Measurement) -> Measurement:
-        """Where the best so far is within reach, time both in turn and judge by their ratio.
+    @property
+    def has_default(self) -> bool:
+        """Whether a candidate has worked, which the others are compared with."""
+        return self._default is not None
+
+    def _warm_up(self, job: Job) -> None:
+        """Run until the clocks are up where the device stood idle, else once unless that is done."""
+        warm_s = self.settings.warm_s
+        if warm_s is None:
+            return
+        if time.perf_counter() - self._busy_until > _IDLE_S:
+            warm_up(job.call, timer=self.timer, seconds=warm_s)
+        elif job.outputs is None:
+            self.timer.sample(job.call, 1)
+
+    def _in_turn(self, job: Job, alone: Measurement) -> Measurement:
+        """Time what may be the new best in turn with the best, or with the default if clearly faster.
 
         The two meet the same clock and the same neighbours then, so that a difference is theirs. The
-        value is the best's, times the median of the ratios.
+        value is the other's, times the median of the ratios: whatever was timed when the clock was
+        another one, the best and the default are ordered as they are when they take turns.
         """
-        if self._best is None or getattr(self.timer, "warms_up", False):
+        if self._best is None or self._default is None or self.settings.warm_s is None:
             return alone
-        other, best = self._best
-        ends = [m.low if m.low is not None else m.value for m in (alone, best)]
-        tops = [m.high if m.high is not None else m.value for m in (alone, best)]
-        if None in (*ends, *tops, alone.value, best.value):
+        name, (other, rival), seconds = "best", self._best, self.settings.budget_s
+        (low, high), (best_low, best_high) = _ends(alone), _ends(rival)
+        if low > _REACH * best_high:
             return alone
-        apart = ends[0] > _REACH * tops[1] or ends[1] > _REACH * tops[0]  # type: ignore[operator]
-        rounds_s = _FEWEST_ROUNDS * (alone.value + best.value) / 1e3  # type: ignore[operator]
-        if apart or rounds_s > self.settings.budget_s:
+        if best_low > _REACH * high:
+            name, (other, rival), seconds = "default", self._default, _RACE_S
+        assert alone.value is not None and rival.value is not None
+        if _FEWEST_ROUNDS * (alone.value + rival.value) / 1e3 > seconds:
             return alone
-        (_, raced) = race_calls(
-            [other.call, job.call], timer=self.timer, budget_s=self.settings.budget_s
-        )
-        ours, theirs = raced.samples[1], raced.samples[0]
-        pairs = zip(ours, theirs, strict=False)
-        samples = [best.value * a / b for a, b in pairs if b > 0]  # type: ignore[operator]
+        (_, raced) = race_calls([other.call, job.call], timer=self.timer, budget_s=seconds)
+        pairs = zip(raced.samples[1], raced.samples[0], strict=False)
+        samples = [rival.value * ours / theirs for ours, theirs in pairs if theirs > 0]
         if len(samples) < _FEWEST_ROUNDS:
             return alone
         interval = median_interval(samples, confidence=self.settings.confidence)
+        state = {f"beside_{name}": True, "confidence": round(interval.confidence, 4)}
         return replace(
             alone,
             value=interval.median,
             low=interval.low,
             high=interval.high,
             samples=tuple(samples),
-            state={**alone.state, "beside_best": True, "confidence": round(interval.confidence, 4)},
+            state={**alone.state, **state},
         )
 
     def _check(self, job: Job) -> str | None:
@@ -252,16 +284,20 @@ class Bench:
         return disagreement(seen, self._expected, rtol=settings.rtol, atol=settings.atol)
 
     def _watch_drift(self) -> None:
-        if self._anchor is None or time.monotonic() - self._anchored < self.settings.drift_every_s:
+        seconds = time.monotonic() - self._anchored
+        if self._default is None or seconds < self.settings.drift_every_s:
             return
-        job, before = self._anchor
+        job, before = self._default[0], self._default[1].value
+        self._warm_up(job)
         budget_s = self.settings.budget_s / 2
-        now = measure_call(job.call, timer=self.timer, rule=self._rule, budget_s=budget_s)
+        now = measure_call(
+            job.call, timer=self.timer, rule=self._rule, budget_s=budget_s, warmup=0
+        )
         ratio = now.interval.median / before if before else 1.0
         significant = not now.interval.low <= before <= now.interval.high
         changed = significant and abs(ratio - 1) > self.settings.drift_tolerance
         self._drift = ratio if changed else None
-        self._anchored = time.monotonic()
+        self._anchored, self._busy_until = time.monotonic(), time.perf_counter()
 
     def _device_state(self) -> dict[str, Any]:
         if self._state is not None:
@@ -269,6 +305,12 @@ class Bench:
         from .detect import device_state
 
         return device_state()
+
+
+def _ends(measurement: Measurement) -> tuple[float, float]:
+    value = measurement.value or 0.0
+    low, high = measurement.low, measurement.high
+    return (value if low is None else low), (value if high is None else high)
 
 
 def _identity(job: Job, compiled: CompileResult) -> Any:

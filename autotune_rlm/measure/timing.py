@@ -6,10 +6,12 @@ happen around every run outside of the timed region, and the caches are flushed 
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..types import Measurement, Status
 from ._interpreter import interpreting
@@ -17,13 +19,21 @@ from .statistics import Interval, RaceResult, StoppingRule, is_hopeless, median_
 
 __all__ = [
     "Call",
+    "TellsLaunchBound",
     "Timer",
     "Timing",
     "WallTimer",
     "default_timer",
     "measure_call",
     "race_calls",
+    "warm_up",
 ]
+
+
+_LONGEST_WARM_UP = 8.0
+_SETTLED = 0.01
+_MOST_AT_ONCE = 1000
+_MOST_ROUNDS = 100
 
 
 @dataclass(frozen=True)
@@ -59,17 +69,24 @@ class Call:
 
 
 class Timer(Protocol):
-    """Runs a call n times and gives n times in milliseconds, once all of them are over.
-
-    One with a true attribute ``warms_up`` gets no run to warm up with; ``launch_bound``, where there
-    is one, says whether the last times hold time on the CPU.
-    """
+    """Runs a call n times and gives n times in milliseconds, once all of them are over."""
 
     name: str
 
     def sample(self, call: Call, n: int) -> list[float]:
         """Milliseconds of ``n`` runs; raises what the runs raise, also late errors of a device."""
         ...
+
+
+@runtime_checkable
+class TellsLaunchBound(Protocol):
+    """A timer that knows whether its times are the device's own.
+
+    Attributes:
+        launch_bound: Whether the times of the last ``sample`` hold time on the CPU.
+    """
+
+    launch_bound: bool
 
 
 class WallTimer:
@@ -196,10 +213,33 @@ def measure_call(
         samples=tuple(samples),
         interval=median_interval(samples, confidence=rule.confidence),
         dropped=dropped,
-        launch_bound=getattr(timer, "launch_bound", False),
+        launch_bound=isinstance(timer, TellsLaunchBound) and timer.launch_bound,
         timer=timer.name,
         cost_s=time.perf_counter() - begin,
     )
+
+
+def warm_up(call: Call, *, timer: Timer, seconds: float) -> None:
+    """Run ``call`` until the device's clocks have risen, with ``timer`` as when it is timed.
+
+    A device that stood idle starts at a fraction of its clock and takes tens of milliseconds of work
+    to reach it, whatever number of runs these are. So runs count by the seconds that they take: at
+    least ``seconds``, and up to ``_LONGEST_WARM_UP`` times as long while they still become faster.
+
+    Raises:
+        Exception: What the call raises.
+    """
+    started = time.perf_counter()
+    size, before = 1, math.inf
+    for _ in range(_MOST_ROUNDS):
+        begin = time.perf_counter()
+        now = statistics.median(timer.sample(call, size))
+        end = time.perf_counter()
+        settled = now > before * (1 - _SETTLED)
+        if end - started >= seconds * (1 if settled else _LONGEST_WARM_UP):
+            return
+        each_s = max((end - begin) / size, 1e-7)
+        size, before = max(1, min(int(seconds / 4 / each_s), _MOST_AT_ONCE)), now
 
 
 def race_calls(

@@ -30,7 +30,7 @@ class TritonMeasurer:
         settings: How candidates are timed.
         timer: By default events on an accelerator, else the wall clock.
         expected: Right outputs by name, or a function that gives them; None to take those of the
-            first candidate that works.
+            first of the candidates, or where it does not work, of the first that does.
         told: Called with each candidate before it runs.
     """
 
@@ -54,8 +54,15 @@ class TritonMeasurer:
     def measure(
         self, task: Task, candidates: Iterable[Candidate]
     ) -> Iterator[tuple[Candidate, Measurement]]:
-        """Yield ``(candidate, measurement)`` as each is done, the first compiled first."""
-        for candidate, compiled in compiled_ahead(self._pool, self._spec, candidates):
+        """Yield ``(candidate, measurement)`` as each is done, the first compiled first.
+
+        The first of the candidates, the default, goes before all others where none has worked yet: it
+        is what their outputs and times are compared with.
+        """
+        compiled_first = compiled_ahead(
+            self._pool, self._spec, candidates, default_first=not self.bench.has_default
+        )
+        for candidate, compiled in compiled_first:
             self._told(candidate)
             make = functools.partial(self._make, candidate)
             yield candidate, self.bench.measure(make, compiled)
@@ -65,11 +72,19 @@ def compiled_ahead(
     pool: CompilePool | None,
     spec: Callable[[Candidate], CompileSpec | None] | None,
     candidates: Iterable[Candidate],
+    *,
+    default_first: bool = False,
 ) -> Iterator[tuple[Candidate, CompileResult | None]]:
     """Candidates with what compiling them gave, as it is done; None where it was not tried.
 
     At most four compilations per worker are ahead. A spec that cannot be made or compiled there
     counts as not tried: the launch says why.
+
+    Args:
+        pool: None to compile nothing.
+        spec: See ``TritonMeasurer``.
+        candidates: The candidates.
+        default_first: Whether the first candidate is waited for, whatever is compiled before it.
     """
     if pool is None or spec is None:
         for candidate in candidates:
@@ -83,6 +98,18 @@ def compiled_ahead(
             return None
         return None if wanted is None else pool.submit(wanted)
 
-    for candidate, result in ahead(candidates, start, most=4 * pool.workers):
+    early: list[tuple[Candidate, CompileResult | None]] = []
+    numbered = enumerate(candidates)
+    for (number, candidate), result in ahead(
+        numbered, lambda item: start(item[1]), most=4 * pool.workers
+    ):
         untried = result is None or result.status is Status.SKIPPED
-        yield candidate, None if untried else result
+        early.append((candidate, None if untried else result))
+        if default_first and number > 0:
+            continue
+        if number == 0:
+            early.insert(0, early.pop())
+            default_first = False
+        yield from early
+        early.clear()
+    yield from early

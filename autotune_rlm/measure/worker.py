@@ -104,9 +104,17 @@ class IsolatedMeasurer:
     def measure(
         self, task: Task, candidates: Iterable[Candidate]
     ) -> Iterator[tuple[Candidate, Measurement]]:
-        """Yield ``(candidate, measurement)`` as each is done; faults cost only their own."""
+        """Yield ``(candidate, measurement)`` as each is done; faults cost only their own.
+
+        The first of the candidates, the default, goes before all others where no reference is known:
+        its outputs are the right ones where the workload names no others, and a new worker makes them
+        again, also where the default itself was too slow to be timed.
+        """
         failures = 0
-        for candidate, compiled in compiled_ahead(self._pool, self._spec, candidates):
+        compiled_first = compiled_ahead(
+            self._pool, self._spec, candidates, default_first=self._reference is None
+        )
+        for candidate, compiled in compiled_first:
             if failures >= self._max_restarts:
                 reason = f"the worker died {failures} times in a row"
                 yield candidate, Measurement(status=Status.SKIPPED, reason=reason)
@@ -139,6 +147,9 @@ class IsolatedMeasurer:
                     cost_s=compile_s or 0.0,
                     facts=facts,
                 )
+            if self._reference is None:
+                self._call({"do": "adopt", "config": dict(candidate.config)})
+                self._reference = dict(candidate.config)
             request = {
                 "do": "measure",
                 "config": dict(candidate.config),
@@ -154,7 +165,6 @@ class IsolatedMeasurer:
         else:
             if measurement.value is not None:
                 self._best_ms = min(self._best_ms or measurement.value, measurement.value)
-                self._reference = self._reference or dict(candidate.config)
             if answer["poisoned"]:
                 self._worker.kill()
             return measurement

@@ -191,3 +191,50 @@ def test_events_and_graphs_agree_on_a_gpu():
     assert graph.interval.median == pytest.approx(events.interval.median, rel=0.5)
     with pytest.raises(ValueError, match="setup"):
         GraphTimer().sample(Call(lambda: None, setup=lambda: None), 1)
+
+
+@pytest.mark.parametrize(
+    ("arch", "l2_mib", "mib"),
+    [
+        ("", 50, 50),  # H100
+        ("", 0, 64),  # unknown
+        ("gfx942:sramecc+:xnack-", 4, 256),  # MI300X: L2 of one die, Infinity Cache of the whole
+        ("gfx90a", 8, 8),  # MI250X has none
+        ("gfx1100", 6, 96),
+        ("gfx9999", 4, 256),
+    ],
+)
+def test_the_last_level_cache_is_flushed_whole(arch, l2_mib, mib):
+    properties = types.SimpleNamespace(L2_cache_size=l2_mib * 2**20, gcnArchName=arch)
+    assert device_timers.last_level_bytes(properties) == mib * 2**20
+
+
+def test_a_full_device_flushes_less_and_fails_nothing(simulate, monkeypatch):
+    device, _ = simulate()
+    asked = []
+
+    def empty(size, **_):
+        asked.append(size)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "empty", empty)
+    timer = EventTimer("cuda")
+    assert timer.sample(Call(lambda: device.launch(0.01)), 3) == pytest.approx([0.01] * 3)
+    assert asked[0] > asked[1]
+    assert device.flushes == 0
+
+
+@pytest.mark.parametrize("cycles_per_ms", [100_000, 2_400_000])
+def test_a_pause_lasts_as_long_whatever_counts_its_cycles(simulate, monkeypatch, cycles_per_ms):
+    device, timer = simulate()
+    monkeypatch.setattr(
+        device, "_sleep", lambda cycles: device.launch(cycles / cycles_per_ms), raising=False
+    )
+    device_timers._speed.cache_clear()
+    before = device.now
+    timer.sample(Call(lambda: device.launch(0.01, cost_ms=0.02)), 1)
+    begun = device.now
+    timer.sample(Call(lambda: device.launch(0.01, cost_ms=0.02)), 100)
+    assert begun > before
+    assert (device.now - begun) / 100 < 0.3
+    assert device_timers._speed(device, timer._device) == pytest.approx(cycles_per_ms, rel=0.01)

@@ -1,11 +1,16 @@
 """Timers and benches, with calls whose times are known."""
 
 import os
+import threading
 import time
+import types
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 
+from autotune_rlm.measure import job as job_module
+from autotune_rlm.measure import timing
 from autotune_rlm.measure.compile import CompileResult
 from autotune_rlm.measure.job import Bench, BenchSettings, Job
 from autotune_rlm.measure.statistics import StoppingRule
@@ -127,7 +132,8 @@ def test_rivals_are_timed_in_turn_so_that_a_drift_of_the_clock_does_not_decide()
                 times.append(call.run() * slower * (1 + 0.03 * self.noise.standard_normal()))
             return times
 
-    own = Bench(BenchSettings(budget_s=2.0, max_samples=50), timer=Drifting(), state=dict)
+    settings = BenchSettings(budget_s=2.0, max_samples=50, warm_s=0.0)
+    own = Bench(settings, timer=Drifting(), state=dict)
     first = own.measure(lambda: Job(fake(1.0)))
     better = own.measure(lambda: Job(fake(0.985)))
     assert better.state["beside_best"] is True
@@ -226,3 +232,98 @@ def test_settings_are_checked():
         measure_call(fake(1.0), timer=FakeTimer(), budget_s=0)
     with pytest.raises(ValueError, match="confidence"):
         BenchSettings(confidence=2).rule()
+
+
+class SimulatedDevice:
+    """A device with a clock: half its speed at idle, all of it after ``rise_s`` of work."""
+
+    name = "events"
+
+    def __init__(self, monkeypatch, *, rise_s=0.03, idle_s=0.1):
+        self.now = self.work_s = 0.0
+        self.last = -1e9
+        self.rise_s, self.idle_s = rise_s, idle_s
+        clock = types.SimpleNamespace(perf_counter=lambda: self.now, monotonic=lambda: self.now)
+        monkeypatch.setattr(timing, "time", clock)
+        monkeypatch.setattr(job_module, "time", clock)
+
+    def sample(self, call, n):
+        return [call.run() for _ in range(n)]
+
+    def job(self, ms):
+        return lambda: Job(Call(lambda: self.run(ms)))
+
+    def run(self, ms):
+        if self.now - self.last > self.idle_s:
+            self.work_s = 0.0
+        taken = ms * (2.0 if self.work_s < self.rise_s else 1.0)
+        self.now += taken / 1e3
+        self.work_s += taken / 1e3
+        self.last = self.now
+        return taken
+
+
+@pytest.mark.parametrize("ms", [0.01, 0.2, 12.0])
+@pytest.mark.parametrize("gap_s", [0.0, 0.3])
+@pytest.mark.parametrize("rise_s", [0.0, 0.03])
+def test_nothing_is_timed_before_the_clock_has_risen(monkeypatch, ms, gap_s, rise_s):
+    device = SimulatedDevice(monkeypatch, rise_s=rise_s)
+    own = Bench(timer=device, state=dict)
+    for slower in (1.0, 1.3, 1.0, 1.02):
+        assert own.measure(device.job(ms * slower)).value == pytest.approx(ms * slower)
+        device.now += gap_s  # compiling
+
+
+def test_a_clock_that_rises_after_the_default_was_timed_does_not_make_others_win(monkeypatch):
+    device = SimulatedDevice(monkeypatch, rise_s=2.0)  # longer than any warm-up
+    own = Bench(timer=device, state=dict)
+    default = own.measure(device.job(0.2))
+    assert default.value == pytest.approx(0.4)
+    while device.work_s < 2.0:
+        device.run(1.0)
+    slower, faster = own.measure(device.job(0.26)), own.measure(device.job(0.1))
+    assert slower.state["beside_default"] is True
+    assert slower.value == pytest.approx(1.3 * default.value)
+    assert faster.value == pytest.approx(0.5 * default.value)
+
+
+def test_a_timer_that_repeats_by_itself_is_asked_once_a_candidate():
+    timer = FakeTimer()
+    own = Bench(BenchSettings(max_samples=1, warm_s=None), timer=timer, state=dict)
+    for value in (1.0, 0.9, 2.0):
+        assert own.measure(lambda value=value: Job(fake(value))).value == value
+    assert timer.samples == 3
+
+
+def test_the_default_is_the_reference_also_where_another_is_compiled_first():
+    torch = pytest.importorskip("torch")
+    out = torch.zeros(4)
+
+    class Pool:
+        workers = 2
+
+        def submit(self, spec):
+            future = Future()
+            result = CompileResult(status=Status.OK)
+            threading.Timer(spec, lambda: future.set_result(result)).start()
+            return future
+
+    compile_s = {"default": 0.3, "wrong": 0.01, "right": 0.01}
+
+    def make(candidate):
+        value = 7.0 if candidate.config["name"] == "wrong" else 1.0
+        return Job(
+            Call(lambda: out.fill_(value)),
+            outputs=lambda: {"out": out},
+            prepare=lambda: out.fill_(float("nan")),
+        )
+
+    measurer = TritonMeasurer(
+        make, spec=lambda c: compile_s[c.config["name"]], pool=Pool(), timer=WallTimer()
+    )
+    found = {
+        c.config["name"]: m.status
+        for c, m in measurer.measure(TASK, [Candidate({"name": name}) for name in compile_s])
+    }
+    assert list(found)[0] == "default"
+    assert found == {"default": "ok", "wrong": "wrong_result", "right": "ok"}

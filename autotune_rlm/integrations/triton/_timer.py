@@ -28,10 +28,11 @@ def timing_for(do_bench: Callable[..., Any] | None) -> tuple[Timer, BenchSetting
             Triton; None for this package's own timing, which does not.
     """
     if do_bench is None and knobs.runtime.interpret:
-        return WallTimer(), BenchSettings(budget_s=_INTERPRETER_BUDGET_S)
+        return WallTimer(), BenchSettings(budget_s=_INTERPRETER_BUDGET_S, warm_s=0.0)
     if do_bench is None and has_accelerator():
         return EventTimer(), BenchSettings()
-    return BenchmarkTimer(do_bench or driver.active.get_benchmarker()), BenchSettings(max_samples=1)
+    timer = BenchmarkTimer(do_bench or driver.active.get_benchmarker())
+    return timer, BenchSettings(max_samples=1, warm_s=None)
 
 
 class BenchmarkTimer:
@@ -42,7 +43,6 @@ class BenchmarkTimer:
     """
 
     name = "do_bench"
-    warms_up = True
 
     def __init__(self, do_bench: Callable[..., Any]) -> None:
         self._do_bench = do_bench

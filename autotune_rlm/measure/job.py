@@ -243,7 +243,8 @@ class Bench:
             return alone
         if best_low > _REACH * high:
             name, (other, rival), seconds = "default", self._default, _RACE_S
-        assert alone.value is not None and rival.value is not None
+        assert alone.value is not None
+        assert rival.value is not None
         if _FEWEST_ROUNDS * (alone.value + rival.value) / 1e3 > seconds:
             return alone
         (_, raced) = race_calls([other.call, job.call], timer=self.timer, budget_s=seconds)

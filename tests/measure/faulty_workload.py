@@ -56,6 +56,31 @@ def factory(**_):
     return make
 
 
+def output_factory(*, values, dies=(), slow=()):
+    """Configurations that write a value, some of them too slow to time or deadly once they are timed."""
+    import torch
+
+    out = torch.zeros(4)
+    runs = dict.fromkeys(values, 0)
+
+    def make(config):
+        name = config["name"]
+
+        def run():
+            runs[name] += 1
+            out.fill_(values[name])
+            if runs[name] > 1 and name in dies:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if runs[name] > 1 and name in slow:
+                time.sleep(60)
+
+        return Job(
+            Call(run), outputs=lambda: {"out": out}, prepare=lambda: out.fill_(float("nan"))
+        )
+
+    return make
+
+
 def broken_factory(**_):
     import a_module_that_does_not_exist  # noqa: F401
 

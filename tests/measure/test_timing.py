@@ -325,5 +325,5 @@ def test_the_default_is_the_reference_also_where_another_is_compiled_first():
         c.config["name"]: m.status
         for c, m in measurer.measure(TASK, [Candidate({"name": name}) for name in compile_s])
     }
-    assert list(found)[0] == "default"
+    assert next(iter(found)) == "default"
     assert found == {"default": "ok", "wrong": "wrong_result", "right": "ok"}

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from autotune_rlm.measure import _device_lock
 from autotune_rlm.measure._process import WorkerFailure, WorkerProcess
 from autotune_rlm.measure.worker import IsolatedMeasurer, Workload
 from autotune_rlm.types import Candidate, Device, Status, Task
@@ -173,3 +176,72 @@ def test_nothing_is_lost_with_a_full_disk_or_a_locked_store(tmp_path, trouble):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.stdout.split() == ["3", "4"], done.stderr
+
+
+@pytest.mark.parametrize("fault", [{}, {"dies": ["default"]}, {"slow": ["default"]}])
+def test_the_reference_survives_what_becomes_of_its_worker(fault):
+    values = {"default": 1.0, "wrong": 7.0, "right": 1.0}
+    workload = Workload(
+        factory=f"{HERE / 'faulty_workload.py'}:output_factory", arguments={"values": values, **fault}
+    )
+    with IsolatedMeasurer(workload, timeout_s=8.0) as measurer:
+        candidates = [Candidate({"name": name}) for name in values]
+        found = {c.config["name"]: m.status for c, m in measurer.measure(TASK, candidates)}
+    assert found.pop("default").is_failure == bool(fault)
+    assert found == {"wrong": "wrong_result", "right": "ok"}
+
+
+def test_one_process_at_a_time_is_on_a_device(tmp_path, monkeypatch):
+    monkeypatch.setattr(_device_lock, "device_identity", lambda: "GPU-1")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    program = """
+import tempfile, time
+from autotune_rlm.measure import _device_lock
+tempfile.tempdir = {folder!r}
+with _device_lock._holding("GPU-1"):
+    print("held", flush=True)
+    time.sleep(1.0)
+    print(time.monotonic(), flush=True)
+"""
+    other = subprocess.Popen(
+        [sys.executable, "-c", program.format(folder=str(tmp_path))],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout.readline() == "held\n"
+    with _device_lock._holding("GPU-2"):
+        pass  # another device
+    with _device_lock._holding("GPU-1"):
+        mine = time.monotonic()
+    assert mine >= float(other.stdout.readline())
+    other.wait()
+    (folder,) = tmp_path.iterdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(f.stat().st_mode) for f in folder.iterdir()} <= {0o600}
+
+
+def test_a_lock_that_is_never_given_back_stops_nobody(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(_device_lock, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(_device_lock, "_waits_again_at", 0.0)
+    from filelock import FileLock
+
+    with _device_lock._holding("GPU-1"):
+        (file,) = next(tmp_path.iterdir()).iterdir()
+    with FileLock(file):
+        for _ in range(3):
+            with _device_lock._holding("GPU-1"):
+                pass
+    assert caplog.text.count("another process has been timing") == 1
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_a_lock_folder_that_somebody_else_prepared_is_not_used(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    own = tmp_path / f"autotune_rlm-{os.getuid()}"
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    own.symlink_to(victim) if kind == "link" else own.write_text("")
+    with _device_lock._holding("GPU-1"):
+        pass
+    assert list(victim.iterdir()) == []

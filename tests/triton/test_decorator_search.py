@@ -13,7 +13,7 @@ from triton_test_kernels import masked, picky, product, scale
 from triton_test_support import Oracle, Quick, body, configs, time_of
 
 from autotune_rlm import ConfigSpace, Store, rlm_autotune
-from autotune_rlm.integrations.triton import _autotuner
+from autotune_rlm.integrations.triton import _autotuner, _device
 from autotune_rlm.integrations.triton.stub import StubDriver
 from autotune_rlm.tuner import TuningError
 from autotune_rlm.types import Device, Status
@@ -481,3 +481,22 @@ def test_a_device_of_the_user(stub, quick, store_path):
     with Store(store_path) as store:
         (task,) = store.tasks()
     assert task.device == dataclasses.replace(mine)
+
+
+def test_the_fault_of_an_earlier_kernel_is_the_callers_and_no_configurations(
+    stub, quick, store_path, monkeypatch
+):
+    def synchronize():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    kernel = tuned(quick, store_path, device="NVIDIA H100")
+    monkeypatch.setattr(_device, "has_accelerator", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "synchronize", synchronize)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        kernel[GRID](X, X, 64)
+    assert stub.launches == []
+    with Store(store_path) as store:
+        assert store.tasks() == []
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: None)
+    kernel[GRID](X, X, 64)
+    assert stub.benchmarked

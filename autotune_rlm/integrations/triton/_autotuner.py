@@ -16,7 +16,7 @@ from triton.runtime.autotuner import Autotuner
 
 from autotune_rlm.config_space import ConfigSpace
 
-from ._device import device_of, is_capturing
+from ._device import device_of, is_capturing, wait_for_device
 from ._launch import CacheDict, Choice, LaunchShape, triton_key
 from ._live import LiveLaunch
 from ._prune import check_conflicts, check_names, config_of, prune
@@ -281,6 +281,7 @@ class RLMAutotuner(Autotuner):
                 best = functools.partial(selector.best_measured, task, candidates)
                 return dataclasses.replace(outcome, measured_later=best)
             return outcome
+        wait_for_device()
         measurer = launch.measurer(self._do_bench, self._announce)
         return selector.by_measuring(task, candidates, measurer)
 

@@ -12,7 +12,7 @@ from autotune_rlm.devices import lookup
 from autotune_rlm.measure.detect import cpu_device, current_device
 from autotune_rlm.types import Device
 
-__all__ = ["device_of", "has_accelerator", "is_capturing"]
+__all__ = ["device_of", "has_accelerator", "is_capturing", "wait_for_device"]
 
 
 def device_of(given: Device | str | None) -> Device:
@@ -46,3 +46,14 @@ def is_capturing() -> bool:
         and torch.cuda.is_initialized()
         and torch.cuda.is_current_stream_capturing()
     )
+
+
+def wait_for_device() -> None:
+    """Wait for what this process launched before.
+
+    Raises:
+        Exception: What an earlier kernel did wrong, which the device tells only now: the caller's own
+            error, and none of the configuration that would be launched next.
+    """
+    if has_accelerator() and not knobs.runtime.interpret:
+        sys.modules["torch"].accelerator.synchronize()

@@ -7,14 +7,13 @@ import contextlib
 import functools
 import logging
 import os
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from autotune_rlm._private import lock_folder
 from autotune_rlm.types import Candidate, Observation, Prediction, Surrogate, Task
 
 __all__ = ["TUNING_LOCK", "LazySurrogate", "compile_pool", "open_store", "process_lock"]
@@ -171,18 +170,21 @@ def compile_pool() -> Any:
 
 
 @contextlib.contextmanager
-def process_lock(task: Task) -> Iterator[None]:
-    """Held by the one process of this machine that tunes ``task``; freed when the process dies."""
+def process_lock(task: Task, *, patience_s: float = _PATIENCE_S) -> Iterator[None]:
+    """Held by the one process of this machine that tunes ``task``; freed when the process dies.
+
+    Args:
+        task: Names the lock.
+        patience_s: Seconds to wait for another process before tuning beside it.
+    """
     from filelock import FileLock, Timeout
 
     lock = None
     try:
-        folder = Path(tempfile.gettempdir()) / f"autotune_rlm-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        lock = FileLock(folder / f"{task.key}.lock")
-        lock.acquire(timeout=_PATIENCE_S)
+        lock = FileLock(lock_folder() / f"{task.key}.lock", mode=0o600)
+        lock.acquire(timeout=patience_s)
     except Timeout:
-        _log.warning("another process tunes %s since %d s; tuning too", task.kernel, _PATIENCE_S)
+        _log.warning("another process tunes %s since %d s; tuning too", task.kernel, patience_s)
         lock = None
     except OSError as error:
         _log.debug("tuning without a lock: %s", error)

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from autotune_rlm.networks._graph import Graph, Node, read_graph
+from autotune_rlm.networks._graph import Graph, Node, Tensor, read_graph
 from autotune_rlm.networks._load import ModelLike, load_skeleton
+from autotune_rlm.networks._operators import elements, node_macs, parameter_slots
 
-__all__ = ["GraphFacts", "counted_weights", "graph_facts", "node_macs"]
-
-_CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "QLinearConv", "FusedConv"})
-_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
-_PRODUCTS = frozenset({"ConvTranspose", "MatMul", "MatMulInteger", "Gemm", "Einsum"})
-_MATRIX_OPS = _CONVOLUTIONS | _RECURRENT | _PRODUCTS
+__all__ = ["GraphFacts", "Weights", "counted_weights", "graph_facts", "held", "node_macs"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphFacts:
     """Static facts of a network.
 
+    Graphs within it count: of ``If`` the branch that is taken, or the one with most
+    multiply-accumulates where the condition is not known; the body of ``Loop`` and ``Scan`` as often
+    as it runs, and once, with the node as unknown, where that is not known.
+
     Attributes:
-        parameters: Elements of the weights that training changes: integers, single numbers and the
-            running statistics of batch normalisation do not count.
+        parameters: Elements of the weights that training changes, unpacked where several share a
+            byte: indices, masks, single numbers, scales and zero points of quantised weights and
+            the running statistics of batch normalisation do not count.
         macs: Multiply-accumulates of convolutions and matrix products for one run.
         flops: Twice ``macs`` plus one per element that other operators write.
         activation_bytes: Bytes of all intermediate results.
         peak_bytes: Largest sum of intermediate results alive at once, in canonical order.
-        weight_bytes: Bytes of the weights.
-        depth: Operators on the longest path.
-        nodes: Operators.
+        weight_bytes: Bytes of the weights that are stored and read, indices and scales too.
+        depth: Operators on the longest path; a body counts once.
+        nodes: Operators, those of graphs within it too.
         operators: How often each operator occurs.
-        unknown: Operators whose cost is not known because a shape is not.
+        unknown: Operators whose cost is not known: a shape, a number of runs or the operator is not.
         dims: Sizes that were assumed for dynamic dimensions.
     """
 
@@ -60,127 +60,178 @@ def graph_facts(model: ModelLike | Graph, *, dims: Mapping[str, int] | None = No
 
     Args:
         model: An ``onnx.ModelProto``, a path, bytes, or a ``Graph`` from ``read_graph``.
-        dims: Sizes for dynamic dimensions by symbol (or ``"input:axis"`` where there is none).
-            Those not given are assumed: 1 for the first axis, 224 for the last two of a
-            four-dimensional input, 128 for others.
+        dims: Sizes for dynamic dimensions by symbol (or ``"input:axis"`` where there is none). For
+            those not given, sizes are assumed: the channels that a convolution reads, the value of
+            a symbol that is a sum of others, 1 for the first axis, 224 for the last two of a
+            four-dimensional input, 128 for others. ``OnnxRuntimeMeasurer`` takes the same.
 
     Raises:
-        ValueError: The model is cut off or its graph is not sound; see ``read_graph``.
+        ValueError: The model is damaged or its graph is not sound; see ``read_graph``.
     """
+    from autotune_rlm.networks._dims import assumed_dims
+
     assumed: dict[str, int] | None = None
     if not isinstance(model, Graph):
         model = load_skeleton(model)
-        assumed = {**_assumed(model), **(dims or {})}
-        graph = read_graph(model, dims=assumed)
-    else:
-        graph = model
-    real = [graph.tensor(name) for name in counted_weights(graph)]
-    macs = elementwise = unknown = 0
-    for node in graph.nodes:
-        cost = node_macs(graph, node)
-        written = [graph.tensor(o).size() for o in node.outputs if o]
-        if cost is None or None in written:
-            unknown += 1
-        macs += cost or 0
-        if cost == 0:
-            elementwise += sum(w or 0 for w in written)
-    total, peak = _memory(graph)
+        assumed = assumed_dims(model, dims)
+        model = read_graph(model, dims=assumed)
+    weights = counted_weights(model)
+    cost = _cost(model)
     return GraphFacts(
-        parameters=sum(t.size() or 0 for t in real),
-        macs=macs,
-        flops=2 * macs + elementwise,
-        activation_bytes=total,
-        peak_bytes=peak,
-        weight_bytes=sum(t.bytes() or 0 for t in real),
-        depth=_depth(graph),
-        nodes=len(graph.nodes),
-        operators=dict(sorted(Counter(n.op for n in graph.nodes).items())),
-        unknown=unknown,
+        parameters=weights.parameters,
+        macs=cost.macs,
+        flops=2 * cost.macs + cost.elementwise,
+        activation_bytes=cost.written,
+        peak_bytes=cost.peak,
+        weight_bytes=weights.bytes,
+        depth=cost.depth,
+        nodes=sum(cost.operators.values()),
+        operators=dict(sorted(cost.operators.items())),
+        unknown=cost.unknown,
         dims=assumed or None,
     )
 
 
-def counted_weights(graph: Graph) -> set[str]:
-    """Weights that training would change: no integers, no running statistics, no lone numbers."""
-    used: set[str] = set()
+@dataclass
+class Weights:
+    """Weights that nodes read: elements that training would change, and bytes of all of them."""
+
+    parameters: int = 0
+    bytes: int = 0
+    captured: set[str] = field(default_factory=set)
+    captured_slots: dict[str, Node] = field(default_factory=dict)
+
+
+def counted_weights(graph: Graph) -> Weights:
+    """The weights of a graph and the graphs within it, each counted once.
+
+    Indices, masks, lone numbers, scales and running statistics are no parameters.
+    """
+    found = Weights()
+    read: dict[str, None] = {}
+    slots: dict[str, Node] = {}
     for node in graph.nodes:
-        inputs = node.inputs[:3] if node.op == "BatchNormalization" else node.inputs
-        used.update(i for i in inputs if i in graph.weights and i not in graph.constants)
-    return {name for name in used if graph.tensor(name).shape not in ((), None)}
-
-
-def _assumed(model: Any) -> dict[str, int]:
-    weights = {t.name for t in model.graph.initializer}
-    sizes: dict[str, int] = {}
-    for value in model.graph.input:
-        if value.name in weights:
+        read.update(dict.fromkeys(node.inputs))
+        slots.update((name, node) for name in parameter_slots(graph, node))
+        for inner in node.graphs:
+            within = counted_weights(inner)
+            found.parameters += within.parameters
+            found.bytes += within.bytes
+            read.update(dict.fromkeys(within.captured))
+            slots.update(within.captured_slots)
+    read.update(dict.fromkeys(graph.outputs))
+    for name in read:
+        if name in graph.captured:
+            found.captured.add(name)
+            if name in slots:
+                found.captured_slots[name] = slots[name]
+        if name not in graph.weights:
             continue
-        shape = value.type.tensor_type.shape.dim
-        for axis, dim in enumerate(shape):
-            if not dim.HasField("dim_value"):
-                size = 1 if axis == 0 else 224 if len(shape) == 4 and axis >= 2 else 128
-                sizes.setdefault(dim.dim_param or f"{value.name}:{axis}", size)
-    return sizes
+        tensor = graph.tensor(name)
+        found.bytes += tensor.bytes() or 0 if tensor.shape else 0
+        if name in slots and tensor.shape not in ((), None):
+            found.parameters += elements(slots[name], name, tensor) or 0
+    return found
 
 
-def node_macs(graph: Graph, node: Node) -> int | None:
-    """Multiply-accumulates; 0 for operators that have none, None where a shape is unknown."""
-    if node.op not in _MATRIX_OPS:
-        return 0
-    out = graph.tensor(node.outputs[0]).size()
-    if node.op == "Conv":
-        weight_size = graph.tensor(node.inputs[1]).size()
-        if out is None or not weight_size:
-            return None
-        return out * (weight_size // int(graph.tensor(node.inputs[1]).shape[0]))  # type: ignore[index]
-    shapes = [graph.tensor(i).shape for i in node.inputs if i]
-    if out is None or any(s is None or any(isinstance(d, str) for d in s) for s in shapes[:2]):
+@dataclass
+class _Cost:
+    macs: int = 0
+    elementwise: int = 0
+    written: int = 0
+    peak: int = 0
+    depth: int = 0
+    unknown: int = 0
+    operators: Counter[str] = field(default_factory=Counter)
+
+
+def held(graph: Graph, node: Node) -> tuple[Graph, int | None] | None:
+    """The graph within a node that is run, and how often; None where it holds none.
+
+    Of several branches it is the one with most multiply-accumulates, then the one that writes most.
+    """
+    found = _held(graph, node)
+    return None if found is None else found[:2]
+
+
+def _held(graph: Graph, node: Node) -> tuple[Graph, int | None, _Cost] | None:
+    if not (graphs := node.graphs):
         return None
-    sizes = [tuple(int(d) for d in s or ()) for s in shapes]
-    if node.op in _CONVOLUTIONS:
-        weight = sizes[3] if node.op == "QLinearConv" and len(sizes) > 3 else sizes[1]
-        return out * math.prod(weight[1:])
-    if node.op == "ConvTranspose":
-        read = math.prod(sizes[0])
-        return read * math.prod(sizes[1][1:])
-    if node.op in ("MatMul", "MatMulInteger"):
-        return out * sizes[0][-1]
-    if node.op == "Gemm":
-        return out * sizes[0][0 if node.attributes.get("transA") else -1]
-    if node.op in _RECURRENT:
-        steps = sizes[0][0] * sizes[0][1]
-        per_step = math.prod(sizes[1]) + math.prod(sizes[2])
-        return steps * per_step
-    return _einsum_macs(node, sizes)
+    from autotune_rlm.networks._read import trips
+
+    costs = [_cost(g) for g in graphs]
+    dearest = max(range(len(graphs)), key=lambda i: (costs[i].macs, costs[i].written))
+    return graphs[dearest], trips(graph, node), costs[dearest]
 
 
-def _einsum_macs(node: Node, sizes: list[tuple[int, ...]]) -> int | None:
-    equation = node.attributes.get("equation", b"")
-    text = equation.decode() if isinstance(equation, bytes) else str(equation)
-    terms = text.replace(" ", "").split("->")[0].split(",")
-    if "." in text or len(terms) != len(sizes):
-        return None
-    extents: dict[str, int] = {}
-    for term, shape in zip(terms, sizes, strict=True):
-        if len(term) != len(shape):
-            return None
-        extents.update(zip(term, shape, strict=True))
-    return math.prod(list(extents.values()))
-
-
-def _depth(graph: Graph) -> int:
+def _cost(graph: Graph) -> _Cost:
+    total = _Cost()
     level: dict[str, int] = {}
-    for node in graph.nodes:
-        here = 1 + max((level.get(i, 0) for i in node.inputs), default=0)
+    within: dict[int, int] = {}
+    for line, node in enumerate(graph.nodes):
+        deep = 1
+        total.operators[node.op] += 1
+        inner = _held(graph, node)
+        if inner is None:
+            macs = node_macs(graph, node)
+            written = [graph.tensor(o).size() for o in node.outputs if o]
+            total.unknown += macs is None or any(
+                size is None and not _is_list(graph, o)
+                for size, o in zip(written, filter(None, node.outputs), strict=True)
+            )
+            total.macs += macs or 0
+            if macs == 0:
+                total.elementwise += sum(w or 0 for w in written)
+        else:
+            body, count, cost = inner
+            total.unknown += cost.unknown + (count is None or not _is_steady(node, body))
+            runs = 1 if count is None else count
+            total.macs += runs * cost.macs
+            total.elementwise += runs * cost.elementwise
+            total.written += runs * cost.written
+            total.operators.update(cost.operators)
+            within[line] = cost.peak
+            deep += cost.depth
+        here = deep + max((level.get(i, 0) for i in node.inputs), default=0)
         level.update(dict.fromkeys(node.outputs, here))
-    return max((level.get(o, 0) for o in graph.outputs), default=0)
+    total.depth = max((level.get(o, 0) for o in graph.outputs), default=0)
+    written, total.peak = _memory(graph, within)
+    total.written += written
+    return total
 
 
-def _memory(graph: Graph) -> tuple[int, int]:
-    """Bytes of all intermediate results, and of the largest set of them alive at once."""
+def _is_list(graph: Graph, name: str) -> bool:
+    """Whether a value is a sequence, a map or an optional, of which no shape is expected."""
+    return name not in graph.tensors
+
+
+def _is_steady(node: Node, body: Graph) -> bool:
+    """Whether every run of a ``Loop`` costs the same, and none ends it early."""
+    if node.op != "Loop":
+        return True
+    goes_on = body.outputs[0] if body.outputs else ""
+    known = body.constants.get(goes_on)
+    if goes_on != body.inputs[1] and (known is None or not known.all()):
+        return False
+    states = zip(body.inputs[2:], body.outputs[1:], strict=False)
+    return all(_shape(body, i) == _shape(body, o) for i, o in states)
+
+
+def _shape(graph: Graph, name: str) -> Any:
+    tensor: Tensor | None = graph.tensors.get(name)
+    return None if tensor is None else tensor.shape
+
+
+def _memory(graph: Graph, within: Mapping[int, int]) -> tuple[int, int]:
+    """Bytes of all intermediate results, and of the largest set of them alive at once.
+
+    ``within`` are the peaks of the graphs that a line holds.
+    """
     last: dict[str, int] = {}
     for line, node in enumerate(graph.nodes):
         last.update(dict.fromkeys(node.inputs, line))
+        for inner in node.graphs:
+            last.update(dict.fromkeys(_reads(inner), line))
     last.update(dict.fromkeys(graph.outputs, len(graph.nodes)))
     sizes = {n: graph.tensor(n).bytes() or 0 for n in graph.inputs}
     alive = peak = sum(sizes.values())
@@ -190,8 +241,13 @@ def _memory(graph: Graph) -> tuple[int, int]:
             sizes[output] = graph.tensor(output).bytes() or 0
             total += sizes[output]
             alive += sizes[output]
-        peak = max(peak, alive)
+        peak = max(peak, alive + within.get(line, 0))
         for name in {*node.inputs, *node.outputs}:
             if name in sizes and last.get(name, line) <= line:
                 alive -= sizes.pop(name)
     return total, peak
+
+
+def _reads(graph: Graph) -> set[str]:
+    read = {i for node in graph.nodes for i in node.inputs}
+    return read.union(*(_reads(g) for node in graph.nodes for g in node.graphs))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from autotune_rlm.networks._facts import counted_weights, node_macs
+from autotune_rlm.networks._facts import counted_weights, held
 from autotune_rlm.networks._graph import Graph, Node
+from autotune_rlm.networks._operators import CONVOLUTIONS, PRODUCTS, node_macs
 
 __all__ = ["FIELDS", "network_fields"]
 
@@ -52,12 +54,10 @@ _MOVES = frozenset(
     {"Concat", "Slice", "Split", "Reshape", "Transpose", "Flatten", "Gather", "Pad", "Squeeze"}
     | {"Unsqueeze", "Expand", "Tile", "Resize", "Upsample", "DepthToSpace", "SpaceToDepth"}
 )
-_CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "QLinearConv", "FusedConv", "ConvTranspose"})
-_PRODUCTS = frozenset({"MatMul", "MatMulInteger", "Gemm", "Einsum", "LSTM", "GRU", "RNN"})
 _COUNTED = {
     **dict.fromkeys(_POOLS, "pools"),
     **dict.fromkeys(_MOVES, "moves"),
-    **dict.fromkeys(_PRODUCTS, "products"),
+    **dict.fromkeys(PRODUCTS, "products"),
     **dict.fromkeys(("Add", "Sub", "Sum"), "sums"),
     "Mul": "gates",
 }
@@ -77,54 +77,89 @@ _START = _Paths()
 
 
 def network_fields(graph: Graph) -> dict[str, float]:
-    """The fields of a network, by the names of ``FIELDS``; unknown shapes count as nothing."""
+    """The fields of a network, by the names of ``FIELDS``; unknown shapes count as nothing.
+
+    A body counts as often as it runs, see ``graph_facts``.
+    """
+    tally = _tally(graph)
+    count, layers = tally.count, max(tally.layers, 1.0)
+    count["parameters"] = counted_weights(graph).parameters
+    count["kernel"] = tally.sides / layers
+    count["width"] = tally.channels / layers
+    end = tally.paths
+    count["path_max"], count["path_min"], count["path_mean"], count["paths"] = end
+    return {name: float(value) for name, value in count.items()}
+
+
+@dataclass
+class _Tally:
+    count: dict[str, float]
+    layers: float = 0.0  # convolutions, with the sums of their kernels' sides and their channels
+    sides: float = 0.0
+    channels: float = 0.0
+    paths: _Paths = _START
+
+    def add(self, body: _Tally, runs: int) -> None:
+        for name, value in body.count.items():
+            if name in ("largest_bytes", "width_max"):
+                self.count[name] = max(self.count[name], value)
+            elif name != "depth":
+                self.count[name] += runs * value
+        self.layers += runs * body.layers
+        self.sides += runs * body.sides
+        self.channels += runs * body.channels
+
+
+def _tally(graph: Graph) -> _Tally:
     count = dict.fromkeys(FIELDS, 0.0)
-    kernels = channels_sum = 0.0
-    layers = 0
+    tally = _Tally(count)
     paths: dict[str, _Paths] = {}
     level: dict[str, int] = {}
     for node in graph.nodes:
         kind = _COUNTED.get(node.op, "elementwise")
-        weighted = kind == "products"
-        if node.op in _CONVOLUTIONS:
+        passed = int(kind == "products")  # weighted layers
+        if node.op in CONVOLUTIONS:
             kind, channels, side = _convolution(graph, node)
-            weighted = True
-            layers += 1
-            kernels += side
-            channels_sum += channels
+            passed = 1
+            tally.layers += 1
+            tally.sides += side
+            tally.channels += channels
             count["width_max"] = max(count["width_max"], channels)
-        if weighted:
+        if passed:
             macs = node_macs(graph, node) or 0
             count["macs"] += macs
             if kind in _MACS_OF:
                 count[_MACS_OF[kind]] += macs
         count[kind] += 1
+        deep = 1
+        if (inner := held(graph, node)) is not None:
+            body, runs = _tally(inner[0]), 1 if inner[1] is None else inner[1]
+            tally.add(body, runs)
+            deep, passed = 1 + int(body.count["depth"]), body.paths.longest
         came = [name for name in node.inputs if name in paths]
         here = paths[came[0]] if len(came) == 1 else _joined([paths[name] for name in came])
-        if weighted:
-            here = _Paths(here.longest + 1, here.shortest + 1, here.mean + 1.0, here.log_number)
-        deepest = 1 + max([level[name] for name in came], default=0)
+        if passed:
+            here = _Paths(
+                here.longest + passed, here.shortest + passed, here.mean + passed, here.log_number
+            )
+        deepest = deep + max([level[name] for name in came], default=0)
         for name in node.outputs:
             paths[name], level[name] = here, deepest
             written = graph.tensor(name).bytes() or 0
             count["activation_bytes"] += written
             count["largest_bytes"] = max(count["largest_bytes"], written)
-    end = _joined([paths[o] for o in graph.outputs if o in paths])
-    count["parameters"] = sum(graph.tensor(w).size() or 0 for w in counted_weights(graph))
-    count["nodes"] = len(graph.nodes)
+    tally.paths = _joined([paths[o] for o in graph.outputs if o in paths])
+    count["nodes"] += len(graph.nodes)
     count["depth"] = max((level.get(o, 0) for o in graph.outputs), default=0)
-    count["kernel"] = kernels / max(layers, 1)
-    count["width"] = channels_sum / max(layers, 1)
-    count["path_max"], count["path_min"], count["path_mean"], count["paths"] = end
-    return {name: float(value) for name, value in count.items()}
+    return tally
 
 
 def _convolution(graph: Graph, node: Node) -> tuple[str, float, float]:
     """Its kind, output channels, and side of the kernel."""
-    shape = graph.tensor(node.inputs[3 if node.op == "QLinearConv" else 1]).shape or ()
+    shape = graph.tensor(node.inputs[CONVOLUTIONS[node.op]]).shape or ()
     sizes = [d if isinstance(d, int) else 0 for d in shape]
     groups = int(node.attributes.get("group", 1))
-    channels = sizes[1] * groups if node.op == "ConvTranspose" and len(sizes) > 1 else 0
+    channels = sizes[1] * groups if "ConvTranspose" in node.op and len(sizes) > 1 else 0
     channels = channels or (sizes[0] if sizes else 0)
     area = math.prod(sizes[2:])
     kind = "convs_grouped" if groups > 1 else "convs_pointwise" if area == 1 else "convs"

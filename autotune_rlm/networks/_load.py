@@ -1,221 +1,190 @@
-"""A model without its weights: tensors keep name, type and shape, and small integer values.
+"""A model without its weights: tensors keep name, type and shape, and the values of small ones.
 
-Weights are never read: in a file the payload of every large tensor is skipped on the wire (protobuf
-fields are length-prefixed), and external data stays where it is. Layout of the messages:
-https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3.
+onnx reads the file (external data stays where it is). Functions of the model are inlined by onnx, so
+that what follows sees operators only.
 """
 
 from __future__ import annotations
 
-import mmap
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["ModelLike", "load_skeleton"]
+__all__ = ["STANDARD", "ModelLike", "load_skeleton", "subgraphs"]
 
 ModelLike = Union["onnx.ModelProto", str, "os.PathLike[str]", bytes]
 
-_KEEP_BYTES = 1024  # a tensor's payload up to this size is kept: shapes and axes live there
+STANDARD = ("", "ai.onnx")
+"""Names of the standard operator set."""
 
-# Fields of each message that may hold a tensor further down: {message: {field: child message}}.
-_NESTED = {
-    "model": {7: "graph", 25: "function"},
-    "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node"},
-    "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-    "sparse": {1: "tensor", 2: "tensor"},
+_KEEP_ELEMENTS = 128  # of a tensor whose values are kept: shapes and axes live there
+_DEEPEST = 32  # subgraphs in subgraphs; protobuf itself reads no deeper
+_MOST_NODES = 2_000_000  # after inlining; the largest published decoders have about 30,000
+_PAYLOAD = frozenset(
+    {"raw_data", "float_data", "int32_data", "string_data", "int64_data"}
+    | {"double_data", "uint64_data"}
+)
+_NESTED = {  # fields of each message that may hold a tensor further down
+    "ModelProto": {"graph", "functions"},
+    "GraphProto": {"node", "initializer", "sparse_initializer"},
+    "FunctionProto": {"node"},
+    "NodeProto": {"attribute"},
+    "AttributeProto": {"t", "g", "tensors", "graphs", "sparse_tensor", "sparse_tensors"},
+    "SparseTensorProto": {"values", "indices"},
+    "TensorProto": set(),
 }
-_TENSOR_PAYLOAD = {4, 5, 6, 7, 9, 10, 11}
 
 
 def load_skeleton(model: ModelLike) -> onnx.ModelProto:
-    """The model with the payload of large tensors left out.
+    """The model with the values of large tensors left out and its functions inlined.
 
     Args:
-        model: An ``onnx.ModelProto`` (left unchanged), the path of a model file, or its bytes.
+        model: An ``onnx.ModelProto`` (left unchanged), the path of a model file in a format that
+            ``onnx.load`` knows, or the bytes of one in protobuf.
 
     Returns:
-        A new ``ModelProto`` that holds everything but tensor payloads above 1 KiB.
+        A new ``ModelProto`` that holds everything but the values of tensors above 128 elements.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not an ONNX model, or is cut off.
+        ValueError: The file is not an ONNX model or is cut off, subgraphs are nested too deeply, or
+            functions call themselves or expand to more than 2,000,000 nodes.
         TypeError: ``model`` is none of these.
     """
     import onnx
 
-    if isinstance(model, onnx.ModelProto):
-        return _copy_skeleton(model)
+    what = "the given model"
+    if not isinstance(model, onnx.ModelProto):
+        model, what = _read(model)
+    skeleton = onnx.ModelProto()
+    _copy(model, skeleton, 0)
+    if not skeleton.graph.node and not skeleton.graph.output:
+        raise ValueError(f"model: {what} holds no ONNX graph; is it another kind of file?")
+    return _inlined(skeleton) if skeleton.functions else skeleton
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs that a node holds: branches of ``If``, bodies of ``Loop`` and ``Scan``."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _read(model: Any) -> tuple[onnx.ModelProto, str]:
+    import onnx
+
     if isinstance(model, (bytes, bytearray, memoryview)):
-        return _parse(memoryview(model), "the given bytes")
-    if not isinstance(model, (str, os.PathLike)):
+        what, content = "the given bytes", bytes(model)
+    elif isinstance(model, (str, os.PathLike)):
+        path = Path(model)
+        what, content = repr(str(path)), b""
+        if not path.is_file():
+            raise FileNotFoundError(f"model: there is no file {str(path)!r}")
+        if path.stat().st_size == 0:
+            raise ValueError(f"model: {str(path)!r} is empty; export the model again")
+    else:
         raise TypeError(
             f"model must be an onnx.ModelProto, a path or bytes, got {type(model).__name__}"
         )
-    path = Path(model)
-    if not path.is_file():
-        raise FileNotFoundError(f"model: there is no file {str(path)!r}")
-    if path.stat().st_size == 0:
-        raise ValueError(f"model: {str(path)!r} is empty; export the model again")
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as view,
-    ):
-        return _parse(view, repr(str(path)))
-
-
-def _parse(view: memoryview, what: str) -> onnx.ModelProto:
-    import onnx
-    from google.protobuf.message import DecodeError
-
     try:
-        skeleton = onnx.ModelProto.FromString(b"".join(_strip(view, "model")))
-    except (DecodeError, _Malformed) as error:
+        if content or not isinstance(model, (str, os.PathLike)):
+            return onnx.load_model_from_string(content), what
+        return onnx.load(path, load_external_data=False), what
+    except OSError:
+        raise
+    except Exception as error:  # protobuf, its text formats and JSON each raise their own
         raise ValueError(
-            f"model: {what} is not a whole ONNX model ({error}); it is cut off or of another "
-            "format, export or copy it again"
+            f"model: {what} is not a whole ONNX model ({type(error).__name__}: {error}); it is cut "
+            "off or of another format, export or copy it again"
         ) from None
-    if not skeleton.graph.node and not skeleton.graph.output:
-        raise ValueError(f"model: {what} holds no ONNX graph; is it another kind of file?")
-    return skeleton
 
 
-class _Malformed(ValueError):
-    pass
-
-
-def _strip(view: memoryview, message: str) -> Iterator[bytes]:
-    """The wire bytes of a message with the payloads of large tensors dropped."""
-    nested = _NESTED.get(message, {})
-    position, end = 0, len(view)
-    while position < end:
-        start = position
-        tag, position = _varint(view, position)
-        field, wire = tag >> 3, tag & 7
-        if wire == 0:
-            _, position = _varint(view, position)
-        elif wire == 1:
-            position += 8
-        elif wire == 5:
-            position += 4
-        elif wire == 2:
-            size, position = _varint(view, position)
-            body, position = position, position + size
-            if position > end:
-                raise _Malformed(f"a field of {size} bytes reaches beyond the end")
-            if size > _KEEP_BYTES:
-                if message == "tensor" and field in _TENSOR_PAYLOAD:
-                    continue
-                if field in nested:
-                    child = b"".join(_strip(view[body:position], nested[field]))
-                    yield _encode(tag) + _encode(len(child)) + child
-                    continue
-        else:
-            raise _Malformed(f"unknown wire type {wire}")
-        if position > end or field == 0:
-            raise _Malformed("a field reaches beyond the end" if field else "field number 0")
-        yield bytes(view[start:position])
-
-
-def _varint(view: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if position >= len(view) or shift > 63:
-            raise _Malformed("a number reaches beyond the end")
-        byte = view[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-
-
-def _encode(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _copy_skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
-    import onnx
-
-    copy = onnx.ModelProto()
-    for descriptor, value in model.ListFields():
-        if descriptor.name == "graph":
-            _copy_graph(model.graph, copy.graph)
-        elif descriptor.name == "functions":
-            copy.functions.extend(model.functions)
-        elif isinstance(value, (int, str, bytes, float)):
-            setattr(copy, descriptor.name, value)
-        else:
-            getattr(copy, descriptor.name).extend(value)
-    return copy
-
-
-def _copy_graph(source: onnx.GraphProto, target: onnx.GraphProto) -> None:
-    for descriptor, value in source.ListFields():
-        name = descriptor.name
-        if name == "node":
-            for node in source.node:
-                _copy_node(node, target.node.add())
-        elif name == "initializer":
-            for tensor in source.initializer:
-                _copy_tensor(tensor, target.initializer.add())
-        elif name == "sparse_initializer":
-            for sparse in source.sparse_initializer:
-                slim = target.sparse_initializer.add()
-                slim.dims.extend(sparse.dims)
-                _copy_tensor(sparse.values, slim.values)
-                _copy_tensor(sparse.indices, slim.indices)
-        elif isinstance(value, str):
-            setattr(target, name, value)
-        else:
+def _copy(source: Any, target: Any, depth: int) -> None:
+    """Copy a message without the payload of large tensors."""
+    kind = type(source).__name__
+    if depth > _DEEPEST:
+        raise ValueError(f"model: subgraphs are nested more than {_DEEPEST} deep")
+    nested = _NESTED[kind]
+    large = kind == "TensorProto" and _is_large(source)
+    for field, value in source.ListFields():
+        name = field.name
+        if large and name in _PAYLOAD or name == "training_info":
+            continue
+        if name in nested:
+            if not _is_repeated(value):
+                _copy(value, getattr(target, name), depth + (name == "g"))
+                continue
+            for item in value:
+                child = getattr(target, name).add()
+                if name in ("node", "attribute") and not _holds_tensors(item):
+                    child.CopyFrom(item)
+                else:
+                    _copy(item, child, depth + (name == "graphs"))
+        elif _is_repeated(value):
             getattr(target, name).extend(value)
-
-
-def _copy_node(source: onnx.NodeProto, target: onnx.NodeProto) -> None:
-    if source.ByteSize() <= _KEEP_BYTES:
-        target.CopyFrom(source)
-        return
-    for descriptor, value in source.ListFields():
-        if descriptor.name != "attribute":
-            if isinstance(value, str):
-                setattr(target, descriptor.name, value)
-            else:
-                getattr(target, descriptor.name).extend(value)
-    for attribute in source.attribute:
-        slim = target.attribute.add()
-        if attribute.HasField("t"):
-            slim.name, slim.type = attribute.name, attribute.type
-            _copy_tensor(attribute.t, slim.t)
-        elif attribute.HasField("g"):
-            slim.name, slim.type = attribute.name, attribute.type
-            _copy_graph(attribute.g, slim.g)
+        elif hasattr(value, "CopyFrom"):
+            getattr(target, name).CopyFrom(value)
         else:
-            slim.CopyFrom(attribute)
+            setattr(target, name, value)
 
 
-def _copy_tensor(source: onnx.TensorProto, target: onnx.TensorProto) -> None:
-    payload = len(source.raw_data) or 4 * max(
-        len(source.float_data),
-        len(source.int32_data),
-        2 * len(source.int64_data),
-        2 * len(source.double_data),
-        2 * len(source.uint64_data),
-        len(source.string_data),
-    )
-    if payload <= _KEEP_BYTES:
-        target.CopyFrom(source)
-        return
-    target.name, target.data_type = source.name, source.data_type
-    target.dims.extend(source.dims)
+def _is_repeated(value: Any) -> bool:
+    return hasattr(value, "extend")
+
+
+def _holds_tensors(item: Any) -> bool:
+    attributes = item.attribute if hasattr(item, "op_type") else [item]
+    return any(
+        a.HasField("t") or a.HasField("g") or a.HasField("sparse_tensor")
+        or a.graphs or a.tensors or a.sparse_tensors
+        for a in attributes
+    )  # fmt: skip
+
+
+def _is_large(tensor: onnx.TensorProto) -> bool:
+    return math.prod(tensor.dims) > _KEEP_ELEMENTS or len(tensor.raw_data) > 16 * _KEEP_ELEMENTS
+
+
+def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its own functions put where they are called.
+
+    Raises:
+        ValueError: A function calls itself, or the calls multiply beyond what is a network.
+    """
+    import onnx.inliner
+
+    functions = {(f.domain, f.name, f.overload): f for f in model.functions}
+    sizes: dict[tuple[str, str, str], int | None] = {}
+
+    def size(nodes: Any, depth: int) -> int:
+        if depth > 20 * _DEEPEST:
+            raise ValueError("model: functions call each other too deeply")
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type, node.overload)
+            if key in functions:
+                if key not in sizes:
+                    sizes[key] = None
+                    sizes[key] = size(functions[key].node, depth + 1)
+                inner = sizes[key]
+                if inner is None:
+                    raise ValueError(f"model: the function {node.op_type!r} calls itself")
+                total += inner
+            total += 1 + sum(size(graph.node, depth + 1) for graph in subgraphs(node))
+            if total > _MOST_NODES:
+                raise ValueError(
+                    f"model: its functions expand to more than {_MOST_NODES:,} operators"
+                )
+        return total
+
+    size(model.graph.node, 0)
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except Exception as error:  # the inliner raises its own errors and plain RuntimeError
+        raise ValueError(f"model: onnx cannot inline its functions ({error})") from None

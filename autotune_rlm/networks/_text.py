@@ -17,14 +17,15 @@ A line is operator, arguments, attributes that differ from their defaults, and t
 result where it differs from that of the first argument. Arguments are written by distance (``-3``
 is the value of three lines before), ``-1`` alone is left out; far ones and graph inputs by number
 (``%17``, ``in0``); weights by shape (``w16x3x3x3``), small integer weights by value. Distances make
-equal blocks equal text, so repeats fold.
+equal blocks equal text, so repeats fold. A graph within an operator stands in braces; what it reads
+of the enclosing graph is written as that operator would, behind ``^``.
 """
 
 from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,11 @@ class _Symbols:
         return "x".join(self.dim(d) for d in shape) or "scalar"
 
 
-def _render(graph: Graph, symbols: _Symbols) -> list[str]:
+_Outer = Callable[[str], str]
+
+
+def _render(graph: Graph, symbols: _Symbols, outer: _Outer | None = None) -> list[str]:
+    """Lines of a graph; ``outer`` writes a value of the enclosing graph."""
     lines = []
     place: dict[str, str] = {}
     for number, name in enumerate(graph.inputs):
@@ -112,11 +117,12 @@ def _render(graph: Graph, symbols: _Symbols) -> list[str]:
         place[name] = f"in{number}"
     at: dict[str, tuple[int, int]] = {}
     for line, node in enumerate(graph.nodes):
-        lines.append(_line(graph, node, line, at, place, symbols))
+        lines.append(_line(graph, node, line, at, place, symbols, outer))
         for slot, name in enumerate(node.outputs):
             if name:
                 at[name] = (line, slot)
-    final = [_reference(o, len(graph.nodes), graph, at, place, symbols) for o in graph.outputs]
+    end = len(graph.nodes)
+    final = [_reference(o, end, graph, at, place, symbols, outer) for o in graph.outputs]
     lines.append("out " + " ".join(final))
     return lines
 
@@ -128,9 +134,13 @@ def _line(
     at: Mapping[str, tuple[int, int]],
     place: Mapping[str, str],
     symbols: _Symbols,
+    outer: _Outer | None,
 ) -> str:
+    def reference(name: str) -> str:
+        return _reference(name, line, graph, at, place, symbols, outer)
+
     parts = [_SHORT_OPS.get(node.op, node.op)]
-    arguments = [_reference(i, line, graph, at, place, symbols) for i in node.inputs]
+    arguments = [reference(i) for i in node.inputs]
     if parts[0] == "BN":
         arguments = arguments[:1]
     while arguments and arguments[-1] == "_":
@@ -145,7 +155,7 @@ def _line(
     nested = []
     for name, value in sorted(node.attributes.items()):
         if isinstance(value, Graph):
-            inner = _render(value, symbols)
+            inner = _render(value, symbols, reference)
             nested.append(f"{name}{{" + "; ".join(inner) + "}")
         elif not _is_default(node, name, value, graph):
             parts.append(_attribute(name, value, symbols))
@@ -174,6 +184,7 @@ def _reference(
     at: Mapping[str, tuple[int, int]],
     place: Mapping[str, str],
     symbols: _Symbols,
+    outer: _Outer | None,
 ) -> str:
     if not name:
         return "_"
@@ -191,7 +202,10 @@ def _reference(
         if tensor.shape is not None and len(tensor.shape) == 1 and kind == "w":
             kind = "b"
         return kind + symbols.shape(tensor.shape or ())
-    return place.get(name, "outer")
+    if name in place or outer is None:
+        return place.get(name, "?")
+    text = outer(name)
+    return text if name in graph.captured or text.startswith("[") else f"^{text}"
 
 
 def _attribute(name: str, value: Any, symbols: _Symbols) -> str:

@@ -38,7 +38,9 @@ def products(model: onnx.ModelProto) -> set[str]:
 
     called = {(f.domain, f.name) for f in model.functions}
     every = [*nodes(model.graph), *(n for f in model.functions for n in nodes(f))]
-    return {n.op_type for n in every if n.op_type in PRODUCTS and (n.domain, n.op_type) not in called}
+    return {
+        n.op_type for n in every if n.op_type in PRODUCTS and (n.domain, n.op_type) not in called
+    }
 
 
 def check(model: Any) -> str:

@@ -69,8 +69,8 @@ def assumed_dims(model: onnx.ModelProto, given: Mapping[str, int] | None = None)
         sizes.setdefault(name, size)
     sizes.update({k: int(v) for k, v in (given or {}).items()})
     for name in sizes:
-        if name not in (given or {}) and (value := _evaluated(name, sizes)) is not None:
-            sizes[name] = value
+        if name not in (given or {}) and (told := _evaluated(name, sizes)) is not None:
+            sizes[name] = told
     return sizes
 
 
@@ -111,7 +111,7 @@ def _check(given: Mapping[str, int], names: Mapping[tuple[str, int], str]) -> No
             f"{sorted(set(names.values()))}"
         )
     for name, size in given.items():
-        if isinstance(size, bool) or not isinstance(size, int) and int(size) != size or size < 1:
+        if isinstance(size, bool) or (not isinstance(size, int) and int(size) != size) or size < 1:
             raise ValueError(f"dims: the size of {name!r} must be a positive integer, got {size!r}")
 
 
@@ -133,7 +133,7 @@ def _bind_types(graph: onnx.GraphProto, sizes: Mapping[str, int], inputs: set[st
 def _channels(model: onnx.ModelProto) -> dict[str, int]:
     """Channels of the inputs that a convolution reads."""
     weights = {t.name: t.dims for t in model.graph.initializer}
-    found = {}
+    found: dict[str, int] = {}
     for node in model.graph.node:
         if node.op_type in ("Conv", "ConvInteger") and node.domain in STANDARD:
             shape: Sequence[int] = weights.get(node.input[1], ()) if len(node.input) > 1 else ()

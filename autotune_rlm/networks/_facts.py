@@ -195,8 +195,8 @@ def _cost(graph: Graph) -> _Cost:
         here = deep + max((level.get(i, 0) for i in node.inputs), default=0)
         level.update(dict.fromkeys(node.outputs, here))
     total.depth = max((level.get(o, 0) for o in graph.outputs), default=0)
-    written, total.peak = _memory(graph, within)
-    total.written += written
+    results, total.peak = _memory(graph, within)
+    total.written += results
     return total
 
 

@@ -87,7 +87,9 @@ def _embedded(call: Call) -> tuple[int, ...]:
 
 def _looked_up(call: Call) -> tuple[int, ...]:
     data = call.shape(0)
-    packed = 8 // call.number("bits", 4) if call.graph.tensor(call.node.inputs[0]).dtype == "u8" else 1
+    packed = (
+        8 // call.number("bits", 4) if call.graph.tensor(call.node.inputs[0]).dtype == "u8" else 1
+    )
     axis = call.number("gather_axis") % len(data)
     wide = (*data[:-1], data[-1] * packed)
     return (*wide[:axis], *call.shape(1), *wide[axis + 1 :])
@@ -105,10 +107,13 @@ def _broadcast(a: int, b: int) -> _Shape:
 
 _SHAPES: dict[str, _Shape] = {
     **dict.fromkeys(
-        "BiasAdd BiasGelu BiasDropout BiasSoftmax DequantizeLinear FastGelu Gelu GroupNorm "
-        "GatedRMSNorm GemmaRotaryEmbedding QLinearLeakyRelu QLinearSigmoid QLinearSoftmax "
-        "QuantizeLinear QuickGelu RotaryEmbedding ScaledSiLU SkipGroupNorm SkipLayerNormalization "
-        "SkipSimplifiedLayerNormalization MoE QMoE Trilu Inverse".split(),
+        (
+            "BiasAdd", "BiasGelu", "BiasDropout", "BiasSoftmax", "DequantizeLinear", "FastGelu",
+            "Gelu", "GroupNorm", "GatedRMSNorm", "GemmaRotaryEmbedding", "QLinearLeakyRelu",
+            "QLinearSigmoid", "QLinearSoftmax", "QuantizeLinear", "QuickGelu",
+            "RotaryEmbedding", "ScaledSiLU", "SkipGroupNorm", "SkipLayerNormalization",
+            "SkipSimplifiedLayerNormalization", "MoE", "QMoE", "Trilu", "Inverse",
+        ),
         _same,
     ),
     **{

@@ -114,7 +114,7 @@ def _copy(source: Any, target: Any, depth: int) -> None:
     large = kind == "TensorProto" and _is_large(source)
     for field, value in source.ListFields():
         name = field.name
-        if large and name in _PAYLOAD or name == "training_info":
+        if (large and name in _PAYLOAD) or name == "training_info":
             continue
         if name in nested:
             if not _is_repeated(value):

@@ -160,7 +160,7 @@ def _heads(call: Call, slot: int, heads: int) -> tuple[int, int, int, int]:
     """Batch, heads, tokens and size of a head of a query, key or value of 3 or 4 axes."""
     shape = call.shape(slot)
     if len(shape) == 4:
-        return shape  # type: ignore[return-value]
+        return shape
     if len(shape) != 3 or not heads:
         raise UnknownShape
     return shape[0], heads, shape[1], shape[2] // heads
@@ -346,26 +346,30 @@ CONVOLUTIONS: Mapping[str, int] = {
 """Convolutions with the slot of their weight."""
 PRODUCTS = frozenset(_MATRIX) - {"AffineGrid", "DFT", "STFT", "Det"}
 
-_FREE_MICROSOFT = frozenset(
-    "BiasAdd BiasDropout BiasGelu BiasSoftmax BiasSplitGelu BitmaskBiasDropout BitmaskDropout "
-    "ComplexMul ComplexMulConj CropAndResize DequantizeLinear EmbedLayerNormalization ExpandDims "
-    "FastGelu GatedAdd GatedRMSNorm GatherBlockQuantized GatherND Gelu GemmaRotaryEmbedding "
-    "GridSample GroupNorm IsAllFinite MaxpoolWithMask MulInteger NhwcMaxPool Pad "
-    "QEmbedLayerNormalization QLinearAdd QLinearAveragePool QLinearConcat "
-    "QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid "
-    "QLinearSoftmax QLinearWhere QuantizeLinear QuickGelu RMSNormRotary Range ReduceSumInteger "
-    "RelativePositionBias RemovePadding RestorePadding RotaryEmbedding ScaledSiLU SkipGroupNorm "
-    "SkipLayerNormalization SkipSimplifiedLayerNormalization SwiGLU TorchEmbedding Trilu Unique "
-    "UnfoldTensor".split()
-)
-_ML = "ArrayFeatureExtractor Binarizer CastMap CategoryMapper DictVectorizer FeatureVectorizer "
-_ML += "Imputer LabelEncoder Normalizer OneHotEncoder Scaler TreeEnsemble "
-_ML += "TreeEnsembleClassifier TreeEnsembleRegressor ZipMap"
-_FREE_OTHERS = frozenset(
-    {f"ai.onnx.ml.{op}" for op in _ML.split()}
-    | {f"ai.onnx.preview.training.{op}" for op in ("Adagrad", "Adam", "Momentum")}
-    | {"SimplifiedLayerNormalization"}  # ONNX Runtime writes it under the standard name
-)
+_FREE_MICROSOFT = frozenset({
+    "BiasAdd", "BiasDropout", "BiasGelu", "BiasSoftmax", "BiasSplitGelu", "BitmaskBiasDropout",
+    "BitmaskDropout", "ComplexMul", "ComplexMulConj", "CropAndResize", "DequantizeLinear",
+    "EmbedLayerNormalization", "ExpandDims", "FastGelu", "GatedAdd", "GatedRMSNorm",
+    "GatherBlockQuantized", "GatherND", "Gelu", "GemmaRotaryEmbedding", "GridSample",
+    "GroupNorm", "IsAllFinite", "MaxpoolWithMask", "MulInteger", "NhwcMaxPool", "Pad",
+    "QEmbedLayerNormalization", "QLinearAdd", "QLinearAveragePool", "QLinearConcat",
+    "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMul", "QLinearReduceMean",
+    "QLinearSigmoid", "QLinearSoftmax", "QLinearWhere", "QuantizeLinear", "QuickGelu",
+    "RMSNormRotary", "Range", "ReduceSumInteger", "RelativePositionBias", "RemovePadding",
+    "RestorePadding", "RotaryEmbedding", "ScaledSiLU", "SkipGroupNorm",
+    "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SwiGLU", "TorchEmbedding",
+    "Trilu", "Unique", "UnfoldTensor",
+})  # fmt: skip
+_FREE_OTHERS = frozenset({
+    "ai.onnx.ml.ArrayFeatureExtractor", "ai.onnx.ml.Binarizer", "ai.onnx.ml.CastMap",
+    "ai.onnx.ml.CategoryMapper", "ai.onnx.ml.DictVectorizer", "ai.onnx.ml.FeatureVectorizer",
+    "ai.onnx.ml.Imputer", "ai.onnx.ml.LabelEncoder", "ai.onnx.ml.Normalizer",
+    "ai.onnx.ml.OneHotEncoder", "ai.onnx.ml.Scaler", "ai.onnx.ml.TreeEnsemble",
+    "ai.onnx.ml.TreeEnsembleClassifier", "ai.onnx.ml.TreeEnsembleRegressor",
+    "ai.onnx.ml.ZipMap", "ai.onnx.preview.training.Adagrad", "ai.onnx.preview.training.Adam",
+    "ai.onnx.preview.training.Momentum",
+    "SimplifiedLayerNormalization",  # ONNX Runtime writes it under the standard name
+})  # fmt: skip
 
 # ---- weights that count
 

@@ -70,8 +70,17 @@ class _Scope:
     def within(cls, outer: _Scope | None) -> _Scope:
         if outer is None:
             return cls({}, {}, {}, {}, None)
-        known = (outer.tensors, outer.values, outer.constants, outer.types)
-        return cls(*(ChainMap({}, *getattr(k, "maps", [k])) for k in known), outer)
+
+        def within(known: Any) -> Any:
+            return ChainMap({}, *getattr(known, "maps", [known]))
+
+        return cls(
+            within(outer.tensors),
+            within(outer.values),
+            within(outer.constants),
+            within(outer.types),
+            outer,
+        )
 
     def set(self, name: str, value: np.ndarray) -> None:
         """Keep a value that is known."""
@@ -152,9 +161,7 @@ class _Reader:
             captured=frozenset(captured if outer is not None else ()),
         )
 
-    def _declare(
-        self, proto: onnx.GraphProto, scope: _Scope, inputs: Mapping[str, Tensor]
-    ) -> None:
+    def _declare(self, proto: onnx.GraphProto, scope: _Scope, inputs: Mapping[str, Tensor]) -> None:
         for value in (*proto.value_info, *proto.output, *proto.input):
             scope.types[value.name] = value.type
             if (tensor := _tensor(value.type)) is not None:
@@ -186,9 +193,7 @@ class _Reader:
         from onnx import numpy_helper
 
         scope.weights.add(name)
-        found = scope.tensors[name] = Tensor(
-            DTYPES.get(tensor.data_type, "?"), tuple(tensor.dims)
-        )
+        found = scope.tensors[name] = Tensor(DTYPES.get(tensor.data_type, "?"), tuple(tensor.dims))
         scope.types.pop(name, None)
         size = found.size()
         if size is None or size > _MOST_STORED or tensor.data_location == tensor.EXTERNAL:
@@ -280,11 +285,12 @@ class _Reader:
             return
         for name, kind in self._results(proto, node, scope):
             scope.types[name] = kind
-            if (tensor := _tensor(kind)) is not None:
-                scope.tensors[name] = tensor
+            if (inferred := _tensor(kind)) is not None:
+                scope.tensors[name] = inferred
         if node.outputs and not _is_complete(scope, node.outputs[0]):
             view = Graph((), (), (), scope.tensors, frozenset(), {}, self._version)
-            if (found := foreign_result(view, node)) is not None:
+            found = foreign_result(view, node)
+            if found is not None:
                 scope.tensors[node.outputs[0]] = found
                 scope.types.pop(node.outputs[0], None)
 

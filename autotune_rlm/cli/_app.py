@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def new_app(**options: Any) -> typer.Typer:
@@ -14,3 +17,21 @@ def new_app(**options: Any) -> typer.Typer:
     Markdown, so that square brackets in it are shown as they stand.
     """
     return typer.Typer(**{"add_completion": False, "rich_markup_mode": "markdown", **options})
+
+
+def new_console(**options: Any) -> Console:
+    """A ``rich.console.Console`` that prints square brackets as they stand.
+
+    Paths, extras, shapes and error messages have them. Give a style by ``style=`` or ``rich.text``.
+    """
+    from rich.console import Console
+
+    return Console(**{"markup": False, **options})
+
+
+def print_error(error: object) -> None:
+    """Write ``error: ...`` to the standard error stream."""
+    from rich.text import Text
+
+    line = Text.assemble(("error:", "red"), f" {error}")
+    new_console(stderr=True).print(line, soft_wrap=True)

@@ -147,12 +147,11 @@ def _show(results: dict[str, Any], bench: Bench) -> None:
 
     import numpy as np
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = new_console()
     if not console.is_terminal:
-        console = Console(width=200)
+        console = new_console(width=200)
     title = f"Regret in % after n measurements, {len(bench.landscapes)} landscapes"
     table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     for name in ("method", "regret"):

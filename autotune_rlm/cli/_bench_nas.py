@@ -99,7 +99,6 @@ def nas(
 
 def _show(runs: Sequence[NasRun]) -> None:
     import numpy as np
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("target", "shots", "method", "n_test", "kendall", "spearman")
@@ -110,4 +109,4 @@ def _show(runs: Sequence[NasRun]) -> None:
             known = [v for v in values if v is not None]
             means.append(f"{np.mean(known):.3f}" if known else "-")
         table.add_row(key[0], str(key[1]), key[2], str(mine[0].n_test), *means)
-    Console().print(table)
+    new_console().print(table)

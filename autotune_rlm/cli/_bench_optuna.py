@@ -73,7 +73,6 @@ def optuna(
 
 
 def _show(results: dict) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(
@@ -82,4 +81,4 @@ def _show(results: dict) -> None:
     for row in results["summary"]:
         means = row["mean_best_final"], row["mean_best_over_trials"]
         table.add_row(row["method"], *("-" if m is None else f"{m:.4f}" for m in means))
-    Console().print(table)
+    new_console().print(table)

@@ -82,19 +82,19 @@ def show_networks(out: Console, *, plot: Path, budget: int = _BUDGET, seed: int 
     from autotune_rlm.integrations.onnx import space
 
     out.print(
-        "\n[bold]Networks[/bold]: NAS-Bench-201 cells, accurate on CIFAR-10 and fast on this CPU.\n"
+        "\nNetworks: NAS-Bench-201 cells, accurate on CIFAR-10 and fast on this CPU.\n"
         "Accuracy is looked up in a published table; latency is measured here by ONNX Runtime."
     )
     if lacking := missing():
         out.print(
-            f"[yellow]Left out: {', '.join(lacking)} is not installed[/yellow] "
+            f"Left out: {', '.join(lacking)} is not installed "
             '(pip install "autotune-rlm[onnx,optuna,bench]").'
         )
         return
     cells = space("nasbench201")
     accuracy = Accuracies()
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -108,7 +108,7 @@ def show_networks(out: Console, *, plot: Path, budget: int = _BUDGET, seed: int 
         out.print("No plot: matplotlib is not installed.")
         return
     _plot(found.study, plot)
-    out.print(f"The front is drawn in [bold]{plot}[/bold].")
+    out.print(f"The front is drawn in {plot}.")
 
 
 def _search(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from autotune_rlm.config_file import ConfigFile
@@ -44,7 +44,7 @@ def rank_everything(
         raise ValueError(f"--problem names {', '.join(unknown)}, which no kernel in {where} has")
     ranked = rank_all(found.kernels, devices, problems, surrogate=load(surrogate), top=top)
     total = len(kernels) * max(1, len(problems)) * len(devices)
-    shown = track(ranked, "ranking", total, console=Console(stderr=True), transient=True)
+    shown = track(ranked, "ranking", total, console=new_console(stderr=True), transient=True)
     return list(shown), found.failed
 
 
@@ -52,7 +52,7 @@ def show_everything(
     ranked: Sequence[Ranked], failed: dict[str, str], file: ConfigFile, out: Path | None
 ) -> None:
     """The table of kernels, their key arguments and the first recommended configuration."""
-    console = Console()
+    console = new_console()
     table = Table()
     for name in ("kernel", "key", "configurations", "device", "recommended", "ms"):
         table.add_column(name, justify="right" if name in ("configurations", "ms") else "left")
@@ -60,7 +60,7 @@ def show_everything(
         key = ", ".join(f"{n}={row.problem.get(n, '')}" for n in row.kernel.key) or "none"
         counted = str(len(row.kernel.candidates))
         if row.recommendation is None:
-            table.add_row(row.where, key, counted, row.device.name, f"[dim]{row.reason}[/dim]", "")
+            table.add_row(row.where, key, counted, row.device.name, Text(row.reason, "dim"), "")
             continue
         best = row.recommendation.configs[0]
         config = ", ".join(f"{n}={v}" for n, v in best.config.items())
@@ -70,6 +70,6 @@ def show_everything(
     counts = Counter(row.recommendation is not None for row in ranked)
     console.print(f"{counts[True]} ranked, {counts[False]} not", highlight=False)
     for module, reason in failed.items():
-        console.print(f"[yellow]not imported:[/yellow] {module}: {reason}", highlight=False)
+        console.print(f"not imported: {module}: {reason}", highlight=False)
     if out is not None:
         console.print(f"{len(file)} recommendations in {out}", highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from autotune_rlm.cli._app import new_app
+from autotune_rlm.cli._app import new_app, new_console
 
 if TYPE_CHECKING:
     from autotune_rlm.accuracy import TuningEvent
@@ -50,7 +50,7 @@ def demo(
 
     Then search for networks that are accurate and fast on this CPU.
     """
-    out = Console()
+    out = new_console()
     out.width = max(out.width, _NARROWEST)
     if part in (Part.KERNELS, Part.ALL):
         _kernels(out, store)
@@ -92,7 +92,7 @@ def _show(out: Console, store: Path | None, *, interpreting: bool) -> None:
             _tell(out, steps)
         out.print(_accuracy_table(kept.events()))
     out.print(
-        "\nIn your code: replace [bold]@triton.autotune([/bold] with [bold]@rlm_autotune([/bold] "
+        "\nIn your code: replace @triton.autotune( with @rlm_autotune( "
         "(from autotune_rlm import rlm_autotune)."
     )
 
@@ -102,10 +102,10 @@ def _compiles(out: Console) -> bool:
     import torch
 
     if torch.cuda.is_available():
-        out.print(f"Timed on [bold]{torch.cuda.get_device_name()}[/bold] with device events.\n")
+        out.print(f"Timed on {torch.cuda.get_device_name()} with device events.\n")
         return True
     out.print(
-        "[bold]No GPU here[/bold]: Triton's interpreter runs the kernels on the CPU, and what is "
+        "No GPU here: Triton's interpreter runs the kernels on the CPU, and what is "
         "timed is the wall clock.\nThe search is the real one; its times say nothing about a GPU, "
         "and the model has never seen this device.\n"
     )

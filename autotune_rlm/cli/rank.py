@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from autotune_rlm.cli._app import new_app
+from autotune_rlm.cli._app import new_app, new_console, print_error
 
 if TYPE_CHECKING:
     from autotune_rlm.integrations.triton._offline import OfflineKernel
@@ -73,7 +72,7 @@ def rank(
             text = (problem or [""])[0]
             told = _rank(kernel, device[0], text, configs, top, compile, target, surrogate, out)
     except (ValueError, TypeError, OSError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        print_error(error)
         raise typer.Exit(1) from None
     if as_json:
         print(json.dumps(told, indent=1))
@@ -186,7 +185,7 @@ def _compiled(
 
 
 def _show(told: dict[str, Any]) -> None:
-    out = Console()
+    out = new_console()
     sizes = ", ".join(f"{k}={v}" for k, v in told["problem"].items())
     rows = told["ranking"]
     title = f"{told['kernel']} ({sizes}) on {told['device']['name']}: {told['n_configs']} configurations"
@@ -209,7 +208,7 @@ def _show(told: dict[str, Any]) -> None:
     out.print(table)
     if not told["known_device"]:
         out.print(
-            f"[yellow]Nothing is known of {told['device']['name']!r}[/yellow]: the ranking rests on "
+            f"Nothing is known of {told['device']['name']!r}: the ranking rests on "
             "the kernel alone. Known names: python -c "
             '"import autotune_rlm.devices as d; print(d.known())"'
         )

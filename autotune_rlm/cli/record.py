@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from autotune_rlm.cli._app import new_app
+from autotune_rlm.cli._app import new_app, new_console, print_error
 
 app = new_app()
 
-_console = Console(stderr=True)
+_console = new_console(stderr=True)
 
 
 @app.command()
@@ -181,7 +180,7 @@ def _record_program(
         )
     _summary(done, log)
     for kernel, reason in sorted(done.left_out.items()):
-        _console.print(f"  left out of {kernel}: {reason}", highlight=False, markup=False)
+        _console.print(f"  left out of {kernel}: {reason}", highlight=False)
     if done.never_met:
         names = ", ".join(done.never_met)
         _console.print(f"  {len(done.never_met)} autotuned kernels were never called: {names}")
@@ -258,7 +257,7 @@ class _Sweeper:
 def _shown(seconds: float) -> Iterator[Any]:
     columns = (
         BarColumn(bar_width=24),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=_console, transient=True, refresh_per_second=2) as bar:
@@ -292,5 +291,5 @@ def _summary(progress: Any, log: Any) -> None:
 
 
 def _fail(message: str) -> None:
-    _console.print(f"[red]error:[/red] {message}", highlight=False)
+    print_error(message)
     raise typer.Exit(2)

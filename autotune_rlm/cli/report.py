@@ -8,14 +8,13 @@ from typing import Annotated, Any, Optional
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from autotune_rlm.cli._app import new_app
+from autotune_rlm.cli._app import new_app, new_console
 from autotune_rlm.cli.store import fail, open_store
 
 app = new_app(help="Show how accurate the surrogate was.")
-_out = Console()
+_out = new_console()
 
 
 @app.command()

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
-from rich.console import Console
 
-from autotune_rlm.cli._app import new_app
+from autotune_rlm.cli._app import new_app, print_error
 
 app = new_app()
 _Text = Optional[str]  # noqa: UP045 (typer evaluates it on Python 3.10 too)
@@ -69,7 +68,7 @@ def run(
                 configs_from=configs_from,
             )
     except (ValueError, TypeError, OSError, ImportError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        print_error(error)
         raise typer.Exit(2) from None
     sys.argv = [program, *(arguments or [])]
     if module:

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from autotune_rlm.cli._app import new_app
+from autotune_rlm.cli._app import new_app, new_console, print_error
 
 app = new_app(no_args_is_help=True, help="Look at, export, import or clear the measurements.")
-_out = Console()
-_err = Console(stderr=True)
+_out = new_console()
 
 _StoreOption = Annotated[
     Optional[str],  # noqa: UP045 (typer evaluates it on Python 3.10 too)
@@ -42,7 +40,7 @@ def open_store(store: str | None, *, read_only: bool = False) -> Any:
 
 def fail(error: Exception | str) -> typer.Exit:
     """Print an error in one line; the exit to raise."""
-    _err.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+    print_error(error)
     return typer.Exit(1)
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from autotune_rlm.cli._app import new_app
+from autotune_rlm.cli._app import new_app, new_console, print_error
 
 if TYPE_CHECKING:
     from autotune_rlm.config_file import ConfigFile
@@ -76,7 +75,7 @@ def tune(
         if out is not None:
             file.save(out)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        print_error(error)
         raise typer.Exit(1) from None
     _show(file, out)
 
@@ -149,7 +148,7 @@ def _run(
 
 
 def _show(file: ConfigFile, out: Path | None) -> None:
-    console = Console()
+    console = new_console()
     table = Table()
     for name in ("kernel", "device", "problem", "fastest", "ms"):
         table.add_column(name)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autotune_rlm.cli._app import new_app
+from autotune_rlm.cli._app import new_app, new_console, print_error
 
 app = new_app()
 
@@ -39,12 +39,10 @@ def watch(
     measures their best candidates and writes to the store, where the programs find them at their
     next launch. Ctrl-C stops it after the candidate in hand.
     """
-    from rich.console import Console
-
     from autotune_rlm.store import Store
     from autotune_rlm.watch import AlreadyWatchedError, Served, Watcher
 
-    console = Console()
+    console = new_console()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     versions, model = _model(surrogate, fine_tune_after > 0)
     with Store(store) if store else Store() as opened:
@@ -75,7 +73,7 @@ def watch(
         try:
             count = watcher.run(once=once, seconds=seconds, told=told)
         except AlreadyWatchedError as error:
-            console.print(f"[red]{error}[/red]")
+            print_error(error)
             raise typer.Exit(1) from None
     console.print(f"{count} problems served.")
 

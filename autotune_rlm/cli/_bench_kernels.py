@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from autotune_rlm.cli._app import new_console
+
 if TYPE_CHECKING:
     from autotune_rlm.bench import Bench, Run, Skipped
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from autotune_rlm.cli._app import new_console
+
 if TYPE_CHECKING:
     from autotune_rlm.bench.nas import NasRun
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+from autotune_rlm.cli._app import new_console
+
 _USUAL = "rlm", "tpe", "gp", "cmaes", "random", "evolution"
 
 

@@ -11,6 +11,8 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
+from autotune_rlm.cli._app import new_console
+
 if TYPE_CHECKING:
     from autotune_rlm.config_file import ConfigFile
     from autotune_rlm.integrations.triton._recommend import Ranked

@@ -1,0 +1,27 @@
+"""The compiler's eye: what a Triton kernel does, read from its first IR, and what follows on a device.
+
+facts = kernel_facts(kernel, {"a": "*fp16", "n": 4096, "BLOCK": 128}, grid=(32,))
+numbers = on_device(facts, devices.lookup("NVIDIA H100"), num_warps=4, num_stages=3)
+"""
+
+from ._frontend import DEFAULT_TARGET
+from ._kernel import kernel_facts, read_ir
+from ._on_device import on_device
+from ._roofline import Peaks, floor_ms
+from ._signature import NotRead
+from ._types import Access, Dot, KernelFacts, Loop, Reduction
+
+__all__ = [
+    "DEFAULT_TARGET",
+    "Access",
+    "Dot",
+    "KernelFacts",
+    "Loop",
+    "NotRead",
+    "Peaks",
+    "Reduction",
+    "floor_ms",
+    "kernel_facts",
+    "on_device",
+    "read_ir",
+]

@@ -1,0 +1,219 @@
+"""Shared memory and registers of the binary that Triton would make, estimated from the facts of the IR.
+
+The rules are those of Triton's pipeliner and allocator (``lib/Dialect/TritonGPU/Transforms/Pipeliner``,
+``lib/Analysis/Allocation.cpp``); the constants of the registers were fitted to recorded compilations
+(``data/compile_facts``, ``benchmarks/compiler_eye.py``).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from ._types import Access, Dot, KernelFacts
+
+__all__ = ["Family", "registers_per_thread", "shared_bytes", "tensor_memory_columns"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What generations of GPUs differ in.
+
+    Attributes:
+        vendor: ``"cuda"`` or ``"hip"``.
+        capability: Compute capability times ten, such as 90; of AMD the architecture's number, such
+            as 942.
+        warp: Threads of a warp (wavefront).
+        registers: 32-bit registers of a multiprocessor.
+        threads: Resident threads of a multiprocessor at most.
+        programs: Resident programs of a multiprocessor at most.
+        most_registers: Of a thread.
+    """
+
+    vendor: str
+    capability: int
+    warp: int = 32
+    registers: int = 65536
+    threads: int = 2048
+    programs: int = 32
+    most_registers: int = 255
+
+    @classmethod
+    def of(cls, target: str) -> Family:
+        """The family of a target such as ``"sm_90"`` or ``"gfx942"``; of an unknown one, Ampere's.
+
+        Sources: CUDA C++ Programming Guide, table "Technical Specifications per Compute Capability";
+        AMD, "MI300 ISA" and "RDNA3 ISA" (512 vector registers of 64 lanes for each of 4 SIMD units;
+        1,536 of 32 lanes).
+        """
+        text = target.strip().lower()
+        if match := re.fullmatch(r"sm_?(\d+)[af]?", text):
+            capability = int(match[1])
+            threads = {75: 1024, 86: 1536, 87: 1536, 89: 1536, 120: 1536, 121: 1536}
+            programs = {75: 16, 86: 16, 87: 16, 89: 24, 110: 24, 120: 24, 121: 24}
+            return cls(
+                "cuda",
+                capability,
+                threads=threads.get(capability, 2048),
+                programs=programs.get(capability, 32),
+            )
+        if match := re.fullmatch(r"gfx([0-9a-f]+)", text):
+            number = int(match[1], 16) if re.search("[a-f]", match[1]) else int(match[1])
+            if re.match(r"gfx1\d\d\d", text):
+                return cls("hip", number, 32, 196608, 2048, 32, 256)
+            return cls("hip", number, 64, 131072, 2048, 32, 512)
+        return cls("cuda", 80)
+
+    @property
+    def uses_tensor_memory(self) -> bool:
+        """Whether results of matrix products lie in tensor memory (datacenter Blackwell)."""
+        return self.vendor == "cuda" and 100 <= self.capability < 120
+
+    def is_async(self, dot: Dot, num_warps: int) -> bool:
+        """Whether a product is ``wgmma`` or ``tcgen05``, which read shared memory while others run."""
+        if self.vendor != "cuda" or not 90 <= self.capability < 120 or dot.batch > 1:
+            return False
+        return dot.m >= 64 and num_warps % 4 == 0 and dot.acc != "f64" and dot.precision != "ieee"
+
+
+def _item(element: str) -> float:
+    digits = re.search(r"\d+", element)
+    return max(1, int(digits[0]) // 8) if digits else 4
+
+
+def shared_bytes(facts: KernelFacts, family: Family, *, num_warps: int, num_stages: int) -> float:
+    """Bytes of shared memory of a program."""
+    phases = [_exchanged(facts, family, num_warps)]
+    loops = {dot.loop for dot in facts.dots}
+    phases += [_of_products(facts, family, loop, num_warps, num_stages) for loop in loops]
+    return max(phases)
+
+
+def _of_products(
+    facts: KernelFacts, family: Family, loop: int, num_warps: int, num_stages: int
+) -> float:
+    """Shared memory of the products of one loop: pipelined loads, operands, conversions."""
+    dots = [dot for dot in facts.dots if dot.loop == loop]
+    staged = [a for a in facts.accesses if a.feeds_dot and a.loop == loop and a.kind == "load"]
+    own = facts.loops[loop].stages if 0 <= loop < len(facts.loops) else 0
+    stages = own or num_stages
+    is_async = any(family.is_async(dot, num_warps) for dot in dots)
+    total = 0.0
+    direct = [a.tile_bytes for a in staged if a.feeds_dot == "load"]
+    if loop < 0 or stages <= 1:
+        sizes = [float(b) for b in direct]
+        total += max(sizes, default=0.0) if family.vendor == "hip" else sum(sizes)
+    else:
+        buffers = stages if is_async else stages - 1
+        total += buffers * sum(direct)
+        total += buffers * sum(_copied(a, family) for a in staged if a.feeds_dot == "loaded")
+    outside = _outside(facts, loop) if family.vendor == "cuda" else 0.0
+    return total + outside + sum(_converted(dot, family, num_warps) for dot in dots)
+
+
+def _copied(access: Access, family: Family) -> float:
+    """Bytes of a load that reaches a product after a computation, where it is copied asynchronously."""
+    if access.run * access.item_bytes < 4 or len(access.shape) < 2:
+        return 0.0
+    return float(access.tile_bytes)
+
+
+def _outside(facts: KernelFacts, loop: int) -> float:
+    """Operands that are loaded before the loop and stay in shared memory."""
+    if loop < 0:
+        return 0.0
+    needed = {(dot.m, dot.k) for dot in facts.dots if dot.loop == loop and dot.a_from == "load"}
+    needed |= {(dot.k, dot.n) for dot in facts.dots if dot.loop == loop and dot.b_from == "load"}
+    needed |= {(n, m) for m, n in needed}
+    inside = {a.shape[-2:] for a in facts.accesses if a.feeds_dot == "load" and a.loop == loop}
+    return float(
+        sum(
+            a.tile_bytes
+            for a in facts.accesses
+            if a.feeds_dot == "load" and a.loop != loop and a.shape[-2:] in needed - inside
+        )
+    )
+
+
+def _converted(dot: Dot, family: Family, num_warps: int) -> float:
+    """Operands that are computed in registers and go to the product through shared memory."""
+    total = 0.0
+    narrow = dot.m < 16 * num_warps
+    if dot.a_from != "load" and (narrow or dot.a_from == "loaded") and family.vendor == "cuda":
+        total += dot.m * dot.k * _item(dot.a)
+    if dot.b_from != "load":
+        total += dot.k * dot.n * _item(dot.b)
+    return total
+
+
+def _exchanged(facts: KernelFacts, family: Family, num_warps: int) -> float:
+    """Scratch of reductions across warps, transpositions, scans and histograms; one at a time."""
+    most = 0.0
+    for r in facts.reductions:
+        size = math.prod(r.shape)
+        along = r.shape[r.axis] if r.axis < len(r.shape) else 1
+        rows = size // max(along, 1)
+        across = _warps_along(r.shape, r.axis, num_warps, family.warp)
+        if r.kind == "reduce" or r.kind == "scan":
+            most = max(most, rows * across * r.item_bytes * r.operands if across > 1 else 0.0)
+        else:
+            most = max(most, float(size * r.item_bytes))
+    return most
+
+
+def _warps_along(shape: tuple[int, ...], axis: int, num_warps: int, warp: int) -> int:
+    """Warps along an axis in Triton's default blocked layout: the last axis fills first."""
+    threads, warps = warp, num_warps
+    found = 1
+    for i in reversed(range(len(shape))):
+        here_threads = min(threads, max(1, shape[i] // 4 if i == len(shape) - 1 else shape[i]))
+        threads = max(1, threads // here_threads)
+        left = max(1, shape[i] // here_threads)
+        here = min(warps, left) if threads == 1 else 1
+        warps = max(1, warps // here)
+        if i == axis:
+            found = here
+    return found
+
+
+def tensor_memory_columns(facts: KernelFacts, family: Family, *, num_warps: int) -> int:
+    """Columns of 32-bit tensor memory that results take, of 512 (datacenter Blackwell); else 0."""
+    if not family.uses_tensor_memory:
+        return 0
+    columns = [
+        math.ceil(dot.m / 128) * dot.n for dot in facts.dots if family.is_async(dot, num_warps)
+    ]
+    return 2 ** math.ceil(math.log2(max(columns))) if columns else 0
+
+
+def registers_per_thread(
+    facts: KernelFacts, family: Family, *, num_warps: int, num_stages: int
+) -> tuple[float, float]:
+    """Registers of a thread, and how many more it would like than it can have.
+
+    Returns:
+        ``(registers, excess)``: the estimate within the device's limit, and the words above it,
+        which spill to memory.
+    """
+    threads = num_warps * family.warp
+    accumulators = facts.accumulator_bytes
+    if any(family.is_async(dot, num_warps) for dot in facts.dots) and family.uses_tensor_memory:
+        accumulators = 0.0
+    data = max(facts.live_bytes - facts.accumulator_bytes, 0.0)
+    fragments = sum(_fragment(dot, family, num_warps) for dot in facts.dots[:2])
+    wanted = (
+        22.0
+        + (accumulators + 0.8 * data + 0.1 * facts.live_index_bytes) / (4.0 * threads)
+        + fragments
+    )
+    limit = min(family.most_registers, family.registers // threads)
+    return min(wanted, limit), max(0.0, wanted - limit)
+
+
+def _fragment(dot: Dot, family: Family, num_warps: int) -> float:
+    """Registers that hold a product's operands, which ``mma`` takes from registers."""
+    if family.is_async(dot, num_warps):
+        return 0.0
+    k = min(dot.k, 32)
+    return (dot.m * k * _item(dot.a) + dot.n * k * _item(dot.b)) / (4.0 * 32 * num_warps)

@@ -1,0 +1,106 @@
+"""A kernel's first IR (TTIR): Triton's front end alone, without a GPU, LLVM or ptxas."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import re
+import threading
+from typing import Any
+
+from ._signature import NotRead, Signature
+
+__all__ = ["DEFAULT_TARGET", "first_ir", "parse_target"]
+
+DEFAULT_TARGET = "sm_90"
+_lock = threading.Lock()  # Triton's front end keeps state in its modules
+_backends: dict[str, tuple[Any, Any]] = {}
+
+
+def parse_target(name: str) -> tuple[str, int | str, int]:
+    """Backend, architecture and warp size of ``"sm_90"`` or ``"gfx942"``.
+
+    Raises:
+        ValueError: The name is neither.
+    """
+    text = name.strip().lower()
+    if match := re.fullmatch(r"sm_?(\d+)[af]?", text):
+        return ("cuda", int(match[1]), 32)
+    if re.fullmatch(r"gfx[0-9a-f]+", text):
+        return ("hip", text, 32 if re.match(r"gfx1\d\d\d", text) else 64)
+    raise ValueError(f"target must look like 'sm_90' or 'gfx942', got {name!r}")
+
+
+def first_ir(kernel: Any, signature: Signature, target: str = DEFAULT_TARGET) -> str:
+    """The text of the kernel's TTIR, calls inlined, after the passes that clean it up.
+
+    It depends neither on ``num_warps`` nor on ``num_stages``.
+
+    Args:
+        kernel: A ``@triton.jit`` function.
+        signature: Types, constants and alignment of its arguments.
+        target: What it would be compiled for.
+
+    Raises:
+        NotRead: The front end refuses the kernel, or it is a Gluon kernel, whose IR is another one.
+    """
+    if getattr(kernel, "is_gluon", lambda: False)():
+        raise NotRead("a Gluon kernel: its first IR holds layouts that are not read")
+    with _lock:
+        collecting = gc.isenabled()
+        gc.disable()  # the front end makes many small objects; a collection costs a fifth more
+        try:
+            return _text(kernel, signature, target)
+        except NotRead:
+            raise
+        except Exception as error:
+            cause = error.__cause__ or error
+            lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+            reason = lines[-1] if lines else type(cause).__name__
+            raise NotRead(
+                f"Triton's front end refuses it: {type(cause).__name__}: {reason}"
+            ) from error
+        finally:
+            if collecting:
+                gc.enable()
+
+
+def _text(kernel: Any, signature: Signature, target: str) -> str:
+    from triton._C.libtriton import ir, passes
+    from triton.compiler import ASTSource
+
+    backend, options = _backend(target)
+    divisible = {path: [["tt.divisibility", n]] for path, n in signature.divisible.items()}
+    source = ASTSource(kernel, dict(signature.types), dict(signature.constants), divisible)
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    given = {
+        "target": backend.target,
+        "options": options,
+        "codegen_fns": backend.get_codegen_implementation(options),
+        "module_map": backend.get_module_map(),
+        "context": context,
+    }
+    wanted = inspect.signature(source.make_ir).parameters  # Triton 3.4 asks for no target
+    module = source.make_ir(**{name: given[name] for name in wanted})
+    manager = ir.pass_manager(module.context)
+    passes.common.add_inliner(manager)
+    passes.common.add_canonicalizer(manager)
+    passes.common.add_cse(manager)
+    passes.common.add_symbol_dce(manager)
+    try:
+        manager.run(module, "facts")
+    except TypeError:  # Triton 3.4: passes have no name
+        manager.run(module)
+    return str(module.str_nodebug())
+
+
+def _backend(target: str) -> tuple[Any, Any]:
+    if target not in _backends:
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler.compiler import make_backend
+
+        backend = make_backend(GPUTarget(*parse_target(target)))
+        _backends[target] = (backend, backend.parse_options({}))
+    return _backends[target]

@@ -1,0 +1,206 @@
+"""What a kernel's facts mean on a device with so many warps and stages, as numbers for a model."""
+
+from __future__ import annotations
+
+import math
+
+from autotune_rlm.types import Device
+
+from ._binary import registers_per_thread, shared_bytes, tensor_memory_columns
+from ._roofline import LAUNCH_MS, Peaks, floor_ms
+from ._types import KernelFacts
+
+__all__ = ["on_device"]
+
+_RESERVED_SHARED = 1024.0  # bytes of each program that CUDA keeps for itself
+_ALLOCATED_REGISTERS = 8  # registers of a thread are given out in eights
+_LATENCY_MS = 6e-4  # a read from memory, about 600 ns
+
+
+def on_device(
+    facts: KernelFacts, device: Device, *, num_warps: int = 4, num_stages: int = 3
+) -> dict[str, float]:
+    """Numbers that tell fast configurations from slow ones, whatever the kernel.
+
+    Args:
+        facts: What the kernel does.
+        device: Where it runs.
+        num_warps: Of a program.
+        num_stages: Of pipelined loops.
+
+    Returns:
+        Finite numbers by name. Times are in ms for the whole launch at peak rates.
+
+        ``registers`` of a thread, ``excess_registers`` that spill, ``shared_bytes`` of a program and
+        ``shared_share`` of what a program may have, ``resident`` programs of a multiprocessor and the
+        four limits ``by_shared``, ``by_registers``, ``by_threads``, ``by_programs``;
+        ``occupancy``: share of resident threads.
+
+        ``programs``, ``waves`` of resident programs, ``tail``: share of the last wave's time that is
+        idle, ``busy``: share of multiprocessors with work, ``imbalance``, ``active``: share of loaded
+        and stored elements that masks let through.
+
+        ``dot_ms``, ``float_ms``, ``special_ms``, ``issue_ms``, ``memory_ms`` (each byte once),
+        ``l2_ms`` (every load), ``roofline_ms`` (the largest) and ``floor_ms``; ``wave_ms``: the same
+        work in whole waves of resident programs; ``intensity``: operations of products per byte
+        loaded; ``dot_over_memory``; ``bytes_in_flight`` of a multiprocessor over what hides the
+        latency of memory.
+
+        ``live_words``, ``index_words``, ``accumulator_words``: of a thread; ``tile_words``: elements
+        of the largest tensor per thread; ``vector_bytes``: bytes that a thread reads at once,
+        weighted by bytes; ``trips`` of the loop with most work, ``work_per_trip``: operations of
+        products per thread and iteration; ``warp_rows``, ``warp_columns``: of the result tile per
+        warp; ``dot_k``; ``exchanges``: reductions and scans per program in thousands of elements.
+    """
+    peaks = Peaks.of(device)
+    family = peaks.family
+    threads = num_warps * family.warp
+    registers, excess = registers_per_thread(
+        facts, family, num_warps=num_warps, num_stages=num_stages
+    )
+    shared = shared_bytes(facts, family, num_warps=num_warps, num_stages=num_stages)
+    per_sm = (device.shared_kb_per_sm or 100.0) * 1024
+    per_block = (device.max_shared_kb_per_block or 99.0) * 1024
+    rounded = math.ceil(max(registers, 16) / _ALLOCATED_REGISTERS) * _ALLOCATED_REGISTERS
+    limits = {
+        "by_shared": per_sm / (shared + _RESERVED_SHARED)
+        if family.vendor == "cuda"
+        else per_sm / max(shared, 1.0),
+        "by_registers": family.registers / (rounded * threads),
+        "by_threads": family.threads / threads,
+        "by_programs": float(family.programs),
+    }
+    columns = tensor_memory_columns(facts, family, num_warps=num_warps)
+    if columns:
+        limits["by_shared"] = min(limits["by_shared"], 512.0 / columns)
+    resident = max(1.0, math.floor(min(limits.values()) + 1e-9))
+    programs = float(facts.programs)
+    slots = resident * peaks.sms
+    waves = programs / slots
+    tail = 1.0 - waves / math.ceil(waves)
+    used_slots = min(1.0, programs / peaks.sms)
+    times = _times(facts, peaks, threads, excess)
+    roofline = max(times.values()) + LAUNCH_MS
+    # programs that share a multiprocessor share its rates: a launch ends with its busiest one
+    most_on_one = (
+        math.ceil(programs / peaks.sms) if programs <= slots else math.ceil(waves) * resident
+    )
+    stretched = most_on_one * peaks.sms / programs
+    loaded = facts.moved_bytes("load")
+    moved = facts.moved_bytes()
+    in_flight = _in_flight(facts, num_stages) * resident
+    needed = peaks.bytes_ms * _LATENCY_MS / peaks.sms
+    main = max(facts.dots, key=lambda d: d.flops, default=None)
+    rows, cols = _warp_tile(main.m, main.n, num_warps) if main else (0.0, 0.0)
+    loop = max(facts.loops, key=lambda x: x.trips * x.times, default=None)
+    trips = loop.trips if loop else 1.0
+    numbers = {
+        "registers": registers,
+        "excess_registers": excess,
+        "shared_bytes": shared,
+        "shared_share": shared / per_block,
+        "resident": resident,
+        **limits,
+        "occupancy": min(1.0, resident * threads / family.threads),
+        "programs": programs,
+        "waves": waves,
+        "tail": tail,
+        "busy": used_slots,
+        "imbalance": facts.imbalance,
+        "active": _active(facts),
+        **times,
+        "roofline_ms": roofline,
+        "floor_ms": floor_ms(facts, device),
+        "wave_ms": (roofline - LAUNCH_MS) * stretched + LAUNCH_MS,
+        "intensity": facts.dot_flops / max(loaded, 1.0),
+        "dot_over_memory": times["dot_ms"] / max(times["memory_ms"], 1e-9),
+        "bytes_in_flight": in_flight / needed,
+        "live_words": max(facts.live_bytes - facts.accumulator_bytes, 0.0) / 4 / threads,
+        "index_words": facts.live_index_bytes / 4 / threads,
+        "accumulator_words": facts.accumulator_bytes / 4 / threads,
+        "tile_words": facts.largest / threads,
+        "vector_bytes": _vector_bytes(facts, threads),
+        "trips": trips,
+        "work_per_trip": facts.dot_flops / threads / max(sum(d.times for d in facts.dots), 1.0),
+        "warp_rows": rows,
+        "warp_columns": cols,
+        "dot_k": float(main.k) if main else 0.0,
+        "exchanges": sum(r.elements for r in facts.reductions) / 1e3,
+        "moved_kb": moved / 1024,
+        "unique_mb": facts.unique_bytes / 2**20,
+        "reuse": moved * programs / max(facts.unique_bytes, 1.0),
+        "asynchronous": float(any(family.is_async(d, num_warps) for d in facts.dots)),
+        "operations": float(facts.operations),
+        "threads": float(threads),
+    }
+    return {k: float(min(max(v, -1e18), 1e18)) if v == v else 0.0 for k, v in numbers.items()}
+
+
+def _times(facts: KernelFacts, peaks: Peaks, threads: int, excess: float) -> dict[str, float]:
+    programs = facts.programs
+    dot = sum(d.flops * programs / peaks.dot_flops_ms(d) for d in facts.dots)
+    simple = facts.float_ops + facts.conversions + facts.int_ops * 0.5 + facts.special_ops
+    instructions = (simple + facts.moved + 2 * sum(r.elements for r in facts.reductions)) / 32
+    vectors = sum(
+        a.distinct
+        * a.times
+        * a.item_bytes
+        / max(_vector(a.run, a.item_bytes, a.distinct, threads), 1.0)
+        for a in facts.accesses
+    )
+    return {
+        "dot_ms": dot,
+        "float_ms": facts.float_ops * programs / (peaks.flops_ms / 2),
+        "special_ms": facts.special_ops * programs / peaks.special_ms,
+        "issue_ms": (instructions + vectors / 32) * programs / peaks.instructions_ms,
+        "memory_ms": facts.unique_bytes / peaks.bytes_ms,
+        "l2_ms": facts.moved_bytes() * programs / peaks.l2_bytes_ms,
+    }
+
+
+def _vector(run: int, item: int, size: int, threads: int) -> float:
+    """Bytes of an access that a thread makes at once: at most 16, in one run, and its own share."""
+    return float(min(16, run * item, max(1, size // threads) * item))
+
+
+def _vector_bytes(facts: KernelFacts, threads: int) -> float:
+    total = sum(a.bytes for a in facts.accesses)
+    if total <= 0:
+        return 0.0
+    return (
+        sum(a.bytes * _vector(a.run, a.item_bytes, a.distinct, threads) for a in facts.accesses)
+        / total
+    )
+
+
+def _in_flight(facts: KernelFacts, num_stages: int) -> float:
+    """Bytes of loads of a program that are under way at once."""
+    by_loop: dict[int, float] = {}
+    for a in facts.accesses:
+        if a.kind == "load":
+            by_loop[a.loop] = by_loop.get(a.loop, 0.0) + a.distinct * a.item_bytes
+    best = 0.0
+    for loop, size in by_loop.items():
+        piped = any(d.loop == loop for d in facts.dots) and loop >= 0
+        own = facts.loops[loop].stages if 0 <= loop < len(facts.loops) else 0
+        best = max(best, size * (max((own or num_stages) - 1, 1) if piped or own else 1))
+    return best
+
+
+def _active(facts: KernelFacts) -> float:
+    whole = sum(a.distinct * a.item_bytes * a.times for a in facts.accesses)
+    return sum(a.bytes for a in facts.accesses) / whole if whole > 0 else 1.0
+
+
+def _warp_tile(m: int, n: int, num_warps: int) -> tuple[float, float]:
+    """Rows and columns of a result tile that a warp computes, as Triton splits it for ``mma``."""
+    rows, cols, left = float(m), float(n), num_warps
+    while left > 1:
+        if rows >= 2 * 16 and rows >= cols / 2:
+            rows /= 2
+        elif cols >= 2 * 8:
+            cols /= 2
+        else:
+            break
+        left //= 2
+    return rows, cols

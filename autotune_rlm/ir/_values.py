@@ -1,0 +1,226 @@
+"""What is known of a value without running the kernel: numbers, strides, and how often a mask holds.
+
+A value stands for a sample of programs (and of iterations of the loops around it) at once: an integer
+is an array of shape (s,), NaN where it is not known, such as what was loaded from memory. A tensor of
+integers or addresses is affine where it can be: ``base + sum_i stride_i index_i``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+__all__ = ["UNKNOWN", "Value", "arithmetic", "compare", "truncated_division"]
+
+Number = Any  # a float, or an array of shape (s,)
+NAN = float("nan")
+
+
+@dataclass(slots=True)
+class Value:
+    """An abstract value.
+
+    Attributes:
+        base: The number, or the first element of a tensor; of a mask the share of true elements;
+            of an address the offset from its argument in elements.
+        strides: By axis: 0 where the value does not vary, a number where it grows evenly (a fraction
+            after a division), NaN where it varies otherwise.
+        root: Number of the argument that an address is based on, else -1.
+    """
+
+    base: Number = NAN
+    strides: tuple[Number, ...] = ()
+    root: int = -1
+
+    def varies(self) -> tuple[bool, ...]:
+        """By axis, whether elements differ."""
+        return tuple(not _is_zero(s) for s in self.strides)
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether every stride is a number."""
+        return not any(
+            np.isnan(s).any() if isinstance(s, np.ndarray) else s != s for s in self.strides
+        )
+
+
+UNKNOWN = Value()
+
+
+def _is_zero(stride: Number) -> bool:
+    return not isinstance(stride, np.ndarray) and stride == 0
+
+
+def truncated_division(a: Number, b: Number) -> Number:
+    """``a / b`` rounded towards zero, as integers are divided; NaN for a division by zero."""
+    if not isinstance(a, np.ndarray) and not isinstance(b, np.ndarray):
+        return NAN if b == 0 or a != a or b != b else float(np.trunc(a / b))
+    return np.trunc(np.divide(a, np.where(b == 0, NAN, b)))
+
+
+def _remainder(a: Number, b: Number) -> Number:
+    return a - truncated_division(a, b) * b
+
+
+def _padded(a: Value, b: Value) -> tuple[tuple[Number, ...], tuple[Number, ...]]:
+    n = max(len(a.strides), len(b.strides))
+    return a.strides or (0.0,) * n, b.strides or (0.0,) * n
+
+
+def _uniform(value: Value) -> bool:
+    return all(_is_zero(s) for s in value.strides)
+
+
+def add(a: Value, b: Value) -> Value:
+    left, right = _padded(a, b)
+    strides = tuple(x + y for x, y in zip(left, right, strict=False))
+    return Value(a.base + b.base, strides, max(a.root, b.root))
+
+
+def subtract(a: Value, b: Value) -> Value:
+    left, right = _padded(a, b)
+    strides = tuple(x - y if not _is_zero(y) else x for x, y in zip(left, right, strict=False))
+    return Value(a.base - b.base, strides, a.root)
+
+
+def multiply(a: Value, b: Value) -> Value:
+    left, right = _padded(a, b)
+    if _uniform(b):
+        strides = tuple(0.0 if _is_zero(x) else x * b.base for x in left)
+    elif _uniform(a):
+        strides = tuple(0.0 if _is_zero(y) else y * a.base for y in right)
+    else:
+        both = zip(left, right, strict=False)
+        strides = tuple(0.0 if _is_zero(x) and _is_zero(y) else NAN for x, y in both)
+    return Value(a.base * b.base, strides)
+
+
+def divide(a: Value, b: Value) -> Value:
+    left, right = _padded(a, b)
+    if _uniform(b):
+        divisor = NAN if not isinstance(b.base, np.ndarray) and b.base == 0 else b.base
+        strides = tuple(0.0 if _is_zero(x) else x / divisor for x in left)
+    else:
+        strides = tuple(
+            0.0 if _is_zero(x) and _is_zero(y) else NAN for x, y in zip(left, right, strict=False)
+        )
+    return Value(truncated_division(a.base, b.base), strides)
+
+
+def remainder(a: Value, b: Value) -> Value:
+    left, right = _padded(a, b)
+    strides = (
+        left
+        if _uniform(b)
+        else tuple(
+            0.0 if _is_zero(x) and _is_zero(y) else NAN for x, y in zip(left, right, strict=False)
+        )
+    )
+    return Value(_remainder(a.base, b.base), strides)
+
+
+def _pointwise(function: Callable[[Number, Number], Number]) -> Callable[[Value, Value], Value]:
+    """For what keeps the shape of whichever operand varies, such as a minimum."""
+
+    def of(a: Value, b: Value) -> Value:
+        left, right = _padded(a, b)
+        strides = tuple(
+            x if _is_zero(y) else y if _is_zero(x) else NAN
+            for x, y in zip(left, right, strict=False)
+        )
+        return Value(function(a.base, b.base), strides)
+
+    return of
+
+
+def _bitwise(name: str) -> Callable[[Number, Number], Number]:
+    def of(a: Number, b: Number) -> Number:
+        x, y = np.broadcast_arrays(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
+        known = np.isfinite(x) & np.isfinite(y) & (np.abs(x) < 2**62) & (np.abs(y) < 2**62)
+        whole = getattr(np, name)(
+            np.where(known, x, 0).astype(np.int64), np.where(known, y, 0).astype(np.int64)
+        )
+        found = np.where(known, whole.astype(float), NAN)
+        return float(found) if found.ndim == 0 else found
+
+    return of
+
+
+def _shifted(a: Value, b: Value, sign: int) -> Value:
+    with np.errstate(over="ignore"):
+        factor = 2.0 ** (sign * np.clip(b.base, 0, 62))
+    result = multiply(a, replace(b, base=factor))
+    return Value(np.floor(result.base), result.strides) if sign < 0 else result
+
+
+arithmetic: dict[str, Callable[[Value, Value], Value]] = {
+    "arith.addi": add,
+    "arith.subi": subtract,
+    "arith.muli": multiply,
+    "arith.divsi": divide,
+    "arith.divui": divide,
+    "arith.floordivsi": divide,
+    "arith.ceildivsi": lambda a, b: divide(subtract(add(a, b), Value(1.0)), b),
+    "arith.ceildivui": lambda a, b: divide(subtract(add(a, b), Value(1.0)), b),
+    "arith.remsi": remainder,
+    "arith.remui": remainder,
+    "arith.minsi": _pointwise(np.minimum),
+    "arith.minui": _pointwise(np.minimum),
+    "arith.maxsi": _pointwise(np.maximum),
+    "arith.maxui": _pointwise(np.maximum),
+    "arith.andi": _pointwise(_bitwise("bitwise_and")),
+    "arith.ori": _pointwise(_bitwise("bitwise_or")),
+    "arith.xori": _pointwise(_bitwise("bitwise_xor")),
+    "arith.shli": lambda a, b: _shifted(a, b, 1),
+    "arith.shrsi": lambda a, b: _shifted(a, b, -1),
+    "arith.shrui": lambda a, b: _shifted(a, b, -1),
+}
+"""What integers do, by operation."""
+
+
+def compare(predicate: str, a: Value, b: Value, shape: tuple[int, ...]) -> Value:
+    """The share of elements for which ``a <predicate> b`` holds; exact along one axis.
+
+    Along several axes the difference is taken to be spread evenly between its ends, which is right on
+    average for a diagonal. Not known: NaN.
+    """
+    difference = subtract(a, b)
+    varies = tuple(0.0 if _is_zero(s) else NAN for s in difference.strides)
+    first = difference.base
+    if not shape or not any(v != 0 for v in varies):
+        return Value(_holds(predicate, first), varies)
+    if predicate in ("eq", "ne"):
+        size = 1
+        for n, v in zip(shape, varies, strict=False):
+            size *= n if v != 0 else 1
+        return Value(1.0 / size if predicate == "eq" else 1.0 - 1.0 / size, varies)
+    low = high = first
+    count = 1.0
+    for n, stride in zip(shape, difference.strides, strict=False):
+        reach = stride * (n - 1)
+        low, high = low + np.minimum(reach, 0), high + np.maximum(reach, 0)
+        count *= n if not _is_zero(stride) else 1
+    if predicate[-2:] in ("gt", "ge"):
+        low, high = -high, -low
+    edge = 0.0 if predicate.endswith("e") else -1.0  # the difference at most 0, or at most -1
+    step = (high - low) / max(count - 1, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        below = np.floor((edge - low) / np.where(step == 0, 1.0, step) + 1e-9) + 1
+    share = np.where(step == 0, (low <= edge) * count, np.clip(below, 0, count)) / count
+    share = np.where(np.isnan(low), NAN, share)
+    return Value(float(share) if share.ndim == 0 else share, varies)
+
+
+def _holds(predicate: str, difference: Number) -> Number:
+    kind = predicate.lstrip("suo") if predicate not in ("ueq", "une") else predicate[1:]
+    tests: dict[str, Callable[[Any], Any]] = {
+        "lt": lambda d: d < 0, "le": lambda d: d <= 0, "gt": lambda d: d > 0,
+        "ge": lambda d: d >= 0, "eq": lambda d: d == 0, "ne": lambda d: d != 0,
+    }  # fmt: skip
+    if kind not in tests:
+        return NAN
+    true = np.where(np.isnan(difference), NAN, np.asarray(tests[kind](difference), dtype=float))
+    return float(true) if true.ndim == 0 else true

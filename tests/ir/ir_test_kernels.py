@@ -1,0 +1,133 @@
+"""Kernels whose work is known in closed form."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def matmul(
+    a, b, c, M, N, K, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr
+):
+    """A matrix product in grouped order; a is M x K, b is K x N."""
+    pid = tl.program_id(0)
+    rows, columns = tl.cdiv(M, BM), tl.cdiv(N, BN)
+    first = pid // (GROUP * columns) * GROUP
+    height = min(rows - first, GROUP)
+    row = first + pid % (GROUP * columns) % height
+    column = pid % (GROUP * columns) // height
+    m = (row * BM + tl.arange(0, BM)) % M
+    n = (column * BN + tl.arange(0, BN)) % N
+    k = tl.arange(0, BK)
+    left, right = a + m[:, None] * K + k[None, :], b + k[:, None] * N + n[None, :]
+    total = tl.zeros((BM, BN), dtype=tl.float32)
+    for i in range(tl.cdiv(K, BK)):
+        x = tl.load(left, mask=k[None, :] < K - i * BK, other=0.0)
+        y = tl.load(right, mask=k[:, None] < K - i * BK, other=0.0)
+        total = tl.dot(x, y, total)
+        left += BK
+        right += BK * N
+    m, n = row * BM + tl.arange(0, BM), column * BN + tl.arange(0, BN)
+    out = c + m[:, None] * N + n[None, :]
+    tl.store(out, total.to(tl.float16), mask=(m[:, None] < M) & (n[None, :] < N))
+
+
+@triton.jit
+def causal(q, k, out, S, B: tl.constexpr, D: tl.constexpr):
+    """Each program reads the blocks up to its own."""
+    pid = tl.program_id(0)
+    rows, dims = pid * B + tl.arange(0, B), tl.arange(0, D)
+    mine = tl.load(q + rows[:, None] * D + dims[None, :])
+    total = tl.zeros((B,), dtype=tl.float32)
+    for start in range(0, (pid + 1) * B, B):
+        columns = start + tl.arange(0, B)
+        other = tl.load(k + columns[None, :] * D + dims[:, None])
+        total += tl.sum(tl.exp(tl.dot(mine, other)), 1)
+    tl.store(out + rows, total)
+
+
+@triton.jit
+def persistent(x, out, n, B: tl.constexpr):
+    """Programs share all blocks between them."""
+    for block in range(tl.program_id(0), tl.cdiv(n, B), tl.num_programs(0)):
+        at = block * B + tl.arange(0, B)
+        tl.store(out + at, tl.load(x + at, mask=at < n) * 2.0, mask=at < n)
+
+
+@triton.jit
+def halving(x, out, n, B: tl.constexpr):
+    """A while loop whose iterations follow from an argument."""
+    i = 0
+    total = tl.zeros((B,), dtype=tl.float32)
+    while i < n:
+        total += tl.load(x + i + tl.arange(0, B))
+        i += B
+    tl.store(out + tl.arange(0, B), total)
+
+
+@triton.jit
+def ragged(x, lengths, out, B: tl.constexpr):
+    """A loop whose bound is loaded from memory."""
+    total = tl.zeros((B,), dtype=tl.float32)
+    for i in range(tl.load(lengths + tl.program_id(0))):
+        total += tl.load(x + i * B + tl.arange(0, B))
+    tl.store(out + tl.program_id(0) * B + tl.arange(0, B), total)
+
+
+@triton.jit
+def early(x, out, limit, B: tl.constexpr):
+    """Programs beyond a limit return at once; the others work twice where they are few."""
+    pid = tl.program_id(0)
+    if pid >= limit:
+        return
+    at = pid * B + tl.arange(0, B)
+    value = tl.load(x + at)
+    if pid < 4:
+        value += tl.load(x + at + B)
+    tl.store(out + at, value)
+
+
+@triton.jit(noinline=True)
+def called(x, out, start, B: tl.constexpr):
+    """Stays a call."""
+    at = start + tl.arange(0, B)
+    tl.store(out + at, tl.load(x + at) + 1.0)
+
+
+@triton.jit
+def calling(x, out, B: tl.constexpr):
+    """Calls a function that is not inlined."""
+    called(x, out, tl.program_id(0) * B, B)
+
+
+@triton.jit
+def by_descriptor(a, out, M, N, BM: tl.constexpr, BN: tl.constexpr):
+    """Copies a block through tensor descriptors."""
+    source = tl.make_tensor_descriptor(a, [M, N], [N, 1], [BM, BN])
+    target = tl.make_tensor_descriptor(out, [M, N], [N, 1], [BM, BN])
+    row, column = tl.program_id(0) * BM, tl.program_id(1) * BN
+    target.store([row, column], source.load([row, column]))
+
+
+@triton.jit
+def many(x, out, counts, n, B: tl.constexpr):
+    """Atomics, a scan, a histogram, a transposition."""
+    at = tl.program_id(0) * B + tl.arange(0, B)
+    value = tl.load(x + at, mask=at < n, other=0.0)
+    tl.atomic_add(out + tl.program_id(0), tl.sum(value, 0))
+    tl.store(out + at, tl.cumsum(value, 0))
+    tl.store(counts + tl.arange(0, 16), tl.histogram(value.to(tl.int32), 16))
+    square = tl.reshape(value, (B // 16, 16))
+    tl.store(x + tl.arange(0, B), tl.reshape(tl.trans(square), (B,)))
+
+
+@triton.jit
+def refused(x, B: tl.constexpr):
+    """Does not compile."""
+    tl.static_assert(B < 0, "no block is small enough")
+
+
+@triton.jit
+def pairs(values, out, B: tl.constexpr):
+    """Takes a tuple of arguments."""
+    at = tl.arange(0, B)
+    tl.store(out + at, tl.load(values[0] + at) * values[1])

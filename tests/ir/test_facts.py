@@ -1,0 +1,168 @@
+"""What is read from a kernel's IR agrees with what can be counted by hand."""
+
+import json
+
+import ir_test_kernels as kernels
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotune_rlm import devices
+from autotune_rlm.ir import KernelFacts, NotRead, floor_ms, kernel_facts, on_device
+
+HALF = {"a": "*fp16", "b": "*fp16", "c": "*fp16"}
+
+
+def _matmul(m, n, k, *, bm=64, bn=64, bk=32, group=8):
+    sizes = {"M": m, "N": n, "K": k, "BM": bm, "BN": bn, "BK": bk, "GROUP": group}
+    grid = (-(-m // bm) * -(-n // bn),)
+    return kernel_facts(kernels.matmul, {**HALF, **sizes}, grid=grid)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.sampled_from([16, 32, 128]),
+    st.sampled_from([1, 4, 8]),
+)  # fmt: skip
+def test_a_matrix_product_counts_its_work_and_bytes(rows, columns, depth, bk, group):
+    m, n, k = 64 * rows, 64 * columns, 16 * depth
+    facts = _matmul(m, n, k, bk=bk, group=group)
+    trips = -(-k // bk)
+    assert facts.dot_flops * facts.programs == pytest.approx(2 * m * n * trips * bk)
+    assert facts.moved_bytes("store") * facts.programs == pytest.approx(2 * m * n)
+    assert facts.moved_bytes("load") == pytest.approx(2 * 2 * 64 * k, rel=0.1)
+    assert facts.loops[0].trips == trips
+
+
+def test_bytes_are_counted_once_for_memory():
+    facts = _matmul(2048, 1024, 512)
+    assert facts.unique_bytes == pytest.approx(2 * (2048 * 512 + 512 * 1024 + 2048 * 1024), rel=0.1)
+    assert facts.moved_bytes() * facts.programs > 5 * facts.unique_bytes
+
+
+def test_rows_beyond_the_problem_are_masked():
+    facts = _matmul(8, 64, 64)
+    store = next(a for a in facts.accesses if a.kind == "store")
+    assert store.active == pytest.approx(8 / 64)
+    assert facts.moved_bytes("store") == 2 * 8 * 64
+
+
+def test_a_causal_loop_is_an_expectation_over_programs():
+    arguments = {"q": "*fp16", "k": "*fp16", "out": "*fp32", "S": 1024, "B": 64, "D": 32}
+    facts = kernel_facts(kernels.causal, arguments, grid=(16,))
+    assert facts.loops[0].trips == pytest.approx(8.5)
+    assert facts.dots[0].times == pytest.approx(8.5)
+    assert facts.imbalance == pytest.approx(16 / 8.5, rel=0.1)
+    assert facts.special_ops == pytest.approx(8.5 * 64 * 64)
+
+
+def test_persistent_programs_share_the_blocks():
+    facts = kernel_facts(
+        kernels.persistent, {"x": "*fp32", "out": "*fp32", "n": 1000 * 128, "B": 128}, grid=(64,)
+    )
+    assert facts.loops[0].trips == pytest.approx(1000 / 64)
+    assert facts.moved_bytes("load") * 64 == pytest.approx(4 * 128 * 1000)
+    assert facts.unique_bytes == pytest.approx(2 * 4 * 128 * 1000, rel=0.05)
+
+
+@pytest.mark.parametrize("n", [1, 128, 1000, 123456])
+def test_a_while_loop_runs_as_often_as_its_condition_holds(n):
+    facts = kernel_facts(
+        kernels.halving, {"x": "*fp32", "out": "*fp32", "n": n, "B": 128}, grid=(1,)
+    )
+    assert sum(x.trips for x in facts.loops) == -(-n // 128)
+    assert not facts.assumed
+
+
+def test_a_bound_from_memory_is_said_to_be_assumed():
+    arguments = {"x": "*fp32", "lengths": "*i32", "out": "*fp32", "B": 128}
+    facts = kernel_facts(kernels.ragged, arguments, grid=(8,))
+    assert not facts.loops[0].known
+    assert any("memory" in sentence for sentence in facts.assumed)
+
+
+def test_programs_that_return_early_are_idle():
+    facts = kernel_facts(
+        kernels.early, {"x": "*fp32", "out": "*fp32", "limit": 16, "B": 64}, grid=(64,)
+    )
+    assert facts.idle == pytest.approx(0.75)
+    assert facts.moved_bytes("store") == pytest.approx(4 * 64 / 4)
+    assert facts.moved_bytes("load") == pytest.approx(4 * 64 * (16 + 4) / 64)
+
+
+def test_calls_that_stay_calls_are_followed():
+    facts = kernel_facts(kernels.calling, {"x": "*fp32", "out": "*fp32", "B": 256}, grid=(4,))
+    assert facts.moved_bytes("load") == facts.moved_bytes("store") == 4 * 256
+
+
+def test_descriptors_move_whole_blocks():
+    arguments = {"a": "*fp16", "out": "*fp16", "M": 512, "N": 256, "BM": 64, "BN": 32}
+    facts = kernel_facts(kernels.by_descriptor, arguments, grid=(8, 8))
+    assert facts.moved_bytes("load") == facts.moved_bytes("store") == 2 * 64 * 32
+    assert all(a.descriptor for a in facts.accesses)
+
+
+def test_atomics_scans_and_histograms_are_seen():
+    arguments = {"x": "*fp32", "out": "*fp32", "counts": "*i32", "n": 1000, "B": 256}
+    facts = kernel_facts(kernels.many, arguments, grid=(4,))
+    assert {r.kind for r in facts.reductions} == {"reduce", "scan", "histogram"}
+    assert sum(a.kind == "atomic" for a in facts.accesses) == 1
+    assert facts.moved > 0
+
+
+def test_addresses_next_to_each_other_are_found():
+    facts = _matmul(512, 512, 512)
+    left = next(a for a in facts.accesses if a.argument == "a")
+    right = next(a for a in facts.accesses if a.argument == "b")
+    assert (left.axis, left.run) == (1, 32)
+    assert (right.axis, right.run) == (1, 64)
+    assert left.feeds_dot == right.feeds_dot == "load"
+
+
+def test_items_of_a_tuple_are_arguments():
+    facts = kernel_facts(
+        kernels.pairs, {"values": ("*fp32", 2.5), "out": "*fp32", "B": 64}, grid=(1,)
+    )
+    assert facts.moved_bytes("load") == 4 * 64
+
+
+def test_facts_survive_json():
+    facts = _matmul(256, 256, 256)
+    assert KernelFacts.from_json(json.loads(json.dumps(facts.to_json()))) == facts
+
+
+@pytest.mark.parametrize(
+    ("kernel", "arguments", "words"),
+    [
+        (kernels.refused, {"x": "*fp32", "B": 16}, "small enough"),
+        (kernels.persistent, {"x": "*fp32", "B": 16}, "out, n"),
+        (kernels.persistent, {"x": "fp99", "out": "*fp32", "n": 1, "B": 16}, "x is 'fp99'"),
+        (len, {}, "no @triton.jit function"),
+    ],
+)
+def test_what_cannot_be_read_says_why(kernel, arguments, words):
+    with pytest.raises(NotRead, match=words):
+        kernel_facts(kernel, arguments, grid=(1,))
+
+
+@pytest.mark.parametrize(
+    "device", ["V100", "A100", "H100", "B200", "RTX 5090", "MI300X", "RX 7900 XTX"]
+)
+@pytest.mark.parametrize(("warps", "stages"), [(1, 1), (4, 3), (16, 5)])
+def test_numbers_of_a_device_are_finite_and_obey_physics(device, warps, stages):
+    facts, where = _matmul(4096, 4096, 4096), devices.lookup(device)
+    numbers = on_device(facts, where, num_warps=warps, num_stages=stages)
+    assert all(abs(v) < 1e18 for v in numbers.values())
+    work = 2 * 4096**3 / (max(where.fp16_tensor_tflops, where.fp32_tflops) * 1e9)
+    assert numbers["wave_ms"] >= numbers["roofline_ms"] >= numbers["floor_ms"] >= work
+    assert floor_ms(facts, where) == numbers["floor_ms"]
+    assert 0 < numbers["occupancy"] <= 1
+    assert 0 <= numbers["tail"] < 1
+
+
+def test_more_stages_take_more_shared_memory_and_more_warps_fewer_registers():
+    facts, where = _matmul(4096, 4096, 4096, bm=128, bn=128), devices.lookup("A100")
+    few, many = (on_device(facts, where, num_warps=4, num_stages=s) for s in (2, 4))
+    assert many["shared_bytes"] == 3 * few["shared_bytes"]
+    wide = on_device(facts, where, num_warps=8, num_stages=2)
+    assert wide["registers"] < few["registers"]

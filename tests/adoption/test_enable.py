@@ -131,6 +131,137 @@ def test_a_subclass_of_a_library_keeps_what_it_adds(stub, oracle):
     assert kernel.later == "set after Triton's constructor"
 
 
+class OwnRun(Autotuner):
+    """Chooses by itself and remembers in its own way."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.mine = {}
+
+    def run(self, *args, **kwargs):
+        chosen = self.mine.setdefault(len(args), self.configs[1])
+        return self.fn.run(*args, **kwargs, **chosen.all_kwargs())
+
+
+class OwnCache(Autotuner):
+    """A cache that nobody may replace."""
+
+    @property
+    def cache(self):
+        return self.__dict__.setdefault("kept", {})
+
+    @cache.setter
+    def cache(self, value):
+        if value:
+            raise AttributeError("the cache is mine")
+
+
+class OwnBench(Autotuner):
+    def _bench(self, *args, config, **kwargs):
+        return [float(config.kwargs["BLOCK"])] * 3
+
+
+class OwnAttributes(Autotuner):
+    """Without a hash, and careful with what is assigned."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        raise NotImplementedError
+
+    def __setattr__(self, name, value):
+        if name.startswith("_rlm"):
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+
+class Hidden(Autotuner):
+    """Its dictionary cannot be asked for from outside of Python's own library and this file."""
+
+    def __getattribute__(self, name):
+        if name == "__dict__" and "autotune_rlm" in sys._getframe(1).f_globals["__name__"]:
+            raise RuntimeError("nothing to see")
+        return super().__getattribute__(name)
+
+
+def made_of(kind):
+    kernel = Quick(body)
+    return kind(kernel, kernel.arg_names, configs(), ["n"], None, None)
+
+
+@pytest.mark.parametrize("kind", [OwnRun, OwnCache, OwnBench, OwnAttributes, Hidden])
+def test_a_subclass_that_tunes_in_its_own_way_is_left_alone(stub, oracle, kind):
+    before, plain = made_of(kind), of_a_library()
+    with autotune_rlm.enable(surrogate=oracle) as enabled:
+        later = made_of(kind)
+        assert type(before) is type(later) is kind
+        assert isinstance(plain, RLMAutotuner)
+        assert [k for k in enabled.kernels if k in (plain,)] == [plain]
+        for kernel in (before, later):
+            kernel[GRID](X, X, 64)
+    assert oracle.asked == 0
+    assert type(plain) is Autotuner
+
+
+def test_a_kernel_that_hides_a_method_of_its_own_is_left_alone(stub, oracle):
+    kernel = of_a_library()
+    kernel.run = lambda *args, **kwargs: "mine"
+    with autotune_rlm.enable(surrogate=oracle):
+        assert type(kernel) is Autotuner
+        assert kernel[GRID](X, X, 64) == "mine"
+
+
+def test_a_replaced_method_of_triton_is_not_hidden(stub, oracle, monkeypatch):
+    calls = []
+    run = Autotuner.run
+
+    def counted(self, *args, **kwargs):
+        calls.append(args)
+        return run(self, *args, **kwargs)
+
+    monkeypatch.setattr(Autotuner, "run", counted)
+    kernel = of_a_library()
+    with autotune_rlm.enable(surrogate=oracle):
+        kernel[GRID](X, X, 64)
+    assert len(calls) == 1
+
+
+def test_an_autotuner_that_is_not_finished_is_passed_over(stub):
+    half = object.__new__(Autotuner)
+    kernel = of_a_library()
+    with autotune_rlm.enable():
+        assert type(half) is Autotuner
+        assert isinstance(kernel, RLMAutotuner)
+    assert type(kernel) is Autotuner
+
+
+class OwnGrid(Quick):
+    """Knows its grid, as the launchers of some libraries do."""
+
+    def run(self, *args, warmup=False, **kwargs):
+        return super().run(*args, grid=(1,), warmup=warmup, **kwargs)
+
+
+@pytest.mark.parametrize("mode", ["tune", "predict", "full"])
+def test_a_launch_without_a_grid(stub, oracle, mode):
+    kernel = triton.autotune(configs=configs(), key=["n"])(OwnGrid(body))
+    with autotune_rlm.enable(mode=mode, surrogate=oracle):
+        assert kernel.run(X, X, 64) == "launched"
+        assert kernel.best_config.kwargs["BLOCK"] == 256
+
+
+def test_everything_of_ours_is_one_attribute(stub, oracle):
+    kernel = of_a_library(reset_to_zero=["y"])
+    before = dict(vars(kernel))
+    with autotune_rlm.enable(surrogate=oracle, budget=2):
+        kernel[GRID](X, X, 64)
+        added = set(vars(kernel)) - set(before)
+        assert added <= {"_rlm", "best_config", "bench_time", "configs_timings"}
+    assert "_rlm" not in vars(kernel)
+    for name, value in before.items():
+        assert vars(kernel)[name] == value
+
+
 def test_only_some_modules():
     with autotune_rlm.enable(only="somewhere.else"):
         assert type(of_a_library()) is Autotuner

@@ -18,7 +18,7 @@ from triton.runtime.autotuner import Autotuner
 
 from autotune_rlm.types import Device
 
-from ._autotuner import PlainAutotuner, RLMAutotuner
+from ._autotuner import RLMAutotuner
 from ._resources import TUNING_LOCK
 from ._settings import Settings
 from ._source import unwrap
@@ -54,7 +54,7 @@ class Enabled:
     @property
     def kernels(self) -> list[Any]:
         """The autotuners that are ours now; those of kernels defined later join them."""
-        return list(_adopted)
+        return list(_adopted.values())
 
 
 def enable(
@@ -72,10 +72,11 @@ def enable(
     """Make ``triton.autotune`` mean ``rlm_autotune``, for the kernels of libraries too.
 
     That holds for kernels that are defined from now on and for those of modules that are imported
-    already: every live ``triton.runtime.autotuner.Autotuner``, and every one of a subclass that
-    reaches Triton's ``run`` through ``super()``. A key that Triton tuned before keeps its
-    configuration. Kernels under ``rlm_autotune`` keep their own settings. A second call takes the
-    place of the first.
+    already: every live ``triton.runtime.autotuner.Autotuner``, and every one of a subclass that adds
+    to Triton's. Where a subclass has a way of tuning of its own (its own cache, its own benchmark, a
+    ``run`` that does not just call Triton's), it is left as it is. A key that Triton tuned before
+    keeps its configuration. Kernels under ``rlm_autotune`` keep their own settings. A second call
+    takes the place of the first.
 
     Call it before other threads launch kernels.
 
@@ -128,14 +129,14 @@ def disable() -> None:
 
 
 _current: _Adoption | None = None
-_adopted: weakref.WeakKeyDictionary[Autotuner, dict[Any, Any]] = weakref.WeakKeyDictionary()
+_adopted: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # by id
 
 
 def _switch(to: _Adoption | None) -> _Adoption | None:
     """Adopt as ``to`` says; returns what held before."""
     global _current
     with TUNING_LOCK:
-        for autotuner in list(_adopted):
+        for autotuner in list(_adopted.values()):
             _release(autotuner)
         before, _current = _current, to
         Autotuner.__init__ = _triton_init if to is None else _adopting_init
@@ -156,29 +157,65 @@ def _adopting_init(self: Autotuner, *args: Any, **kwargs: Any) -> None:
 
 
 def _adopt(autotuner: Any, adoption: _Adoption) -> None:
-    state = vars(autotuner)
-    finished = {"fn", "configs", "cache", "configs_top_k"} <= set(state)
-    if isinstance(autotuner, (RLMAutotuner, PlainAutotuner)) or not finished:
+    """Make an autotuner ours, or leave it as it is; raises nothing."""
+    theirs = type(autotuner)
+    try:
+        if issubclass(theirs, RLMAutotuner) or not adoption.wants(autotuner):
+            return
+        cannot = _cannot_serve(autotuner)
+        if cannot:
+            _log.debug("%s is left to itself: %s", theirs.__qualname__, cannot)
+            return
+        autotuner.__class__ = _ours(theirs)
+    except Exception as error:
+        _log.warning("a %s is left to itself: %s", theirs.__qualname__, error)
         return
-    if not adoption.wants(autotuner):
-        return
-    before = dict(state)
-    before.setdefault("bench_time", 0.0)
-    before.setdefault("configs_timings", {})
-    _adopted[autotuner] = dict(before["cache"])
-    state.clear()
-    autotuner.__class__ = _ours(type(autotuner))
-    autotuner._prepare(adoption.settings)
-    for name, value in before.items():
-        setattr(autotuner, name, value)
-    autotuner._is_made = True
+    autotuner.adopted(adoption.settings)
+    _adopted[id(autotuner)] = autotuner
 
 
 def _release(autotuner: Any) -> None:
-    state = {**autotuner.plain_state(), "cache": _adopted.pop(autotuner)}
-    autotuner.__dict__.clear()
-    autotuner.__class__ = _theirs[type(autotuner)]
-    autotuner.__dict__.update(state)
+    theirs = _theirs[type(autotuner)]
+    autotuner.released()
+    autotuner.__class__ = theirs
+    _adopted.pop(id(autotuner), None)
+
+
+_METHODS = ("run", "warmup", "prune_configs", "check_disk_cache", "_bench", "do_bench")
+_STATE = ("arg_names", "cache", "configs", "configs_top_k", "fn", "keys", "perf_model")
+_ACCESS = ("__getattribute__", "__getattr__", "__setattr__", "__getitem__", "__slots__")
+_CHOOSING = {*_METHODS[1:], *_STATE, "nargs", "best_config", "early_config_prune"}
+
+
+def _cannot_serve(autotuner: Any) -> str:
+    """Why an autotuner tunes in a way of its own; empty where it does not."""
+    state = vars(autotuner)
+    for name in _STATE:
+        if name not in state:
+            return f"it has no {name}"
+    for name in _METHODS[:-1]:  # do_bench is kept in the instance when it was asked for
+        if name in state:
+            return f"it has its own {name}"
+    for level in type(autotuner).__mro__:
+        if level is Autotuner:
+            break
+        for name in vars(level).keys() & {*_METHODS, *_CHOOSING, *_ACCESS}:
+            if name != "run" or not _only_adds(level.run):
+                return f"{level.__qualname__} has its own {name}"
+    for name in ("run", "_bench", "prune_configs"):
+        if _file_of(getattr(Autotuner, name)) != _file_of(_triton_init):
+            return f"Autotuner.{name} of Triton was replaced"
+    return ""
+
+
+def _only_adds(run: Any) -> bool:
+    """Whether a ``run`` ends in Triton's and knows nothing of how that chooses."""
+    names = {*getattr(getattr(run, "__code__", None), "co_names", ())}
+    return "super" in names and not names & _CHOOSING
+
+
+def _file_of(function: Any) -> str | None:
+    return getattr(getattr(function, "__code__", None), "co_filename", None)
 
 
 _theirs: dict[type, type] = {RLMAutotuner: Autotuner}

@@ -7,6 +7,7 @@ import functools
 import logging
 import threading
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,21 +30,40 @@ from ._source import kernel_source, unwrap
 from ._task import KernelTasks, candidates_of, describe
 from ._traced import traceable_prune
 
-__all__ = ["PlainAutotuner", "RLMAutotuner"]
+__all__ = ["RLMAutotuner"]
 
 _log = logging.getLogger(__name__)
-
-_OWN_STATE = frozenset(
-    {
-        *("_shapes", "_configs", "_cache", "_local", "_settings", "_predicted"),
-        *("_warned_of_capture", "_plain", "_tasks", "_is_made"),
-        *("_user_prune", "_reader_prune", "_user_perf_model", "_user_top_k"),
-    }
-)
+_RANKINGS = 16  # problems whose predictions a reader of perf_model finds again
 
 
-class PlainAutotuner(Autotuner):
-    """Triton's own, for kernels that are left to it."""
+class _State:
+    """All that is ours in an autotuner; the rest of its attributes are Triton's."""
+
+    __slots__ = (
+        *("before", "is_made", "local", "perf_model", "prune", "rankings", "settings", "shapes"),
+        *("tasks", "untuned", "warned_of_capture"),
+    )
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.before: dict[Any, Any] | None = None  # Triton's cache when it was adopted
+        self.shapes: dict[tuple[Any, ...], LaunchShape] = {}
+        self.local = threading.local()
+        self.tasks: KernelTasks | None = None
+        self.untuned: dict[tuple[Any, ...], triton.Config] = {}  # choices made in graph captures
+        self.warned_of_capture = False
+        self.is_made = False  # Triton's constructor reads pruning attributes before it sets them
+        # What readers of the pruning attributes get: the same objects each time, which
+        # torch.compile's guards compare.
+        self.prune: Callable[..., list[triton.Config]] | None = None
+        self.perf_model: Callable[..., float] | None = None
+        self.rankings: OrderedDict[Any, dict[Any, float]] = OrderedDict()
+
+    def forget_choices(self) -> None:
+        """Launches ask for the configuration again."""
+        self.untuned.clear()
+        for shape in list(self.shapes.values()):
+            shape.choices.clear()
 
 
 class RLMAutotuner(Autotuner):
@@ -71,73 +91,69 @@ class RLMAutotuner(Autotuner):
         **options: Any,
     ) -> None:
         check_names(arg_names, key=key, reset_to_zero=reset_to_zero, restore_value=restore_value)
-        self._prepare(settings)
+        self._rlm = _State(settings)
         super().__init__(fn, arg_names, configs, key, reset_to_zero, restore_value, **options)
-        self._is_made = True
         self.bench_time = 0.0
         self.configs_timings: dict[triton.Config, list[float]] = {}
+        self._rlm.is_made = True
 
-    def _prepare(self, settings: Settings) -> None:
-        """The state that Triton's constructor knows nothing of."""
-        self._shapes: dict[tuple[Any, ...], LaunchShape] = {}
-        self._configs: list[triton.Config] | ConfigSpace = []
-        self._local = threading.local()
-        self._settings = settings
-        self._reader_prune: Callable[..., list[triton.Config]] | None = None
-        self._is_made = False  # Triton's constructor reads pruning attributes before it sets them
-        self._predicted: tuple[str, dict[str, float]] = ("", {})
-        self._warned_of_capture = False
+    def adopted(self, settings: Settings) -> None:
+        """Begin to tune as ours, where Triton's constructor has run on another class.
 
-    def plain_state(self) -> dict[str, Any]:
-        """The attributes of Triton's autotuner with the same choice to make and nothing chosen yet."""
-        state = {name: value for name, value in vars(self).items() if name not in _OWN_STATE}
-        return {
-            **state,
-            "configs": self.configs,
-            "cache": {},
-            "nargs": None,
-            "early_config_prune": self._user_prune,
-            "perf_model": self._user_perf_model,
-            "configs_top_k": self._user_top_k,
-        }
+        What was chosen so far stays; ``released`` goes back to it.
+        """
+        state = vars(self)
+        state.pop("nargs", None)
+        self._rlm = _State(settings)
+        self._rlm.before = state["cache"]
+        self.cache = state["cache"]
+        state.setdefault("bench_time", 0.0)
+        state.setdefault("configs_timings", {})
+        self._rlm.is_made = True
 
-    # What Triton's constructor assigns and others may replace. The fast path holds copies.
+    def released(self) -> None:
+        """Leave nothing of ours: Triton's state, and its choices from before ``adopted``."""
+        state = vars(self)
+        ours = state.pop("_rlm")
+        state["cache"] = ours.before
+        state["nargs"] = None
+
+    # What Triton's constructor assigns and others may replace stays in the instance's dictionary,
+    # under Triton's names. The fast path holds copies.
 
     @property
     def configs(self) -> list[triton.Config]:
         """The configurations; those of a ``ConfigSpace`` are made when first asked for."""
-        configs = self._configs
+        configs = vars(self)["configs"]
         if isinstance(configs, ConfigSpace):
-            configs = self._configs = configs.to_triton()
+            configs = vars(self)["configs"] = configs.to_triton()
         return configs
 
     @configs.setter
     def configs(self, configs: list[triton.Config] | ConfigSpace) -> None:
-        self._configs = configs
-        self._forget_choices()
+        vars(self)["configs"] = configs
+        self._rlm.tasks = None
+        self._rlm.rankings.clear()
+        self._rlm.forget_choices()
 
     @property
     def cache(self) -> dict[Any, triton.Config]:
         """The choice by Triton's key: values of the key arguments, then dtypes of all tensors."""
-        return self._cache
+        return vars(self)["cache"]
 
     @cache.setter
     def cache(self, cache: Mapping[Any, triton.Config]) -> None:
-        self._cache = CacheDict(self._forget_choices, cache)
-        self._forget_choices()
+        vars(self)["cache"] = CacheDict(self._rlm.forget_choices, cache)
+        self._rlm.forget_choices()
 
     @property
     def nargs(self) -> dict[str, Any] | None:
         """The positional arguments by name, while this thread chooses a configuration."""
-        return getattr(self._local, "nargs", None)
+        return getattr(self._rlm.local, "nargs", None)
 
     @nargs.setter
     def nargs(self, nargs: dict[str, Any] | None) -> None:
-        self._local.nargs = nargs
-
-    def _forget_choices(self) -> None:
-        for shape in list(self._shapes.values()):
-            shape.choices.clear()
+        self._rlm.local.nargs = nargs
 
     # Launching.
 
@@ -147,7 +163,7 @@ class RLMAutotuner(Autotuner):
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Launch with the chosen configuration; choose one where the key is new."""
-        shape = self._shapes.get((*map(type, args), *kwargs, *map(type, kwargs.values())))
+        shape = self._rlm.shapes.get((*map(type, args), *kwargs, *map(type, kwargs.values())))
         if shape is not None:
             choice = shape.choices.get(shape.key(args, kwargs))
             if choice is not None:
@@ -165,13 +181,12 @@ class RLMAutotuner(Autotuner):
 
     def _first_launch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if is_disabled():
-            result = self._plain.run(*args, **kwargs)
-            self.best_config = self._plain.best_config
-            return result
+            return super().run(*args, **kwargs)
         types = (*map(type, args), *kwargs, *map(type, kwargs.values()))
-        shape = self._shapes.get(types)
+        shapes = self._rlm.shapes
+        shape = shapes.get(types)
         if shape is None:
-            shape = self._shapes[types] = LaunchShape(self.arg_names, self.keys, args, kwargs)
+            shape = shapes[types] = LaunchShape(self.arg_names, self.keys, args, kwargs)
         config, lasting = self._choose(args, kwargs)
         choice = Choice.of(config)
         if lasting:
@@ -189,12 +204,6 @@ class RLMAutotuner(Autotuner):
         key = triton_key(self.arg_names, self.keys, {**named, **kwargs})
         return self.cache.get(key, config) is not config
 
-    @functools.cached_property
-    def _plain(self) -> Autotuner:
-        plain = object.__new__(PlainAutotuner)
-        plain.__dict__.update(self.plain_state())
-        return plain
-
     # Choosing.
 
     def _choose(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[triton.Config, bool]:
@@ -206,6 +215,8 @@ class RLMAutotuner(Autotuner):
         found = self.cache.get(key)
         if found is not None:
             return found, True
+        if not kwargs.get("warmup") and is_capturing():
+            return self._choose_captured(key, named, args, kwargs), False
         with TUNING_LOCK:
             found = self.cache.get(key)
             if found is not None:
@@ -216,6 +227,29 @@ class RLMAutotuner(Autotuner):
             finally:
                 self.nargs = None
 
+    def _choose_captured(
+        self,
+        key: tuple[Any, ...],
+        named: dict[str, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> triton.Config:
+        """The stored or predicted configuration: in a graph capture nothing may touch the device."""
+        state = self._rlm
+        chosen = state.untuned.get(key)
+        if chosen is None:
+            self._warn_of_capture()
+            self.nargs = named
+            try:
+                configs = self._pruned_by_user(self.configs, named, kwargs)
+                chosen = configs[0]
+                if len(configs) > 1:
+                    chosen = self._search(configs, args, kwargs, only_looks=True).config
+            finally:
+                self.nargs = None
+            state.untuned[key] = chosen
+        return chosen
+
     def _choose_new(
         self, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[triton.Config, bool]:
@@ -223,15 +257,12 @@ class RLMAutotuner(Autotuner):
         outcome = Outcome(configs[0], "only")
         lasting = True
         if len(configs) > 1:
-            measures = self._selector.settings.mode != "predict"
-            if measures and (kwargs.get("warmup") or is_capturing()):
-                measures = lasting = False
-                if not kwargs.get("warmup"):
-                    self._warn_of_capture()
-            search = functools.partial(self._search, configs, args, kwargs, measures=measures)
+            lasting = not kwargs.get("warmup")
+            search = functools.partial(self._search, configs, args, kwargs, only_looks=not lasting)
             outcome = self._with_all_ranks(key, configs, search) if lasting else search()
         if lasting:
             self.cache[key] = outcome.config
+            self._rlm.untuned.pop(key, None)
             if outcome.measured_later is not None:
                 refresher.add(self, key, outcome.measured_later)
         if outcome.timings:
@@ -260,8 +291,16 @@ class RLMAutotuner(Autotuner):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         *,
-        measures: bool,
+        only_looks: bool,
     ) -> Outcome:
+        """Choose.
+
+        Args:
+            configs: The choices.
+            args: Of the launch.
+            kwargs: Of the launch.
+            only_looks: Whether nothing is measured or noted, whatever the mode.
+        """
         selector = self._selector
         named = {**(self.nargs or {}), **kwargs}
         check_conflicts(configs, kwargs)
@@ -272,8 +311,8 @@ class RLMAutotuner(Autotuner):
             return found
         hooks = (self.pre_hook, self.post_hook)
         launch = LiveLaunch(self.fn, args, kwargs, named=named, hooks=hooks)
-        if not measures:
-            predicts = selector.settings.mode == "predict"
+        predicts = selector.settings.mode == "predict" and not only_looks
+        if predicts or only_looks:
             reset = [*self.reset_to_zero, *self.restore_value]
             workload = functools.partial(launch.workload, reset=reset)
             outcome = selector.by_model(task, candidates, workload if predicts else None)
@@ -287,11 +326,15 @@ class RLMAutotuner(Autotuner):
 
     @property
     def _selector(self) -> Selector:
-        return Selector(self._tasks, self.keys, self._settings.with_environment())
+        return Selector(self._tasks, self.keys, self._rlm.settings.with_environment())
 
-    @functools.cached_property
+    @property
     def _tasks(self) -> KernelTasks:
-        return KernelTasks(self.fn, {name for config in self.configs for name in config.kwargs})
+        tasks = self._rlm.tasks
+        if tasks is None:
+            names = {name for config in self.configs for name in config.kwargs}
+            tasks = self._rlm.tasks = KernelTasks(self.fn, names)
+        return tasks
 
     def _pruned_by_user(
         self, configs: list[triton.Config], named: Mapping[str, Any], kwargs: Mapping[str, Any]
@@ -300,9 +343,9 @@ class RLMAutotuner(Autotuner):
             configs,
             named,
             kwargs,
-            early=self._user_prune,
-            perf_model=self._user_perf_model,
-            top_k=self._user_top_k,
+            early=vars(self)["early_config_prune"],
+            perf_model=vars(self)["perf_model"],
+            top_k=vars(self)["configs_top_k"],
             kernel=self.base_fn.__name__,
         )
 
@@ -331,8 +374,8 @@ class RLMAutotuner(Autotuner):
             )
 
     def _warn_of_capture(self) -> None:
-        if not self._warned_of_capture:
-            self._warned_of_capture = True
+        if not self._rlm.warned_of_capture:
+            self._rlm.warned_of_capture = True
             warnings.warn(
                 f"{self.base_fn.__name__} was launched with a new key inside CUDA graph capture, "
                 "where nothing can be measured: the graph keeps the stored or predicted "
@@ -341,51 +384,57 @@ class RLMAutotuner(Autotuner):
                 stacklevel=6,
             )
 
-    # What readers of Triton's pruning attributes get: the model's choice.
+    # What readers of Triton's pruning attributes get: the user's own; where there is no perf_model,
+    # the model's choice. They can be traced by ``torch.compile``, and are the same objects each time.
 
     @property
     def early_config_prune(self) -> Callable[..., list[triton.Config]] | None:
         """Prunes as the user asked, then to the configurations that a search would measure.
 
-        The user's own function, or None, where all configurations would be measured. Can be traced
-        by ``torch.compile``.
+        The user's own function, or None, where all configurations would be measured, and where the
+        user gave a ``perf_model``.
         """
-        if not self._ranks():
-            return self._user_prune
-        if self._reader_prune is None:
-            self._reader_prune = traceable_prune(self._choose_indices, self._user_prune)
-        return self._reader_prune
+        given = vars(self).get("early_config_prune")
+        if not self._model_prunes():
+            return given
+        if self._rlm.prune is None:
+            self._rlm.prune = traceable_prune(self._choose_indices, given)
+        return self._rlm.prune
 
     @early_config_prune.setter
     def early_config_prune(self, given: Callable[..., list[triton.Config]] | None) -> None:
-        self._user_prune = given
-        self._reader_prune = None
+        vars(self)["early_config_prune"] = given
+        self._rlm.prune = None
 
     @property
     def perf_model(self) -> Callable[..., float] | None:
-        """Predicted milliseconds of a configuration for a launch; all arguments by name."""
-        return self._predict_ms if self._ranks() else self._user_perf_model
+        """The user's own, else predicted milliseconds of a configuration; all arguments by name."""
+        if not self._model_prunes():
+            return vars(self).get("perf_model")
+        if self._rlm.perf_model is None:
+            self._rlm.perf_model = self._predict_ms
+        return self._rlm.perf_model
 
     @perf_model.setter
     def perf_model(self, model: Callable[..., float] | None) -> None:
-        self._user_perf_model = model
+        vars(self)["perf_model"] = model
 
     @property
     def configs_top_k(self) -> int | float:
-        """How many configurations a search would measure."""
-        if not self._ranks():
-            return self._user_top_k
-        return self._settings.with_environment().measurements(len(self.configs))
+        """The user's own, else how many configurations a search would measure."""
+        if not self._model_prunes():
+            return vars(self).get("configs_top_k", 1.0)
+        return self._rlm.settings.with_environment().for_readers(len(self.configs))
 
     @configs_top_k.setter
     def configs_top_k(self, top_k: int | float) -> None:
-        self._user_top_k = top_k
+        vars(self)["configs_top_k"] = top_k
 
-    def _ranks(self) -> bool:
-        if not self._is_made:
+    def _model_prunes(self) -> bool:
+        if not self._rlm.is_made or vars(self).get("perf_model") is not None or is_disabled():
             return False
         n = len(self.configs)
-        return self._settings.with_environment().measurements(n) < n
+        return self._rlm.settings.with_environment().for_readers(n) < n
 
     def _choose_indices(
         self, arguments: dict[str, Any], described: list[dict[str, Any]]
@@ -396,28 +445,38 @@ class RLMAutotuner(Autotuner):
         chosen = selector.shortlist(selector.task(arguments), candidates_of(configs))
         return [places[id(candidate.payload)] for candidate in chosen]
 
-    def _prune_by_model(
-        self, configs: list[triton.Config], named_args: Mapping[str, Any], **kwargs: Any
-    ) -> list[triton.Config]:
-        kept = self._pruned_by_user(list(configs), named_args, kwargs)
-        selector = self._selector
-        task = selector.task({**named_args, **kwargs})
-        return [c.payload for c in selector.shortlist(task, candidates_of(kept))]
-
     def _predict_ms(self, **arguments: Any) -> float:
-        selector = self._selector
-        task, candidates = selector.task(arguments), candidates_of(self.configs)
-        if self._predicted[0] != task.key:
-            times = selector.predicted(task, candidates)
-            by_key = {c.key: t for c, t in zip(candidates, times, strict=True)}
-            self._predicted = (task.key, by_key)
-        names = {name for c in self.configs for name in c.all_kwargs()}
-        (asked,) = candidates_of([config_of({k: arguments[k] for k in names if k in arguments})])
-        return self._predicted[1][asked.key]
+        rankings = self._rlm.rankings
+        options = {name for config in self.configs for name in config.all_kwargs()}
+        given = {name: value for name, value in arguments.items() if name not in options}
+        asked = frozenset((name, arguments[name]) for name in options & set(arguments))
+        about = tuple((name, _cheap(value)) for name, value in given.items())
+        times = rankings.get(about)
+        if times is None:
+            selector = self._selector
+            candidates = candidates_of(self.configs)
+            predicted = selector.predicted(selector.task(given), candidates)
+            times = rankings[about] = {
+                frozenset(c.payload.all_kwargs().items()): t
+                for c, t in zip(candidates, predicted, strict=True)
+            }
+            while len(rankings) > _RANKINGS:
+                rankings.popitem(last=False)
+        if asked not in times:  # a configuration that is not in the list
+            selector = self._selector
+            config = config_of({name: arguments[name] for name in options & set(arguments)})
+            times[asked] = selector.predicted(selector.task(given), candidates_of([config]))[0]
+        return times[asked]
 
     def prune_configs(self, kwargs: dict[str, Any]) -> list[triton.Config]:
         """The configurations that a search would measure, for the arguments in ``nargs``."""
-        return self._prune_by_model(self.configs, self.nargs or {}, **kwargs)
+        if is_disabled():
+            return super().prune_configs(kwargs)
+        named = self.nargs or {}
+        kept = self._pruned_by_user(self.configs, named, kwargs)
+        selector = self._selector
+        task = selector.task({**named, **kwargs})
+        return [c.payload for c in selector.shortlist(task, candidates_of(kept))]
 
     def warmup(self, *args: Any, **kwargs: Any) -> list[Any]:
         """Compile the configurations that a search would measure; launches nothing.
@@ -431,7 +490,7 @@ class RLMAutotuner(Autotuner):
             Exception: None compiles; the first one's error.
         """
         if is_disabled():
-            return self._plain.warmup(*args, **kwargs)
+            return super().warmup(*args, **kwargs)
         self.nargs = dict(zip(self.arg_names, args, strict=False))
         try:
             configs = self.prune_configs(kwargs)
@@ -448,3 +507,16 @@ class RLMAutotuner(Autotuner):
         if errors and not compiled:
             raise errors[0]
         return compiled
+
+
+def _cheap(value: Any) -> Any:
+    """What tells arguments apart, with little work; hashable."""
+    if hasattr(value, "dtype"):
+        shape = tuple(getattr(value, "shape", ()))
+        strides = tuple(value.stride()) if callable(getattr(value, "stride", None)) else ()
+        return str(value.dtype), shape, strides
+    try:
+        hash(value)
+    except TypeError:
+        return type(value), repr(value)
+    return type(value), value

@@ -19,7 +19,7 @@ from autotune_rlm.measure.triton import TritonMeasurer
 from autotune_rlm.types import Candidate
 
 from ._resources import compile_pool
-from ._source import unwrap
+from ._source import constant_names, unwrap
 from ._timer import timing_for
 
 _log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class LiveLaunch:
             self._post_hook(named, exception=error)
 
         call = Call(lambda: self._kernel.run(*self._args, **options), setup, teardown)
-        return Job(call, grid=self._grid(config))
+        return Job(call, grid=self._grid(config) if self._is_all_in_the_binary(config) else None)
 
     def spec(self, candidate: Candidate) -> CompileSpec | None:
         """What to compile for a candidate; None where another process cannot."""
@@ -129,10 +129,19 @@ class LiveLaunch:
     def _given(self, config: triton.Config) -> dict[str, Any]:
         return with_heuristics(self._kernel, {**self._named, **config.all_kwargs()})
 
+    def _is_all_in_the_binary(self, config: triton.Config) -> bool:
+        """Whether a configuration sets nothing that is given at run time, as a loop's bound may be."""
+        jit = unwrap(self._kernel)
+        own = {name for name, value in self._named.items() if name in jit.arg_names}
+        chosen = set(self._given(config)) - own
+        return not chosen & (set(jit.arg_names) - set(constant_names(jit)))
+
     def _grid(self, config: triton.Config) -> tuple[int, ...] | None:
         if config.pre_hook is not None:
             return None  # it may change what is run
         grid: Any = self._kwargs.get("grid")
+        if grid is None:
+            return None  # the kernel knows it
         return tuple(grid(self._given(config)) if callable(grid) else grid)
 
 

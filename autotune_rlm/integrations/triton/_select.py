@@ -185,7 +185,13 @@ class Selector:
         return dataclasses.replace(best, how="measured", seconds=result.event.total_s)
 
     def shortlist(self, task: Task, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """The candidates that a search would measure, the model's favourites first."""
+        """The candidates that a search would measure, the model's favourites first.
+
+        With ``mode="predict"`` the one that a launch would take.
+        """
+        if self.settings.mode == "predict":
+            chosen = self.by_model(task, candidates).config
+            return [c for c in candidates if c.payload is chosen]
         budget = self._budget(task, len(candidates))
         if budget >= len(candidates):
             return list(candidates)

@@ -86,6 +86,13 @@ class Settings:
         few = max(_SMALL_LIST, min(_MOST_BY_DEFAULT, -(-n // 4)))
         return n if n <= _SMALL_LIST else min(n, few // 2 if near else few)
 
+    def for_readers(self, n: int) -> int:
+        """How many of ``n`` configurations those get who ask for what a search would measure.
+
+        With ``mode="predict"`` that is one, the choice.
+        """
+        return 1 if self.mode == "predict" else self.measurements(n)
+
 
 def is_disabled() -> bool:
     """Whether ``AUTOTUNE_RLM_DISABLE`` asks for Triton's own autotuner."""

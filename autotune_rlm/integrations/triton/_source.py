@@ -18,7 +18,7 @@ from typing import Any
 
 import triton.language as tl
 
-__all__ = ["kernel_source", "parse", "unwrap"]
+__all__ = ["constant_names", "kernel_source", "parse", "unwrap"]
 
 _cache: weakref.WeakKeyDictionary[Callable[..., Any], str] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
@@ -38,6 +38,12 @@ def unwrap(kernel: Any) -> Any:
             )
         inner = inner.fn
     return inner
+
+
+def constant_names(kernel: Any) -> list[str]:
+    """The ``tl.constexpr`` arguments of a kernel; the others are given at run time."""
+    parameters = inspect.signature(unwrap(kernel).fn).parameters
+    return [name for name, p in parameters.items() if "constexpr" in str(p.annotation)]
 
 
 def kernel_source(kernel: Any) -> str:

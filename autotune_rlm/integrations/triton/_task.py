@@ -11,7 +11,7 @@ import triton
 
 from autotune_rlm.types import Candidate, Device, Task
 
-from ._source import kernel_source, unwrap
+from ._source import constant_names, kernel_source, unwrap
 
 __all__ = ["KernelTasks", "candidates_of", "describe", "dtype_name"]
 
@@ -109,7 +109,7 @@ class KernelTasks:
             for name, parameter in parameters.items()
             if parameter.default is not inspect.Parameter.empty
         }
-        self._constants = [n for n, p in parameters.items() if "constexpr" in str(p.annotation)]
+        self._constants = constant_names(kernel)
 
     @property
     def name(self) -> str:

@@ -11,10 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.fx.experimental import symbolic_shapes
 
 from ._task import dtype_name
 
 __all__ = ["traceable_prune"]
+
+_UNKNOWN_SIZE = 4096  # where a size follows from the data: one that is common
 
 Choose = Callable[[dict[str, Any], "list[dict[str, Any]]"], Sequence[int]]
 
@@ -27,6 +30,7 @@ def traceable_prune(choose: Choose, prune: Callable[..., Any] | None) -> Callabl
             the configurations' ``all_kwargs()`` to the indices to keep, in order.
         prune: The user's own, or None.
     """
+    known, is_static = _questions()
 
     @torch._dynamo.assume_constant_result
     def chosen(
@@ -36,12 +40,9 @@ def traceable_prune(choose: Choose, prune: Callable[..., Any] | None) -> Callabl
     ) -> tuple[int, ...]:
         arguments: dict[str, Any] = dict(scalars)
         for name, dtype, shape, strides in tensors:
-            arguments[name] = {
-                "dtype": dtype_name(dtype),
-                "shape": list(shape),
-                "strides": list(strides),
-                "align": 16,
-            }
+            arguments[name] = described = {"dtype": dtype_name(dtype), "align": 16}
+            if shape is not None and strides is not None:
+                described |= {"shape": list(shape), "strides": list(strides)}
         return tuple(choose(arguments, [dict(config) for config in configs]))
 
     def early_config_prune(
@@ -52,10 +53,43 @@ def traceable_prune(choose: Choose, prune: Callable[..., Any] | None) -> Callabl
         scalars, tensors = [], []
         for name, value in {**named_args, **kwargs}.items():
             if isinstance(value, torch.Tensor):
-                tensors.append((name, value.dtype, tuple(value.shape), tuple(value.stride())))
-            elif value is None or isinstance(value, (bool, int, float, str)):
+                tensors.append((name, value.dtype, known(value.shape), known(value.stride())))
+            elif isinstance(value, float):
+                if is_static(value):
+                    scalars.append((name, value))
+            elif isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
+                size = known((value,))
+                if size is not None:
+                    scalars.append((name, size[0]))
+            elif value is None or isinstance(value, (bool, str, torch.dtype)):
                 scalars.append((name, value))
         described = tuple([tuple(config.all_kwargs().items()) for config in configs])
         return [configs[i] for i in chosen(tuple(scalars), tuple(tensors), described)]
 
     return early_config_prune
+
+
+def _questions() -> tuple[Callable[..., tuple[int, ...] | None], Callable[[Any], bool]]:
+    """What can be asked of sizes in a trace: their values here, and whether a number is a constant.
+
+    Without a guard on the answer, which would compile once for each size. What this torch cannot
+    trace is answered by "unknown".
+    """
+    from torch._dynamo.variables.torch import TorchInGraphFunctionVariable
+
+    traced = TorchInGraphFunctionVariable._get_handlers()
+    hint = getattr(symbolic_shapes, "optimization_hint", None)
+    static = symbolic_shapes.has_static_value
+
+    def hinted(sizes: Sequence[Any]) -> tuple[int, ...] | None:
+        return tuple([hint(size, _UNKNOWN_SIZE) for size in sizes])
+
+    def constants(sizes: Sequence[Any]) -> tuple[int, ...] | None:
+        return tuple(sizes) if all([static(size) for size in sizes]) else None
+
+    def nothing(sizes: Sequence[Any]) -> tuple[int, ...] | None:
+        return None
+
+    if static not in traced:
+        return nothing, lambda number: False
+    return (hinted if hint in traced else constants), static

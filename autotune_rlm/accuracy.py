@@ -132,6 +132,8 @@ class TuningEvent:
         stop: Why the search ended: ``"measured all"``, ``"budget"``, ``"seconds"``,
             ``"no better one is likely"`` or ``"measurer failed"``.
         seed: The run's seed.
+        familiar: Whether the surrogate was told values of such candidates on such a device before
+            (``Prediction.familiar``); None where the run did not record it.
         points: Predicted beside measured, in the order of measuring, reused ones first.
     """
 
@@ -165,6 +167,7 @@ class TuningEvent:
     saved_s: float = 0.0
     stop: str = ""
     seed: int = 0
+    familiar: bool | None = None
     points: tuple[PredictedVsMeasured, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

@@ -84,6 +84,41 @@ MANY = [
 ]
 
 
+class TestVerdicts:
+    """What the numbers mean for the reader."""
+
+    @pytest.mark.parametrize(
+        ("regret", "trust"),
+        [(0.0, "trust"), (0.05, "trust"), (0.2, "check"), (3.0, "not yet"), (None, "unknown")],
+    )
+    def test_trust_follows_the_first_choice(self, regret, trust):
+        (verdict,) = summarize([event(first_choice_regret=regret)]).verdicts
+        assert verdict.trust == trust
+        assert verdict.kernel == "matmul"
+
+    def test_what_the_model_was_never_told_of_is_not_the_headline(self):
+        runs = [event(1), event(2, familiar=True), event(3, device="CPU", familiar=False)]
+        runs[2] = dataclasses.replace(runs[2], first_choice_regret=3.47, spearman=-1.0)
+        report = summarize(runs)
+        assert report.total.runs == 2
+        assert report.total.regret == pytest.approx(0.02)
+        assert report.apart.runs == 1
+        assert report.regret.runs == 2
+        assert "347" not in render_html(report).partition("tiles")[2].partition("<h2>")[0]
+        (strange,) = [v for v in report.verdicts if v.device == "CPU"]
+        assert strange.trust == "not yet"
+        assert "never told" in strange.text
+
+    def test_a_lucky_first_choice_on_the_unknown_is_not_trusted(self):
+        (verdict,) = summarize([event(first_choice_regret=0.0, familiar=False)]).verdicts
+        assert verdict.trust == "not yet"
+
+    def test_alone_they_are_shown_and_said(self):
+        report = summarize([event(familiar=False)])
+        assert report.total.runs == report.apart.runs == 1
+        assert "never told of these kernels or devices" in render_html(report)
+
+
 class TestSums:
     def test_groups(self):
         report = summarize(

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from autotune_rlm.cli._app import new_app, new_console
 from autotune_rlm.cli.store import fail, open_store
+from autotune_rlm.report import formats
 
 app = new_app(help="Show how accurate the surrogate was.")
 _out = new_console()
@@ -74,6 +75,20 @@ def _show(found: Any, source: str) -> None:
         _out.print(f"No tuning run is recorded in {source} yet.", soft_wrap=True)
         _out.print("Try: autotune-rlm demo; or use @rlm_autotune in your program.")
         return
+    verdicts = Table.grid(padding=(0, 2))
+    for verdict in found.verdicts[:10]:
+        where = f"{verdict.kernel} on {verdict.device}"
+        verdicts.add_row(verdict.trust, f"{where}: {verdict.text}.")
+    _out.print(verdicts)
+    if found.apart is not None:
+        _out.print(
+            f"{found.apart.runs:,} of {len(found.events):,} runs are on kernels or devices that the "
+            'model was never told of; "all" below leaves them out where there are others.'
+        )
+    if found.total.saved_s > 0:
+        _out.print(
+            f"Saved about {formats.seconds(found.total.saved_s)} against measuring everything."
+        )
     _out.print(_accuracy("kernel", [*found.by_kernel[:30], found.total]))
     _out.print(_accuracy("device", found.by_device[:30]))
     _out.print(_accuracy("when", found.over_time[-14:]))
@@ -91,32 +106,25 @@ def _show(found: Any, source: str) -> None:
 
 
 def _accuracy(title: str, groups: Sequence[Any]) -> Table:
-    from autotune_rlm.report import _format as f
-
-    table = _plain_table(
-        title, "runs", "measured", "failed", "Spearman", "Kendall", "regret", "in 90 %"
-    )
+    table = _plain_table(title, "runs", "measured", "failed", "Spearman", "regret", "in 90 %")
     for g in groups:
         table.add_row(
-            f.short(g.name, 40),
-            f.thousands(g.runs),
-            f"{f.thousands(g.measured)}/{f.thousands(g.candidates)}",
-            f.thousands(g.failed),
-            f.score(g.spearman),
-            f.score(g.kendall),
-            f.percent(g.regret),
-            f.percent(g.coverage, 0),
+            formats.short(g.name, 40),
+            formats.thousands(g.runs),
+            f"{formats.thousands(g.measured)}/{formats.thousands(g.candidates)}",
+            formats.thousands(g.failed),
+            formats.score(g.spearman),
+            formats.percent(g.regret),
+            formats.percent(g.coverage, 0),
         )
     return table
 
 
 def _seconds(groups: Sequence[Any]) -> Table:
-    from autotune_rlm.report import _format as f
-
     table = _plain_table("where the time went", "model", "compile", "measure", "saved")
     for g in groups:
         spent = (g.model_s, g.compile_s, g.measure_s, g.saved_s)
-        table.add_row(f.short(g.name, 40), *map(f.seconds, spent))
+        table.add_row(formats.short(g.name, 40), *map(formats.seconds, spent))
     return table
 
 

@@ -8,6 +8,7 @@ from ._summary import (
     Failure,
     Group,
     Report,
+    Verdict,
     read_rounds,
     summarize,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "Failure",
     "Group",
     "Report",
+    "Verdict",
     "read_rounds",
     "render_html",
     "summarize",

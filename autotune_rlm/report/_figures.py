@@ -23,7 +23,7 @@ from matplotlib.ticker import (
 )
 
 from autotune_rlm.accuracy import TuningEvent
-from autotune_rlm.report import _format
+from autotune_rlm.report import formats
 from autotune_rlm.report._summary import Report, when
 
 __all__ = ["FigureOf", "figures", "to_png", "to_svg"]
@@ -33,6 +33,7 @@ _MOST_POINTS = 300
 _MOST_DOTS = 1000
 _LEAST, _MOST = 1e-30, 1e30  # what a logarithmic axis shows; no unit makes a real value leave it
 _MOST_SCATTERS = 8
+_SHORTEST_DAYS = 2 / 24  # of a time axis: two runs of one minute do not get ticks of a second
 
 # Colours of the light page; in SVG each becomes a variable of the style sheet.
 _INK, _GRID, _BLUE, _ORANGE, _GREEN, _RED, _GREY = _COLORS = (
@@ -261,6 +262,10 @@ def _events(axes: Any, events: Sequence[TuningEvent]) -> None:
 
 
 def _time_axis(axes: Any) -> None:
+    first, last = axes.dataLim.intervalx
+    if np.isfinite((first, last)).all():
+        room = max(0.05 * (last - first), (_SHORTEST_DAYS - (last - first)) / 2)
+        axes.set_xlim(first - room, last + room)
     locator = AutoDateLocator(maxticks=6)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
@@ -277,7 +282,7 @@ def _seconds(axes: Any, report: Report) -> None:
         left += widths
     for row, group in enumerate(groups):
         if group.saved_s > 0:
-            text = f"saved {_format.seconds(group.saved_s)}"
+            text = f"saved {formats.seconds(group.saved_s)}"
             end, offset = (left[row], row), (5, 0)
             axes.annotate(text, end, offset, textcoords="offset points", va="center", fontsize=8)
     axes.set_xlim(0, max(1.45 * left.max(initial=0.0), 1e-3))
@@ -331,10 +336,15 @@ def _scatter(axes: Any, points: Sequence[Any], metric: str) -> None:
 
 
 def _plain_numbers(axis: Any) -> None:
-    """Ticks of a logarithmic axis as plain numbers, at 1, 2 and 5 where it spans few decades."""
+    """Ticks of a logarithmic axis as plain numbers: even ones within a decade, at 1, 2, 5 in a few."""
     low, high = sorted(abs(v) for v in axis.get_view_interval())
-    few = high / max(low, _LEAST) < 200
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=9))
+    span = high / max(low, _LEAST)
+    if span < 10:
+        axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+    else:
+        axis.set_major_locator(
+            LogLocator(subs=(1.0, 2.0, 5.0) if span < 200 else (1.0,), numticks=9)
+        )
     axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}" if v < 1e5 else f"{v:.0e}"))
     axis.set_minor_formatter(NullFormatter())
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune_rlm._version import __version__
-from autotune_rlm.report import _format
+from autotune_rlm.report import formats
 from autotune_rlm.report._summary import Report
 
 __all__ = ["render_html", "write_html", "write_json", "write_png"]
@@ -40,13 +40,14 @@ def render_html(report: Report, *, source: str = "") -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(
-        percent=_format.percent,
-        score=_format.score,
-        seconds=_format.seconds,
-        short=_format.short,
-        thousands=_format.thousands,
-        value=_format.value,
-        config=_format.config,
+        count=formats.count,
+        percent=formats.percent,
+        score=formats.score,
+        seconds=formats.seconds,
+        short=formats.short,
+        thousands=formats.thousands,
+        value=formats.value,
+        config=formats.config,
     )
     drawn = [{"figure": f, "svg": figure_module.to_svg(f)} for f in figure_module.figures(report)]
     return environment.get_template("report.html.j2").render(

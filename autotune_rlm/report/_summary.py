@@ -16,8 +16,9 @@ import platformdirs
 
 from autotune_rlm.accuracy import TuningEvent
 from autotune_rlm.report._curves import Curve, regret_curve
+from autotune_rlm.report._verdict import Verdict, verdicts
 
-__all__ = ["Failure", "Group", "Report", "read_rounds", "summarize"]
+__all__ = ["Failure", "Group", "Report", "Verdict", "read_rounds", "summarize"]
 
 _MANY_DAYS = 60
 
@@ -75,7 +76,10 @@ class Report:
 
     Attributes:
         events: The runs, oldest first.
-        total: All runs together.
+        total: The runs by which the model is judged: all but ``apart``; all where there are no others.
+        apart: Runs on kernels or devices that the model was never told of, such as Triton's
+            interpreter; None without any.
+        verdicts: What the numbers mean for each kernel on each device, most runs first.
         by_kernel: Per kernel, most runs first.
         by_device: Per device, most runs first.
         over_time: Per day, or per month where there are many days; oldest first.
@@ -88,6 +92,8 @@ class Report:
 
     events: tuple[TuningEvent, ...]
     total: Group
+    apart: Group | None
+    verdicts: tuple[Verdict, ...]
     by_kernel: tuple[Group, ...]
     by_device: tuple[Group, ...]
     over_time: tuple[Group, ...]
@@ -100,9 +106,9 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary with everything that the figures show."""
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name in ("total", "regret"):
+        for name in ("total", "apart", "regret"):
             data[name] = None if data[name] is None else dataclasses.asdict(data[name])
-        for name in ("by_kernel", "by_device", "over_time", "failures"):
+        for name in ("verdicts", "by_kernel", "by_device", "over_time", "failures"):
             data[name] = [dataclasses.asdict(item) for item in data[name]]
         data["events"] = [event.to_json() for event in self.events]
         data["rounds"] = [dict(item) for item in self.rounds]
@@ -124,10 +130,14 @@ def summarize(events: Iterable[TuningEvent], *, rounds: Sequence[Mapping[str, An
         failed.update(event.n_failed)
         reasons.update(event.reasons)
     days = {event.when[:10] for event in listed}
+    apart = [event for event in listed if event.familiar is False]
+    judged = [event for event in listed if event.familiar is not False] or apart
     digits = 7 if len(days) > _MANY_DAYS else 10
     return Report(
         events=listed,
-        total=_group("all", listed),
+        total=_group("all", judged),
+        apart=_group("apart", apart) if apart else None,
+        verdicts=verdicts(listed),
         by_kernel=_groups(listed, lambda e: e.kernel),
         by_device=_groups(listed, lambda e: e.device),
         over_time=tuple(
@@ -138,7 +148,7 @@ def summarize(events: Iterable[TuningEvent], *, rounds: Sequence[Mapping[str, An
             Failure(reason=r or "no reason given", count=n) for r, n in reasons.most_common()
         ),
         stops=dict(Counter(event.stop or "?" for event in listed).most_common()),
-        regret=regret_curve(listed),
+        regret=regret_curve(judged),
         rounds=tuple(rounds),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["config", "percent", "score", "seconds", "short", "thousands", "value"]
+__all__ = ["config", "count", "percent", "score", "seconds", "short", "thousands", "value"]
 
 NOTHING = "–"  # noqa: RUF001
 
@@ -36,6 +36,11 @@ def seconds(number: float | None) -> str:
 def thousands(number: int) -> str:
     """A count."""
     return f"{number:,}"
+
+
+def count(number: int, noun: str) -> str:
+    """A count of things."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def value(number: float | None) -> str:

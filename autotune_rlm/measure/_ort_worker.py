@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from autotune_rlm.networks._dims import input_sizes
+
 __all__ = ["serve", "setup"]
 
 _settings: dict[str, Any] = {}
@@ -71,9 +73,12 @@ def serve(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load(key: str, path: str) -> dict[str, Any]:
+    shapes: Mapping[str, tuple[int, ...]] = {}
+    with contextlib.suppress(ValueError):  # ONNX Runtime says what is wrong with the file
+        shapes = input_sizes(path, _settings["dims"])
     before = _resident_mb(reset=True)
     begin = time.perf_counter()
-    network = _open(path)
+    network = _open(path, shapes)
     session_s = time.perf_counter() - begin
     begin = time.perf_counter()
     for _ in range(_settings["warmup"]):
@@ -89,7 +94,7 @@ def _load(key: str, path: str) -> dict[str, Any]:
     }
 
 
-def _open(path: str) -> _Network:
+def _open(path: str, shapes: Mapping[str, tuple[int, ...]]) -> _Network:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _settings["intra_op_threads"]
     options.inter_op_num_threads = _settings["inter_op_threads"]
@@ -105,7 +110,7 @@ def _open(path: str) -> _Network:
     binding = session.io_binding()
     random = np.random.default_rng(0)
     for value in session.get_inputs():
-        array = _input(value, random)
+        array = _input(value, shapes[value.name], random)
         placed = onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0)
         binding.bind_ortvalue_input(value.name, placed)
     for value in session.get_outputs():
@@ -113,12 +118,10 @@ def _open(path: str) -> _Network:
     return _Network(session, binding)
 
 
-def _input(value: Any, random: np.random.Generator) -> np.ndarray:
+def _input(value: Any, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
     dtype = _DTYPES.get(value.type)
     if dtype is None:
         raise ValueError(f"input {value.name!r} has type {value.type}, which cannot be made up")
-    dims = _settings["dims"]
-    shape = [d if isinstance(d, int) else int(dims.get(d, 1)) for d in value.shape]
     if np.issubdtype(dtype, np.floating):
         return random.standard_normal(shape).astype(dtype)
     return random.integers(0, 2, shape).astype(dtype)

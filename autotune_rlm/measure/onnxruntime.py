@@ -37,7 +37,8 @@ class OnnxRuntimeSettings:
         inter_op_threads: Threads across operators.
         optimization: ``"ENABLE_ALL"``, ``"ENABLE_EXTENDED"``, ``"ENABLE_BASIC"``,
         ``"DISABLE_ALL"``.
-        dims: Sizes of named dynamic dimensions of inputs; 1 where not named.
+        dims: Sizes of dynamic dimensions of inputs by symbol; those not named are the ones that
+            ``graph_facts`` assumes.
         warmup: Runs after loading.
         rounds: Times that the list is gone through.
         runs: Timed runs per network and round, after an untimed one that warms the caches.

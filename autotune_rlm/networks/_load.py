@@ -62,7 +62,10 @@ def load_skeleton(model: ModelLike) -> onnx.ModelProto:
     if not isinstance(model, onnx.ModelProto):
         model, what = _read(model)
     skeleton = onnx.ModelProto()
-    _copy(model, skeleton, 0)
+    try:
+        _copy(model, skeleton, 0)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"model: a name in {what} is no text ({error}); it is damaged") from None
     if not skeleton.graph.node and not skeleton.graph.output:
         raise ValueError(f"model: {what} holds no ONNX graph; is it another kind of file?")
     return _inlined(skeleton) if skeleton.functions else skeleton

@@ -73,7 +73,7 @@ def node_macs(graph: Graph, node: Node) -> int | None:
         return 0 if _is_free(node.op) else None
     try:
         return rule(Call(graph, node))
-    except (UnknownShape, IndexError):  # IndexError: an argument has fewer axes than it must
+    except (UnknownShape, IndexError, KeyError, TypeError, ValueError):  # not as it must be
         return None
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +51,8 @@ def canonical(model: onnx.ModelProto) -> Graph:
         return _Reader(opsets, version).read(inferred.graph, None, {})
     except RecursionError:
         raise ValueError("model: subgraphs are nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"model: a name is no text ({error}); the file is damaged") from None
 
 
 @dataclass
@@ -177,6 +180,9 @@ class _Reader:
             scope.tensors[sparse.values.name] = Tensor(dtype, tuple(sparse.dims))
         scope.given.update(v.name for v in proto.input)
         for node in proto.node:
+            names = (node.op_type, node.domain, *node.input, *node.output)
+            if not all(isinstance(t, str) for t in names):
+                raise ValueError("model: the name of an operator or value is no text; damaged?")
             standard = node.domain in STANDARD
             if node.op_type == "Constant" and standard and len(node.output) == 1:
                 self._constant(scope, node)
@@ -236,16 +242,22 @@ class _Reader:
         inputs = tuple(scope.resolve(i) if i else "" for i in proto.input)
         attributes: dict[str, Any] = {}
         held = False
+        kinds = _attribute_types(proto.op_type, self._version if standard else 1, proto.domain)
         for attribute in proto.attribute:
+            if not isinstance(attribute.name, str) or (
+                attribute.type != kinds.get(attribute.name, attribute.type)
+            ):
+                raise ValueError(
+                    f"model: attribute {attribute.name!r} of {op} has another type than it must"
+                )
             if attribute.HasField("g") or attribute.graphs:
                 held = True
             elif attribute.HasField("t"):
                 attributes[attribute.name] = _attribute_tensor(attribute.t)
             else:
-                try:
-                    attributes[attribute.name] = onnx.helper.get_attribute_value(attribute)
-                except ValueError as error:
-                    raise ValueError(f"model: an attribute of {op} is damaged: {error}") from None
+                value = onnx.helper.get_attribute_value(attribute)
+                if value is not None:
+                    attributes[attribute.name] = value
         if held:
             attributes.update(self._graphs(proto, op, inputs, attributes, scope))
         return Node(op, inputs, tuple(proto.output), attributes)
@@ -509,6 +521,18 @@ def _is_complete(scope: _Scope, name: str) -> bool:
         return tensor.size() is not None and tensor.dtype != "?"
     kind = scope.types.get(name)
     return kind is not None and kind.WhichOneof("value") not in (None, "tensor_type")
+
+
+@lru_cache(maxsize=2048)
+def _attribute_types(op: str, version: int, domain: str) -> Mapping[str, int]:
+    """Types (``AttributeProto.AttributeType``) of an operator's attributes; empty where unknown."""
+    import onnx
+
+    try:
+        schema = onnx.defs.get_schema(op, max(version, 1), "" if domain in STANDARD else domain)
+    except onnx.defs.SchemaError:
+        return {}
+    return {name: int(attribute.type) for name, attribute in schema.attributes.items()}
 
 
 def _attribute_tensor(tensor: onnx.TensorProto) -> Any:

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 
 from ._types import Access, Dot, KernelFacts
 
-__all__ = ["Family", "registers_per_thread", "shared_bytes", "tensor_memory_columns"]
+__all__ = [
+    "Family",
+    "is_chained",
+    "redundancy",
+    "registers_per_thread",
+    "shared_bytes",
+    "tensor_memory_columns",
+]
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,27 @@ class Family:
         if self.vendor != "cuda" or not 90 <= self.capability < 120 or dot.batch > 1:
             return False
         return dot.m >= 64 and num_warps % 4 == 0 and dot.acc != "f64" and dot.precision != "ieee"
+
+
+def is_chained(facts: KernelFacts, dot: Dot) -> bool:
+    """Whether a product's result goes into another one, or it takes the result of another one."""
+    return any(
+        d.loop == dot.loop and not {d.a_from, d.b_from} <= {"load", "loaded"} for d in facts.dots
+    )
+
+
+def redundancy(facts: KernelFacts, family: Family, dot: Dot, num_warps: int) -> float:
+    """Warps that compute the same part of a product's result, because there is no more of it.
+
+    Triton places all warps along the rows where products are chained, so that a softmax between them
+    stays within a warp; else it fills rows and columns with pieces of 16 x 8 until they run out
+    (``warpsPerTileV2`` and ``warpsPerTileV3`` in ``AccelerateMatmul.cpp``).
+    """
+    if family.uses_tensor_memory and family.is_async(dot, num_warps):
+        return 1.0
+    if is_chained(facts, dot):
+        return max(1.0, 16.0 * num_warps / dot.m)
+    return max(1.0, 16.0 * 8.0 * num_warps / (dot.m * dot.n))
 
 
 def _item(element: str) -> float:
@@ -202,9 +230,10 @@ def registers_per_thread(
         accumulators = 0.0
     data = max(facts.live_bytes - facts.accumulator_bytes, 0.0)
     fragments = sum(_fragment(dot, family, num_warps) for dot in facts.dots[:2])
+    again = max((redundancy(facts, family, dot, num_warps) for dot in facts.dots), default=1.0)
     wanted = (
         22.0
-        + (accumulators + 0.8 * data + 0.1 * facts.live_index_bytes) / (4.0 * threads)
+        + (again * (accumulators + 0.8 * data) + 0.1 * facts.live_index_bytes) / (4.0 * threads)
         + fragments
     )
     limit = min(family.most_registers, family.registers // threads)

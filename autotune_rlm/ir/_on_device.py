@@ -6,7 +6,14 @@ import math
 
 from autotune_rlm.types import Device
 
-from ._binary import registers_per_thread, shared_bytes, tensor_memory_columns
+from ._binary import (
+    Family,
+    is_chained,
+    redundancy,
+    registers_per_thread,
+    shared_bytes,
+    tensor_memory_columns,
+)
 from ._roofline import LAUNCH_MS, Peaks, floor_ms
 from ._types import KernelFacts
 
@@ -50,7 +57,11 @@ def on_device(
         of the largest tensor per thread; ``vector_bytes``: bytes that a thread reads at once,
         weighted by bytes; ``trips`` of the loop with most work, ``work_per_trip``: operations of
         products per thread and iteration; ``warp_rows``, ``warp_columns``: of the result tile per
-        warp; ``dot_k``; ``exchanges``: reductions and scans per program in thousands of elements.
+        warp; ``dot_k``; ``warp_redundancy``: warps that compute the same rows, ``chained``: whether a
+        product takes the result of another one; ``shared_ms``: reads of operands from shared memory
+        by all warps, at 128 bytes a clock; ``stage_kb``: loads of products in an iteration;
+        ``stages``, ``warps``: as given; ``exchanges``: reductions and scans per program in thousands of
+        elements.
     """
     peaks = Peaks.of(device)
     family = peaks.family
@@ -79,7 +90,8 @@ def on_device(
     waves = programs / slots
     tail = 1.0 - waves / math.ceil(waves)
     used_slots = min(1.0, programs / peaks.sms)
-    times = _times(facts, peaks, threads, excess)
+    again = [redundancy(facts, family, dot, num_warps) for dot in facts.dots]
+    times = _times(facts, peaks, threads, max(again, default=1.0))
     roofline = max(times.values()) + LAUNCH_MS
     # programs that share a multiprocessor share its rates: a launch ends with its busiest one
     most_on_one = (
@@ -125,6 +137,12 @@ def on_device(
         "warp_rows": rows,
         "warp_columns": cols,
         "dot_k": float(main.k) if main else 0.0,
+        "warp_redundancy": max(again, default=1.0),
+        "chained": float(bool(main) and is_chained(facts, main)),
+        "shared_ms": _operand_bytes(facts, family, num_warps) * programs / peaks.shared_bytes_ms,
+        "stage_kb": sum(a.tile_bytes for a in facts.accesses if a.feeds_dot and a.loop >= 0) / 1024,
+        "stages": float(num_stages),
+        "warps": float(num_warps),
         "exchanges": sum(r.elements for r in facts.reductions) / 1e3,
         "moved_kb": moved / 1024,
         "unique_mb": facts.unique_bytes / 2**20,
@@ -136,10 +154,11 @@ def on_device(
     return {k: float(min(max(v, -1e18), 1e18)) if v == v else 0.0 for k, v in numbers.items()}
 
 
-def _times(facts: KernelFacts, peaks: Peaks, threads: int, excess: float) -> dict[str, float]:
+def _times(facts: KernelFacts, peaks: Peaks, threads: int, again: float) -> dict[str, float]:
     programs = facts.programs
-    dot = sum(d.flops * programs / peaks.dot_flops_ms(d) for d in facts.dots)
-    simple = facts.float_ops + facts.conversions + facts.int_ops * 0.5 + facts.special_ops
+    dot = again * sum(d.flops * programs / peaks.dot_flops_ms(d) for d in facts.dots)
+    simple = again * (facts.float_ops + facts.conversions + facts.special_ops)
+    simple += facts.int_ops * 0.5
     instructions = (simple + facts.moved + 2 * sum(r.elements for r in facts.reductions)) / 32
     vectors = sum(
         a.distinct
@@ -150,12 +169,27 @@ def _times(facts: KernelFacts, peaks: Peaks, threads: int, excess: float) -> dic
     )
     return {
         "dot_ms": dot,
-        "float_ms": facts.float_ops * programs / (peaks.flops_ms / 2),
-        "special_ms": facts.special_ops * programs / peaks.special_ms,
+        "float_ms": again * facts.float_ops * programs / (peaks.flops_ms / 2),
+        "special_ms": again * facts.special_ops * programs / peaks.special_ms,
         "issue_ms": (instructions + vectors / 32) * programs / peaks.instructions_ms,
         "memory_ms": facts.unique_bytes / peaks.bytes_ms,
         "l2_ms": facts.moved_bytes() * programs / peaks.l2_bytes_ms,
     }
+
+
+def _operand_bytes(facts: KernelFacts, family: Family, num_warps: int) -> float:
+    """Bytes of operands that a program reads from shared memory: each warp reads what it needs."""
+    total = 0.0
+    for dot in facts.dots:
+        rows, cols = _warp_tile(dot.m, dot.n, num_warps)
+        if family.is_async(dot, num_warps):  # four warps share a read
+            rows, cols = max(rows, min(dot.m, 64)), float(dot.n)
+        if is_chained(facts, dot):
+            rows, cols = max(16.0, dot.m / num_warps), float(dot.n)
+        pieces = num_warps / (4 if family.is_async(dot, num_warps) else 1)
+        item = max(a.item_bytes for a in facts.accesses) if facts.accesses else 2
+        total += pieces * (rows + cols) * dot.k * min(item, 4) * dot.times
+    return total
 
 
 def _vector(run: int, item: int, size: int, threads: int) -> float:

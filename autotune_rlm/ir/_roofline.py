@@ -38,6 +38,7 @@ class Peaks:
         bytes_ms: Bytes from memory in a ms.
         l2_bytes_ms: Bytes from L2 in a ms.
         instructions_ms: Warp instructions in a ms.
+        shared_bytes_ms: Bytes from shared memory in a ms.
         sms: Multiprocessors.
         family: Its generation.
         device: What it was made of.
@@ -48,6 +49,7 @@ class Peaks:
     bytes_ms: float
     l2_bytes_ms: float
     instructions_ms: float
+    shared_bytes_ms: float
     sms: int
     family: Family
     device: Device
@@ -65,6 +67,7 @@ class Peaks:
             bytes_ms=memory,
             l2_bytes_ms=min(_L2_BYTES_PER_CLOCK * sms * clock, _L2_CEILING * memory),
             instructions_ms=4.0 * sms * clock,
+            shared_bytes_ms=128.0 * sms * clock,
             sms=sms,
             family=family,
             device=device,

@@ -41,8 +41,13 @@ FLAG = re.compile(
     r"|causal|_flag|inplace|transpose|varlen|reverse",
     re.I,
 )
-INTEGER = re.compile(r"idx|index|indices|ind|offset|seqlen|lens?$|ids?$|table|loc|slot|map|num|pos|label|target", re.I)
-REAL = re.compile(r"eps|scale$|alpha|beta|lr|decay|momentum|prob|^p$|softcap|gamma|weight|value|min|max", re.I)
+INTEGER = re.compile(
+    r"idx|index|indices|ind|offset|seqlen|lens?$|ids?$|table|loc|slot|map|num|pos|label|target",
+    re.I,
+)
+REAL = re.compile(
+    r"eps|scale$|alpha|beta|lr|decay|momentum|prob|^p$|softcap|gamma|weight|value|min|max", re.I
+)
 BLOCK = re.compile(r"block|tile|^B[A-Z]$|^BS$|chunk", re.I)
 
 
@@ -61,7 +66,9 @@ class Extracted:
 
 
 def _is_jit(function: ast.FunctionDef) -> bool:
-    return any("triton.jit" in (text := ast.unparse(d)) or text == "jit" for d in function.decorator_list)
+    return any(
+        "triton.jit" in (text := ast.unparse(d)) or text == "jit" for d in function.decorator_list
+    )
 
 
 def _leftmost(node: ast.AST) -> str | None:
@@ -108,7 +115,11 @@ def _literal_configs(function: ast.FunctionDef) -> tuple[dict[str, Any], ...]:
     found = []
     for decorator in function.decorator_list:
         for node in ast.walk(decorator):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Config") and node.args:
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func).endswith("Config")
+                and node.args
+            ):
                 try:
                     config = dict(ast.literal_eval(node.args[0]))
                     config |= {k.arg: ast.literal_eval(k.value) for k in node.keywords if k.arg}
@@ -124,9 +135,7 @@ def extract(file: Path, work: Path) -> Iterator[Extracted]:
         tree = ast.parse(file.read_text(errors="replace"))
     except SyntaxError:
         return
-    functions = {
-        n.name: n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and _is_jit(n)
-    }
+    functions = {n.name: n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and _is_jit(n)}
     constants = [
         n for n in tree.body
         if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name)
@@ -143,20 +152,22 @@ def extract(file: Path, work: Path) -> Iterator[Extracted]:
     for name, function in functions.items():
         if "program_id" not in plain[name]:
             continue
-        digest = hashlib.sha256(re.sub(r"\b%s\b" % name, "kernel", plain[name]).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(re.sub(rf"\b{name}\b", "kernel", plain[name]).encode()).hexdigest()[
+            :16
+        ]
         target = work / f"k{digest}.py"
         if not target.exists():
             body = [ast.unparse(c) for c in constants] + list(plain.values())
             target.write_text(HEAD + "\n\n".join(body) + "\n")
         arguments = [*function.args.args, *function.args.kwonlyargs]
-        constexprs = {a.arg for a in arguments if a.annotation and "constexpr" in ast.unparse(a.annotation)}
+        constexprs = {
+            a.arg for a in arguments if a.annotation and "constexpr" in ast.unparse(a.annotation)
+        }
         defaults = {}
-        given = function.args.args[len(function.args.args) - len(function.args.defaults):]
+        given = function.args.args[len(function.args.args) - len(function.args.defaults) :]
         for a, value in zip(given, function.args.defaults, strict=True):
-            try:
-                defaults[a.arg] = ast.literal_eval(value)
-            except ValueError:
-                continue
+            if isinstance(value, ast.Constant):
+                defaults[a.arg] = value.value
         names = {a.arg for a in arguments}
         yield Extracted(
             name, target, digest, tuple(a.arg for a in arguments), frozenset(constexprs),
@@ -174,7 +185,11 @@ def guess(kernel: Extracted, variant: int, attempt: int) -> tuple[dict[str, Any]
         low = name.lower()
         if name in kernel.constexprs:
             arguments[name] = _constant(kernel, name, v, config, attempt)
-        elif name in kernel.pointers or "ptr" in low or (attempt % 2 == 1 and i < 3 and not low.startswith("str")):
+        elif (
+            name in kernel.pointers
+            or "ptr" in low
+            or (attempt % 2 == 1 and i < 3 and not low.startswith("str"))
+        ):
             whole = INTEGER.search(low.removesuffix("_ptr").removesuffix("_ptrs"))
             exact = re.search(r"scale|lse|state|norm|mean|rstd", low)
             dtype = "i32" if whole else "fp32" if exact else v["dtype"]
@@ -188,7 +203,9 @@ def guess(kernel: Extracted, variant: int, attempt: int) -> tuple[dict[str, Any]
     return arguments, options
 
 
-def _constant(kernel: Extracted, name: str, v: dict[str, Any], config: dict[str, Any], attempt: int) -> Any:
+def _constant(
+    kernel: Extracted, name: str, v: dict[str, Any], config: dict[str, Any], attempt: int
+) -> Any:
     low = name.lower()
     if name in config:
         return config[name]
@@ -210,7 +227,9 @@ def _constant(kernel: Extracted, name: str, v: dict[str, Any], config: dict[str,
     return (8, 1, 16, 4)[attempt]
 
 
-def spec_of(kernel: Extracted, arguments: dict[str, Any], options: dict[str, int], target: str) -> CompileSpec:
+def spec_of(
+    kernel: Extracted, arguments: dict[str, Any], options: dict[str, int], target: str
+) -> CompileSpec:
     """What the compile pool takes."""
     signature, constants, attrs = {}, {}, {}
     for name, value in arguments.items():
@@ -253,8 +272,12 @@ def main() -> None:
     seen: set[str] = set()
     end, good, tried = time.monotonic() + 60 * args.minutes, set(), 0
     depth = max(map(len, queues))
-    with CompilePool(args.workers, timeout_s=25, niceness=0, cache_dir=str(args.work / "cache")) as pool, \
-            args.out.open("a") as out:
+    with (
+        CompilePool(
+            args.workers, timeout_s=25, niceness=0, cache_dir=str(args.work / "cache")
+        ) as pool,
+        args.out.open("a") as out,
+    ):
         for rank in range(depth):
             for folder, queue in zip(args.folders, queues, strict=True):
                 if rank >= len(queue) or queue[rank].digest in seen or time.monotonic() > end:

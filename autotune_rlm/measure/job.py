@@ -291,9 +291,7 @@ class Bench:
         job, before = self._default[0], self._default[1].value
         self._warm_up(job)
         budget_s = self.settings.budget_s / 2
-        now = measure_call(
-            job.call, timer=self.timer, rule=self._rule, budget_s=budget_s, warmup=0
-        )
+        now = measure_call(job.call, timer=self.timer, rule=self._rule, budget_s=budget_s, warmup=0)
         ratio = now.interval.median / before if before else 1.0
         significant = not now.interval.low <= before <= now.interval.high
         changed = significant and abs(ratio - 1) > self.settings.drift_tolerance

@@ -112,9 +112,7 @@ def _sizes(task: Task) -> dict[str, float]:
     }
 
 
-def candidate_columns(
-    task: Task, candidates: Sequence[Candidate]
-) -> dict[str, Column]:
+def candidate_columns(task: Task, candidates: Sequence[Candidate]) -> dict[str, Column]:
     """The candidate part of the prompt for n candidates, as columns by field name."""
     names: dict[str, None] = {}
     for c in candidates:
@@ -137,9 +135,7 @@ def candidate_columns(
     return columns | {n: c for n, c in _launch_columns(task, columns).items() if n not in columns}
 
 
-def _launch_columns(
-    task: Task, columns: Mapping[str, Column]
-) -> dict[str, Column]:
+def _launch_columns(task: Task, columns: Mapping[str, Column]) -> dict[str, Column]:
     """Blocks, programs and waves that follow from block sizes named after the problem's sizes."""
     sizes = _sizes(task)
     found: dict[str, np.ndarray] = {}

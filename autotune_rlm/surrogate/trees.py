@@ -80,7 +80,7 @@ class Trees:
         size, inner = len(found.column), found.column >= 0
         children = found.left[inner]
         if len(found.roots) and not (
-            0 <= found.roots.min()
+            found.roots.min() >= 0
             and found.roots.max() < size
             and (not len(children) or (children.min() > 0 and children.max() + 1 < size))
         ):

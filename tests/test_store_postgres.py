@@ -1,21 +1,25 @@
 """The store on a real PostgreSQL server: ``AUTOTUNE_RLM_TEST_POSTGRES``, or a throwaway one."""
 
+import contextlib
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 pytest.importorskip("psycopg")
 
-from autotune_rlm.store import Store
+from autotune_rlm.store import Store, _database
 from autotune_rlm.types import Candidate, Device, Measurement, Task
 
 TASK = Task(kernel="k", device=Device(name="d"), problem={"M": 1})
@@ -50,7 +54,7 @@ def url():
         _wait(port, server)
         yield f"postgresql://me@127.0.0.1:{port}/postgres"
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # waits for no client
         server.wait(20)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -138,3 +142,51 @@ def test_a_row_that_the_server_refuses_does_not_block_the_others(store, caplog):
     assert "kept in memory" in caplog.text
     assert len(store.observations(refused)) == len(store.observations(TASK)) == 1
     assert store.info().n_measurements == {"ok": 1}
+
+
+class Proxy:
+    """Passes bytes on to the server until it is told to fall silent, connections and all."""
+
+    def __init__(self, port):
+        self._port = port
+        self.silent = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            ours, _ = self._listener.accept()
+            theirs = socket.create_connection(("127.0.0.1", self._port))
+            for a, b in ((ours, theirs), (theirs, ours)):
+                threading.Thread(target=self._pass_on, args=(a, b), daemon=True).start()
+
+    def _pass_on(self, a, b):
+        with contextlib.suppress(OSError):
+            while data := a.recv(65536):
+                while self.silent:
+                    time.sleep(0.02)
+                b.sendall(data)
+
+
+def test_a_server_that_falls_silent_costs_seconds_once_and_loses_nothing(
+    store, url, monkeypatch, caplog
+):
+    monkeypatch.setattr(_database, "SERVER_S", 1.0)
+    parts = sa.make_url(url)
+    proxy = Proxy(parts.port or 5432)
+    through = parts.set(host="127.0.0.1", port=proxy.port)
+    far = Store(through.render_as_string(hide_password=False))
+    far.add(TASK, Candidate({"B": 1}), Measurement(status="ok", value=1.0))
+    proxy.silent = True
+    begin = time.monotonic()
+    for b in range(2, 12):
+        far.add(TASK, Candidate({"B": b}), Measurement(status="ok", value=float(b)))
+        far.nearest(TASK)
+        assert len(far.observations(TASK)) >= b - 1
+    assert time.monotonic() - begin < 15
+    assert len([r for r in caplog.records if r.levelname == "WARNING"]) == 1
+    proxy.silent = False
+    monkeypatch.setattr(far._database, "_retry_at", 0.0)
+    far.close()
+    assert {o.candidate.config["B"] for o in store.observations(TASK)} == set(range(1, 12))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -18,12 +19,15 @@ import sqlalchemy as sa
 from autotune_rlm.store import _schema
 from autotune_rlm.store._engine import (
     ENVIRONMENT,
+    SERVER_S,
     StoreError,
+    make_file,
     open_engine,
     prepare,
     retrying,
     shown,
     to_url,
+    within,
 )
 from autotune_rlm.store._rows import Write
 
@@ -32,6 +36,7 @@ __all__ = ["Database"]
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _RETRY_S = 60.0
+_GONE = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, OSError)
 
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
 _inherited: list[Any] = []  # a parent's connections: a forked child must neither use nor close them
@@ -40,28 +45,62 @@ _inherited: list[Any] = []  # a parent's connections: a forked child must neithe
 class Database:
     """The engine of one store with what could not be written yet.
 
+    A database that cannot be used is asked again once a minute. Until then what was measured is in this
+    process's memory: in ``waiting``, and where the database never could be opened, in ``_spare``, an
+    SQLite database there.
+
     Args:
         url_or_path: As ``Store`` takes it.
         read_only: Whether writes stay in memory.
+        fallback: Whether to go on in memory, with one warning, where the database cannot be opened.
 
     Raises:
-        StoreError: The database cannot be used as asked.
+        StoreError: The database cannot be used as asked, and there is no ``fallback``.
     """
 
-    def __init__(self, url_or_path: str | os.PathLike[str] | None, *, read_only: bool) -> None:
-        self.url = to_url(url_or_path)
+    def __init__(
+        self,
+        url_or_path: str | os.PathLike[str] | None,
+        *,
+        read_only: bool,
+        fallback: bool = False,
+    ) -> None:
         self.read_only = read_only
-        self.name = shown(self.url)
         self.warned = False
         self._pending: list[Write] = []
         self._unwritable: list[Write] = []
-        self._retry_at = 0.0
+        self._owed: list[Write] = []  # is in the spare database and not in the own one
+        self._retry_at = self._read_again_at = 0.0
+        self._spare: sa.Engine | None = None
+        self._own = url_or_path is None and not os.environ.get(ENVIRONMENT)
         self._renew_locks()
-        own = url_or_path is None and not os.environ.get(ENVIRONMENT)
-        self._engine = self._connect(own)
+        self.url, self.name = to_url(":memory:"), "as it was named"
+        try:
+            self.url = to_url(url_or_path)
+            self.name = shown(self.url)
+            self._engine = self._connect()
+        except StoreError as error:
+            if not fallback:
+                raise
+            self._engine = self._in_memory_instead(str(error), again=False)
+        except (sa.exc.DBAPIError, OSError) as error:
+            if not fallback and not self._own:
+                raise StoreError(
+                    f"cannot open the store {self.name}: {_cause(error)}; set {ENVIRONMENT} to a file "
+                    "that can be written or to an SQLAlchemy URL"
+                ) from None
+            self._engine = self._in_memory_instead(_cause(error), again=True)
         _open.add(self)
 
-    def _connect(self, own: bool) -> sa.Engine:
+    def _in_memory_instead(self, cause: str, *, again: bool) -> sa.Engine:
+        self._warn(cause)
+        self._retry_at = time.monotonic() + _RETRY_S if again else math.inf
+        memory = to_url(":memory:")
+        self._spare = open_engine(memory)
+        prepare(self._spare, memory, read_only=False)
+        return self._spare
+
+    def _connect(self) -> sa.Engine:
         try:
             return self._try_connect()
         except (sa.exc.DBAPIError, OSError) as error:
@@ -71,30 +110,51 @@ class Database:
                     f"{self.name} is no store or is damaged ({cause}); move the file away or set "
                     f"{ENVIRONMENT} to another file"
                 ) from None
-            readable = self.url.get_backend_name() == "sqlite" and Path(self.name).exists()
-            if not readable and not own:
-                raise StoreError(
-                    f"cannot open the store {self.name}: {cause}; set {ENVIRONMENT} to a file that "
-                    "can be written or to an SQLAlchemy URL"
-                ) from None
+            readable = self.url.get_backend_name() == "sqlite" and Path(self.name).is_file()
+            if not readable or self.read_only:
+                raise
             self._warn(cause)
             self.read_only = True
-            if readable:
-                return self._try_connect()
-            memory = to_url(":memory:")
-            engine = open_engine(memory)
-            prepare(engine, memory, read_only=False)
-            return engine
+            return self._try_connect()
 
     def _try_connect(self) -> sa.Engine:
         file = self.url.get_backend_name() == "sqlite" and self.name != ":memory:"
         if file and not self.read_only:
-            Path(self.name).parent.mkdir(parents=True, exist_ok=True)
-            if Path(self.name).exists() and not os.access(self.name, os.W_OK):
-                raise PermissionError(f"{self.name} is read-only")
+            make_file(Path(self.name), own=self._own)
         engine = open_engine(self.url, read_only=self.read_only)
-        retrying(lambda: prepare(engine, self.url, read_only=self.read_only))
+        within(
+            self._limit_s(),
+            lambda: retrying(lambda: prepare(engine, self.url, read_only=self.read_only)),
+        )
         return engine
+
+    def _limit_s(self) -> float | None:
+        """Seconds that a server may take; a file or memory has no limit."""
+        return None if self.url.get_backend_name() == "sqlite" else 2 * SERVER_S
+
+    def _timed(self, action: Callable[[], _T]) -> _T:
+        """``action`` on the engine in use, for a server with a limit of time.
+
+        Raises:
+            TimeoutError: It took longer.
+        """
+        return within(None if self.in_memory else self._limit_s(), action)
+
+    def _reopen(self, *, now: bool) -> None:
+        """Try again, a minute after the last time, to open the database that could not be opened."""
+        if self._spare is None or not math.isfinite(self._retry_at):
+            return
+        if not now and time.monotonic() < self._retry_at:
+            return
+        try:
+            engine = self._connect()
+        except (StoreError, sa.exc.DBAPIError, OSError):
+            self._retry_at = time.monotonic() + _RETRY_S
+            return
+        with self._state:
+            self._engine, self._spare = engine, None
+            self._pending[:0] = self._owed
+            self._owed = []
 
     def _renew_locks(self) -> None:
         self._state = threading.Lock()
@@ -118,11 +178,22 @@ class Database:
             with self._alone(), self._engine.connect() as connection:
                 return query(connection)
 
-        try:
-            return retrying(run)
-        except sa.exc.DBAPIError as error:
-            self._warn(_cause(error))
+        if time.monotonic() < self._read_again_at:
             return default
+        try:
+            return self._timed(lambda: retrying(run))
+        except (sa.exc.DBAPIError, sa.exc.TimeoutError, OSError) as error:
+            self._went_away(error)
+            return default
+
+    def _went_away(self, error: BaseException, *, writing: bool = False) -> None:
+        """Leave the database alone for a minute; a file that cannot be written may be read on."""
+        self._retry_at = time.monotonic() + _RETRY_S
+        if not writing or self._limit_s() is not None:
+            self._read_again_at = self._retry_at
+        self._warn(_cause(error))
+        if isinstance(error, OSError) and not self.in_memory:
+            self._engine.dispose(close=False)  # a connection hangs; closing it would hang too
 
     def write(self, writes: Sequence[Write]) -> None:
         """Write rows at once, or keep them in memory with one warning. Never raises for a database."""
@@ -135,21 +206,29 @@ class Database:
         if self.read_only:
             return
         with self._writing:
+            self._reopen(now=now and bool(self._owed))
             with self._state:
                 batch = list(self._pending)
-            if not batch or (time.monotonic() < self._retry_at and not now):
+            down = self._spare is None and time.monotonic() < self._retry_at
+            if not batch or (down and not now):
                 return
             try:
-                retrying(lambda: self._insert(batch), seconds=1.0 if now else None)
-            except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
-                self._retry_at = time.monotonic() + _RETRY_S
-                self._warn(_cause(error))
+                seconds = 1.0 if now else None
+                self._timed(lambda: retrying(lambda: self._insert(batch), seconds=seconds))
+            except _GONE as error:
+                self._went_away(error, writing=True)
                 return
-            except sa.exc.SQLAlchemyError:
+            except sa.exc.SQLAlchemyError as error:
+                if "malformed" in _cause(error) or "not a database" in _cause(error):
+                    self._went_away(error, writing=True)
+                    return
                 self._insert_singly(batch)
-            self._retry_at = 0.0
             with self._state:
                 del self._pending[: len(batch)]
+                if self._spare is not None:
+                    self._owed += batch
+                else:
+                    self._retry_at = self._read_again_at = 0.0
 
     def execute(self, action: Callable[[sa.Connection], _T]) -> _T:
         """Run a change that has to succeed.
@@ -166,8 +245,8 @@ class Database:
 
         try:
             with self._writing:
-                return retrying(run)
-        except sa.exc.SQLAlchemyError as error:
+                return self._timed(lambda: retrying(run))
+        except (sa.exc.SQLAlchemyError, OSError) as error:
             raise StoreError(f"cannot change {self.name}: {_cause(error)}") from error
 
     def forget(self, wanted: Callable[[Write], bool]) -> None:
@@ -175,6 +254,7 @@ class Database:
         with self._state:
             self._pending = [w for w in self._pending if not wanted(w)]
             self._unwritable = [w for w in self._unwritable if not wanted(w)]
+            self._owed = [w for w in self._owed if not wanted(w)]
 
     def close(self) -> None:
         """Write what is pending and let the connections go."""
@@ -186,7 +266,7 @@ class Database:
         """In a forked child: own connections, own locks; the parent writes what is pending."""
         self._renew_locks()
         self._unwritable += self._pending
-        self._pending = []
+        self._pending, self._owed = [], []
         if not self.in_memory:
             _inherited.append(self._engine.pool)
             self._engine.dispose(close=False)
@@ -220,8 +300,8 @@ class Database:
 
     def _inserted(self, write: Write) -> bool:
         try:
-            retrying(lambda: self._insert([write]))
-        except sa.exc.SQLAlchemyError as error:
+            self._timed(lambda: retrying(lambda: self._insert([write])))
+        except (sa.exc.SQLAlchemyError, OSError) as error:
             _log.warning("a row that %s refuses is kept in memory: %s", self.name, _cause(error))
             return False
         return True

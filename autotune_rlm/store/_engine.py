@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import logging
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -15,14 +19,27 @@ import platformdirs
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
+from autotune_rlm._private import private_folder
 from autotune_rlm.store import _schema
 
-__all__ = ["StoreError", "default_path", "open_engine", "prepare", "retrying", "shown", "to_url"]
+__all__ = [
+    "StoreError",
+    "default_path",
+    "make_file",
+    "open_engine",
+    "prepare",
+    "retrying",
+    "shown",
+    "to_url",
+    "within",
+]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 ENVIRONMENT = "AUTOTUNE_RLM_STORE"
+SERVER_S = 5.0
+"""How long a server may take for an answer before it counts as gone."""
 BUSY_S = 20.0
 """How long a writer waits for others before the measurement is kept in memory."""
 _SCHEMA_LOCK = 0x0A070712  # any number; names the PostgreSQL lock that guards the schema
@@ -71,6 +88,10 @@ def open_engine(url: sa.URL, *, read_only: bool = False) -> sa.Engine:
         options["connect_args"] = {"timeout": BUSY_S, "check_same_thread": False}
         if read_only:
             url = _read_only_url(url)
+    elif url.get_backend_name() in ("postgresql", "mysql", "mariadb"):
+        if "connect_timeout" not in url.query:
+            options["connect_args"] = {"connect_timeout": int(SERVER_S)}
+        options["pool_timeout"] = SERVER_S
     try:
         engine = sa.create_engine(url, **options)
     except (sa.exc.NoSuchModuleError, ImportError) as error:
@@ -83,6 +104,30 @@ def open_engine(url: sa.URL, *, read_only: bool = False) -> sa.Engine:
         sa.event.listen(engine, "connect", _set_up_sqlite(read_only or in_memory))
         sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def make_file(path: Path, *, own: bool) -> None:
+    """Make the file of a new SQLite database, which its user alone may read and write.
+
+    Args:
+        path: The file; one that is there is left as it is.
+        own: Whether it is the user's own store, in a folder that is the user's alone too.
+
+    Raises:
+        OSError: It cannot be made or written to.
+    """
+    if own:
+        private_folder(path.parent)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder")
+    if own and path.stat().st_uid == os.getuid():
+        path.chmod(0o600)
+    if not os.access(path, os.W_OK):
+        raise PermissionError(f"{path} is read-only")
 
 
 def _read_only_url(url: sa.URL) -> sa.URL:
@@ -132,6 +177,37 @@ def retrying(action: Callable[[], _T], *, seconds: float | None = None) -> _T:
                 raise
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, 0.25)
+
+
+def within(seconds: float | None, action: Callable[[], _T]) -> _T:
+    """The result of ``action``; with a limit, in a thread that is left alone when time is up.
+
+    Drivers wait for ever for a server that took the request and says nothing.
+
+    Raises:
+        TimeoutError: It took longer.
+        Exception: What ``action`` raises.
+    """
+    if seconds is None:
+        return action()
+    found: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(action())
+        except BaseException as error:
+            found.set_exception(error)
+
+    try:
+        threading.Thread(target=run, name="autotune_rlm-store", daemon=True).start()
+    except RuntimeError:  # the interpreter ends
+        return action()
+    try:
+        return found.result(timeout=seconds)
+    except concurrent.futures.TimeoutError:
+        if found.done():
+            return found.result()
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
 
 
 def prepare(engine: sa.Engine, url: sa.URL, *, read_only: bool) -> None:

@@ -71,16 +71,23 @@ class Store:
             ``"postgresql://user@host/tuning"``. By default the environment's
             ``AUTOTUNE_RLM_STORE``, else ``autotune_rlm/store.sqlite`` in the user's cache folder.
         read_only: Whether nothing is written to the database; what is added stays in memory.
+        fallback: Whether a database that cannot be reached or read costs one warning and no error:
+            this process then keeps what it measures in memory, and writes it where a server that was
+            gone or a file that could not be made comes back. So every launch opens its store.
 
     Raises:
         StoreError: The database cannot be reached, is damaged, or has the schema of a newer
-            version.
+            version, and there is no ``fallback``.
     """
 
     def __init__(
-        self, url_or_path: str | os.PathLike[str] | None = None, *, read_only: bool = False
+        self,
+        url_or_path: str | os.PathLike[str] | None = None,
+        *,
+        read_only: bool = False,
+        fallback: bool = False,
     ) -> None:
-        self._database = Database(url_or_path, read_only=read_only)
+        self._database = Database(url_or_path, read_only=read_only, fallback=fallback)
         self._lock = threading.Lock()
         self._cache: OrderedDict[str, tuple[Any, tuple[Observation, ...], Any]] = OrderedDict()
 

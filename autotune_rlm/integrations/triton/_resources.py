@@ -34,14 +34,13 @@ def open_store(store: Any) -> Any:
             none.
 
     Returns:
-        A ``Store``, or None where there is none or the user's own cannot be opened.
+        A ``Store``, or None where there is none. One that cannot be opened costs a warning: what is
+        measured stays in this process's memory.
     """
     if store is False:
         return None
-    if store is None:
-        return _own_store(os.getpid())
-    if isinstance(store, (str, os.PathLike)):
-        return _opened(str(store), os.getpid())
+    if store is None or isinstance(store, (str, os.PathLike)):
+        return _opened(None if store is None else str(store), os.getpid())
     return store
 
 
@@ -49,21 +48,7 @@ def open_store(store: Any) -> Any:
 def _opened(url: str | None, process: int) -> Any:
     from autotune_rlm.store import Store
 
-    return Store() if url is None else Store(url)
-
-
-@functools.lru_cache(maxsize=4)
-def _own_store(process: int) -> Any:
-    try:
-        return _opened(None, process)
-    except Exception as error:
-        _log.warning(
-            "measurements will be forgotten when this process ends: cannot open the store (%s: %s); "
-            "set AUTOTUNE_RLM_STORE to a file that can be written",
-            type(error).__name__,
-            error,
-        )
-        return None
+    return Store(url, fallback=True)
 
 
 class LazySurrogate:

@@ -4,9 +4,11 @@ facts = kernel_facts(kernel, {"a": "*fp16", "n": 4096, "BLOCK": 128}, grid=(32,)
 numbers = on_device(facts, devices.lookup("NVIDIA H100"), num_warps=4, num_stages=3)
 """
 
+from ._cache import IRCache
 from ._frontend import DEFAULT_TARGET
 from ._kernel import kernel_facts, read_ir
 from ._on_device import on_device
+from ._reader import Launch, Reader, facts_of, target_of
 from ._roofline import Peaks, floor_ms
 from ._signature import NotRead
 from ._types import Access, Dot, KernelFacts, Loop, Reduction
@@ -15,13 +17,18 @@ __all__ = [
     "DEFAULT_TARGET",
     "Access",
     "Dot",
+    "IRCache",
     "KernelFacts",
+    "Launch",
     "Loop",
     "NotRead",
     "Peaks",
+    "Reader",
     "Reduction",
+    "facts_of",
     "floor_ms",
     "kernel_facts",
     "on_device",
     "read_ir",
+    "target_of",
 ]

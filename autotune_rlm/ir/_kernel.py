@@ -11,7 +11,7 @@ from ._signature import NotRead, Signature, signature_of, unwrapped
 from ._types import KernelFacts
 from ._walk import Walk
 
-__all__ = ["facts_of_ir", "kernel_facts", "read_ir"]
+__all__ = ["as_grid", "facts_of_ir", "kernel_facts", "read_ir", "walk_of"]
 
 Grid = Sequence[int] | Callable[[Mapping[str, Any]], Sequence[int]]
 
@@ -57,11 +57,16 @@ def read_ir(kernel: Any, arguments: Mapping[str, Any], *, target: str = DEFAULT_
 
 def facts_of_ir(text: str, signature: Signature, grid: tuple[int, int, int]) -> KernelFacts:
     """Facts from the text of a TTIR module."""
+    return walk_of(text, signature, grid).facts()
+
+
+def walk_of(text: str, signature: Signature, grid: tuple[int, int, int]) -> Walk:
+    """A walk through the kernel of a TTIR module."""
     functions = parse_module(text)
     kernels = [f for f in functions.values() if f.is_kernel]
     if not kernels:
         raise NotRead("the IR holds no kernel")
-    walk = Walk(
+    return Walk(
         kernels[0],
         functions,
         arguments=list(_leaves(signature.types)),
@@ -69,7 +74,6 @@ def facts_of_ir(text: str, signature: Signature, grid: tuple[int, int, int]) -> 
         shapes=signature.shapes,
         grid=grid,
     )
-    return walk.facts()
 
 
 def as_grid(grid: Grid, arguments: Mapping[str, Any]) -> tuple[int, int, int]:

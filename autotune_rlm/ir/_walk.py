@@ -93,6 +93,9 @@ class Walk:
         scalars: Numbers by argument.
         shapes: Shapes of tensors by argument, where known.
         grid: Programs along the three axes.
+
+    Attributes:
+        written: By sample, how much of its stores a program does; filled by ``facts``.
     """
 
     def __init__(
@@ -126,6 +129,7 @@ class Walk:
         self.assumed: list[str] = []
         self._depth = 0
         self._worked: Any = np.zeros(SAMPLES, dtype=bool)
+        self.written: Any = np.zeros(SAMPLES)
         for number, name in zip(function.blocks[0].arguments, self._arguments, strict=False):
             kind = self._types[number]
             root = number if kind.kind != "value" else -1
@@ -135,6 +139,10 @@ class Walk:
                 strides = (NAN,) * (len(kind.shape) - 1) + (1.0,)
             self._values[number] = Value(base, strides, root)
         self._names = dict(zip(function.blocks[0].arguments, self._arguments, strict=False))
+
+    def set_programs(self, axis: int, ids: Any) -> None:
+        """Look at these programs along an axis, shape (``SAMPLES``,), in place of a sample."""
+        self._programs[axis] = np.asarray(ids, dtype=float)
 
     def facts(self) -> KernelFacts:
         """Walk the function and say what it does."""
@@ -428,7 +436,9 @@ class Walk:
         times = float(weight.mean())
         if times <= 0:
             return
-        self._worked |= (weight > 0) & (kind != "load")
+        if kind != "load":
+            self._worked |= weight > 0
+            self.written = self.written + weight * active
         effective = float((weight * active).mean()) / times
         axis, run = _contiguous(address, about.shape)
         distinct = _distinct(address, about.shape) if not is_block else about.size

@@ -6,7 +6,7 @@ numbers = on_device(facts, devices.lookup("NVIDIA H100"), num_warps=4, num_stage
 
 from ._cache import IRCache
 from ._frontend import DEFAULT_TARGET
-from ._kernel import kernel_facts, read_ir
+from ._kernel import as_grid, kernel_facts, read_ir
 from ._on_device import on_device
 from ._reader import Launch, Reader, facts_of, target_of
 from ._roofline import Peaks, floor_ms
@@ -25,6 +25,7 @@ __all__ = [
     "Peaks",
     "Reader",
     "Reduction",
+    "as_grid",
     "facts_of",
     "floor_ms",
     "kernel_facts",

@@ -16,10 +16,11 @@ from triton import knobs
 from triton.runtime.autotuner import Autotuner
 
 from autotune_rlm.config_space import ConfigSpace
+from autotune_rlm.types import Candidate, Task
 
 from ._device import device_of, is_capturing, wait_for_device
 from ._launch import CacheDict, Choice, LaunchShape, triton_key
-from ._live import LiveLaunch
+from ._live import LiveLaunch, launch_of
 from ._prune import check_conflicts, check_names, config_of, prune
 from ._ranks import ranks
 from ._refresh import refresher
@@ -311,6 +312,7 @@ class RLMAutotuner(Autotuner):
             return found
         hooks = (self.pre_hook, self.post_hook)
         launch = LiveLaunch(self.fn, args, kwargs, named=named, hooks=hooks)
+        candidates = selector.read(task, candidates, launch.launch_of)
         predicts = selector.settings.mode == "predict" and not only_looks
         if predicts or only_looks:
             reset = [*self.reset_to_zero, *self.restore_value]
@@ -442,7 +444,9 @@ class RLMAutotuner(Autotuner):
         configs = [config_of(options) for options in described]
         places = {id(config): i for i, config in enumerate(configs)}
         selector = self._selector
-        chosen = selector.shortlist(selector.task(arguments), candidates_of(configs))
+        task = selector.task(arguments)
+        candidates = self._read(selector, task, arguments, candidates_of(configs))
+        chosen = selector.shortlist(task, candidates)
         return [places[id(candidate.payload)] for candidate in chosen]
 
     def _predict_ms(self, **arguments: Any) -> float:
@@ -454,8 +458,9 @@ class RLMAutotuner(Autotuner):
         times = rankings.get(about)
         if times is None:
             selector = self._selector
-            candidates = candidates_of(self.configs)
-            predicted = selector.predicted(selector.task(given), candidates)
+            task = selector.task(given)
+            candidates = self._read(selector, task, given, candidates_of(self.configs))
+            predicted = selector.predicted(task, candidates)
             times = rankings[about] = {
                 frozenset(c.payload.all_kwargs().items()): t
                 for c, t in zip(candidates, predicted, strict=True)
@@ -465,8 +470,20 @@ class RLMAutotuner(Autotuner):
         if asked not in times:  # a configuration that is not in the list
             selector = self._selector
             config = config_of({name: arguments[name] for name in options & set(arguments)})
-            times[asked] = selector.predicted(selector.task(given), candidates_of([config]))[0]
+            task = selector.task(given)
+            candidates = self._read(selector, task, given, candidates_of([config]))
+            times[asked] = selector.predicted(task, candidates)[0]
         return times[asked]
+
+    def _read(
+        self,
+        selector: Selector,
+        task: Task,
+        named: Mapping[str, Any],
+        candidates: list[Candidate],
+    ) -> list[Candidate]:
+        """Candidates with the compiler's facts, for arguments without a grid."""
+        return selector.read(task, candidates, lambda c: launch_of(self.fn, named, c.payload))
 
     def prune_configs(self, kwargs: dict[str, Any]) -> list[triton.Config]:
         """The configurations that a search would measure, for the arguments in ``nargs``."""
@@ -476,7 +493,8 @@ class RLMAutotuner(Autotuner):
         kept = self._pruned_by_user(self.configs, named, kwargs)
         selector = self._selector
         task = selector.task({**named, **kwargs})
-        return [c.payload for c in selector.shortlist(task, candidates_of(kept))]
+        candidates = self._read(selector, task, {**named, **kwargs}, candidates_of(kept))
+        return [c.payload for c in selector.shortlist(task, candidates)]
 
     def warmup(self, *args: Any, **kwargs: Any) -> list[Any]:
         """Compile the configurations that a search would measure; launches nothing.

@@ -10,6 +10,7 @@ import triton
 from triton import knobs
 from triton.runtime.autotuner import Heuristics
 
+from autotune_rlm.ir import Launch, as_grid
 from autotune_rlm.measure.capture import describe_call
 from autotune_rlm.measure.compile import CompileSpec
 from autotune_rlm.measure.job import Job
@@ -18,13 +19,14 @@ from autotune_rlm.measure.timing import Call
 from autotune_rlm.measure.triton import TritonMeasurer
 from autotune_rlm.types import Candidate
 
+from ._facts import after_pre_hook
 from ._resources import compile_pool
 from ._source import constant_names, unwrap
 from ._timer import timing_for
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["LiveLaunch", "with_heuristics"]
+__all__ = ["LiveLaunch", "launch_of", "with_heuristics"]
 
 Hook = Callable[..., Any]
 
@@ -126,6 +128,15 @@ class LiveLaunch:
             return None
         return None if noted is None else noted.workload().to_json()
 
+    def launch_of(self, candidate: Candidate) -> Launch:
+        """The launch with a candidate, as the compiler's eye reads it; runs nothing on the device.
+
+        Raises:
+            Exception: What the grid, a heuristic or the configuration's ``pre_hook`` raises.
+        """
+        config = candidate.payload
+        return launch_of(self._kernel, self._named, config, grid=self._kwargs.get("grid"))
+
     def _given(self, config: triton.Config) -> dict[str, Any]:
         return with_heuristics(self._kernel, {**self._named, **config.all_kwargs()})
 
@@ -143,6 +154,24 @@ class LiveLaunch:
         if grid is None:
             return None  # the kernel knows it
         return tuple(grid(self._given(config)) if callable(grid) else grid)
+
+
+def launch_of(
+    kernel: Any, named: Mapping[str, Any], config: triton.Config, *, grid: Any = None
+) -> Launch:
+    """A launch as the compiler's eye reads it.
+
+    Args:
+        kernel: A ``@triton.jit`` function, decorated further or not.
+        named: All arguments by name, without those of the configuration.
+        config: The configuration.
+        grid: As in a launch; None for a guess from the kernel's masks.
+    """
+    given = with_heuristics(kernel, {**named, **config.all_kwargs()})
+    if config.pre_hook is not None:
+        given = after_pre_hook(config.pre_hook, given)
+    found = None if grid is None else as_grid(grid, given)
+    return Launch(given, found, config.num_warps, config.num_stages)
 
 
 def with_heuristics(kernel: Any, given: Mapping[str, Any]) -> dict[str, Any]:

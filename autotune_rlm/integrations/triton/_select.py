@@ -12,12 +12,14 @@ from typing import Any
 import triton
 
 from autotune_rlm.config_file import read_configs
+from autotune_rlm.ir import Launch
 from autotune_rlm.measure.triton import TritonMeasurer
 from autotune_rlm.policy import Policy
 from autotune_rlm.tuner import Tuner, TuningError, TuningResult
 from autotune_rlm.types import Candidate, Observation, Status, Task
 
 from ._device import device_of
+from ._facts import with_facts
 from ._resources import LazySurrogate, open_store, process_lock
 from ._settings import Settings
 from ._task import KernelTasks
@@ -101,6 +103,30 @@ class Selector:
                 len(candidates) - len(kept),
             )
         return kept or list(candidates)
+
+    def read(
+        self,
+        task: Task,
+        candidates: Sequence[Candidate],
+        launch_of: Callable[[Candidate], Launch],
+    ) -> list[Candidate]:
+        """The candidates with the compiler's facts, where a model is going to rank them.
+
+        Args:
+            task: The task of the launch.
+            candidates: The choices.
+            launch_of: The launch of a candidate.
+        """
+        n = len(candidates)
+        if self.settings.mode != "predict" and self._budget(task, n) >= n:
+            return list(candidates)
+
+        def order(known: Sequence[Candidate]) -> list[int]:
+            prediction = self._surrogate.predict(task, known)
+            return prediction.order(minimize=task.minimize).tolist()
+
+        report = with_facts(self._tasks.kernel, candidates, launch_of, task.device, order=order)
+        return report.candidates
 
     def finished(self, task: Task, candidates: Sequence[Candidate]) -> Outcome | None:
         """The best of a search that ended before, in any process; None where there was none."""

@@ -112,6 +112,11 @@ class KernelTasks:
         self._constants = constant_names(kernel)
 
     @property
+    def kernel(self) -> Any:
+        """The decorated function."""
+        return self._kernel
+
+    @property
     def name(self) -> str:
         """The kernel's name."""
         return str(self._function.__name__)

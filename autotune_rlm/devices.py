@@ -7,6 +7,7 @@ A multi-die accelerator is described per unit that a program sees (one die of an
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -20,7 +21,7 @@ from typing import Any
 
 from .types import Device
 
-__all__ = ["known", "lookup", "register", "user_file"]
+__all__ = ["completed", "known", "lookup", "register", "user_file"]
 
 _log = logging.getLogger(__name__)
 _lock = threading.Lock()
@@ -34,6 +35,25 @@ _VENDOR_WORDS = re.compile(
 # Words of a driver's name that do not change the figures (a device that they do change has an
 # entry that names them, and the entry that names more words wins).
 _NEUTRAL_WORDS = re.compile(r"\d+gb|hbm\d?e?|sxm\d?|pcie|oam|vf|nvl|hf|dgxs?|fhhl")
+
+_BY_TARGET: tuple[tuple[str, tuple[str, float, float, float, float]], ...] = (
+    # target: architecture, KiB of shared memory of a multiprocessor and of a program at most,
+    # operations of a multiprocessor and clock: fp32, and fp16 in the matrix units
+    (r"sm_70", ("volta", 96, 96, 128, 1024)),
+    (r"sm_75", ("turing", 64, 64, 128, 1024)),
+    (r"sm_80", ("ampere", 164, 163, 128, 2048)),
+    (r"sm_87", ("ampere", 164, 163, 256, 2048)),
+    (r"sm_86", ("ampere", 100, 99, 256, 1024)),
+    (r"sm_89", ("ada", 100, 99, 256, 1024)),
+    (r"sm_90a?", ("hopper", 228, 227, 256, 4096)),
+    (r"sm_(100|101|103|110)[af]?", ("blackwell", 228, 227, 256, 8192)),
+    (r"sm_12[01][af]?", ("blackwell", 100, 99, 256, 1024)),
+    (r"gfx90a", ("cdna2", 64, 64, 128, 1024)),
+    (r"gfx94\d", ("cdna3", 64, 64, 256, 2048)),
+    (r"gfx950", ("cdna4", 160, 160, 256, 4096)),
+    (r"gfx11\w+", ("rdna3", 64, 64, 256, 512)),
+    (r"gfx12\w+", ("rdna4", 64, 64, 256, 1024)),
+)
 
 
 def lookup(name: str) -> Device:
@@ -62,6 +82,32 @@ def lookup(name: str) -> Device:
             if neutral and (best is None or len(entry_words) > best[0]):
                 best = (len(entry_words), device)
     return best[1] if best else Device(name=name.strip())
+
+
+def completed(device: Device) -> Device:
+    """The device with figures that its target and what it tells imply, where it does not tell them.
+
+    Peak rates follow from the target's operations per clock, the number of multiprocessors and the
+    clock; shared memory from the target alone. Sources: CUDA C++ Programming Guide, "Technical
+    Specifications per Compute Capability"; the whitepapers of Volta to Blackwell, CDNA 2 to 4 and
+    RDNA 3 and 4. GeForce cards do half the operations of their architecture in the matrix units.
+    """
+    found = next((row for pattern, row in _BY_TARGET if re.fullmatch(pattern, device.target)), None)
+    if found is None:
+        return device
+    arch, shared, per_block, flops, matrix = found
+    told: dict[str, Any] = {
+        "arch": arch,
+        "shared_kb_per_sm": shared,
+        "max_shared_kb_per_block": per_block,
+    }
+    if device.sms and device.clock_mhz:
+        clocks = device.sms * device.clock_mhz * 1e6 / 1e12
+        halved = 2 if "geforce" in device.name.lower() and device.target >= "sm_86" else 1
+        told["fp32_tflops"] = flops * clocks
+        told["fp16_tensor_tflops"] = matrix * clocks / halved
+    missing = {n: v for n, v in told.items() if getattr(device, n) in (None, "")}
+    return dataclasses.replace(device, **missing)
 
 
 def known() -> list[str]:

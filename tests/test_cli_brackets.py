@@ -13,7 +13,13 @@ from autotune_rlm.cli import app
 from autotune_rlm.cli._app import new_console, print_error
 
 FOLDER = Path(autotune_rlm.cli.__file__).parent
-SAMPLES = ("data[v2]/x.json", "autotune-rlm[postgres]", "closing [/b] tag", "f32[1,3,32,32]", "[red]")
+SAMPLES = (
+    "data[v2]/x.json",
+    "autotune-rlm[postgres]",
+    "closing [/b] tag",
+    "f32[1,3,32,32]",
+    "[red]",
+)
 
 
 def _shown(capsys):

@@ -66,4 +66,9 @@ def test_wheel_installs_with_its_extras_in_an_empty_environment(wheel, tmp_path)
     run(sys.executable, "-m", "venv", "environment", cwd=tmp_path)
     run(python, "-m", "pip", "install", "--quiet", f"{wheel}[all]", cwd=tmp_path)
     use = USE.replace("Path.cwd()", "sys.prefix")
-    run(python, "-c", f"{use}\nimport optuna, onnx, triton, autotune_rlm.integrations.onnx", cwd=tmp_path)
+    run(
+        python,
+        "-c",
+        f"{use}\nimport optuna, onnx, triton, autotune_rlm.integrations.onnx",
+        cwd=tmp_path,
+    )

@@ -38,7 +38,9 @@ def test_every_lazy_name_can_be_imported(name):
 
 
 def test_import_loads_neither_torch_nor_triton_nor_numpy():
-    code = "import sys, autotune_rlm; sys.exit(bool({'torch', 'triton', 'numpy'} & set(sys.modules)))"
+    code = (
+        "import sys, autotune_rlm; sys.exit(bool({'torch', 'triton', 'numpy'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

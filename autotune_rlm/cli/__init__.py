@@ -16,6 +16,7 @@ from autotune_rlm.cli._app import new_app
 _COMMANDS = {
     "bench": "Compare tuning methods on recorded landscapes and architecture tables.",
     "demo": "Tune real kernels here, in a few minutes.",
+    "devices": "List the devices that are known, with their figures.",
     "rank": "Rank a kernel's configurations for any device, without running them.",
     "record": "Record landscapes of the kernel suite on the device at hand.",
     "report": "Show how accurate the surrogate was.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autotune_rlm.devices import completed
 from autotune_rlm.types import Device
 
 from ._binary import Family
@@ -57,6 +58,7 @@ class Peaks:
     @classmethod
     def of(cls, device: Device) -> Peaks:
         """The peaks of a device; figures that it does not tell are those of an A100."""
+        device = completed(device)
         sms = device.sms or 108
         clock = (device.clock_mhz or 1410.0) * 1e3  # per ms
         memory = (device.mem_gb_s or 1555.0) * 1e6

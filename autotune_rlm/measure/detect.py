@@ -67,7 +67,8 @@ def _accelerator(kind: str, index: int) -> Device:
     )
     if device.mem_gb_s is None and bus and memory_khz:
         told["mem_gb_s"] = 2 * memory_khz * 1e3 * bus / 8 / 1e9
-    return replace(device, **{name: value for name, value in told.items() if value})
+    known = replace(device, **{name: value for name, value in told.items() if value})
+    return devices.completed(known)
 
 
 @functools.lru_cache(maxsize=1)

@@ -74,9 +74,7 @@ def output_factory(*, values, dies=(), slow=()):
             if runs[name] > 1 and name in slow:
                 time.sleep(60)
 
-        return Job(
-            Call(run), outputs=lambda: {"out": out}, prepare=lambda: out.fill_(float("nan"))
-        )
+        return Job(Call(run), outputs=lambda: {"out": out}, prepare=lambda: out.fill_(float("nan")))
 
     return make
 

@@ -43,6 +43,29 @@ def _own_config(tmp_path, monkeypatch):
         ("AMD Radeon RX 7900 XTX", "AMD Radeon RX 7900 XTX"),
         ("GeForce GTX TITAN X", "NVIDIA GTX Titan X"),
         ("Intel(R) Data Center GPU Max 1550", "Intel Data Center GPU Max 1550"),
+        ("NVIDIA B300 SXM6 AC", "NVIDIA B300"),
+        ("NVIDIA GB200", "NVIDIA GB200"),
+        ("NVIDIA GB10", "NVIDIA GB10"),
+        ("dgx spark", "NVIDIA GB10"),
+        (
+            "NVIDIA RTX PRO 6000 Blackwell Workstation Edition",
+            "NVIDIA RTX PRO 6000 Blackwell",
+        ),
+        (
+            "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition",
+            "NVIDIA RTX PRO 6000 Blackwell Max-Q",
+        ),
+        ("NVIDIA GeForce RTX 5090", "NVIDIA RTX 5090"),
+        ("NVIDIA GeForce RTX 5080", "NVIDIA RTX 5080"),
+        ("NVIDIA H20", "NVIDIA H20"),
+        ("NVIDIA H800", "NVIDIA H800"),
+        ("NVIDIA GH200 480GB", "NVIDIA GH200"),
+        ("NVIDIA L20", "NVIDIA L20"),
+        ("AMD Instinct MI355X", "AMD MI355X"),
+        ("AMD Instinct MI325X", "AMD MI325X"),
+        ("AMD Radeon AI PRO R9700", "AMD Radeon AI PRO R9700"),
+        ("Orin", "NVIDIA Jetson AGX Orin"),
+        ("NVIDIA Thor", "NVIDIA Jetson Thor"),
     ],
 )
 def test_names_that_drivers_report(name, canonical):
@@ -117,3 +140,39 @@ def test_training_data_and_registry_agree():
         assert device.name == name
         for key in ("arch", "target", "sms"):
             assert getattr(device, key) == fields[key]
+
+
+@pytest.mark.parametrize("name", devices.known())
+def test_what_a_target_implies_agrees_with_the_data_sheets(name):
+    device = devices.lookup(name)
+    bare = Device(name=name, target=device.target, sms=device.sms, clock_mhz=device.clock_mhz)
+    implied = devices.completed(bare)
+    if implied is bare or implied.fp32_tflops is None:
+        pytest.skip("a target of no rule")
+    assert implied.arch == device.arch
+    assert implied.max_shared_kb_per_block == device.max_shared_kb_per_block
+    assert implied.shared_kb_per_sm == device.shared_kb_per_sm
+    assert implied.fp32_tflops == pytest.approx(device.fp32_tflops, rel=0.2)
+    # some cards have half of their architecture's matrix units, or run them below the boost clock;
+    # the H20 has less for export
+    assert (0.2 if name == "NVIDIA H20" else 0.4) < device.fp16_tensor_tflops / implied.fp16_tensor_tflops < 1.25
+
+
+def test_what_is_told_goes_before_what_is_implied():
+    told = Device(name="x", target="sm_90", fp32_tflops=1.0, sms=10, clock_mhz=1000.0)
+    assert devices.completed(told).fp32_tflops == 1.0
+    assert devices.completed(Device(name="y")) == Device(name="y")
+
+
+def test_the_command_lists_them():
+    from typer.testing import CliRunner
+
+    from autotune_rlm.cli import app
+
+    told = CliRunner().invoke(app, ["devices", "--json"])
+    assert {d["name"] for d in json.loads(told.stdout)} == set(devices.known())
+    (one,) = json.loads(CliRunner().invoke(app, ["devices", "h100", "--json"]).stdout)
+    assert one["sms"] == 132
+    missing = CliRunner().invoke(app, ["devices", "nonesuch"])
+    assert missing.exit_code == 1
+    assert "nothing is known of 'nonesuch'" in missing.stderr

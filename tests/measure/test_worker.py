@@ -182,7 +182,8 @@ def test_nothing_is_lost_with_a_full_disk_or_a_locked_store(tmp_path, trouble):
 def test_the_reference_survives_what_becomes_of_its_worker(fault):
     values = {"default": 1.0, "wrong": 7.0, "right": 1.0}
     workload = Workload(
-        factory=f"{HERE / 'faulty_workload.py'}:output_factory", arguments={"values": values, **fault}
+        factory=f"{HERE / 'faulty_workload.py'}:output_factory",
+        arguments={"values": values, **fault},
     )
     with IsolatedMeasurer(workload, timeout_s=8.0) as measurer:
         candidates = [Candidate({"name": name}) for name in values]

@@ -9,12 +9,13 @@ from ._frontend import DEFAULT_TARGET
 from ._kernel import as_grid, kernel_facts, read_ir
 from ._on_device import on_device
 from ._reader import Launch, Reader, facts_of, target_of
-from ._roofline import Peaks, floor_ms
+from ._roofline import LAUNCH_MS, Peaks, floor_ms
 from ._signature import NotRead
 from ._types import Access, Dot, KernelFacts, Loop, Reduction
 
 __all__ = [
     "DEFAULT_TARGET",
+    "LAUNCH_MS",
     "Access",
     "Dot",
     "IRCache",

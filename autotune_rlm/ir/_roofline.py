@@ -16,7 +16,7 @@ from autotune_rlm.types import Device
 from ._binary import Family
 from ._types import Dot, KernelFacts
 
-__all__ = ["Peaks", "floor_ms"]
+__all__ = ["LAUNCH_MS", "Peaks", "floor_ms"]
 
 LAUNCH_MS = 0.0015
 """What a launch costs at least on a GPU, in ms: an empty kernel takes 1.5 to 2.5 us; the shortest of

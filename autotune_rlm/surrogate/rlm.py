@@ -24,6 +24,7 @@ from autotune_rlm.surrogate.fields import (
 from autotune_rlm.surrogate.known import CERTAIN, Doubt, doubt, knows, knows_device
 from autotune_rlm.surrogate.metrics import CODECS, FACTS, ErrorScale, work_scale
 from autotune_rlm.surrogate.online import Prior, correct
+from autotune_rlm.surrogate.physics import physical
 from autotune_rlm.types import Candidate, Device, Observation, Prediction, Task
 
 __all__ = ["RLMSurrogate", "load_surrogate"]
@@ -123,7 +124,8 @@ class RLMSurrogate:
             zero = self._zero_shot(task, candidates)
             mean, p = zero.prior.mean, zero.prior.p_valid
             scale = ErrorScale.of(task)
-            return _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
+            told = _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
+            return physical(told, task, candidates)
         everyone, index = _with_observed(candidates, seen)
         zero = self._zero_shot(task, everyone)
         values = np.array([np.nan if not o.measurement.ok else o.measurement.value for o in seen])

@@ -155,7 +155,11 @@ def test_what_a_target_implies_agrees_with_the_data_sheets(name):
     assert implied.fp32_tflops == pytest.approx(device.fp32_tflops, rel=0.2)
     # some cards have half of their architecture's matrix units, or run them below the boost clock;
     # the H20 has less for export
-    assert (0.2 if name == "NVIDIA H20" else 0.4) < device.fp16_tensor_tflops / implied.fp16_tensor_tflops < 1.25
+    assert (
+        (0.2 if name == "NVIDIA H20" else 0.4)
+        < device.fp16_tensor_tflops / implied.fp16_tensor_tflops
+        < 1.25
+    )
 
 
 def test_what_is_told_goes_before_what_is_implied():

@@ -15,56 +15,94 @@ from optuna.distributions import (
 )
 
 from autotune_rlm.learn.gaussian_process import Points
+from autotune_rlm.integrations.optuna._activity import Rule, learn_rule
 
 __all__ = ["Encoding", "extend"]
 
 _FINE = 33  # a grid of more values than this is treated as continuous and rounded
+_FEW = 16  # categories up to which each has a column of its own; of more, those seen so far
 
 
 class _Parameter:
-    """One parameter. Its *raw* value is a grid index, or a number in [0, 1] where continuous."""
+    """One parameter. Its *raw* value is the index of a category, else a number's place in [0, 1].
+
+    Attributes:
+        distribution: Optuna's.
+        grid: The raw values it can take, ascending; None where they are too many.
+        unordered: Whether it is a category whose values are names.
+        position: Of a category of numbers the place of each in [0, 1]; empty otherwise.
+    """
 
     def __init__(self, distribution: BaseDistribution) -> None:
         self.distribution = distribution
-        self.choices: Sequence[Any] | None = None
+        self.grid: np.ndarray | None = None
         self.unordered = False
-        self.scale = np.zeros(0)
+        self.position = np.zeros(0)
+        self._index: dict[Any, float] = {}
         if isinstance(distribution, CategoricalDistribution):
-            self.choices = distribution.choices
+            self.grid = np.arange(len(distribution.choices), dtype=float)
             order = _numeric_order(distribution.choices)
             self.unordered = order is None
-            self.scale = np.zeros(len(distribution.choices)) if order is None else order
-        elif isinstance(distribution, (IntDistribution, FloatDistribution)):
-            self.choices = _grid(distribution)
-            if self.choices is not None:
-                self.scale = np.array([self._unit(v) for v in self.choices])
-        else:
+            self.position = np.zeros(0) if order is None else order
+            return
+        if not isinstance(distribution, (IntDistribution, FloatDistribution)):
             raise ValueError(f"distribution {distribution!r} is of a kind that RLMSampler lacks")
+        if distribution.step is not None:
+            count = (distribution.high - distribution.low) / distribution.step
+            if count + 1e-9 < _FINE:
+                steps = range(math.floor(count + 1e-9) + 1)
+                values = [distribution.low + i * distribution.step for i in steps]
+                self.grid = np.array([self._unit(v) for v in values])
 
     @property
-    def size(self) -> int:
-        """Number of values; 0 where continuous."""
-        return 0 if self.choices is None else len(self.choices)
+    def categorical(self) -> bool:
+        return isinstance(self.distribution, CategoricalDistribution)
 
     def raw(self, value: Any) -> float:
-        if self.choices is None:
-            return float(np.clip(self._unit(value), 0.0, 1.0))
-        if isinstance(self.distribution, CategoricalDistribution):
-            return float(self.distribution.to_internal_repr(value))
-        return float(np.argmin(np.abs(self.scale - self._unit(value))))
+        """The raw value; NaN of what the distribution cannot hold in any range."""
+        try:
+            key = (type(value), value)
+            known = self._index.get(key) if self.categorical else None
+        except TypeError:  # an unhashable category
+            key, known = None, None
+        if known is not None:
+            return known
+        try:
+            internal = self.distribution.to_internal_repr(value)
+            raw = float(internal) if self.categorical else self._unit(internal)
+        except (ValueError, TypeError, OverflowError):
+            raw = math.nan
+        if self.categorical and key is not None:
+            self._index[key] = raw
+        return raw
 
     def value(self, raw: float) -> Any:
-        if self.choices is not None:
-            return self.choices[round(raw)]
         d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            return d.choices[min(max(round(raw), 0), len(d.choices) - 1)]
         assert isinstance(d, (IntDistribution, FloatDistribution))
         low, high = self._bounds()
-        x = low + float(np.clip(raw, 0.0, 1.0)) * (high - low)
-        x = math.exp(x) if d.log else x
-        if d.step is not None:
-            x = d.low + round((x - d.low) / d.step) * d.step
-        x = min(max(x, d.low), d.high)
-        return round(x) if isinstance(d, IntDistribution) else float(x)
+        u = min(max(float(raw), 0.0), 1.0)
+        x = low * (1.0 - u) + high * u
+        if d.log:
+            x = math.exp(min(x, 709.0))
+        if d.step is not None and math.isfinite(steps := x / d.step - d.low / d.step):
+            x = d.low + round(steps) * d.step
+        if isinstance(d, IntDistribution):
+            return min(max(round(x), d.low), d.high)
+        return float(min(max(x, d.low), d.high))
+
+    def snap(self, raw: np.ndarray) -> np.ndarray:
+        """Raw values (m,) moved to the nearest that the distribution holds."""
+        if self.grid is not None:
+            if self.categorical:
+                return np.clip(np.rint(raw), 0, len(self.grid) - 1)
+            middles = (self.grid[1:] + self.grid[:-1]) / 2.0
+            return self.grid[np.searchsorted(middles, raw)]
+        raw = np.clip(raw, 0.0, 1.0)
+        if getattr(self.distribution, "step", None) is None:
+            return raw
+        return np.array([self._unit(self.value(x)) for x in raw])
 
     def _bounds(self) -> tuple[float, float]:
         d = self.distribution
@@ -79,7 +117,8 @@ class _Parameter:
         d = self.distribution
         low, high = self._bounds()
         x = math.log(value) if d.log else float(value)  # type: ignore[attr-defined]
-        return (x - low) / (high - low) if high > low else 0.5
+        half = high / 2.0 - low / 2.0  # of halves, because high - low may be beyond floating point
+        return (x / 2.0 - low / 2.0) / half if half > 0.0 else 0.5
 
 
 def _numeric_order(choices: Sequence[Any]) -> np.ndarray | None:
@@ -87,31 +126,21 @@ def _numeric_order(choices: Sequence[Any]) -> np.ndarray | None:
     plain = all(isinstance(c, (int, float)) and not isinstance(c, bool) for c in choices)
     if not plain or len(set(choices)) < len(choices) or len(choices) < 3:
         return None
+    if any(c != c for c in choices):
+        return None
     return np.argsort(np.argsort(choices)) / (len(choices) - 1)
-
-
-def _grid(distribution: IntDistribution | FloatDistribution) -> list[Any] | None:
-    """All values of a coarse stepped range; None for a fine or continuous one."""
-    step = distribution.step
-    if step is None:
-        return None
-    count = math.floor((distribution.high - distribution.low) / step + 1e-9) + 1
-    if count > _FINE:
-        return None
-    values = [distribution.low + i * step for i in range(count)]
-    if isinstance(distribution, IntDistribution):
-        return [int(v) for v in values]
-    return [min(float(v), distribution.high) for v in values]
 
 
 class Encoding:
     """A search space: parameters to raw vectors, and raw vectors to points.
 
-    A raw vector has one number per parameter, shape (d,): the index on its grid, or its place in
-    [0, 1] (on the logarithm where the distribution is logarithmic).
+    A raw vector has one number per parameter, shape (d,): the index of a category, or a number's place
+    in [0, 1] (on the logarithm where the distribution is logarithmic). NaN stands for a parameter that
+    a trial does not have. Of trials under an earlier range, numbers may lie outside of [0, 1].
 
     A named category is a one-hot block; a number is one column; numbers given as categories are
-    both, so that the process finds out whether their order means anything.
+    both, so that the process finds out whether their order means anything. A parameter that a point
+    does not have is in the middle of its range and has no main effect.
 
     Args:
         search_space: Distributions by name.
@@ -129,51 +158,108 @@ class Encoding:
         self._valid, self._sample = valid, sample
         self.names = list(search_space)
         self._parameters = [_Parameter(d) for d in search_space.values()]
-        self.sizes = np.array([p.size for p in self._parameters], dtype=int)
-        self.unordered = np.array([p.unordered for p in self._parameters], dtype=bool)
-        spread, linear = [], []
-        group = effect = 0
-        for p in self._parameters:
-            if not p.unordered:
-                spread.append(group)
-                group += 1
-                linear += [effect, effect]
-                effect += 1
-            if isinstance(p.distribution, CategoricalDistribution):
-                spread += [group] * p.size
-                group += 1
-                linear += [effect] * p.size
-                effect += 1
-        self._spread_groups = np.array(spread, dtype=int)
-        self._linear_groups = np.array(linear, dtype=int)
-        self.groups = (group, effect)
+        self.grids = [p.grid for p in self._parameters]
+        self.continuous = np.array([g is None for g in self.grids], dtype=bool)
+        self.unordered = np.array([p.categorical for p in self._parameters], dtype=bool)
+        self._levels = [
+            p.grid if p.categorical and p.grid is not None and len(p.grid) <= _FEW else np.zeros(0)
+            for p in self._parameters
+        ]
+        self._rules: dict[int, Rule] = {}
+        self._fixed: dict[int, float] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
 
     @property
     def cardinality(self) -> float:
         """How many combinations there are; infinite where a parameter is continuous."""
-        return math.inf if (self.sizes == 0).any() else float(np.prod(self.sizes, dtype=float))
+        if self.continuous.any():
+            return math.inf
+        return math.prod(float(len(g)) for g in self.grids if g is not None)
+
+    def learn(self, raw: np.ndarray, finished: np.ndarray) -> None:
+        """Learn from trials which parameters go with which values, and which categories were seen.
+
+        Args:
+            raw: Raw vectors of all trials, shape (n, d).
+            finished: Those of trials whose objective ran to its end, shape (m, d).
+        """
+        for i, p in enumerate(self._parameters):
+            if p.categorical and p.grid is not None and len(p.grid) > _FEW:
+                column = raw[:, i]
+                self._levels[i] = np.unique(column[~np.isnan(column)])
+        absent = np.isnan(finished).any(0) if len(finished) else np.zeros(len(self), dtype=bool)
+        self._rules = {
+            int(i): learn_rule(finished, int(i), self.unordered) for i in np.flatnonzero(absent)
+        }
+
+    def fix(self, params: Mapping[str, Any]) -> None:
+        """Have all candidates take these values (``Study.enqueue_trial`` of some parameters)."""
+        pairs = zip(self.names, self._parameters, strict=True)
+        raw = {i: p.raw(params[n]) for i, (n, p) in enumerate(pairs) if n in params}
+        self._fixed = {i: value for i, value in raw.items() if not math.isnan(value)}
+
+    @property
+    def free(self) -> np.ndarray:
+        """Mask of the parameters that are not fixed, shape (d,)."""
+        mask = np.ones(len(self), dtype=bool)
+        mask[list(self._fixed)] = False
+        return mask
 
     def raw(self, params: Mapping[str, Any]) -> np.ndarray:
-        """The raw vector of parameters, shape (d,)."""
+        """The raw vector of parameters, shape (d,); NaN where one is missing."""
         pairs = zip(self._parameters, self.names, strict=True)
-        return np.array([p.raw(params[name]) for p, name in pairs])
+        return np.array([p.raw(params[name]) if name in params else math.nan for p, name in pairs])
 
     def params(self, raw: np.ndarray) -> dict[str, Any]:
-        """The parameters of a raw vector, as Python scalars."""
+        """The parameters of a raw vector, as Python scalars; without those it does not have."""
         triples = zip(self.names, self._parameters, raw, strict=True)
-        return {name: p.value(float(r)) for name, p, r in triples}
+        return {name: p.value(float(r)) for name, p, r in triples if not math.isnan(r)}
+
+    def internal(self, raw: np.ndarray) -> dict[str, float]:
+        """The parameters of a raw vector as Optuna's storages keep them: numbers only."""
+        triples = zip(self.names, self._parameters, raw, strict=True)
+        return {
+            name: float(p.distribution.to_internal_repr(p.value(float(r))))
+            for name, p, r in triples
+            if not math.isnan(r)
+        }
+
+    def external(self, internal: Mapping[str, float]) -> dict[str, Any]:
+        """Parameters of what ``internal`` gave, as far as this space has them."""
+        found = {}
+        for name, p in zip(self.names, self._parameters, strict=True):
+            if name in internal and p.distribution._contains(internal[name]):
+                found[name] = p.distribution.to_external_repr(internal[name])
+        return found
 
     def snap(self, raw: np.ndarray) -> np.ndarray:
-        """Raw vectors moved to values that the distributions hold, shape (m, d)."""
+        """Raw vectors moved to values that the distributions hold, fixed ones set; shape (m, d)."""
         raw = np.array(raw, dtype=float)
         for i, p in enumerate(self._parameters):
-            if p.size:
-                raw[:, i] = np.clip(np.rint(raw[:, i]), 0, p.size - 1)
-            else:
-                raw[:, i] = np.clip(raw[:, i], 0.0, 1.0)
-                if getattr(p.distribution, "step", None) is not None:
-                    raw[:, i] = [p.raw(p.value(x)) for x in raw[:, i]]
+            raw[:, i] = self._fixed[i] if i in self._fixed else p.snap(raw[:, i])
         return raw
+
+    def complete(self, raw: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+        """Raw vectors with every parameter: what is missing is drawn; shape (m, d)."""
+        missing = np.isnan(raw)
+        if not missing.any():
+            return self.snap(raw)
+        return self.snap(np.where(missing, self.random(rng, len(raw)), raw))
+
+    def prune(self, raw: np.ndarray) -> np.ndarray:
+        """Raw vectors without the parameters that do not go with the others' values, (m, d)."""
+        if not self._rules:
+            return raw
+        pruned = np.array(raw, dtype=float)
+        for _ in range(3):  # what depends on a parameter that is gone is gone, too
+            before = np.isnan(pruned)
+            for i, rule in self._rules.items():
+                pruned[~rule.active(pruned), i] = math.nan
+            if (before == np.isnan(pruned)).all():
+                break
+        return pruned
 
     def valid(self, raw: np.ndarray) -> np.ndarray:
         """Mask of the raw vectors whose parameters go together, shape (m,)."""
@@ -182,29 +268,53 @@ class Encoding:
         return np.array([self._valid(self.params(row)) for row in raw], dtype=bool)
 
     def random(self, rng: np.random.RandomState, n: int) -> np.ndarray:
-        """Draw n valid raw vectors, shape (n, d)."""
+        """Draw n valid raw vectors with every parameter, shape (n, d)."""
         if self._sample is not None:
             source = np.random.default_rng(rng.randint(2**31 - 1))
             return np.array([self.raw(self._sample(source)) for _ in range(n)])
-        u = rng.random_sample((n, len(self.sizes)))
-        return np.where(self.sizes > 0, np.floor(u * np.maximum(self.sizes, 1)), u)
+        return self.of_uniform(rng.random_sample((n, len(self))))
+
+    def of_uniform(self, u: np.ndarray) -> np.ndarray:
+        """Raw vectors of uniform numbers in [0, 1), shape (n, d)."""
+        raw = np.array(u)
+        for i, grid in enumerate(self.grids):
+            if grid is not None:
+                raw[:, i] = grid[np.minimum((u[:, i] * len(grid)).astype(int), len(grid) - 1)]
+        for i, value in self._fixed.items():
+            raw[:, i] = value
+        return raw
 
     def points(self, raw: np.ndarray) -> Points:
         """Columns of raw vectors of shape (m, d)."""
         spread: list[np.ndarray] = []
         linear: list[np.ndarray] = []
+        spread_groups: list[int] = []
+        linear_groups: list[int] = []
+        group = effect = 0
         for i, p in enumerate(self._parameters):
             column = raw[:, i]
+            here = ~np.isnan(column)
             if not p.unordered:
-                u = p.scale[column.astype(int)] if p.size else column
+                u = np.full(len(raw), 0.5)
+                u[here] = p.position[column[here].astype(int)] if p.categorical else column[here]
                 spread.append(u[:, None])
                 linear.append(np.column_stack([2.0 * u - 1.0, 6.0 * (u - 0.5) ** 2 - 0.5]))
-            if isinstance(p.distribution, CategoricalDistribution):
-                hot = np.eye(p.size)[column.astype(int)]
+                linear[-1][~here] = 0.0
+                spread_groups.append(group)
+                linear_groups += [effect, effect]
+                group, effect = group + 1, effect + 1
+            if p.categorical:
+                levels = self._levels[i]
+                hot = (column[:, None] == levels[None, :]).astype(float)
+                if len(levels) < len(p.grid):  # type: ignore[arg-type]
+                    hot = np.column_stack([hot, here & ~hot.any(1)])
                 spread.append(hot * math.sqrt(0.5))
-                linear.append(hot - 1.0 / p.size)
+                linear.append(np.where(here[:, None], hot - 1.0 / len(p.grid), 0.0))  # type: ignore[arg-type]
+                spread_groups += [group] * hot.shape[1]
+                linear_groups += [effect] * hot.shape[1]
+                group, effect = group + 1, effect + 1
         return Points(
-            np.hstack(spread), np.hstack(linear), self._spread_groups, self._linear_groups
+            np.hstack(spread), np.hstack(linear), np.array(spread_groups), np.array(linear_groups)
         )
 
 

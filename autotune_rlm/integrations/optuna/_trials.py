@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,11 @@ from autotune_rlm.integrations.optuna._encoding import Encoding
 if TYPE_CHECKING:
     from optuna.study import Study
 
-__all__ = ["StudyData", "collect", "constraints_of", "holds", "share_params", "shared_params"]
+__all__ = ["StudyData", "collect", "constraints_of", "fixed_params", "maximised", "share_params"]
 
-_SHARED_KEY = "rlm:relative_params"
+_SHARED_KEY = "rlm:proposed"
 _ATTRIBUTE_LENGTH = 2045  # of a system attribute in Optuna's RDB storage
+_PAIRS = 4  # completed trials with a value at a step, from which on the step is read
 
 
 @dataclass(frozen=True)
@@ -28,105 +29,142 @@ class StudyData:
     """The trials of a study that count, in order of their numbers.
 
     Attributes:
-        params: Parameters of the n finished trials.
-        raw: Their raw vectors, shape (n, d).
+        raw: Raw vectors of the n trials with a value, NaN for parameters they lack, shape (n, d).
         values: Their values with every objective to be maximised, shape (n, k); infinities are
             replaced by the worst and best finite values.
-        constraints: Constraint values, at most 0 where feasible, shape (n, c); None without any.
-        pending: Raw vectors of trials that run elsewhere, shape (p, d).
-        pending_params: Their parameters.
+        constraints: Constraint values, at most 0 where they hold, NaN where one was not set, shape
+            (n, c); None without any.
+        completed: Mask of the trials that ran to their end, shape (n,).
+        pending: Raw vectors of trials that run elsewhere or wait, shape (p, d).
         failed: Raw vectors of trials that failed, shape (f, d).
     """
 
-    params: list[dict[str, Any]]
     raw: np.ndarray
     values: np.ndarray
     constraints: np.ndarray | None
+    completed: np.ndarray
     pending: np.ndarray
-    pending_params: list[dict[str, Any]]
     failed: np.ndarray
 
     @property
     def feasible(self) -> np.ndarray:
-        """Mask of the trials that violate no constraint, shape (n,)."""
+        """Mask of the trials that violate no constraint, shape (n,).
+
+        As in Optuna, a constraint that a trial did not set is not violated; a trial that set none of
+        those that others set is not feasible.
+        """
         if self.constraints is None:
             return np.ones(len(self.values), dtype=bool)
-        return np.all(self.constraints <= 0.0, axis=1)
+        unset = np.isnan(self.constraints)
+        return np.all(unset | (self.constraints <= 0.0), axis=1) & ~unset.all(1)
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Raw vectors of all trials, whatever became of them, shape (n + p + f, d)."""
+        return np.vstack([self.raw, self.pending, self.failed])
 
 
 def collect(
-    study: Study,
-    encoding: Encoding,
-    space: Mapping[str, Any],
-    *,
-    own_id: int,
-    cache: dict[int, np.ndarray],
+    study: Study, encoding: Encoding, *, own_id: int, cache: dict[int, np.ndarray]
 ) -> StudyData:
-    """The finished, pending and failed trials of a study that hold every parameter of ``space``.
-
-    A pruned trial counts with its last intermediate value, but never as better than the median
-    of the completed ones.
+    """The trials of a study that have any parameter of a space.
 
     Args:
         study: The study.
-        encoding: Of ``space``.
-        space: Distributions by name.
+        encoding: Of the space.
         own_id: Storage id of the trial that is being asked for.
-        cache: Raw vectors by storage id, filled here.
+        cache: Raw vectors of finished trials by storage id, filled here.
     """
-
-    def raw_of(trial: FrozenTrial, params: Mapping[str, Any]) -> np.ndarray:
-        if trial._trial_id not in cache:
-            cache[trial._trial_id] = encoding.raw(params)
-        return cache[trial._trial_id]
-
-    signs = np.array([-1.0 if d == StudyDirection.MINIMIZE else 1.0 for d in study.directions])
-    done: list[tuple[FrozenTrial, list[float]]] = []
-    pruned: list[tuple[FrozenTrial, float]] = []
-    pending, pending_params, failed = [], [], []
+    done: list[tuple[FrozenTrial, Sequence[float]]] = []
+    pruned: list[FrozenTrial] = []
+    pending, failed = [], []
     for trial in study.get_trials(deepcopy=False):
-        params = trial.params
-        if trial.state == TrialState.RUNNING:
-            params = {**shared_params(trial), **params}
+        state = trial.state
         if trial._trial_id == own_id:
             continue
-        if trial._trial_id not in cache and not holds(params, space):
+        if state in (TrialState.RUNNING, TrialState.WAITING):
+            params = {**proposed_params(trial, encoding), **fixed_params(trial), **trial.params}
+            if params and not np.isnan(raw := encoding.raw(params)).all():
+                pending.append(raw)
             continue
-        if trial.state == TrialState.COMPLETE and trial.values is not None:
+        raw = cache.get(trial._trial_id)
+        if raw is None:
+            raw = cache[trial._trial_id] = encoding.raw(trial.params)
+        if state == TrialState.COMPLETE and trial.values is not None:
             done.append((trial, trial.values))
-        elif trial.state == TrialState.PRUNED and trial.intermediate_values:
-            last = trial.intermediate_values[max(trial.intermediate_values)]
-            if math.isfinite(last) and len(signs) == 1:
-                pruned.append((trial, last))
-        elif trial.state == TrialState.RUNNING:
-            pending.append(encoding.raw(params))
-            pending_params.append({name: params[name] for name in space})
-        elif trial.state == TrialState.FAIL:
-            failed.append(raw_of(trial, params))
-    if pruned and done:
-        middle = float(np.median([values[0] for _, values in done]))
-        worse = max if signs[0] < 0 else min
-        done += [(trial, [worse(last, middle)]) for trial, last in pruned]
-        done.sort(key=lambda pair: pair[0].number)
-    d = len(encoding.names)
-    values = np.array([v for _, v in done], dtype=float).reshape(len(done), len(signs)) * signs
+        elif state == TrialState.PRUNED:
+            pruned.append(trial)
+        elif state == TrialState.FAIL and trial.params:
+            failed.append(raw)
+    k, d = len(study.directions), len(encoding)
+    signs = np.array([-1.0 if way == StudyDirection.MINIMIZE else 1.0 for way in study.directions])
+    whole = len(done)
+    if pruned and done and k == 1:
+        done += _of_pruned(done, pruned, signs[0])
+    completed = np.arange(len(done)) < whole
+    order = np.argsort([trial.number for trial, _ in done], kind="stable")
+    done = [done[i] for i in order]
+    values = np.array([v for _, v in done], dtype=float).reshape(len(done), k) * signs
+    rows = np.array([cache[trial._trial_id] for trial, _ in done]).reshape(len(done), d)
+    known = ~np.isnan(rows).all(1)
+    constraints = _constraints([trial for trial, _ in done])
+    failures = np.array(failed).reshape(len(failed), d)
     return StudyData(
-        params=[{name: t.params[name] for name in space} for t, _ in done],
-        raw=np.array([raw_of(t, t.params) for t, _ in done]).reshape(len(done), d),
-        values=_finite(values),
-        constraints=_constraints([t for t, _ in done]),
+        raw=rows[known],
+        values=_finite(values[known]),
+        constraints=None if constraints is None else constraints[known],
+        completed=completed[order][known] if len(done) else completed,
         pending=np.array(pending).reshape(len(pending), d),
-        pending_params=pending_params,
-        failed=np.array(failed).reshape(len(failed), d),
+        failed=failures[~np.isnan(failures).all(1)],
     )
 
 
-def holds(params: Mapping[str, Any], space: Mapping[str, Any]) -> bool:
-    """Whether there is a value of every parameter of ``space``, within its range."""
-    return all(
-        name in params and distribution._contains(distribution.to_internal_repr(params[name]))
-        for name, distribution in space.items()
-    )
+def _of_pruned(
+    done: Sequence[tuple[FrozenTrial, Sequence[float]]],
+    pruned: Sequence[FrozenTrial],
+    sign: float,
+) -> list[tuple[FrozenTrial, Sequence[float]]]:
+    """Pruned trials with the values that they would probably have reached.
+
+    What completed trials had at the same step and in the end, as a line through both; with fewer than
+    four of them the last value counts, never as better than the median of the completed ones. A pruned
+    trial is never taken for better than the best.
+    """
+    final = np.array([sign * values[0] for _, values in done])
+    middle, best = float(np.median(final)), float(final.max())
+    lines: dict[int, tuple[float, float, float] | None] = {}
+    found: list[tuple[FrozenTrial, Sequence[float]]] = []
+    for trial in pruned:
+        if not trial.intermediate_values:
+            continue
+        step = max(trial.intermediate_values)
+        last = sign * trial.intermediate_values[step]
+        if not math.isfinite(last):
+            continue
+        if step not in lines:
+            at = np.array([sign * t.intermediate_values.get(step, math.nan) for t, _ in done])
+            lines[step] = _line(at, final)
+        line = lines[step]
+        if line is None:
+            value = min(last, middle)
+        else:
+            x, y, slope = line
+            value = min(y + slope * (last - x), best)
+        found.append((trial, [sign * value]))
+    return found
+
+
+def _line(at: np.ndarray, final: np.ndarray) -> tuple[float, float, float] | None:
+    """Least squares: mean before, mean in the end, slope (at least 0); None of too few."""
+    known = np.isfinite(at) & np.isfinite(final)
+    if known.sum() < _PAIRS:
+        return None
+    x, y = at[known], final[known]
+    with np.errstate(all="ignore"):
+        slope = np.cov(x, y)[0, 1] / np.var(x, ddof=1)
+    if not math.isfinite(slope):
+        return None
+    return float(x.mean()), float(y.mean()), max(float(slope), 0.0)
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
@@ -138,38 +176,50 @@ def _finite(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def constraints_of(trial: FrozenTrial) -> list[float]:
-    """A trial's constraint values (Optuna 5 keeps them by name, Optuna 4 as a list)."""
+def maximised(study: Study, values: np.ndarray) -> np.ndarray:
+    """Values (n, k) of a study with every objective to be maximised and finite."""
+    signs = [-1.0 if way == StudyDirection.MINIMIZE else 1.0 for way in study.directions]
+    return _finite(values * np.array(signs))
+
+
+def constraints_of(trial: FrozenTrial) -> dict[str, float]:
+    """A trial's constraint values by name (Optuna 4 keeps them as a list)."""
     named = getattr(trial, "constraints", None)
-    if named is not None:
-        return [float(v) for v in named.values()]
-    return [float(v) for v in trial.system_attrs.get("constraints") or ()]
+    if named is None:
+        named = dict(enumerate(trial.system_attrs.get("constraints") or ()))
+    return {str(name): float(value) for name, value in named.items()}
 
 
-def _constraints(trials: list[FrozenTrial]) -> np.ndarray | None:
+def _constraints(trials: Sequence[FrozenTrial]) -> np.ndarray | None:
     rows = [constraints_of(t) for t in trials]
-    width = max(map(len, rows), default=0)
-    if width == 0:
+    names = sorted({name for row in rows for name in row})
+    if not names:
         return None
-    known = np.array([r for r in rows if len(r) == width])
-    worst = known.max(0)
-    return np.array([r if len(r) == width else worst for r in rows])
+    return np.array([[row.get(name, math.nan) for name in names] for row in rows])
 
 
-def shared_params(trial: FrozenTrial) -> dict[str, Any]:
+def fixed_params(trial: FrozenTrial) -> Mapping[str, Any]:
+    """Parameters that ``Study.enqueue_trial`` gave a trial."""
+    return trial.system_attrs.get("fixed_params") or {}
+
+
+def proposed_params(trial: FrozenTrial, encoding: Encoding) -> dict[str, Any]:
     """Parameters that another worker announced for a running trial."""
     parts: list[str] = []
     while (part := trial.system_attrs.get(f"{_SHARED_KEY}:{len(parts)}")) is not None:
         parts.append(part)
-    return json.loads("".join(parts)) if parts else {}
-
-
-def share_params(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> None:
-    """Announce a trial's parameters to the other workers before its objective asks for them."""
     try:
-        text = json.dumps(dict(params))
-    except TypeError:  # a category that JSON cannot hold
-        return
+        return encoding.external(json.loads("".join(parts))) if parts else {}
+    except ValueError:  # half of an announcement
+        return {}
+
+
+def share_params(study: Study, trial: FrozenTrial, internal: Mapping[str, float]) -> None:
+    """Announce a trial's parameters to the other workers before its objective asks for them.
+
+    They are announced as storages keep them, as numbers: categories may be of any type.
+    """
+    text = json.dumps(internal)
     for part, begin in enumerate(range(0, len(text), _ATTRIBUTE_LENGTH)):
         study._storage.set_trial_system_attr(
             trial._trial_id, f"{_SHARED_KEY}:{part}", text[begin : begin + _ATTRIBUTE_LENGTH]

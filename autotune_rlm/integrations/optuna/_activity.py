@@ -1,0 +1,116 @@
+"""Which parameters a trial has, given the values of others: learned from finished trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+__all__ = ["Rule", "learn_rule"]
+
+_DEEPEST = 3
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A decision tree. A leaf has no parent and says ``present``; in doubt a parameter is there.
+
+    Attributes:
+        present: What a leaf says.
+        parent: Index of the parameter that decides; None in a leaf.
+        threshold: Of a number: above it comes ``above``, else ``below``.
+        branches: Of a category: what follows each value that was seen.
+        above: See ``threshold``.
+        below: See ``threshold``.
+    """
+
+    present: bool = True
+    parent: int | None = None
+    threshold: float = 0.0
+    branches: dict[float, Rule] = field(default_factory=dict)
+    above: Rule | None = None
+    below: Rule | None = None
+
+    def active(self, raw: np.ndarray) -> np.ndarray:
+        """Whether raw vectors (m, d) have the parameter, shape (m,)."""
+        if self.parent is None:
+            return np.full(len(raw), self.present)
+        column = raw[:, self.parent]
+        found = ~np.isnan(column)
+        if self.above is not None and self.below is not None:
+            high = found & (column > self.threshold)
+            low = found & (column <= self.threshold)
+            found[high] = self.above.active(raw[high])
+            found[low] = self.below.active(raw[low])
+            return found
+        for value, rule in self.branches.items():
+            rows = column == value
+            found[rows] = rule.active(raw[rows])
+        return found
+
+
+def learn_rule(raw: np.ndarray, child: int, unordered: np.ndarray, depth: int = 0) -> Rule:
+    """The rule that says best when trials have parameter ``child``.
+
+    Args:
+        raw: Raw vectors of finished trials, NaN where a parameter is missing, shape (n, d).
+        child: Index of the parameter.
+        unordered: Mask of the categories among the parameters, shape (d,).
+        depth: Of the tree so far.
+    """
+    here = ~np.isnan(raw[:, child])
+    if here.all() or not here.any() or depth == _DEEPEST:
+        return Rule(present=bool(here.any()) or not len(here))
+    best, error = None, float(_error(here))
+    for parent in range(raw.shape[1]):
+        known = ~np.isnan(raw[:, parent])
+        # A child that is never without its parent is absent where the parent is.
+        if parent == child or (here & ~known).any():
+            continue
+        column, target = raw[known, parent], here[known]
+        if not len(column):
+            continue
+        if unordered[parent]:
+            found = sum(_error(target[column == value]) for value in np.unique(column))
+            split: float | None = None
+        else:
+            found, split = _threshold(column, target)
+        if found < error - 1e-9:
+            best, error = (parent, split), found
+    if best is None:
+        return Rule(present=True)
+    parent, split = best
+    column = raw[:, parent]
+    if split is not None:
+        return Rule(
+            parent=parent,
+            threshold=split,
+            above=learn_rule(raw[column > split], child, unordered, depth + 1),
+            below=learn_rule(raw[column <= split], child, unordered, depth + 1),
+        )
+    values = np.unique(column[~np.isnan(column)])
+    rules = {
+        float(v): learn_rule(raw[column == v], child, unordered, depth + 1) for v in values
+    }
+    return Rule(parent=parent, branches=rules)
+
+
+def _error(target: np.ndarray) -> float:
+    """Gini impurity times the number of trials."""
+    share = target.mean() if len(target) else 0.0
+    return float(len(target) * share * (1.0 - share))
+
+
+def _threshold(column: np.ndarray, target: np.ndarray) -> tuple[float, float | None]:
+    """The impurity of the best cut of a number, and the cut; None where there is none."""
+    order = np.argsort(column, kind="stable")
+    value, hit = column[order], target[order].astype(float)
+    cuts = np.flatnonzero(np.diff(value) > 1e-12)
+    if not len(cuts):
+        return _error(target), None
+    n, below = len(value), cuts + 1.0
+    ones = np.cumsum(hit)[cuts]
+    above, others = n - below, hit.sum() - ones
+    impurity = ones * (1.0 - ones / below) + others * (1.0 - others / above)
+    i = int(np.argmin(impurity))
+    return float(impurity[i]), float((value[cuts[i]] + value[cuts[i] + 1]) / 2.0)

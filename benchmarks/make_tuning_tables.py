@@ -96,14 +96,21 @@ PROBLEMS = {
     "svc-digits": Problem(
         some(datasets.load_digits, 600),
         {"log2_C": (-4, 10, 1), "log2_gamma": (-14, 0, 1), "kernel": ["rbf", "poly", "sigmoid"]},
-        lambda log2_C, log2_gamma, kernel: scaled(svm.SVC(C=2.0**log2_C, gamma=2.0**log2_gamma, kernel=kernel)),
+        lambda log2_C, log2_gamma, kernel: scaled(
+            svm.SVC(C=2.0**log2_C, gamma=2.0**log2_gamma, kernel=kernel)
+        ),
         vectors,
     ),
     "svr-diabetes": Problem(
         some(datasets.load_diabetes, 442),
         {"log2_C": (-4, 10, 1), "log2_gamma": (-12, 0, 1), "log2_epsilon": (-6, 0, 1)},
         lambda log2_C, log2_gamma, log2_epsilon: scaled(
-            svm.SVR(C=100 * 2.0**log2_C, gamma=2.0**log2_gamma, epsilon=100 * 2.0**log2_epsilon, max_iter=20000)
+            svm.SVR(
+                C=100 * 2.0**log2_C,
+                gamma=2.0**log2_gamma,
+                epsilon=100 * 2.0**log2_epsilon,
+                max_iter=20000,
+            )
         ),
         vectors,
         classes=False,
@@ -141,8 +148,13 @@ PROBLEMS = {
             "log10_l2": (-3, 3, 2),
         },
         lambda log2_rate, log10_l2, **p: ensemble.HistGradientBoostingRegressor(
-            learning_rate=2.0**log2_rate, l2_regularization=10.0**log10_l2, max_iter=40, max_bins=32,
-            early_stopping=False, random_state=0, **p,
+            learning_rate=2.0**log2_rate,
+            l2_regularization=10.0**log10_l2,
+            max_iter=40,
+            max_bins=32,
+            early_stopping=False,
+            random_state=0,
+            **p,
         ),
         leaves,
         classes=False,
@@ -171,8 +183,13 @@ PROBLEMS = {
         },
         lambda log2_width, layers, log10_rate, log10_alpha, activation: scaled(
             neural_network.MLPClassifier(
-                (2**log2_width,) * layers, activation=activation, alpha=10.0**log10_alpha,
-                learning_rate_init=10.0**log10_rate, batch_size=64, max_iter=12, random_state=0,
+                (2**log2_width,) * layers,
+                activation=activation,
+                alpha=10.0**log10_alpha,
+                learning_rate_init=10.0**log10_rate,
+                batch_size=64,
+                max_iter=12,
+                random_state=0,
             )
         ),
         weights,
@@ -189,8 +206,13 @@ PROBLEMS = {
         },
         lambda log2_width, log10_rate, log10_alpha, log2_batch, activation: scaled(
             neural_network.MLPRegressor(
-                (2**log2_width,), activation=activation, alpha=10.0**log10_alpha,
-                learning_rate_init=10.0**log10_rate, batch_size=2**log2_batch, max_iter=40, random_state=0,
+                (2**log2_width,),
+                activation=activation,
+                alpha=10.0**log10_alpha,
+                learning_rate_init=10.0**log10_rate,
+                batch_size=2**log2_batch,
+                max_iter=40,
+                random_state=0,
             )
         ),
         weights,
@@ -219,7 +241,11 @@ PROBLEMS = {
         },
         lambda log2_C, l1_ratio, class_weight: scaled(
             linear_model.LogisticRegression(
-                C=2.0**log2_C, l1_ratio=l1_ratio, solver="saga", max_iter=120, random_state=0,
+                C=2.0**log2_C,
+                l1_ratio=l1_ratio,
+                solver="saga",
+                max_iter=120,
+                random_state=0,
                 class_weight=None if class_weight == "none" else class_weight,
             )
         ),
@@ -236,8 +262,12 @@ PROBLEMS = {
         },
         lambda log10_alpha, log10_eta0, schedule, **p: scaled(
             linear_model.SGDClassifier(
-                alpha=10.0**log10_alpha, eta0=10.0**log10_eta0, learning_rate=schedule, max_iter=30,
-                random_state=0, **p,
+                alpha=10.0**log10_alpha,
+                eta0=10.0**log10_eta0,
+                learning_rate=schedule,
+                max_iter=30,
+                random_state=0,
+                **p,
             )
         ),
         coefficients,
@@ -246,7 +276,9 @@ PROBLEMS = {
         some(datasets.load_diabetes, 442, seed=13),
         {"log2_alpha": (-8, 6, 0.5), "l1_ratio": (0.05, 1.0, 0.05), "degree": (1, 2, 1)},
         lambda log2_alpha, l1_ratio, degree: make_pipeline(
-            StandardScaler(), PolynomialFeatures(degree, include_bias=False), StandardScaler(),
+            StandardScaler(),
+            PolynomialFeatures(degree, include_bias=False),
+            StandardScaler(),
             linear_model.ElasticNet(alpha=2.0**log2_alpha, l1_ratio=l1_ratio, max_iter=300),
         ),
         coefficients,
@@ -288,7 +320,9 @@ PROBLEMS = {
         },
         lambda log2_gamma, log2_components, log10_alpha, kernel: make_pipeline(
             StandardScaler(),
-            Nystroem(kernel, gamma=2.0**log2_gamma, n_components=2**log2_components, random_state=0),
+            Nystroem(
+                kernel, gamma=2.0**log2_gamma, n_components=2**log2_components, random_state=0
+            ),
             linear_model.Ridge(10.0**log10_alpha),
         ),
         lambda model: float(model[-1].coef_.size),
@@ -305,7 +339,9 @@ def values_of(given) -> list[Any]:
 
 
 def judge(problem: Problem, x, y, point: dict[str, Any]) -> tuple[float | None, float | None]:
-    split = (StratifiedKFold if problem.classes else KFold)(problem.folds, shuffle=True, random_state=3)
+    split = (StratifiedKFold if problem.classes else KFold)(
+        problem.folds, shuffle=True, random_state=3
+    )
     errors, sizes = [], []
     for train, test in split.split(x, y):
         model = problem.model(**point)
@@ -324,7 +360,9 @@ def judge(problem: Problem, x, y, point: dict[str, Any]) -> tuple[float | None, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", action="append", choices=list(PROBLEMS))
     args = parser.parse_args()
@@ -345,7 +383,15 @@ def main() -> None:
         with args.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(table, separators=(",", ":")) + "\n")
         known = [e for e in errors if e is not None]
-        print(name, len(points), "points, best", min(known), "median", float(np.median(known)), flush=True)
+        print(
+            name,
+            len(points),
+            "points, best",
+            min(known),
+            "median",
+            float(np.median(known)),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
 from scipy.optimize import minimize
 
-__all__ = ["GaussianProcess", "Points", "fit"]
+__all__ = ["GaussianProcess", "Points", "Slopes", "fit"]
 
 _SQRT5 = np.sqrt(5.0)
 _JITTER = 1e-8
@@ -46,6 +46,27 @@ class Points:
     def take(self, rows: np.ndarray) -> Points:
         """The points at ``rows``."""
         return Points(self.spread[rows], self.linear[rows], self.spread_groups, self.linear_groups)
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """A prediction of m points, and its derivatives in their columns.
+
+    Attributes:
+        mean: Shape (m,), as of ``GaussianProcess.predict``.
+        deviation: Shape (m,).
+        mean_spread: Of the mean in the spread columns, shape (m, a).
+        mean_linear: Of the mean in the linear columns, shape (m, b).
+        deviation_spread: Of the deviation in the spread columns.
+        deviation_linear: Of the deviation in the linear columns.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    mean_spread: np.ndarray
+    mean_linear: np.ndarray
+    deviation_spread: np.ndarray
+    deviation_linear: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -81,6 +102,39 @@ class GaussianProcess:
         half = solve_triangular(self.factor, cross, lower=True, check_finite=False)
         variance = _diagonal(self.theta, points) - np.einsum("ij,ij->j", half, half)
         return mean, np.sqrt(np.maximum(variance, 1e-10))
+
+    def slopes(self, points: Points) -> Slopes:
+        """The prediction, and how it changes with each column of the points."""
+        w, s, v, _ = _split(self.theta, points)
+        scale = np.sqrt(w[points.spread_groups])
+        here, there = self.points.spread * scale, points.spread * scale
+        r = _SQRT5 * np.sqrt(_squared(here, there))
+        decay = np.exp(-r)
+        cross = s * (1.0 + r + r * r / 3.0) * decay + 1.0
+        strength = v[points.linear_groups]
+        if points.linear.shape[1]:
+            cross += (self.points.linear * strength) @ points.linear.T
+        inverse = cho_solve((self.factor, True), cross, check_finite=False)
+        variance = np.maximum(
+            _diagonal(self.theta, points) - np.einsum("ij,ij->j", cross, inverse), 1e-10
+        )
+        deviation = np.sqrt(variance)
+        steep = (-5.0 / 3.0 * s) * (1.0 + r) * decay  # d cross / d (half of the squared distance)
+
+        def of_spread(weights: np.ndarray) -> np.ndarray:
+            pull = steep * weights
+            return (there * pull.sum(0)[:, None] - pull.T @ here) * scale
+
+        from_cross = (-2.0 * strength) * (inverse.T @ self.points.linear)
+        return Slopes(
+            mean=cross.T @ self.weights,
+            deviation=deviation,
+            mean_spread=of_spread(self.weights[:, None]),
+            mean_linear=np.tile(strength * (self.points.linear.T @ self.weights), (len(points), 1)),
+            deviation_spread=of_spread(-2.0 * inverse) / (2.0 * deviation[:, None]),
+            deviation_linear=(2.0 * strength * points.linear + from_cross)
+            / (2.0 * deviation[:, None]),
+        )
 
     def joint(self, points: Points) -> tuple[np.ndarray, np.ndarray]:
         """Mean, shape (m,), and covariance, shape (m, m), of the noise-free values."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from autotune_rlm.learn.gaussian_process import GaussianProcess, Points, fit
+from autotune_rlm.learn.gaussian_process import GaussianProcess, Points, Slopes, fit
 from autotune_rlm.learn.transform import standardised
 
 __all__ = ["Lead", "Led", "differences", "extend", "fit_led"]
@@ -73,6 +73,20 @@ class Led:
         inputs, prior = _inputs(points, lead, self.distance)
         mean, deviation = self.process.predict(inputs)
         return prior + self.weight * mean, deviation
+
+    def slopes(self, points: Points, lead: Lead | None = None) -> Slopes:
+        """``predict``, and how it changes with each column: the points', then the lead's."""
+        inputs, prior = _inputs(points, lead, self.distance)
+        found = self.process.slopes(inputs)
+        in_linear = self.weight * found.mean_linear
+        if lead is not None:
+            in_linear[:, points.linear.shape[1] :] += lead.trust / lead.words.shape[1]
+        return replace(
+            found,
+            mean=prior + self.weight * found.mean,
+            mean_spread=self.weight * found.mean_spread,
+            mean_linear=in_linear,
+        )
 
 
 def fit_led(

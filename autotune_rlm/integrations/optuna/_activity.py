@@ -89,9 +89,7 @@ def learn_rule(raw: np.ndarray, child: int, unordered: np.ndarray, depth: int = 
             below=learn_rule(raw[column <= split], child, unordered, depth + 1),
         )
     values = np.unique(column[~np.isnan(column)])
-    rules = {
-        float(v): learn_rule(raw[column == v], child, unordered, depth + 1) for v in values
-    }
+    rules = {float(v): learn_rule(raw[column == v], child, unordered, depth + 1) for v in values}
     return Rule(parent=parent, branches=rules)
 
 

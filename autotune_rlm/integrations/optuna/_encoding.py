@@ -14,10 +14,10 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from autotune_rlm.learn.gaussian_process import Points
 from autotune_rlm.integrations.optuna._activity import Rule, learn_rule
+from autotune_rlm.learn.gaussian_process import Points
 
-__all__ = ["Encoding", "extend"]
+__all__ = ["Encoding"]
 
 _FINE = 33  # a grid of more values than this is treated as continuous and rounded
 _FEW = 16  # categories up to which each has a column of its own; of more, those seen so far
@@ -29,6 +29,7 @@ class _Parameter:
     Attributes:
         distribution: Optuna's.
         grid: The raw values it can take, ascending; None where they are too many.
+        count: How many values it can take.
         unordered: Whether it is a category whose values are names.
         position: Of a category of numbers the place of each in [0, 1]; empty otherwise.
     """
@@ -36,11 +37,13 @@ class _Parameter:
     def __init__(self, distribution: BaseDistribution) -> None:
         self.distribution = distribution
         self.grid: np.ndarray | None = None
+        self.count = math.inf
         self.unordered = False
         self.position = np.zeros(0)
         self._index: dict[Any, float] = {}
         if isinstance(distribution, CategoricalDistribution):
             self.grid = np.arange(len(distribution.choices), dtype=float)
+            self.count = float(len(distribution.choices))
             order = _numeric_order(distribution.choices)
             self.unordered = order is None
             self.position = np.zeros(0) if order is None else order
@@ -48,10 +51,11 @@ class _Parameter:
         if not isinstance(distribution, (IntDistribution, FloatDistribution)):
             raise ValueError(f"distribution {distribution!r} is of a kind that RLMSampler lacks")
         if distribution.step is not None:
-            count = (distribution.high - distribution.low) / distribution.step
-            if count + 1e-9 < _FINE:
-                steps = range(math.floor(count + 1e-9) + 1)
-                values = [distribution.low + i * distribution.step for i in steps]
+            steps = distribution.high / distribution.step - distribution.low / distribution.step
+            if math.isfinite(steps):
+                self.count = math.floor(steps + 1e-9) + 1.0
+            if self.count <= _FINE:
+                values = [distribution.low + i * distribution.step for i in range(int(self.count))]
                 self.grid = np.array([self._unit(v) for v in values])
 
     @property
@@ -103,6 +107,13 @@ class _Parameter:
         if getattr(self.distribution, "step", None) is None:
             return raw
         return np.array([self._unit(self.value(x)) for x in raw])
+
+    def all(self) -> np.ndarray:
+        """The raw values of a number with steps."""
+        d = self.distribution
+        assert isinstance(d, (IntDistribution, FloatDistribution))
+        assert d.step is not None
+        return np.array([self._unit(d.low + i * d.step) for i in range(int(self.count))])
 
     def _bounds(self) -> tuple[float, float]:
         d = self.distribution
@@ -156,6 +167,7 @@ class Encoding:
         sample: Callable[[np.random.Generator], Mapping[str, Any]] | None = None,
     ) -> None:
         self._valid, self._sample = valid, sample
+        self.space = dict(search_space)
         self.names = list(search_space)
         self._parameters = [_Parameter(d) for d in search_space.values()]
         self.grids = [p.grid for p in self._parameters]
@@ -174,9 +186,24 @@ class Encoding:
     @property
     def cardinality(self) -> float:
         """How many combinations there are; infinite where a parameter is continuous."""
-        if self.continuous.any():
-            return math.inf
-        return math.prod(float(len(g)) for g in self.grids if g is not None)
+        return math.prod(p.count for p in self._parameters)
+
+    def everything(self, most: int) -> np.ndarray | None:
+        """All combinations of a small space that share the fixed values; None of one with more.
+
+        Args:
+            most: The most combinations.
+        """
+        sizes = [1 if i in self._fixed else p.count for i, p in enumerate(self._parameters)]
+        if math.prod(sizes) > most or self._sample is not None:
+            return None
+        axes = [
+            np.array([self._fixed[i]])
+            if i in self._fixed
+            else (p.grid if p.grid is not None else p.all())
+            for i, p in enumerate(self._parameters)
+        ]
+        return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
 
     def learn(self, raw: np.ndarray, finished: np.ndarray) -> None:
         """Learn from trials which parameters go with which values, and which categories were seen.
@@ -284,6 +311,36 @@ class Encoding:
             raw[:, i] = value
         return raw
 
+    def descend(self, raw: np.ndarray, spread: np.ndarray, linear: np.ndarray) -> np.ndarray:
+        """Slopes in the columns of ``points`` to slopes in raw vectors; 0 where not continuous.
+
+        Args:
+            raw: Raw vectors, shape (m, d).
+            spread: Slopes in the spread columns, shape (m, a).
+            linear: Slopes in the linear columns; further columns are left out; shape (m, b).
+        """
+        slopes = np.zeros_like(raw)
+        at = effect = 0
+        for i, p in enumerate(self._parameters):
+            if not p.unordered:
+                if p.grid is None:
+                    u = raw[:, i]
+                    slopes[:, i] = (
+                        spread[:, at]
+                        + 2.0 * linear[:, effect]
+                        + 12.0 * (u - 0.5) * linear[:, effect + 1]
+                    )
+                at, effect = at + 1, effect + 2
+            if p.categorical:
+                width = self._width(i)
+                at, effect = at + width, effect + width
+        return np.nan_to_num(slopes)
+
+    def _width(self, i: int) -> int:
+        """Columns of the one-hot block of a category."""
+        levels, count = len(self._levels[i]), self._parameters[i].count
+        return levels + (levels < count)
+
     def points(self, raw: np.ndarray) -> Points:
         """Columns of raw vectors of shape (m, d)."""
         spread: list[np.ndarray] = []
@@ -316,22 +373,3 @@ class Encoding:
         return Points(
             np.hstack(spread), np.hstack(linear), np.array(spread_groups), np.array(linear_groups)
         )
-
-
-def extend(points: Points, columns: np.ndarray, *, distance: bool = True) -> Points:
-    """Points with standardised columns added as one linear group and one group of distances."""
-    if not columns.shape[1]:
-        return points
-    unit = columns / np.sqrt(columns.shape[1])
-    group = int(points.linear_groups.max()) + 1 if len(points.linear_groups) else 0
-    spread, spread_groups = points.spread, points.spread_groups
-    if distance:
-        spread = np.hstack([spread, 0.5 * unit])
-        near = int(spread_groups.max()) + 1 if len(spread_groups) else 0
-        spread_groups = np.append(spread_groups, np.full(columns.shape[1], near))
-    return Points(
-        spread,
-        np.hstack([points.linear, unit]),
-        spread_groups,
-        np.append(points.linear_groups, np.full(columns.shape[1], group)),
-    )

@@ -3,66 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution
+from optuna.trial import TrialState
 
 from autotune_rlm.integrations.optuna._describe import Describer
-from autotune_rlm.integrations.optuna._encoding import Encoding, extend
-from autotune_rlm.integrations.optuna._trials import collect
+from autotune_rlm.integrations.optuna._encoding import Encoding
+from autotune_rlm.integrations.optuna._model import Words, normalised
+from autotune_rlm.integrations.optuna._trials import constraints_of, maximised
 from autotune_rlm.learn.gaussian_process import Points, fit
+from autotune_rlm.learn.lead import extend
 from autotune_rlm.types import Task
 
 if TYPE_CHECKING:
     from optuna.study import Study
 
-__all__ = ["Descriptions", "EarlierStudies", "trials_of"]
+__all__ = ["Descriptions", "EarlierStudies", "EarlierTrials", "Together", "trials_of"]
+
+_MOST_TRIALS = 400  # of an earlier study that its process is conditioned on
+_MOST_ADVICE = 8  # of an earlier study's best trials that a first trial may begin with
 
 
-class EarlierStudies:
-    """Processes of earlier studies over the same parameters; their means are trends here.
+@dataclass(frozen=True)
+class EarlierTrials:
+    """The finished trials of an earlier study.
 
-    Args:
-        encoding: Of the parameters.
-        studies: Raw vectors (n, d) and values (n, k), to be maximised, of each.
+    Attributes:
+        params: Parameters of each.
+        values: Their values with every objective to be maximised, shape (n, k).
+        feasible: Mask of those that violate no constraint, shape (n,).
     """
 
-    def __init__(
-        self, encoding: Encoding, studies: Sequence[tuple[np.ndarray, np.ndarray]]
-    ) -> None:
-        from autotune_rlm.integrations.optuna._model import normalise
+    params: Sequence[Mapping[str, Any]]
+    values: np.ndarray
+    feasible: np.ndarray
 
-        self._encoding = encoding
-        self._processes = []
-        for raw, values in studies:
-            if len(values) < 2:
-                continue
-            points = encoding.points(raw)
-            columns = [normalise(column) for column in values.T]
-            self._processes.append([fit(points, column, max_fit=160) for column in columns])
-
-    def __len__(self) -> int:
-        return len(self._processes)
-
-    def trends(self, raw: np.ndarray) -> np.ndarray:
-        """Predictions of each earlier study, shape (studies, m, objectives)."""
-        points = self._encoding.points(raw)
-        return np.array(
-            [
-                np.column_stack([process.predict(points)[0] for process in study])
-                for study in self._processes
-            ]
-        )
+    def best(self) -> list[Mapping[str, Any]]:
+        """The parameters of its best trials, the best first; of several objectives by mean rank."""
+        ranks = np.argsort(np.argsort(-self.values, axis=0, kind="stable"), axis=0).mean(1)
+        order = np.argsort(ranks + len(ranks) * ~self.feasible, kind="stable")
+        return [self.params[i] for i in order[:_MOST_ADVICE]]
 
 
-def trials_of(
-    studies: Sequence[Study],
-    encoding: Encoding,
-    space: Mapping[str, BaseDistribution],
-    objectives: int,
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Raw vectors and values of the finished trials of earlier studies.
+def trials_of(studies: Sequence[Study], objectives: int) -> list[EarlierTrials]:
+    """The finished trials of earlier studies.
 
     Raises:
         ValueError: A study has another number of objectives.
@@ -74,9 +60,75 @@ def trials_of(
                 f"warm_start: study {study.study_name!r} has {len(study.directions)} "
                 f"objectives, this one {objectives}"
             )
-        data = collect(study, encoding, space, own_id=-1, cache={})
-        found.append((data.raw, data.values))
+        trials = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
+        trials = [t for t in trials if t.params and t.values is not None]
+        if not trials:
+            continue
+        constraints = [constraints_of(t) for t in trials]
+        some = any(constraints)
+        feasible = [all(v <= 0.0 for v in c.values()) and bool(c or not some) for c in constraints]
+        values = maximised(study, np.array([t.values for t in trials], dtype=float))
+        found.append(EarlierTrials([t.params for t in trials], values, np.array(feasible)))
     return found
+
+
+class EarlierStudies:
+    """Processes of earlier studies over some of the same parameters; what they say leads here.
+
+    A parameter or a category that only one of both has is left open in the other.
+
+    Args:
+        encoding: Of the parameters.
+        studies: The earlier studies' trials.
+    """
+
+    def __init__(self, encoding: Encoding, studies: Sequence[EarlierTrials]) -> None:
+        self._encoding = encoding
+        self._processes = []
+        for study in studies:
+            raw = np.array([encoding.raw(params) for params in study.params])
+            rows = np.flatnonzero(~np.isnan(raw).all(1))
+            if len(rows) < 2:
+                continue
+            rows = rows[np.argsort(-study.values[rows].mean(1), kind="stable")]
+            rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_TRIALS)).astype(int)]
+            columns = [normalised(column) for column in study.values[rows].T]
+            points = encoding.points(raw[rows])
+            self._processes.append([fit(points, column, max_fit=160) for column in columns])
+
+    def __len__(self) -> int:
+        return len(self._processes)
+
+    def words(self, raw: np.ndarray) -> np.ndarray:
+        """Predictions of each earlier study, shape (m, studies, objectives)."""
+        points = self._encoding.points(raw)
+        columns = [[p.predict(points)[0] for p in study] for study in self._processes]
+        return np.moveaxis(np.array(columns), -1, 0)
+
+    def slopes(self, raw: np.ndarray) -> np.ndarray:
+        """Their derivatives in the raw vectors, shape (m, studies, objectives, d)."""
+        points = self._encoding.points(raw)
+
+        def of(process: Any) -> np.ndarray:
+            found = process.slopes(points)
+            return self._encoding.descend(raw, found.mean_spread, found.mean_linear)
+
+        return np.moveaxis(np.array([[of(p) for p in study] for study in self._processes]), 2, 0)
+
+
+class Together:
+    """What several sources say, side by side. Without slopes."""
+
+    def __init__(self, sources: Sequence[Words]) -> None:
+        self._sources = sources
+
+    def words(self, raw: np.ndarray) -> np.ndarray:
+        """Predictions of each, shape (m, models, objectives)."""
+        return np.concatenate([source.words(raw) for source in self._sources], axis=1)
+
+    def slopes(self, raw: np.ndarray) -> np.ndarray:
+        """Not defined: a description has none."""
+        raise NotImplementedError
 
 
 class Descriptions:
@@ -99,10 +151,10 @@ class Descriptions:
         self._width = facts.shape[1]
         self._mean, self._scale = facts.mean(0), facts.std(0)
         self._live = self._scale > 1e-9
-        self._trend_scale = []
+        self._word_scale = []
         if describer.asks:
             predicted = self._predicted(reference)
-            self._trend_scale = [(c.mean(), max(float(c.std()), 1e-9)) for c in predicted.T]
+            self._word_scale = [(c.mean(), max(float(c.std()), 1e-9)) for c in predicted.T]
 
     def _params(self, raw: np.ndarray) -> list[dict[str, Any]]:
         return [self._encoding.params(row) for row in raw]
@@ -111,16 +163,25 @@ class Descriptions:
         params = self._params(raw)
         return np.column_stack([self._describer.predicted(task, params) for task in self._tasks])
 
-    def trend(self, raw: np.ndarray) -> np.ndarray:
-        """The surrogate's standardised predictions, shape (m, objectives); zeros without one."""
-        if not self._trend_scale:
-            return np.zeros((len(raw), len(self._tasks)))
+    def words(self, raw: np.ndarray) -> np.ndarray:
+        """The surrogate's standardised predictions, (m, 1, objectives); zeros without one."""
+        if not self._word_scale:
+            return np.zeros((len(raw), 1, len(self._tasks)))
         predicted = self._predicted(raw)
-        mean, scale = np.array(self._trend_scale).T
-        return np.clip((predicted - mean) / scale, -4.0, 4.0)
+        mean, scale = np.array(self._word_scale).T
+        return np.clip((predicted - mean) / scale, -4.0, 4.0)[:, None, :]
+
+    def slopes(self, raw: np.ndarray) -> np.ndarray:
+        """Not defined: a description has none."""
+        raise NotImplementedError
+
+    def descend(self, raw: np.ndarray, spread: np.ndarray, linear: np.ndarray) -> np.ndarray:
+        """Not defined: a description has no slopes."""
+        raise NotImplementedError
 
     def points(self, raw: np.ndarray) -> Points:
         """Parameters' columns, then facts."""
         facts = self._describer.facts(self._params(raw))[:, : self._width][:, self._live]
         scaled = np.clip((facts - self._mean[self._live]) / self._scale[self._live], -4.0, 4.0)
-        return extend(self._encoding.points(raw), scaled)
+        unit = scaled / np.sqrt(max(scaled.shape[1], 1))
+        return extend(self._encoding.points(raw), unit, distance=0.5)

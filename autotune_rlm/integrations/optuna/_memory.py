@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune_rlm.integrations.optuna._describe import tasks_of
-from autotune_rlm.integrations.optuna._encoding import Encoding
-from autotune_rlm.integrations.optuna._trials import holds
+from autotune_rlm.integrations.optuna._knowledge import EarlierTrials
+from autotune_rlm.integrations.optuna._trials import maximised
 from autotune_rlm.types import Candidate, Measurement, Status, Task, canonical_json
 
 if TYPE_CHECKING:
@@ -80,27 +79,21 @@ class StudyMemory:
                 measurement = Measurement(status=Status.RUNTIME_ERROR, reason="the trial failed")
             self.store.add(task, candidate, measurement)
 
-    def earlier(
-        self, study: Study, encoding: Encoding, space: Mapping[str, BaseDistribution]
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Raw vectors (n, d) and values (n, k), to be maximised, of the nearest earlier studies.
-
-        Trials of this study are left out.
-        """
+    def earlier(self, study: Study) -> list[EarlierTrials]:
+        """The trials of the nearest earlier studies, the nearest first; this study's are left out."""
         own = {_key(t.params) for t in study.get_trials(deepcopy=False)}
         tasks = self.tasks(study)
         found = []
         for problem in self._problems(tasks[0]):
             columns = [self._values(task, problem) for task in tasks]
-            rows = [
-                (params, [column[key][1] for column in columns])
-                for key, (params, _) in columns[0].items()
-                if key not in own and all(key in c for c in columns) and holds(params, space)
-            ]
-            if len(rows) >= _FEWEST_TRIALS:
-                signs = np.array([-1.0 if task.minimize else 1.0 for task in tasks])
-                raw = np.array([encoding.raw(params) for params, _ in rows])
-                found.append((raw, np.array([values for _, values in rows]) * signs))
+            keys = [k for k in columns[0] if k not in own and all(k in c for c in columns)]
+            if len(keys) < _FEWEST_TRIALS:
+                continue
+            values = np.array([[column[key][1] for column in columns] for key in keys])
+            params = [columns[0][key][0] for key in keys]
+            found.append(
+                EarlierTrials(params, maximised(study, values), np.ones(len(keys), dtype=bool))
+            )
         return found[:_MOST_STUDIES]
 
     def _problems(self, task: Task) -> list[Mapping[str, Any]]:

@@ -1,171 +1,282 @@
-"""Gaussian processes of a study's objectives and constraints, and the acquisition over them."""
+"""Gaussian processes of a study's objectives, constraints and failures, and the acquisition over them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from scipy.stats import yeojohnson
 
-from autotune_rlm.integrations.optuna._acquisition import (
-    log_expected_improvement,
-    log_feasible,
-    scalarised_improvement,
-)
-from autotune_rlm.integrations.optuna._encoding import extend
 from autotune_rlm.integrations.optuna._trials import StudyData
-from autotune_rlm.learn.gaussian_process import GaussianProcess, Points, fit
+from autotune_rlm.learn.acquisition import (
+    Sloped,
+    feasible_slopes,
+    free_boxes,
+    hypervolume_slopes,
+    improvement_slopes,
+    log_hypervolume_improvement,
+    non_dominated,
+)
+from autotune_rlm.learn.gaussian_process import Points, Slopes
+from autotune_rlm.learn.lead import Lead, Led, fit_led
+from autotune_rlm.learn.transform import PowerTransform
 
-__all__ = ["StudyModel", "Trend", "normalise"]
+__all__ = ["Space", "StudyModel", "Words", "normalised"]
 
 _MOST_POINTS = 400  # the processes are conditioned on at most this many trials
-
-Encode = Callable[[np.ndarray], Points]
-Trend = Callable[[np.ndarray], np.ndarray]
-_TRUST = 0.6  # weight of the trends together, before any of it is checked
-
-
-def normalise(values: np.ndarray) -> np.ndarray:
-    """Values (n,) to be maximised, monotonically to about standard normal.
-
-    Hopeless values are drawn in (no lower than the median minus four times the way from the median
-    to the best), and a power transform (Yeo and Johnson, 2000) takes the skew out.
-    """
-    values = np.asarray(values, dtype=float)
-    middle, best = np.median(values), values.max()
-    if best > middle:
-        values = np.maximum(values, middle - 4.0 * (best - middle))
-    spread = values.std()
-    if spread <= 1e-12 * max(1.0, float(np.abs(values).max())):
-        return np.zeros_like(values)
-    scaled = (values - values.mean()) / spread
-    if len(values) >= 8:
-        try:
-            moved = yeojohnson(scaled)[0]
-        except Exception:  # the likelihood's optimum can lie beyond floating point
-            moved = scaled
-        if np.isfinite(moved).all() and moved.std() > 1e-6:
-            scaled = (moved - moved.mean()) / moved.std()
-    return scaled
+_MOST_FITTED = 160  # their hyperparameters are fitted to at most this many
+_REACH = 4.0  # hopeless values are drawn in to the median less 4 times the way to the best
+_MOST_BOXED = 3  # objectives up to which the hypervolume is computed exactly
+_WIDEST_FRONT = {2: 200, 3: 24}  # points of the front that it is computed with
 
 
-@lru_cache(maxsize=16)
-def _normalised(values: bytes) -> np.ndarray:
-    """``normalise``, once for all models of the same trials."""
-    return normalise(np.frombuffer(values))
+class Space(Protocol):
+    """What turns raw vectors into columns: an ``Encoding``, or one that adds facts."""
+
+    def points(self, raw: np.ndarray) -> Points:
+        """Columns of raw vectors (m, d)."""
+        ...
+
+    def descend(self, raw: np.ndarray, spread: np.ndarray, linear: np.ndarray) -> np.ndarray:
+        """Slopes in columns to slopes in raw vectors, shape (m, d)."""
+        ...
+
+
+class Words(Protocol):
+    """What other models say of raw vectors."""
+
+    def words(self, raw: np.ndarray) -> np.ndarray:
+        """Standardised predictions, shape (m, models, objectives)."""
+        ...
+
+    def slopes(self, raw: np.ndarray) -> np.ndarray:
+        """Their derivatives in the raw vectors, shape (m, models, objectives, d)."""
+        ...
+
+
+class _Predicted(NamedTuple):
+    """Mean and deviation of one process over raw vectors, and their slopes in them where asked for."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    mean_slope: np.ndarray | None = None
+    deviation_slope: np.ndarray | None = None
+
+
+def normalised(values: np.ndarray) -> np.ndarray:
+    """Values (n,) to be maximised, monotonically to about standard normal, whatever their size."""
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest == 0.0:
+        return np.zeros(len(values))
+    return PowerTransform(values / largest, reach=_REACH).normal
+
+
+def _bounded(values: np.ndarray) -> np.ndarray:
+    """Constraint values (n,) on their scale, within 3 of 0, signs kept."""
+    sizes = np.abs(values[np.isfinite(values) & (values != 0.0)])
+    with np.errstate(over="ignore"):
+        return np.clip(values / (np.median(sizes) if len(sizes) else 1.0), -3.0, 3.0)
 
 
 class StudyModel:
-    """One process per objective and per constraint, conditioned on finished and pending trials.
+    """One process per objective, constraint and failures, conditioned on finished and pending trials.
 
     Args:
         data: The trials.
-        encode: Raw vectors (m, d) to points.
-        trends: Standardised predictions of other models, raw vectors (m, d) to (m, k). They are
-            the prior mean, and a linear input each, so that their weight is learned.
+        space: Raw vectors to points.
+        words: What other models say; it is the prior mean, and a linear input each, so that their
+            weight is learned.
         name: Tells the fits of several models apart in ``starts``.
         starts: ``theta`` of each process's last fit by name, read and written here.
         refit: Whether to fit hyperparameters, rather than to reuse ``starts`` where they are.
         noise: Expected variance of the noise relative to the values.
+        rng: Source of the directions in which four and more objectives are compared.
     """
 
     def __init__(
         self,
         data: StudyData,
-        encode: Encode,
+        space: Space,
         *,
-        trends: Sequence[Trend] = (),
+        words: Words | None = None,
         name: str = "",
         starts: dict[str, np.ndarray],
         refit: bool,
         noise: float,
+        rng: np.random.RandomState,
     ) -> None:
-        self._plain_encode = encode
-        self._trends = trends
-        self._name = name
-        self._starts = starts
-        self._refit = refit
-        self._noise = noise
-        n, k = data.values.shape
-        self._values = np.column_stack([_normalised(data.values[:, i].tobytes()) for i in range(k)])
-        self._feasible = data.feasible
-        rows = self._keep(n)
-        points, prior = self._encode(data.raw[rows])
-        pending = self._encode(data.pending)[0] if len(data.pending) else None
-        targets = self._values[rows] - prior
+        self._space = space
+        self._words = words
+        self._options = name, starts, refit, noise
+        self._seed = rng.randint(2**31 - 1)
+        self._k = data.values.shape[1]
+        values = np.column_stack([normalised(column) for column in data.values.T])
+        feasible = data.feasible
+        rows = _kept(values, feasible)
+        points, word = space.points(data.raw[rows]), self._word(data.raw[rows])
         self._objectives = [
-            self._fit(f"objective {i}", points, targets[:, i], pending) for i in range(k)
+            self._fit(f"objective {i}", points, values[rows, i], self._lead(word, i))
+            for i in range(self._k)
         ]
-        self._constraints: list[tuple[GaussianProcess, float]] = []
+        self._limited: list[tuple[Led, float]] = []
         if data.constraints is not None:
             for i, column in enumerate(data.constraints.T):
-                scale = max(float(column.std()), 1e-9)
-                bounded = np.clip(column / scale, -3.0, 3.0)
-                process = self._fit(f"constraint {i}", points, bounded[rows], None)
-                self._constraints.append((process, 0.0))
-        means = prior + np.column_stack([g.predict(points)[0] for g in self._objectives])
-        self._observed = means[self._feasible[rows]]
-        if pending is not None and len(self._observed):
-            believed = np.column_stack([g.predict(pending)[0] for g in self._objectives])
-            believed += self._encode(data.pending)[1]
-            self._observed = np.vstack([self._observed, believed])
+                known = rows[~np.isnan(column[rows])]
+                if len(known):
+                    process = self._fit(
+                        f"constraint {i}", space.points(data.raw[known]), _bounded(column[known])
+                    )
+                    self._limited.append((process, 0.0))
+        self._any_feasible = bool(feasible.any())
+        if len(data.failed):
+            self._limited.append(self._of_failures(data, rows))
+        means = np.column_stack(
+            [g.predict(points, self._lead(word, i))[0] for i, g in enumerate(self._objectives)]
+        )
+        self._observed = means[feasible[rows]]
+        if len(data.pending):
+            self._believe(data.pending)
+        self._boxes = self._free() if 1 < self._k <= _MOST_BOXED and self._any_feasible else None
 
-    def _encode(self, raw: np.ndarray) -> tuple[Points, np.ndarray]:
-        """Points with the trends as columns, and the prior mean (m, k)."""
-        points = self._plain_encode(raw)
-        k = self._values.shape[1]
-        if not self._trends:
-            return points, np.zeros((len(raw), k))
-        columns = [trend(raw) for trend in self._trends]
-        prior = _TRUST * np.mean(columns, axis=0)
-        return extend(points, np.hstack(columns), distance=False), prior
+    def _lead(self, word: np.ndarray | None, objective: int) -> Lead | None:
+        return None if word is None else Lead(word[:, :, objective])
 
-    def _keep(self, n: int) -> np.ndarray:
-        if n <= _MOST_POINTS:
-            return np.arange(n)
-        order = np.argsort(-self._values.mean(1), kind="stable")
-        best = order[: _MOST_POINTS // 2]
-        recent = np.arange(n - _MOST_POINTS // 4, n)
-        rest = np.setdiff1d(np.arange(n), np.concatenate([best, recent]))
-        left = _MOST_POINTS - len(np.union1d(best, recent))
-        spaced = rest[np.linspace(0, len(rest) - 1, left).astype(int)] if len(rest) else rest
-        return np.unique(np.concatenate([best, recent, spaced]))
+    def _word(self, raw: np.ndarray) -> np.ndarray | None:
+        return None if self._words is None else self._words.words(raw)
 
-    def _fit(
-        self, name: str, points: Points, targets: np.ndarray, pending: Points | None
-    ) -> GaussianProcess:
-        name = f"{self._name} {name}"
-        start = self._starts.get(name)
-        iterations = 30 if self._refit or start is None else 0
-        process = fit(
+    def _fit(self, name: str, points: Points, targets: np.ndarray, lead: Lead | None = None) -> Led:
+        prefix, starts, refit, noise = self._options
+        name = f"{prefix} {name}"
+        start = starts.get(name)
+        led = fit_led(
             points,
             targets,
+            lead,
             start=start,
-            noise=self._noise,
-            max_fit=160,
-            iterations=iterations,
+            noise=noise,
+            max_fit=_MOST_FITTED,
+            iterations=30 if refit or start is None else 0,
         )
-        self._starts[name] = process.theta
-        if pending is not None:  # believe the mean: the spread around trials that run shrinks
-            process = process.given(pending, process.predict(pending)[0])
-        return process
+        starts[name] = led.process.theta
+        return led
 
-    def score(self, raw: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+    def _of_failures(self, data: StudyData, rows: np.ndarray) -> tuple[Led, float]:
+        """A process of whether trials fail (above the limit), with the share of failures as its mean."""
+        failed = data.failed[-_MOST_POINTS // 2 :]
+        raw = np.vstack([data.raw[rows[-_MOST_POINTS // 2 :]], failed])
+        target = np.where(np.arange(len(raw)) < len(raw) - len(failed), -1.0, 1.0)
+        process = self._fit("failures", self._space.points(raw), target - target.mean())
+        return process, -float(target.mean())
+
+    def _believe(self, pending: np.ndarray) -> None:
+        """Believe the means of trials that run: the spread around them shrinks."""
+        points, word = self._space.points(pending), self._word(pending)
+        believed = []
+        for i, process in enumerate(self._objectives):
+            lead = self._lead(word, i)
+            believed.append(process.predict(points, lead)[0])
+            self._objectives[i] = process.given(points, lead, believed[-1])
+        if self._any_feasible:
+            self._observed = np.vstack([self._observed, np.column_stack(believed)])
+
+    def _free(self) -> Any:
+        front = self._observed[non_dominated(self._observed)]
+        low, high = self._observed.min(0), self._observed.max(0)
+        reference = low - 0.1 * np.where(high > low, high - low, 1.0)
+        front = np.unique(np.round(front, 9), axis=0)
+        most = _WIDEST_FRONT[self._k]
+        if len(front) > most:
+            front = front[np.linspace(0, len(front) - 1, most).astype(int)]
+        return free_boxes(front, reference)
+
+    def score(self, raw: np.ndarray) -> np.ndarray:
         """Acquisition of raw vectors, shape (m,); only its order means something."""
-        points, prior = self._encode(raw)
-        feasible: np.ndarray | float = 0.0
-        if self._constraints:
-            spreads = [(*g.predict(points), limit) for g, limit in self._constraints]
-            feasible = log_feasible(*map(list, zip(*spreads, strict=True)))
-            if not self._feasible.any():
-                return np.asarray(feasible)
-        predicted = [g.predict(points) for g in self._objectives]
-        if len(predicted) == 1:
-            mean, deviation = predicted[0][0] + prior[:, 0], predicted[0][1]
-            best = float(self._observed[:, 0].max())
-            return log_expected_improvement(mean, deviation, best) + feasible
-        means = prior + np.column_stack([p[0] for p in predicted])
-        deviations = np.column_stack([p[1] for p in predicted])
-        gain = scalarised_improvement(means, deviations, self._observed, rng)
-        return gain + feasible
+        points, word = self._space.points(raw), self._word(raw)
+        objectives = [
+            _Predicted(*g.predict(points, self._lead(word, i)))
+            for i, g in enumerate(self._objectives)
+        ]
+        limited = [_Predicted(*g.predict(points)) for g, _ in self._limited]
+        return self._acquire(objectives, limited)[0]
+
+    @property
+    def has_slopes(self) -> bool:
+        """Whether ``slopes`` can be asked for."""
+        return self._k <= _MOST_BOXED
+
+    def slopes(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Acquisition of raw vectors, shape (m,), and its derivatives in them, shape (m, d)."""
+        points, word = self._space.points(raw), self._word(raw)
+        bent = None if self._words is None else self._words.slopes(raw)
+        objectives = [
+            self._chained(raw, points, g.slopes(points, self._lead(word, i)), bent, i)
+            for i, g in enumerate(self._objectives)
+        ]
+        limited = [self._chained(raw, points, g.slopes(points), None, 0) for g, _ in self._limited]
+        value, slope = self._acquire(objectives, limited)
+        assert slope is not None
+        return value, slope
+
+    def _chained(
+        self, raw: np.ndarray, points: Points, s: Slopes, bent: np.ndarray | None, i: int
+    ) -> _Predicted:
+        mean = self._space.descend(raw, s.mean_spread, s.mean_linear)
+        deviation = self._space.descend(raw, s.deviation_spread, s.deviation_linear)
+        if bent is not None:
+            width = points.linear.shape[1]
+            mean += np.einsum("mt,mtd->md", s.mean_linear[:, width:], bent[:, :, i])
+            deviation += np.einsum("mt,mtd->md", s.deviation_linear[:, width:], bent[:, :, i])
+        return _Predicted(s.mean, s.deviation, mean, deviation)
+
+    def _acquire(
+        self, objectives: Sequence[_Predicted], limited: Sequence[_Predicted]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        parts: list[tuple[_Predicted, Sloped]] = []
+        for predicted, (_, limit) in zip(limited, self._limited, strict=True):
+            part = feasible_slopes(predicted.mean, predicted.deviation, limit)
+            parts.append((predicted, part))
+        value = np.zeros(len(objectives[0].mean)) + sum(part.value for _, part in parts)
+        if self._any_feasible:
+            means = np.column_stack([p.mean for p in objectives])
+            deviations = np.column_stack([p.deviation for p in objectives])
+            if self._boxes is not None:
+                gain = hypervolume_slopes(means, deviations, self._boxes)
+                value = value + gain.value
+                for j, p in enumerate(objectives):
+                    own = Sloped(gain.value, gain.in_mean[:, j], gain.in_deviation[:, j])
+                    parts.append((p, own))
+            elif self._k == 1:
+                best = float(self._observed.max())
+                gain = improvement_slopes(means[:, 0], deviations[:, 0], best)
+                value = value + gain.value
+                parts.append((objectives[0], gain))
+            else:
+                rng = np.random.RandomState(self._seed)
+                value = value + log_hypervolume_improvement(means, deviations, self._observed, rng)
+        if objectives[0].mean_slope is None:
+            return value, None
+        slope = np.zeros_like(objectives[0].mean_slope)
+        for p, part in parts:
+            assert p.mean_slope is not None
+            assert p.deviation_slope is not None
+            slope += part.in_mean[:, None] * p.mean_slope
+            slope += part.in_deviation[:, None] * p.deviation_slope
+        return value, slope
+
+
+def _kept(values: np.ndarray, feasible: np.ndarray) -> np.ndarray:
+    """Rows of the trials that the processes are conditioned on: the best, feasible ones, recent ones."""
+    n = len(values)
+    if n <= _MOST_POINTS:
+        return np.arange(n)
+    order = np.argsort(-values.mean(1), kind="stable")
+    inside = order[feasible[order]]
+    kept = [order[: _MOST_POINTS // 4], inside[: _MOST_POINTS // 4]]
+    kept.append(np.arange(n - _MOST_POINTS // 4, n))
+    if values.shape[1] > 1:
+        kept.append(inside[np.flatnonzero(non_dominated(values[inside]))[: _MOST_POINTS // 4]])
+    chosen = np.unique(np.concatenate(kept))
+    rest = np.setdiff1d(np.arange(n), chosen)
+    left = max(_MOST_POINTS - len(chosen), 0)
+    spaced = rest[np.linspace(0, len(rest) - 1, left).astype(int)]
+    return np.unique(np.concatenate([chosen, spaced]))

@@ -7,15 +7,28 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState
 
 from autotune_rlm.integrations.onnx._default import default_surrogate, networks_checkpoint
 from autotune_rlm.integrations.optuna._describe import Describer, names_trained_metric, tasks_of
 from autotune_rlm.integrations.optuna._encoding import Encoding
-from autotune_rlm.integrations.optuna._knowledge import Descriptions, EarlierStudies, trials_of
+from autotune_rlm.integrations.optuna._knowledge import (
+    Descriptions,
+    EarlierStudies,
+    EarlierTrials,
+    Together,
+    trials_of,
+)
 from autotune_rlm.integrations.optuna._memory import StudyMemory
-from autotune_rlm.integrations.optuna._model import StudyModel, Trend
+from autotune_rlm.integrations.optuna._model import Space, StudyModel, Words
 from autotune_rlm.integrations.optuna._propose import climb, keys, spread_out
+from autotune_rlm.integrations.optuna._state import SpaceState, StudyState
 from autotune_rlm.integrations.optuna._trials import StudyData
 from autotune_rlm.networks.rendering import is_known_space
 
@@ -33,6 +46,8 @@ _MANY = 200  # trials from which on half as many are
 
 class Policy:
     """Startup, then the process's choice; with descriptions, a second look at its best ones.
+
+    It holds arguments only: what belongs to a study is in its ``StudyState``.
 
     Args:
         describe: As of ``RLMSampler``, like all others.
@@ -66,152 +81,215 @@ class Policy:
         if self._by_default:
             self._asks = names_trained_metric(context) and networks_checkpoint() is not None
         self._surrogate_leads = describe is not None and self._asks
-        leads = self._surrogate_leads or bool(warm_start)
-        usual = 1 if leads else _STARTUP
-        self.n_startup_trials = usual if n_startup_trials is None else n_startup_trials
-        self._describer: Describer | None = None
-        self.forget()
+        self._n_startup_trials = n_startup_trials
+
+    def n_startup_trials(self, study: Study, state: StudyState) -> int:
+        """Trials of a study that spread over the space before the process is asked."""
+        if self._n_startup_trials is not None:
+            return self._n_startup_trials
+        return 1 if self._surrogate_leads or self.earlier(study, state) else _STARTUP
+
+    def earlier(self, study: Study, state: StudyState) -> list[EarlierTrials]:
+        """The trials of earlier studies: ``warm_start`` first, then those of the store."""
+        if state.earlier is None:
+            known = trials_of(self._warm_start, len(study.directions))
+            if self._memory is not None:
+                known += self._memory.earlier(study)
+            state.earlier = known
+        return state.earlier
 
     @property
-    def declared_parameters(self) -> Mapping[str, Sequence[Any]]:
+    def _declared_parameters(self) -> Mapping[str, Sequence[Any]]:
         """The values by parameter where ``describe`` is an architecture space."""
         return getattr(self._describe, "parameters", None) or {}
 
     def encoding(self, space: Mapping[str, BaseDistribution]) -> Encoding:
         """The encoding of a space; of an architecture space, of its valid networks only."""
-        declared = self.declared_parameters
+        declared = self._declared_parameters
         if not declared or set(declared) != set(space):
             return Encoding(space)
         return Encoding(space, valid=self._describe.valid, sample=self._describe.sample)
 
-    def forget(self) -> None:
-        """Drop what was fitted to a space, because another is sampled now."""
-        self._starts: dict[str, np.ndarray] = {}
-        self._fitted_at = 0
-        self._descriptions: Descriptions | None = None
-        self._earlier: EarlierStudies | None = None
-        self._described_pool: dict[tuple[float, ...], np.ndarray] = {}
-        self._representatives: dict[tuple[float, ...], np.ndarray] = {}
+    def opening(
+        self,
+        study: Study,
+        state: StudyState,
+        trial: FrozenTrial,
+        name: str,
+        distribution: BaseDistribution,
+        rng: np.random.RandomState,
+    ) -> Any:
+        """A value for a parameter that no two finished trials have; None where nothing tells one.
+
+        Of the first trials the surrogate's choice among the networks of a space, or the best that
+        earlier studies tried; the very first of a study about which nothing is known begins in the
+        middle of its numbers, as Vizier's does (arXiv 2408.11527).
+        """
+        for params in self._openings(study, state, trial, rng):
+            if name in params and _holds(distribution, params[name]):
+                return params[name]
+        if trial.number == 0 and isinstance(distribution, (FloatDistribution, IntDistribution)):
+            return Encoding({name: distribution}).params(np.array([0.5]))[name]
+        return None
+
+    def _openings(
+        self, study: Study, state: StudyState, trial: FrozenTrial, rng: np.random.RandomState
+    ) -> list[Mapping[str, Any]]:
+        """Parameters that a first trial may take, those that agree with what it has first."""
+        trials = study.get_trials(deepcopy=False)
+        finished = any(t.state.is_finished() for t in trials)
+        if self._surrogate_leads and self._declared_parameters and not finished:
+            if trial._trial_id not in state.opening:
+                state.opening[trial._trial_id] = self._declared_opening(study, rng)
+            return [state.opening[trial._trial_id]]
+        lists = [known.best() for known in self.earlier(study, state)]
+        best = [
+            row[i] for i in range(max(map(len, lists), default=0)) for row in lists if i < len(row)
+        ]
+        if not best:
+            return []
+        turn = 0
+        if not finished:  # of several first trials at once each begins with another
+            turn = sum(t.number < trial.number for t in trials if t.state == TrialState.RUNNING)
+        turn %= len(best)
+        agree = [sum(p.get(k) == v for k, v in trial.params.items()) for p in best]
+        order = sorted(range(len(best)), key=lambda i: (-agree[i], (i - turn) % len(best)))
+        return [best[i] for i in order]
+
+    def _declared_opening(self, study: Study, rng: np.random.RandomState) -> dict[str, Any]:
+        space = {n: CategoricalDistribution(v) for n, v in self._declared_parameters.items()}
+        encoding, state = self.encoding(space), SpaceState()
+        nothing = np.zeros((0, len(encoding)))
+        ranked = self._by_surrogate(study, encoding, state, nothing, rng)
+        return encoding.params(ranked[0])
 
     def rank(
         self,
         study: Study,
-        space: Mapping[str, BaseDistribution],
+        state: StudyState,
+        space: SpaceState,
         encoding: Encoding,
         data: StudyData,
         rng: np.random.RandomState,
     ) -> np.ndarray:
-        """Raw vectors, the most promising first, shape (m, d) with m >= 1."""
+        """Raw vectors with every parameter, the most promising first, (m, d) with m >= 1."""
         n = len(data.values)
-        seen = np.vstack([data.raw, data.pending, data.failed])
-        if n < max(self.n_startup_trials, 1):
+        if n < max(self.n_startup_trials(study, state), 1):
             if self._surrogate_leads:
-                return self._by_surrogate(study, encoding, seen, rng)
-            return spread_out(encoding, seen, rng)[None, :]
-        refit = n < 40 or n >= self._fitted_at * 1.1 or n < self._fitted_at
+                return self._by_surrogate(study, encoding, space, data.seen, rng)
+            return spread_out(encoding, data.seen, rng)[None, :]
+        refit = n < 40 or n >= space.fitted_at * 1.1 or n < space.fitted_at
         if refit:
-            self._fitted_at = n
-        trends = self._trends(study, space, encoding)
-        model = self._model("plain", data, encoding.points, trends, refit)
+            space.fitted_at = n
+        words = self._words(study, state, space, encoding)
+        model = self._model("plain", data, space, encoding, words, refit, rng)
         good = data.raw[_best_rows(data, 12)]
-        finite = encoding.cardinality < math.inf
-        taken = set(keys(seen if finite else data.pending))
-        ranked = climb(encoding, lambda raw: model.score(raw, rng), good, taken, rng)
+        taken = set(keys(data.seen if encoding.cardinality < math.inf else data.pending))
+        ranked = climb(encoding, model, good, taken, rng)
         if self._describe is None:
             return ranked
-        return self._second_look(study, encoding, data, ranked, taken, rng, trends, refit)
+        return self._second_look(study, space, encoding, data, ranked, taken, rng, words, refit)
 
     def _model(
-        self, name: str, data: StudyData, encode: Any, trends: list[Trend], refit: bool
+        self,
+        name: str,
+        data: StudyData,
+        space: SpaceState,
+        columns: Space,
+        words: Words | None,
+        refit: bool,
+        rng: np.random.RandomState,
     ) -> StudyModel:
         return StudyModel(
             data,
-            encode,
-            trends=trends,
+            columns,
+            words=words,
             name=name,
-            starts=self._starts,
+            starts=space.starts,
             refit=refit,
             noise=self._noise,
+            rng=rng,
         )
 
-    def _trends(
-        self, study: Study, space: Mapping[str, BaseDistribution], encoding: Encoding
-    ) -> list[Trend]:
-        if not self._warm_start and self._memory is None:
-            return []
-        if self._earlier is None:
-            known = trials_of(self._warm_start, encoding, space, len(study.directions))
-            if self._memory is not None:
-                known += self._memory.earlier(study, encoding, space)
-            self._earlier = EarlierStudies(encoding, known)
-        earlier = self._earlier
-        return [lambda raw, i=i: earlier.trends(raw)[i] for i in range(len(earlier))]  # type: ignore[misc]
+    def _words(
+        self, study: Study, state: StudyState, space: SpaceState, encoding: Encoding
+    ) -> Words | None:
+        if space.earlier is None:
+            space.earlier = EarlierStudies(encoding, self.earlier(study, state))
+        return space.earlier if len(space.earlier) else None
 
     def _second_look(
         self,
         study: Study,
+        space: SpaceState,
         encoding: Encoding,
         data: StudyData,
         ranked: np.ndarray,
         taken: set[tuple[float, ...]],
         rng: np.random.RandomState,
-        trends: list[Trend],
+        words: Words | None,
         refit: bool,
     ) -> np.ndarray:
         """The best candidates again, by a process that also reads their descriptions."""
-        described = self._described(study, encoding, rng)
+        described = self._described(study, space, encoding, rng)
         good, others = (k // (1 if len(data.values) < _MANY else 2) for k in _DESCRIBED)
-        self._remember(encoding, np.vstack([ranked[:good], encoding.random(rng, others)]))
+        self._remember(space, encoding, np.vstack([ranked[:good], encoding.random(rng, others)]))
         if taken:
-            taken = set(keys(self._canonical(encoding, np.array(sorted(taken)))))
-        fresh = [raw for key, raw in self._described_pool.items() if key not in taken]
+            taken = set(keys(self._canonical(space, encoding, data.seen)))
+        fresh = [raw for key, raw in space.described.items() if key not in taken]
         pool = np.array(fresh) if fresh else ranked
-        if self._describer is not None and self._describer.asks:
-            trends = [*trends, described.trend]
-        model = self._model("described", data, described.points, trends, refit)
-        scores = model.score(pool, rng)
+        if space.describer is not None and space.describer.asks:
+            words = described if words is None else Together([words, described])
+        model = self._model("described", data, space, described, words, refit, rng)
+        scores = model.score(encoding.prune(pool))
         return pool[np.argsort(-scores, kind="stable")]
 
     def _described(
-        self, study: Study, encoding: Encoding, rng: np.random.RandomState
+        self, study: Study, space: SpaceState, encoding: Encoding, rng: np.random.RandomState
     ) -> Descriptions:
-        if self._descriptions is None:
-            self._describer = Describer(
+        if space.descriptions is None:
+            space.describer = Describer(
                 self._describe, self._load(), only_networks=self._by_default
             )
-            space = self._describe.name if is_known_space(self._describe) else None
-            tasks = tasks_of(study, self._context, space)
+            named = self._describe.name if is_known_space(self._describe) else None
+            tasks = tasks_of(study, self._context, named)
             reference = encoding.random(rng, _REFERENCE)
-            self._descriptions = Descriptions(self._describer, encoding, tasks, reference)
-            self._remember(encoding, reference)
-        return self._descriptions
+            space.descriptions = Descriptions(space.describer, encoding, tasks, reference)
+            self._remember(space, encoding, reference)
+        return space.descriptions
 
     def _by_surrogate(
-        self, study: Study, encoding: Encoding, seen: np.ndarray, rng: np.random.RandomState
+        self,
+        study: Study,
+        encoding: Encoding,
+        space: SpaceState,
+        seen: np.ndarray,
+        rng: np.random.RandomState,
     ) -> np.ndarray:
         """Random candidates in the surrogate's order, before anything is known."""
-        described = self._described(study, encoding, rng)
-        if self._describer is None or not self._describer.asks:
+        described = self._described(study, space, encoding, rng)
+        if space.describer is None or not space.describer.asks:
             return spread_out(encoding, seen, rng)[None, :]
-        self._remember(encoding, encoding.random(rng, _FIRST))
+        self._remember(space, encoding, encoding.random(rng, _FIRST))
         taken = set(keys(seen))
-        pool = np.array([raw for key, raw in self._described_pool.items() if key not in taken])
-        return pool[np.argsort(-described.trend(pool).mean(1), kind="stable")]
+        fresh = [raw for key, raw in space.described.items() if key not in taken]
+        pool = np.array(fresh or list(space.described.values()))
+        order = np.argsort(-described.words(pool).mean((1, 2)), kind="stable")
+        return pool[order]
 
-    def _remember(self, encoding: Encoding, raw: np.ndarray) -> None:
-        canonical = self._canonical(encoding, encoding.snap(raw))
-        self._described_pool.update(zip(keys(canonical), canonical, strict=True))
+    def _remember(self, space: SpaceState, encoding: Encoding, raw: np.ndarray) -> None:
+        canonical = self._canonical(space, encoding, encoding.snap(raw))
+        space.described.update(zip(keys(canonical), canonical, strict=True))
 
-    def _canonical(self, encoding: Encoding, raw: np.ndarray) -> np.ndarray:
+    def _canonical(self, space: SpaceState, encoding: Encoding, raw: np.ndarray) -> np.ndarray:
         """Raw vectors of the representatives: of an architecture space, twins become one."""
-        declared = self.declared_parameters
-        if not declared or set(declared) != set(encoding.names):
+        declared, known = self._declared_parameters, space.representatives
+        if not declared or set(declared) != set(encoding.names) or np.isnan(raw).any():
             return raw
-        space, known = self._describe, self._representatives
         for key, row in zip(keys(raw), raw, strict=True):
             if key not in known:
-                known[key] = encoding.raw(space.canonical(encoding.params(row)))
-        return np.array([known[key] for key in keys(raw)])
+                known[key] = encoding.raw(self._describe.canonical(encoding.params(row)))
+        return np.array([known[key] for key in keys(raw)]).reshape(raw.shape)
 
     def _load(self) -> Any:
         if not self._asks:
@@ -243,3 +321,11 @@ def _best_rows(data: StudyData, n: int) -> np.ndarray:
     ranks = np.argsort(np.argsort(-data.values, axis=0, kind="stable"), axis=0)
     worst = np.where(data.feasible, 0, len(ranks))
     return np.argsort(ranks.min(1) + worst, kind="stable")[:n]
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a distribution can give a value."""
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (ValueError, TypeError, OverflowError):
+        return False

@@ -2,82 +2,169 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
+from scipy.optimize import minimize
 
 from autotune_rlm.integrations.optuna._encoding import Encoding
 
-__all__ = ["climb", "spread_out"]
+__all__ = ["climb", "keys", "spread_out"]
 
-Score = Callable[[np.ndarray], np.ndarray]
+_EVERYTHING = 1024  # combinations up to which all of them are compared
+_STEEPEST = 40  # most iterations of the ascent
+_NEIGHBOURS = 64  # most candidates one step from each start, in a round
 
-_RADII = (0.2, 0.05, 0.0125, 0.003)
+
+class Score(Protocol):
+    """An acquisition over raw vectors."""
+
+    @property
+    def has_slopes(self) -> bool:
+        """Whether ``slopes`` can be asked for."""
+        ...
+
+    def score(self, raw: np.ndarray) -> np.ndarray:
+        """Raw vectors (m, d) to their acquisition (m,)."""
+        ...
+
+    def slopes(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same, and its derivatives (m, d)."""
+        ...
 
 
 def climb(
     encoding: Encoding,
-    score: Score,
+    model: Score,
     good: np.ndarray,
     taken: set[tuple[float, ...]],
     rng: np.random.RandomState,
     *,
     n_random: int = 512,
     n_mutants: int = 256,
-    n_starts: int = 6,
-    rounds: int = 12,
+    n_starts: int = 5,
+    rounds: int = 3,
 ) -> np.ndarray:
-    """Raw vectors in order of falling score; the first is the proposal. Shape (m, d), m >= 1.
+    """Raw vectors with every parameter, in order of falling score; the first is the proposal.
 
     Args:
         encoding: The space.
-        score: Raw vectors (m, d) to their acquisition (m,).
+        model: What is maximised.
         good: Best raw vectors seen, to mutate, shape (g, d); may be empty.
-        taken: Rounded raw vectors that must not be proposed again, unless nothing else is left.
+        taken: Keys of raw vectors that must not be proposed again, unless nothing else is left.
         rng: Source of randomness.
         n_random: Number of uniform candidates.
         n_mutants: Number of mutants of ``good``.
         n_starts: Number of candidates that the climb starts from.
-        rounds: Most rounds of the climb.
+        rounds: Most rounds of an ascent in the continuous parameters and steps in the others.
+
+    Returns:
+        Shape (m, d), m >= 1.
     """
+    every = encoding.everything(_EVERYTHING)
+    if every is not None:
+        fresh = every[_is_fresh(encoding, every, taken)]
+        pool = fresh if len(fresh) else every
+        order = np.argsort(-_tied(model.score(encoding.prune(pool)), rng), kind="stable")
+        return pool[order][:64]
     parts = [encoding.random(rng, n_random)]
     if len(good):
+        good = encoding.complete(good, rng)
         parents = good[rng.randint(len(good), size=n_mutants)]
         parts += [good, _mutate(encoding, parents, rng)]
     pool = np.vstack(parts)
     pool = pool[_is_fresh(encoding, pool, taken)]
     if not len(pool):
-        pool = encoding.random(rng, n_random)
-        taken = set()
-    values = score(pool)
-    top = np.argsort(-values, kind="stable")[:n_starts]
+        pool, taken = encoding.random(rng, n_random), set()
+    values = model.score(encoding.prune(pool))
+    top = np.argsort(-_tied(values, rng), kind="stable")[:n_starts]
     current, height = pool[top], values[top]
-    best_pool, best_values = [current], [height]
-    radius = 0
+    found, heights = [pool], [values]
     for _ in range(rounds):
-        steps, owner = _neighbours(encoding, current, rng, _RADII[min(radius, len(_RADII) - 1)])
-        keep = _is_fresh(encoding, steps, taken)
-        steps, owner = steps[keep], owner[keep]
-        if not len(steps):
+        before = height.copy()
+        if model.has_slopes and (encoding.continuous & encoding.free).any():
+            raised = encoding.snap(_ascend(encoding, model, current))
+            current, height = _better(encoding, model, current, height, raised, taken)
+        current, height = _step(encoding, model, current, height, taken, rng)
+        found.append(current.copy())
+        heights.append(height.copy())
+        if (height - before).max() < 1e-3:
             break
-        gained = score(steps)
-        improved = False
-        for i in range(len(current)):
-            mine = np.flatnonzero(owner == i)
-            if len(mine) and gained[mine].max() > height[i] + 1e-9:
-                j = mine[np.argmax(gained[mine])]
-                current[i], height[i], improved = steps[j], gained[j], True
-        best_pool.append(current.copy())
-        best_values.append(height.copy())
-        if not improved:
-            radius += 1
-            if radius >= len(_RADII) or not (encoding.sizes == 0).any():
-                break
-    every, heights = np.vstack([*best_pool, pool]), np.concatenate([*best_values, values])
-    order = np.argsort(-heights, kind="stable")
-    ordered = np.round(every[order], 9)
-    _, first = np.unique(ordered, axis=0, return_index=True)
+    every, scores = np.vstack(found[::-1]), np.concatenate(heights[::-1])
+    order = np.argsort(-scores, kind="stable")
+    _, first = np.unique(np.round(every[order], 9), axis=0, return_index=True)
     return every[order][np.sort(first)][:64]
+
+
+def _tied(values: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+    """Values with ties broken at random."""
+    return np.where(np.isfinite(values), values, -1e300) + 1e-9 * rng.random_sample(len(values))
+
+
+def _ascend(encoding: Encoding, model: Score, starts: np.ndarray) -> np.ndarray:
+    """All starts moved uphill at once in the continuous parameters, by L-BFGS-B on their sum."""
+    axes = np.flatnonzero(encoding.continuous & encoding.free)
+    shape = len(starts), len(axes)
+
+    def fallen(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        raw = starts.copy()
+        raw[:, axes] = flat.reshape(shape)
+        value, slope = model.slopes(encoding.prune(raw))
+        value, slope = np.nan_to_num(value, neginf=-1e6), np.nan_to_num(slope[:, axes])
+        return -float(value.sum()), -slope.ravel()
+
+    begin = np.clip(starts[:, axes], 0.0, 1.0).ravel()
+    bounds = [(0.0, 1.0)] * len(begin)
+    end = minimize(
+        fallen,
+        begin,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": _STEEPEST, "maxfun": _STEEPEST + 20, "ftol": 1e-6},
+    )
+    raised = starts.copy()
+    raised[:, axes] = end.x.reshape(shape)
+    return raised
+
+
+def _better(
+    encoding: Encoding,
+    model: Score,
+    current: np.ndarray,
+    height: np.ndarray,
+    other: np.ndarray,
+    taken: set[tuple[float, ...]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each pair of raw vectors the higher one, if it may be proposed."""
+    values = np.where(
+        _is_fresh(encoding, other, taken), model.score(encoding.prune(other)), -np.inf
+    )
+    gains = values > height
+    return np.where(gains[:, None], other, current), np.where(gains, values, height)
+
+
+def _step(
+    encoding: Encoding,
+    model: Score,
+    current: np.ndarray,
+    height: np.ndarray,
+    taken: set[tuple[float, ...]],
+    rng: np.random.RandomState,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best neighbour of each raw vector, where it is higher."""
+    steps, owner = _neighbours(encoding, current, rng, smooth=not model.has_slopes)
+    keep = _is_fresh(encoding, steps, taken)
+    steps, owner = steps[keep], owner[keep]
+    if not len(steps):
+        return current, height
+    values = model.score(encoding.prune(steps))
+    for i in range(len(current)):
+        mine = np.flatnonzero(owner == i)
+        if len(mine) and values[mine].max() > height[i] + 1e-9:
+            j = mine[np.argmax(values[mine])]
+            current[i], height[i] = steps[j], values[j]
+    return current, height
 
 
 def spread_out(
@@ -92,7 +179,7 @@ def spread_out(
         candidates = encoding.random(rng, n)
         if not len(seen):
             return candidates[0]
-        a, b = encoding.points(candidates).spread, encoding.points(seen).spread
+        a, b = encoding.points(encoding.prune(candidates)).spread, encoding.points(seen).spread
         distance = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2.0 * a @ b.T
         nearest = distance.min(1)
         if nearest.max() > 1e-9:
@@ -101,12 +188,15 @@ def spread_out(
 
 
 def keys(raw: np.ndarray) -> list[tuple[float, ...]]:
-    """Hashable identity of raw vectors."""
-    return [tuple(row) for row in np.round(raw, 9).tolist()]
+    """Hashable identity of raw vectors; of parameters that they lack it is -1."""
+    return [tuple(row) for row in np.round(np.nan_to_num(raw, nan=-1.0), 9).tolist()]
 
 
 def _is_fresh(encoding: Encoding, raw: np.ndarray, taken: set[tuple[float, ...]]) -> np.ndarray:
-    return np.array([k not in taken for k in keys(raw)], dtype=bool) & encoding.valid(raw)
+    if not taken:
+        return encoding.valid(raw)
+    fresh = np.array([k not in taken for k in keys(encoding.prune(raw))], dtype=bool)
+    return fresh & encoding.valid(raw)
 
 
 def _mutate(encoding: Encoding, raw: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
@@ -116,32 +206,34 @@ def _mutate(encoding: Encoding, raw: np.ndarray, rng: np.random.RandomState) -> 
     fresh = encoding.random(rng, len(raw))
     radius = 10.0 ** rng.uniform(-3.0, -0.5, size=(len(raw), 1))
     moved = np.clip(raw + radius * rng.standard_normal(raw.shape), 0.0, 1.0)
-    continuous = (encoding.sizes == 0)[None, :]
-    return encoding.snap(np.where(change, np.where(continuous, moved, fresh), raw))
+    return encoding.snap(
+        np.where(change, np.where(encoding.continuous[None, :], moved, fresh), raw)
+    )
 
 
 def _neighbours(
-    encoding: Encoding, raw: np.ndarray, rng: np.random.RandomState, radius: float
+    encoding: Encoding, raw: np.ndarray, rng: np.random.RandomState, *, smooth: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Raw vectors one step from each of ``raw``, and which one each belongs to."""
+    """Raw vectors that differ in one parameter from each of ``raw``, and which one each belongs to."""
+    axes = np.flatnonzero(encoding.free)
+    options = [(i, v) for i in axes if (grid := encoding.grids[i]) is not None for v in grid]
     steps: list[np.ndarray] = []
     owner: list[int] = []
-    continuous = np.flatnonzero(encoding.sizes == 0)
     for i, row in enumerate(raw):
-        for axis, size in enumerate(encoding.sizes):
-            others = np.arange(size)[np.arange(size) != row[axis]]
-            if len(others) > 10:
-                others = rng.permutation(others)[:10]
-            block = np.repeat(row[None, :], len(others), axis=0)
-            block[:, axis] = others
-            steps.append(block)
-            owner += [i] * len(others)
-        if len(continuous):
-            n = 8 + 4 * len(continuous)
+        mine = [(axis, v) for axis, v in options if row[axis] != v]
+        if len(mine) > _NEIGHBOURS:
+            mine = [mine[j] for j in rng.choice(len(mine), _NEIGHBOURS, replace=False)]
+        block = np.repeat(row[None, :], len(mine), axis=0)
+        for j, (axis, v) in enumerate(mine):
+            block[j, axis] = v
+        steps.append(block)
+        moving = np.flatnonzero(encoding.continuous & encoding.free)
+        if len(moving) and smooth:
+            n = 8 + 4 * min(len(moving), 16)
             block = np.repeat(row[None, :], n, axis=0)
-            mask = rng.random_sample((n, len(continuous))) < 0.5
-            noise = radius * rng.standard_normal((n, len(continuous))) * mask
-            block[:, continuous] = np.clip(block[:, continuous] + noise, 0.0, 1.0)
+            noise = 10.0 ** rng.uniform(-3, -0.7, (n, 1)) * rng.standard_normal((n, len(moving)))
+            noise *= rng.random_sample((n, len(moving))) < 0.5
+            block[:, moving] = np.clip(block[:, moving] + noise, 0.0, 1.0)
             steps.append(block)
-            owner += [i] * n
-    return encoding.snap(np.vstack(steps)), np.array(owner)
+        owner += [i] * (sum(map(len, steps)) - len(owner))
+    return encoding.snap(np.vstack(steps)), np.array(owner, dtype=int)

@@ -9,17 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
-from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune_rlm._threads import one_thread
+from autotune_rlm.integrations.optuna._arguments import check_arguments
 from autotune_rlm.integrations.optuna._encoding import Encoding
 from autotune_rlm.integrations.optuna._memory import StudyMemory
 from autotune_rlm.integrations.optuna._policy import Policy, is_stuck
 from autotune_rlm.integrations.optuna._propose import keys
-from autotune_rlm.integrations.optuna._trials import StudyData, collect, share_params
+from autotune_rlm.integrations.optuna._state import SpaceState, StudyState, StudyStates
+from autotune_rlm.integrations.optuna._trials import (
+    StudyData,
+    collect,
+    fixed_params,
+    share_params,
+)
 from autotune_rlm.types import Surrogate, Task
 
 if TYPE_CHECKING:
@@ -111,15 +117,22 @@ class RLMSampler(BaseSampler):
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
         warn_independent_sampling: bool = True,
     ) -> None:
-        if n_startup_trials is not None and n_startup_trials < 0:
-            raise ValueError(f"n_startup_trials must be at least 0, got {n_startup_trials}")
+        check_arguments(
+            describe=describe,
+            context=context,
+            surrogate=surrogate,
+            warm_start=warm_start,
+            store=store,
+            n_startup_trials=n_startup_trials,
+            independent_sampler=independent_sampler,
+            constraints_func=constraints_func,
+        )
         self._seed = seed
         self._random: np.random.RandomState | None = None
         self._independent_sampler = independent_sampler or TPESampler(seed=seed)
         self._hedge = TPESampler(seed=seed)
         self._constraints_func = constraints_func
         self._warn_independent_sampling = warn_independent_sampling
-        self._intersection = IntersectionSearchSpace()
         space = getattr(describe, "name", None) if hasattr(describe, "costs") else None
         self._memory = None if store is None else StudyMemory(store, context, space)
         self._policy = Policy(
@@ -131,9 +144,14 @@ class RLMSampler(BaseSampler):
             n_startup_trials=n_startup_trials,
             noise=1e-6 if deterministic_objective else 1e-3,
         )
-        self._space_key: tuple[Any, ...] = ()
-        self._encoding: Encoding | None = None
-        self._raw_cache: dict[int, np.ndarray] = {}
+        self._states = StudyStates()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_states": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._states = StudyStates()
 
     @property
     def _rng(self) -> np.random.RandomState:
@@ -150,68 +168,63 @@ class RLMSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters that all finished trials share; before any, those of ``describe``."""
-        shared = self._intersection.calculate(study)
-        if not shared and not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            declared = self._policy.declared_parameters
-            shared = {name: CategoricalDistribution(values) for name, values in declared.items()}
-        return {name: d for name, d in shared.items() if not d.single()}
+        """The parameters that all finished trials share, or at least two of them have."""
+        state = self._states.of(study)
+        with state.lock:
+            return state.space(study)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The proposal for a trial."""
-        if not search_space:
+        """The proposal for a trial: a value of every parameter, though some may not be asked for."""
+        fixed = fixed_params(trial)
+        if not search_space or search_space.keys() <= fixed.keys():
             return {}
-        encoding = self._encode(search_space)
-        with one_thread():
-            known = self._collect(study, trial, search_space)
-            raw = self._propose(study, trial, search_space, known, attempt=0)
-            share_params(study, trial, encoding.params(raw))
+        state = self._states.of(study)
+        with state.lock, one_thread():
+            space = state.of_space(search_space)
+            encoding = self._policy.encoding(search_space)
+            encoding.fix(fixed)
+            known = self._collect(study, trial, encoding, space)
+            raw = self._propose(study, trial, state, space, encoding, known, attempt=0)
+            share_params(study, trial, encoding.internal(raw))
             for attempt in range(1, _ATTEMPTS):
                 # Announce first, look second: of two workers with one idea at least one sees it,
                 # be the other still running or already done.
-                now = self._collect(study, trial, search_space)
-                if not _is_twin(raw, known, now):
+                now = self._collect(study, trial, encoding, space)
+                if not _is_twin(encoding.prune(raw[None, :]), known, now):
                     break
                 known = now
-                raw = self._propose(study, trial, search_space, known, attempt=attempt)
-                share_params(study, trial, encoding.params(raw))
+                raw = self._propose(study, trial, state, space, encoding, known, attempt=attempt)
+                share_params(study, trial, encoding.internal(raw))
         return encoding.params(raw)
 
     def _propose(
         self,
         study: Study,
         trial: FrozenTrial,
-        search_space: dict[str, BaseDistribution],
+        state: StudyState,
+        space: SpaceState,
+        encoding: Encoding,
         data: StudyData,
         *,
         attempt: int,
     ) -> np.ndarray:
-        encoding = self._encode(search_space)
         if attempt == 0 and is_stuck(encoding, data):
             other = {
                 name: self._hedge.sample_independent(study, trial, name, distribution)
-                for name, distribution in search_space.items()
+                for name, distribution in encoding.space.items()
             }
-            return encoding.raw(other)
-        ranked = self._policy.rank(study, search_space, encoding, data, self._rng)
+            return encoding.snap(encoding.raw(other)[None, :])[0]
+        ranked = self._policy.rank(study, state, space, encoding, data, self._rng)
         return ranked[0] if attempt == 0 else ranked[self._rng.randint(min(len(ranked), 8))]
 
-    def _encode(self, search_space: Mapping[str, BaseDistribution]) -> Encoding:
-        key = tuple((name, repr(d)) for name, d in search_space.items())
-        if self._encoding is None or key != self._space_key:
-            self._space_key = key
-            self._encoding = self._policy.encoding(search_space)
-            self._raw_cache = {}
-            self._policy.forget()
-        return self._encoding
-
     def _collect(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+        self, study: Study, trial: FrozenTrial, encoding: Encoding, space: SpaceState
     ) -> StudyData:
-        encoding = self._encode(search_space)
-        return collect(study, encoding, search_space, own_id=trial._trial_id, cache=self._raw_cache)
+        data = collect(study, encoding, own_id=trial._trial_id, cache=space.raw)
+        encoding.learn(data.seen, data.raw[data.completed])
+        return data
 
     def sample_independent(
         self,
@@ -220,15 +233,23 @@ class RLMSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A value for a parameter outside the shared space: the first trial's, conditional ones."""
-        if self._warn_independent_sampling:
+        """A value for a parameter that no two finished trials have."""
+        state = self._states.of(study)
+        with state.lock, one_thread():
+            value = self._policy.opening(
+                study, state, trial, param_name, param_distribution, self._rng
+            )
+        if value is not None:
+            return value
+        if self._warn_independent_sampling and param_name not in state.warned:
             done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            if len(done) > self._policy.n_startup_trials:
+            if len(done) > self._policy.n_startup_trials(study, state):
+                state.warned.add(param_name)
                 _logger.warning(
                     f"The parameter '{param_name}' in trial#{trial.number} is sampled "
-                    f"independently by `{type(self._independent_sampler).__name__}`, because not "
-                    "every finished trial has it. Give the search space a fixed set of parameters, "
-                    "or suppress this warning by `RLMSampler(warn_independent_sampling=False)`."
+                    f"independently by `{type(self._independent_sampler).__name__}`, because "
+                    "fewer than two finished trials have it. Suppress this warning by "
+                    "`RLMSampler(warn_independent_sampling=False)`."
                 )
         return self._independent_sampler.sample_independent(
             study, trial, param_name, param_distribution
@@ -261,7 +282,7 @@ class RLMSampler(BaseSampler):
 
 def _is_twin(raw: np.ndarray, known: StudyData, now: StudyData) -> bool:
     """Whether another worker tries the same point, or began to and finished since ``known``."""
-    key = keys(raw[None, :])[0]
+    key = keys(raw)[0]
     if key in keys(now.pending):
         return True
     return key in keys(_finished(now)) and key not in keys(_finished(known))

@@ -1,0 +1,119 @@
+"""What a sampler remembers of a study, so that it need not be computed for each trial again."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.trial import TrialState
+
+from autotune_rlm.integrations.optuna._describe import Describer
+from autotune_rlm.integrations.optuna._knowledge import (
+    Descriptions,
+    EarlierStudies,
+    EarlierTrials,
+)
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+__all__ = ["SpaceState", "StudyState", "StudyStates"]
+
+_MOST_SPACES = 8
+_MOST_STUDIES = 64
+
+
+@dataclass
+class SpaceState:
+    """Of one search space of a study.
+
+    Attributes:
+        raw: Raw vectors of finished trials by storage id.
+        starts: ``theta`` of the last fits by process.
+        fitted_at: Trials at the last fit.
+        descriptions: Of the parameters.
+        describer: What made them.
+        described: Raw vectors that were described, by key.
+        representatives: Of an architecture space, the representative of each raw vector, by key.
+        earlier: Processes of earlier studies.
+    """
+
+    raw: dict[int, np.ndarray] = field(default_factory=dict)
+    starts: dict[str, np.ndarray] = field(default_factory=dict)
+    fitted_at: int = 0
+    descriptions: Descriptions | None = None
+    describer: Describer | None = None
+    described: dict[tuple[float, ...], np.ndarray] = field(default_factory=dict)
+    representatives: dict[tuple[float, ...], np.ndarray] = field(default_factory=dict)
+    earlier: EarlierStudies | None = None
+
+
+class StudyState:
+    """Of one study. ``lock`` is held while a proposal is computed."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.earlier: list[EarlierTrials] | None = None
+        self.opening: dict[int, dict[str, Any]] = {}
+        self.warned: set[str] = set()
+        self._spaces: OrderedDict[tuple[Any, ...], SpaceState] = OrderedDict()
+        self._held: Counter[str] = Counter()
+        self._distributions: dict[str, tuple[int, BaseDistribution]] = {}
+        self._counted: set[int] = set()
+
+    def of_space(self, search_space: Mapping[str, BaseDistribution]) -> SpaceState:
+        """What is remembered of a search space."""
+        key = tuple((name, repr(d)) for name, d in search_space.items())
+        state = self._spaces.pop(key, None) or SpaceState()
+        self._spaces[key] = state
+        while len(self._spaces) > _MOST_SPACES:
+            self._spaces.popitem(last=False)
+        return state
+
+    def space(self, study: Study) -> dict[str, BaseDistribution]:
+        """The parameters that all finished trials have, or at least two of them, by name.
+
+        A distribution is that of the latest trial with the parameter.
+        """
+        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        for trial in finished:
+            if trial._trial_id in self._counted:
+                continue
+            self._counted.add(trial._trial_id)
+            self._held.update(trial.distributions.keys())
+            for name, distribution in trial.distributions.items():
+                known = self._distributions.get(name)
+                if known is None or known[0] <= trial.number:
+                    self._distributions[name] = trial.number, distribution
+        enough = min(len(finished), 2)
+        return {
+            name: distribution
+            for name, (_, distribution) in sorted(self._distributions.items())
+            if self._held[name] >= enough and not distribution.single()
+        }
+
+
+class StudyStates:
+    """The states of all studies that a sampler serves; forgotten with their storages."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_storage: weakref.WeakKeyDictionary[Any, OrderedDict[int, StudyState]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def of(self, study: Study) -> StudyState:
+        """The state of a study."""
+        with self._lock:
+            studies = self._by_storage.setdefault(study._storage, OrderedDict())
+            state = studies.pop(study._study_id, None) or StudyState()
+            studies[study._study_id] = state
+            while len(studies) > _MOST_STUDIES:
+                studies.popitem(last=False)
+            return state

@@ -2,10 +2,11 @@
 
     python benchmarks/make_tuning_tables.py benchmarks/tuning_tables.json   # ten minutes on one core
 
-The file holds a line per table: its parameters as grids, and for each point in lexicographic order the error
-(of classifiers the share of wrong labels, of regressors the root mean squared error over the targets' standard
-deviation; mean over the folds) and the size of the trained model (support vectors, nodes of trees, coefficients that
-are not zero, weights). Tables that the file already holds are kept, so that an interrupted run goes on.
+The file holds a line per table: its parameters as grids, and for each point in lexicographic order the
+error and the size of the trained model. The error is the mean over the folds: of classifiers the share of
+wrong labels, of regressors the root mean squared error over the targets' standard deviation. The size
+is a number of support vectors, nodes of trees, coefficients that are not zero, or weights. Tables that
+the file already holds are kept, so that an interrupted run goes on.
 """
 
 import argparse
@@ -13,9 +14,10 @@ import itertools
 import json
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -28,6 +28,7 @@ class _Parameter:
 
     Attributes:
         distribution: Optuna's.
+        categorical: Whether it is a category.
         grid: The raw values it can take, ascending; None where they are too many.
         count: How many values it can take.
         unordered: Whether it is a category whose values are names.
@@ -36,6 +37,7 @@ class _Parameter:
 
     def __init__(self, distribution: BaseDistribution) -> None:
         self.distribution = distribution
+        self.categorical = isinstance(distribution, CategoricalDistribution)
         self.grid: np.ndarray | None = None
         self.count = math.inf
         self.unordered = False
@@ -57,10 +59,6 @@ class _Parameter:
             if self.count <= _FINE:
                 values = [distribution.low + i * distribution.step for i in range(int(self.count))]
                 self.grid = np.array([self._unit(v) for v in values])
-
-    @property
-    def categorical(self) -> bool:
-        return isinstance(self.distribution, CategoricalDistribution)
 
     def raw(self, value: Any) -> float:
         """The raw value; NaN of what the distribution cannot hold in any range."""
@@ -104,9 +102,16 @@ class _Parameter:
             middles = (self.grid[1:] + self.grid[:-1]) / 2.0
             return self.grid[np.searchsorted(middles, raw)]
         raw = np.clip(raw, 0.0, 1.0)
-        if getattr(self.distribution, "step", None) is None:
+        if math.isinf(self.count):
             return raw
-        return np.array([self._unit(self.value(x)) for x in raw])
+        d = self.distribution
+        assert isinstance(d, (IntDistribution, FloatDistribution))
+        assert d.step is not None
+        low, high = self._bounds()
+        x = low * (1.0 - raw) + high * raw
+        steps = np.rint(((np.exp(x) if d.log else x) - d.low) / d.step)
+        value = d.low + np.clip(steps, 0.0, self.count - 1.0) * d.step
+        return ((np.log(value) if d.log else value) - low) / (high - low)
 
     def all(self) -> np.ndarray:
         """The raw values of a number with steps."""
@@ -173,6 +178,8 @@ class Encoding:
         self.grids = [p.grid for p in self._parameters]
         self.continuous = np.array([g is None for g in self.grids], dtype=bool)
         self.unordered = np.array([p.categorical for p in self._parameters], dtype=bool)
+        self._numbers = np.flatnonzero(~self.unordered)
+        self._categories = np.flatnonzero(self.unordered)
         self._levels = [
             p.grid if p.categorical and p.grid is not None and len(p.grid) <= _FEW else np.zeros(0)
             for p in self._parameters
@@ -319,57 +326,46 @@ class Encoding:
             spread: Slopes in the spread columns, shape (m, a).
             linear: Slopes in the linear columns; further columns are left out; shape (m, b).
         """
+        n = len(self._numbers)
+        u = raw[:, self._numbers]
+        bent = 12.0 * (u - 0.5) * linear[:, 1 : 2 * n : 2]
         slopes = np.zeros_like(raw)
-        at = effect = 0
-        for i, p in enumerate(self._parameters):
-            if not p.unordered:
-                if p.grid is None:
-                    u = raw[:, i]
-                    slopes[:, i] = (
-                        spread[:, at]
-                        + 2.0 * linear[:, effect]
-                        + 12.0 * (u - 0.5) * linear[:, effect + 1]
-                    )
-                at, effect = at + 1, effect + 2
-            if p.categorical:
-                width = self._width(i)
-                at, effect = at + width, effect + width
+        slopes[:, self._numbers] = spread[:, :n] + 2.0 * linear[:, : 2 * n : 2] + bent
+        slopes[:, ~self.continuous] = 0.0
         return np.nan_to_num(slopes)
 
-    def _width(self, i: int) -> int:
-        """Columns of the one-hot block of a category."""
-        levels, count = len(self._levels[i]), self._parameters[i].count
-        return levels + (levels < count)
-
     def points(self, raw: np.ndarray) -> Points:
-        """Columns of raw vectors of shape (m, d)."""
-        spread: list[np.ndarray] = []
-        linear: list[np.ndarray] = []
-        spread_groups: list[int] = []
-        linear_groups: list[int] = []
-        group = effect = 0
-        for i, p in enumerate(self._parameters):
-            column = raw[:, i]
+        """Columns of raw vectors of shape (m, d): those of numbers first, then the categories'."""
+        u = raw[:, self._numbers]
+        n = u.shape[1]
+        absent = np.isnan(u)
+        u = np.where(absent, 0.5, u)
+        effects = np.where(
+            absent[..., None], 0.0, np.stack([2.0 * u - 1.0, 6.0 * (u - 0.5) ** 2 - 0.5], -1)
+        )
+        spread, linear = [u], [effects.reshape(len(raw), 2 * n)]
+        near, along = [np.arange(n)], [np.repeat(np.arange(n), 2)]
+        group = effect = n
+        for i in self._categories:
+            p, column = self._parameters[i], raw[:, i]
             here = ~np.isnan(column)
             if not p.unordered:
-                u = np.full(len(raw), 0.5)
-                u[here] = p.position[column[here].astype(int)] if p.categorical else column[here]
-                spread.append(u[:, None])
-                linear.append(np.column_stack([2.0 * u - 1.0, 6.0 * (u - 0.5) ** 2 - 0.5]))
-                linear[-1][~here] = 0.0
-                spread_groups.append(group)
-                linear_groups += [effect, effect]
+                place = np.full(len(raw), 0.5)
+                place[here] = p.position[column[here].astype(int)]
+                pair = np.column_stack([2.0 * place - 1.0, 6.0 * (place - 0.5) ** 2 - 0.5])
+                spread.append(place[:, None])
+                linear.append(np.where(here[:, None], pair, 0.0))
+                near.append(np.array([group]))
+                along.append(np.array([effect, effect]))
                 group, effect = group + 1, effect + 1
-            if p.categorical:
-                levels = self._levels[i]
-                hot = (column[:, None] == levels[None, :]).astype(float)
-                if len(levels) < len(p.grid):  # type: ignore[arg-type]
-                    hot = np.column_stack([hot, here & ~hot.any(1)])
-                spread.append(hot * math.sqrt(0.5))
-                linear.append(np.where(here[:, None], hot - 1.0 / len(p.grid), 0.0))  # type: ignore[arg-type]
-                spread_groups += [group] * hot.shape[1]
-                linear_groups += [effect] * hot.shape[1]
-                group, effect = group + 1, effect + 1
+            hot = (column[:, None] == self._levels[i][None, :]).astype(float)
+            if len(self._levels[i]) < p.count:
+                hot = np.column_stack([hot, here & ~hot.any(1)])
+            spread.append(hot * math.sqrt(0.5))
+            linear.append(np.where(here[:, None], hot - 1.0 / p.count, 0.0))
+            near.append(np.full(hot.shape[1], group))
+            along.append(np.full(hot.shape[1], effect))
+            group, effect = group + 1, effect + 1
         return Points(
-            np.hstack(spread), np.hstack(linear), np.array(spread_groups), np.array(linear_groups)
+            np.hstack(spread), np.hstack(linear), np.concatenate(near), np.concatenate(along)
         )

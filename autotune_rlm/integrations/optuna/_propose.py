@@ -12,7 +12,7 @@ from autotune_rlm.integrations.optuna._encoding import Encoding
 __all__ = ["climb", "keys", "spread_out"]
 
 _EVERYTHING = 1024  # combinations up to which all of them are compared
-_STEEPEST = 40  # most iterations of the ascent
+_STEEPEST = 36  # most iterations of the first ascent
 _NEIGHBOURS = 64  # most candidates one step from each start, in a round
 
 
@@ -43,7 +43,7 @@ def climb(
     n_random: int = 512,
     n_mutants: int = 256,
     n_starts: int = 5,
-    rounds: int = 3,
+    rounds: int = 2,
 ) -> np.ndarray:
     """Raw vectors with every parameter, in order of falling score; the first is the proposal.
 
@@ -80,10 +80,13 @@ def climb(
     top = np.argsort(-_tied(values, rng), kind="stable")[:n_starts]
     current, height = pool[top], values[top]
     found, heights = [pool], [values]
-    for _ in range(rounds):
+    smooth = encoding.continuous & encoding.free
+    if smooth[encoding.free].all() and model.has_slopes:
+        rounds = 1
+    for i in range(rounds):
         before = height.copy()
-        if model.has_slopes and (encoding.continuous & encoding.free).any():
-            raised = encoding.snap(_ascend(encoding, model, current))
+        if model.has_slopes and smooth.any():
+            raised = encoding.snap(_ascend(encoding, model, current, _STEEPEST // (i + 1)))
             current, height = _better(encoding, model, current, height, raised, taken)
         current, height = _step(encoding, model, current, height, taken, rng)
         found.append(current.copy())
@@ -101,7 +104,7 @@ def _tied(values: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
     return np.where(np.isfinite(values), values, -1e300) + 1e-9 * rng.random_sample(len(values))
 
 
-def _ascend(encoding: Encoding, model: Score, starts: np.ndarray) -> np.ndarray:
+def _ascend(encoding: Encoding, model: Score, starts: np.ndarray, most: int) -> np.ndarray:
     """All starts moved uphill at once in the continuous parameters, by L-BFGS-B on their sum."""
     axes = np.flatnonzero(encoding.continuous & encoding.free)
     shape = len(starts), len(axes)
@@ -121,7 +124,7 @@ def _ascend(encoding: Encoding, model: Score, starts: np.ndarray) -> np.ndarray:
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
-        options={"maxiter": _STEEPEST, "maxfun": _STEEPEST + 20, "ftol": 1e-6},
+        options={"maxiter": most, "maxfun": most + 10, "ftol": 1e-6},
     )
     raised = starts.copy()
     raised[:, axes] = end.x.reshape(shape)

@@ -15,12 +15,13 @@ from ._binary import (
     tensor_memory_columns,
 )
 from ._roofline import LAUNCH_MS, Peaks, floor_ms
-from ._types import KernelFacts
+from ._types import Dot, KernelFacts
 
 __all__ = ["on_device"]
 
 _RESERVED_SHARED = 1024.0  # bytes of each program that CUDA keeps for itself
 _ALLOCATED_REGISTERS = 8  # registers of a thread are given out in eights
+_TURNED = 3.0  # a read, a write and another read of shared memory that nothing overlaps with
 _LATENCY_MS = 6e-4  # a read from memory, about 600 ns
 
 
@@ -91,7 +92,9 @@ def on_device(
     tail = 1.0 - waves / math.ceil(waves)
     used_slots = min(1.0, programs / peaks.sms)
     again = [redundancy(facts, family, dot, num_warps) for dot in facts.dots]
+    turned = any(_is_turned(facts, family, dot, num_warps) for dot in facts.dots)
     times = _times(facts, peaks, threads, max(again, default=1.0))
+    times["dot_ms"] *= _TURNED if turned else 1.0
     roofline = max(times.values()) + LAUNCH_MS
     # programs that share a multiprocessor share its rates: a launch ends with its busiest one
     most_on_one = (
@@ -175,6 +178,21 @@ def _times(facts: KernelFacts, peaks: Peaks, threads: int, again: float) -> dict
         "memory_ms": facts.unique_bytes / peaks.bytes_ms,
         "l2_ms": facts.moved_bytes() * programs / peaks.l2_bytes_ms,
     }
+
+
+def _is_turned(facts: KernelFacts, family: Family, dot: Dot, num_warps: int) -> bool:
+    """Whether ``wgmma`` needs an operand turned first: only 16-bit ones may lie across K.
+
+    PTX ISA, "wgmma.mma_async": transposition is supported for .f16 and .bf16 alone.
+    """
+    if not family.is_async(dot, num_warps) or family.capability != 90:
+        return False
+    across = {((dot.m, dot.k), 0), ((dot.k, dot.n), 1)}
+    along = {((dot.m, dot.k), 1), ((dot.k, dot.n), 0)}
+    return any(
+        a.feeds_dot == "load" and a.item_bytes != 2 and (a.shape, a.axis) in across - along
+        for a in facts.accesses
+    )
 
 
 def _operand_bytes(facts: KernelFacts, family: Family, num_warps: int) -> float:

@@ -8,15 +8,18 @@ and writes to the store, where the programs find the better choice at their next
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._private import lock_folder as own_lock_folder
+from .measure._trusted import UntrustedError, trusted_call
 from .measure.pace import PacedMeasurer, busy_share
 from .tuner import Tuner
 from .types import Device, Measurer, Surrogate, Task, digest
@@ -68,10 +71,14 @@ class Watcher:
         top: Candidates to measure per problem.
         duty: Share of the time that may be spent measuring.
         busy: Share of the device's time that others may use before the watcher waits; 1 to never wait.
-        measurer: Makes the measurer of a request, for a ``with`` statement.
+        kernels: Folders below which kernels may be run. What others noted in the store is data: a request
+            is served only if it describes the launch of a kernel in a file below one of these folders,
+            unchanged since; the others are left alone, and a warning says why.
+        measurer: Makes the measurer of a request, for a ``with`` statement, in place of the check of
+            ``kernels`` and a worker process that runs the kernel.
         fine_tune: Called after ``fine_tune_after`` new measurements; None for no fine-tuning.
         fine_tune_after: See ``fine_tune``.
-        lock_folder: Where the lock of each device is; None for the user's cache folder.
+        lock_folder: Where the lock of each device is; None for a folder of the user's own.
 
     Raises:
         ValueError: A number is out of range.
@@ -86,6 +93,7 @@ class Watcher:
         top: int = 8,
         duty: float = 0.25,
         busy: float = 0.3,
+        kernels: Sequence[str | os.PathLike[str]] = (),
         measurer: Callable[[Request], contextlib.AbstractContextManager[Measurer]] | None = None,
         fine_tune: FineTune | None = None,
         fine_tune_after: int = 64,
@@ -106,7 +114,8 @@ class Watcher:
         self.device = device
         self.surrogate = surrogate
         self._top, self._duty, self._busy = top, duty, busy
-        self._measurer = measurer or isolated_measurer
+        self._kernels = tuple(kernels) if measurer is None else None
+        self._measurer = measurer or functools.partial(isolated_measurer, kernels=tuple(kernels))
         self._fine_tune, self._fine_tune_after = fine_tune, fine_tune_after
         self._lock_file = _lock_file(device, lock_folder)
         self._stop = threading.Event()
@@ -191,10 +200,19 @@ class Watcher:
         if task.device.name != self.device.name or task.key in self._skipped:
             return False
         if request.workload is None or not request.candidates:
-            self._skipped.add(task.key)
-            _log.info("cannot benchmark %s: how to run it was not noted", task.kernel)
+            self._leave(task, request.obstacle or "how to run it was not noted")
             return False
+        if self._kernels is not None:
+            try:
+                trusted_call(request.workload, self._kernels)
+            except UntrustedError as error:
+                self._leave(task, str(error))
+                return False
         return True
+
+    def _leave(self, task: Task, reason: str) -> None:
+        self._skipped.add(task.key)
+        _log.warning("cannot benchmark %s: %s", task.kernel, reason)
 
     def _serve(self, request: Request) -> Served:
         task, candidates = request.task, list(request.candidates)
@@ -238,8 +256,8 @@ class Watcher:
     def _alone(self) -> Iterator[None]:
         from filelock import FileLock, Timeout
 
-        self._lock_file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._lock_file)
+        self._lock_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = FileLock(self._lock_file, mode=0o600)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -254,32 +272,30 @@ class Watcher:
 
 
 @contextlib.contextmanager
-def isolated_measurer(request: Request) -> Iterator[Measurer]:
-    """Runs a request's workload in a worker process, compiling in two others."""
-    from .measure.compile import CompilePool
-    from .measure.worker import IsolatedMeasurer, Workload
+def isolated_measurer(
+    request: Request, *, kernels: Sequence[str | os.PathLike[str]]
+) -> Iterator[Measurer]:
+    """Runs a request's workload in a worker process, compiling in two others.
 
-    assert request.workload is not None
-    workload = Workload(**request.workload)
+    Args:
+        request: From the store.
+        kernels: See ``Watcher``.
+
+    Raises:
+        UntrustedError: The request asks for something that may not be run here.
+    """
+    from .measure.compile import CompilePool
+    from .measure.worker import IsolatedMeasurer
+
+    workload = trusted_call(request.workload or {}, kernels).workload()
     with CompilePool(2, niceness=10) as pool, IsolatedMeasurer(workload, pool=pool) as measurer:
         yield measurer
 
 
 def _lock_file(device: Device, folder: str | Path | None) -> Path:
-    if folder is None:
-        import platformdirs
+    from .measure._device_lock import device_identity
 
-        folder = platformdirs.user_cache_path("autotune_rlm")
-    return Path(folder) / f"watch-{digest([device.name, *_which(device)])}.lock"
-
-
-def _which(device: Device) -> list[str]:
-    """What tells a device from others of its name, whatever number the environment gives it."""
-    if device.target == "cpu":
-        return []
-    with contextlib.suppress(Exception):
-        import torch
-
-        index = torch.cuda.current_device()
-        return [str(torch.cuda.get_device_properties(index).uuid)]
-    return [os.environ.get(n, "") for n in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")]
+    which = [] if device.target == "cpu" else [device_identity()]
+    return (
+        own_lock_folder() if folder is None else Path(folder)
+    ) / f"watch-{digest([device.name, *which])}.lock"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,13 @@ def watch(
     store: Annotated[
         str | None,
         typer.Option(help="File or SQLAlchemy URL of the store; by default the user's own."),
+    ] = None,
+    kernels: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder below which kernels may be run; may be given several times. Kernels elsewhere "
+            "are left alone: whoever writes to a shared store does not choose what runs here."
+        ),
     ] = None,
     duty: Annotated[float, typer.Option(help="Share of the time to spend measuring.")] = 0.25,
     busy: Annotated[
@@ -49,6 +57,7 @@ def watch(
         try:
             watcher = Watcher(
                 opened,
+                kernels=kernels or (),
                 duty=duty,
                 busy=busy,
                 top=top,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import builtins
 import functools
+import hashlib
 import importlib
 import inspect
 import os
@@ -18,25 +19,38 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["jit_function", "load_kernel"]
+__all__ = ["file_sha256", "jit_function", "load_kernel"]
 
 _BUILTINS = frozenset(dir(builtins))
 _KEEP = "__autotune_rlm_keep__"
 
 
-def load_kernel(file: str, function: str, module: str = "") -> Any:
+def load_kernel(file: str, function: str, module: str = "", sha256: str = "") -> Any:
     """The ``triton.JITFunction`` named ``function`` at the top level of ``file``.
 
     Args:
         file: Path of the Python file.
         function: Name; decorators outside of ``triton.jit`` are not applied.
         module: Dotted name of the file's module, which its relative imports need.
+        sha256: What the file must hold (``file_sha256``); nothing else is executed then, no module
+            of that name either. Empty for any.
 
     Raises:
-        ValueError: The name is not a kernel at the top level of the file.
+        ValueError: The name is not a kernel at the top level of the file, or the file is another one.
         Exception: Whatever the executed statements raise.
     """
-    return _load(os.path.abspath(file), os.stat(file).st_mtime_ns, function, module)
+    return _load(os.path.abspath(file), os.stat(file).st_mtime_ns, function, module, sha256)
+
+
+def file_sha256(file: str) -> str:
+    """SHA-256 of a file's content in hexadecimal digits."""
+    return _sha256(os.path.abspath(file), os.stat(file).st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(file: str, mtime_ns: int) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.sha256(stream.read()).hexdigest()
 
 
 def jit_function(kernel: Any) -> Any:
@@ -50,9 +64,12 @@ def jit_function(kernel: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def _load(file: str, mtime_ns: int, function: str, module: str) -> Any:
+def _load(file: str, mtime_ns: int, function: str, module: str, sha256: str) -> Any:
     with open(file, "rb") as stream:
-        tree = ast.parse(stream.read(), filename=file)
+        text = stream.read()
+    if sha256 and hashlib.sha256(text).hexdigest() != sha256:
+        raise ValueError(f"{file} has changed since its kernel {function!r} was noted")
+    tree = ast.parse(text, filename=file)
     top = function.split(".")[0]
     if "<locals>" in function or top not in {name for node in tree.body for name in _bound(node)}:
         raise ValueError(f"{file} has no kernel {function!r} at its top level")
@@ -70,7 +87,11 @@ def _load(file: str, mtime_ns: int, function: str, module: str) -> Any:
     except (NameError, AttributeError, KeyError):
         if not module or module == "__main__":
             raise
-        found = importlib.import_module(module)
+        if sha256:
+            found = namespace
+            exec(compile(text, file, "exec"), namespace.__dict__)
+        else:
+            found = importlib.import_module(module)
         for part in function.split("."):
             found = getattr(found, part)
     return jit_function(found)

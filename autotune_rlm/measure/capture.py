@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from ._kernel_source import jit_function
+from ._kernel_source import file_sha256, jit_function
 from .compile import CompileSpec, Target
 
 __all__ = ["describe_call", "encode_value"]
@@ -116,7 +116,7 @@ def encode_value(value: Any) -> Any:
         file = inspect.getsourcefile(value.fn)
         if file and not file.startswith("<"):
             where = {"file": file, "function": value.fn.__qualname__, "module": value.fn.__module__}
-            return {"kernel": where}
+            return {"kernel": {**where, "sha256": file_sha256(file)}}
     raise TypeError(f"the constant {value!r} has no JSON form")
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,7 +29,15 @@ from .job import Job
 from .timing import Call
 from .worker import Workload
 
-__all__ = ["KernelCall", "bench", "evaluate_grid", "make_tensor", "note_launch"]
+__all__ = [
+    "KernelCall",
+    "NotRepeatableError",
+    "bench",
+    "describe_launch",
+    "evaluate_grid",
+    "make_tensor",
+    "note_launch",
+]
 
 DTYPES: Mapping[str, str] = {
     "fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16",
@@ -36,6 +45,11 @@ DTYPES: Mapping[str, str] = {
     "i16": "int16", "i8": "int8", "u8": "uint8", "i1": "bool",
 }  # fmt: skip
 """torch's name of each dtype."""
+
+FACTORY = "autotune_rlm.measure.kernel_call:bench"
+"""The factory of every ``KernelCall``'s workload."""
+DATA_ONLY = ("i8", "u8")
+"""Integer dtypes whose values are taken for data, such as quantised weights, and made up."""
 
 _SMALL_TENSOR = 4096
 _OPERATORS: Mapping[type, Callable[..., Any]] = {
@@ -77,6 +91,8 @@ class KernelCall:
         launches: ``{"config", "grid", "constants"}`` of single configurations, with the sizes of
             the grid as numbers and further arguments; they go before ``grid``.
         source_key: ``JITFunction.cache_key`` that the kernel in the file must have; empty for any.
+        sha256: Of the file (``hashlib.sha256``, hexadecimal); another file is not executed. Empty for
+            any.
     """
 
     file: str
@@ -89,6 +105,7 @@ class KernelCall:
     device: str | None = None
     launches: Sequence[Mapping[str, Any]] = ()
     source_key: str = ""
+    sha256: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.grid) <= 3 and not self.launches:
@@ -99,7 +116,7 @@ class KernelCall:
 
     def workload(self) -> Workload:
         """What ``IsolatedMeasurer`` runs."""
-        return Workload(factory="autotune_rlm.measure.kernel_call:bench", arguments=asdict(self))
+        return Workload(factory=FACTORY, arguments=asdict(self))
 
 
 def bench(**description: Any) -> Callable[[dict[str, Any]], Job]:
@@ -111,7 +128,7 @@ def bench(**description: Any) -> Callable[[dict[str, Any]], Job]:
     from .capture import describe_call
 
     call = KernelCall(**description)
-    kernel = load_kernel(call.file, call.function, call.module)
+    kernel = load_kernel(call.file, call.function, call.module, call.sha256)
     if call.source_key and getattr(kernel, "cache_key", call.source_key) != call.source_key:
         raise RuntimeError(f"{call.function} in {call.file} has changed since it was noted")
     device = call.device or (
@@ -132,6 +149,8 @@ def bench(**description: Any) -> Callable[[dict[str, Any]], Job]:
         for name in names:
             args[name].copy_(initial[name])
 
+    scalars = {p.name for p in getattr(kernel, "params", ()) if not p.is_constexpr}
+
     def make(config: dict[str, Any]) -> Job:
         launch = launches.get(canonical_json(config))
         if launch is not None:
@@ -148,7 +167,7 @@ def bench(**description: Any) -> Callable[[dict[str, Any]], Job]:
             outputs=(lambda: {name: args[name] for name in call.outputs}) if call.outputs else None,
             prepare=lambda: restore(call.outputs),
             spec=lambda: describe_call(kernel, (), {**args, **config}),
-            grid=grid,
+            grid=None if scalars & set(config) else grid,  # one binary may run differently
         )
 
     return make
@@ -176,7 +195,8 @@ def make_tensor(described: Mapping[str, Any], device: Any) -> Any:
         values = torch.rand(shape, device=device, generator=generator)
     elif fill == "randint":
         low, high = int(described.get("low", 0)), int(described["high"])
-        values = torch.randint(low, high, shape, device=device, generator=generator)
+        kind = torch.int64 if dtype.is_floating_point else dtype
+        values = torch.randint(low, high, shape, device=device, generator=generator, dtype=kind)
     elif fill == "arange":
         values = torch.arange(math.prod(shape), device=device).reshape(shape)
     elif fill in ("zeros", "empty"):
@@ -217,6 +237,10 @@ def evaluate_grid(grid: Sequence[str], names: Mapping[str, Any]) -> tuple[int, .
     return tuple(sizes)
 
 
+class NotRepeatableError(ValueError):
+    """Another process could not repeat a launch; the message says why."""
+
+
 def note_launch(
     kernel: Any,
     arguments: Mapping[str, Any],
@@ -224,10 +248,25 @@ def note_launch(
     *,
     reset: Sequence[str] = (),
 ) -> KernelCall | None:
+    """``describe_launch``, or None where another process could not repeat the launch."""
+    try:
+        return describe_launch(kernel, arguments, launches, reset=reset)
+    except NotRepeatableError:
+        return None
+
+
+def describe_launch(
+    kernel: Any,
+    arguments: Mapping[str, Any],
+    launches: Sequence[tuple[Mapping[str, Any], Sequence[int], Mapping[str, Any]]],
+    *,
+    reset: Sequence[str] = (),
+) -> KernelCall:
     """A live launch as JSON, for another process to benchmark later (``Store.note_request``).
 
-    Tensors are made up again from their shapes, strides and dtypes; of small integer tensors
-    (lengths, indices) the values are kept, since the time depends on them.
+    Tensors of floating-point numbers and of 8-bit integers are made up again from their shapes, strides
+    and dtypes. Other integers and booleans say what a kernel reads and skips, so their values are kept;
+    of more than 4,096 of them nothing is made up.
 
     Args:
         kernel: The ``triton.jit`` function, decorated further or not.
@@ -235,57 +274,77 @@ def note_launch(
         launches: ``(configuration, grid, further constants)`` of each candidate.
         reset: Tensors that are set back before every launch.
 
-    Returns:
-        None where another process could not: the kernel is not at the top level of a file, or an
-        argument has no JSON form.
+    Raises:
+        NotRepeatableError: The kernel is not at the top level of a file, or an argument cannot be made
+            again.
     """
     import inspect
 
-    from ._kernel_source import jit_function
-    from .capture import encode_value
+    from ._kernel_source import file_sha256, jit_function
 
     function = jit_function(kernel)
     file = inspect.getsourcefile(function.fn)
     if file is None or file.startswith("<") or "<locals>" in function.fn.__qualname__:
-        return None
+        raise NotRepeatableError("the kernel does not stand at the top level of a file")
     try:
-        return KernelCall(
-            file=file,
-            function=function.fn.__qualname__,
-            module=function.fn.__module__,
-            args={name: _noted(value) for name, value in arguments.items()},
-            grid=(),
-            reset=tuple(reset),
-            launches=[
-                {
-                    "config": dict(config),
-                    "grid": [int(n) for n in grid],
-                    "constants": {name: encode_value(value) for name, value in constants.items()},
-                }
-                for config, grid, constants in launches
-            ],
-            source_key=getattr(function, "cache_key", ""),
-        )
-    except (TypeError, KeyError):
-        return None
+        sha256 = file_sha256(file)
+    except OSError as error:
+        raise NotRepeatableError(f"the kernel's file cannot be read: {error}") from None
+    return KernelCall(
+        file=os.path.abspath(file),
+        function=function.fn.__qualname__,
+        module=function.fn.__module__,
+        args={name: _noted(name, value) for name, value in arguments.items()},
+        grid=(),
+        reset=tuple(reset),
+        launches=[
+            {
+                "config": dict(config),
+                "grid": [int(n) for n in grid],
+                "constants": {name: _encoded(name, value) for name, value in constants.items()},
+            }
+            for config, grid, constants in launches
+        ],
+        source_key=getattr(function, "cache_key", ""),
+        sha256=sha256,
+    )
 
 
-def _noted(value: Any) -> Any:
+def _encoded(name: str, value: Any) -> Any:
     from .capture import encode_value
 
-    if not (hasattr(value, "data_ptr") and hasattr(value, "stride")):
+    try:
         return encode_value(value)
+    except TypeError:
+        raise NotRepeatableError(
+            f"{name}: a {type(value).__name__} cannot be made again from JSON"
+        ) from None
+
+
+def _noted(name: str, value: Any) -> Any:
+    if not (hasattr(value, "data_ptr") and hasattr(value, "stride")):
+        return _encoded(name, value)
     names = {torch_name: name for name, torch_name in DTYPES.items()}
+    dtype = names.get(str(value.dtype).removeprefix("torch."))
+    if dtype is None:
+        raise NotRepeatableError(f"{name}: tensors of {value.dtype} cannot be made again")
     noted = {
-        "dtype": names[str(value.dtype).removeprefix("torch.")],
+        "dtype": dtype,
         "shape": list(value.shape),
         "strides": list(value.stride()),
         "align": math.gcd(value.data_ptr(), 16),
     }
-    whole = not value.dtype.is_floating_point and not value.dtype.is_complex
-    if whole and 0 < value.numel() <= _SMALL_TENSOR:
-        noted["values"] = value.reshape(-1).tolist()
-    return noted
+    if value.dtype.is_floating_point or not value.numel():
+        return noted
+    if value.numel() <= _SMALL_TENSOR:
+        return {**noted, "values": value.reshape(-1).tolist()}
+    if dtype in DATA_ONLY:
+        low = -128 if dtype == "i8" else 0
+        return {**noted, "fill": "randint", "low": low, "high": low + 256}
+    raise NotRepeatableError(
+        f"{name}: the values of {value.numel():,} elements of {value.dtype} say what the kernel reads, "
+        f"and only up to {_SMALL_TENSOR:,} are kept"
+    )
 
 
 def _is_tensor(value: Any) -> bool:

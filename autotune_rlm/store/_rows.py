@@ -159,10 +159,13 @@ def candidates_from(text: str) -> tuple[Candidate, ...]:
     return tuple(Candidate.from_json(item) for item in listed)
 
 
-def workload_from(text: str) -> dict[str, Any] | None:
-    """The workload of a request; None where none was noted."""
+def workload_from(text: str) -> tuple[dict[str, Any] | None, str]:
+    """The workload of a request and why there is none: (None, "") where neither was noted."""
     listed = json.loads(text)
-    return listed["workload"] if isinstance(listed, dict) else None
+    workload = listed.get("workload") if isinstance(listed, dict) else None
+    if isinstance(workload, dict) and "obstacle" in workload:
+        return None, str(workload["obstacle"])
+    return (workload if isinstance(workload, dict) else None), ""
 
 
 def newest(observations: Iterable[Observation]) -> list[Observation]:

@@ -49,6 +49,7 @@ class Request:
         last: The same for the last time.
         workload: How to run the candidates (``measure.worker.Workload`` as JSON); None where that
             was not noted, and nobody else can.
+        obstacle: Why they cannot be run elsewhere, where that was noted.
     """
 
     task: Task
@@ -57,6 +58,7 @@ class Request:
     first: float
     last: float
     workload: Mapping[str, Any] | None = None
+    obstacle: str = ""
 
 
 class Store:
@@ -299,7 +301,8 @@ class Store:
         """Note that ``task`` was met with nothing measured; ``candidates`` as such or as their JSON.
 
         Noting it again counts its uses up and replaces the candidates and the workload, which says
-        how to run them.
+        how to run them (``measure.worker.Workload`` as JSON), or as ``{"obstacle": text}`` why nobody
+        else can.
         """
         now = time.time()
         row = _rows.request_row(task, candidates, uses, now, workload)
@@ -323,6 +326,7 @@ class Store:
         requests = []
         for text, listed, uses, first, last in found.values():
             task = _rows.task_from(text)
+            workload, obstacle = _rows.workload_from(listed)
             if task is not None:
                 requests.append(
                     Request(
@@ -331,7 +335,8 @@ class Store:
                         uses=uses,
                         first=first,
                         last=last,
-                        workload=_rows.workload_from(listed),
+                        workload=workload,
+                        obstacle=obstacle,
                     )
                 )
         return sorted(requests, key=lambda x: (-x.uses, -x.last))

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune_rlm.measure.kernel_call import KernelCall, evaluate_grid, make_tensor, note_launch
+from autotune_rlm.measure.kernel_call import (
+    KernelCall,
+    NotRepeatableError,
+    describe_launch,
+    evaluate_grid,
+    make_tensor,
+    note_launch,
+)
 from autotune_rlm.measure.worker import IsolatedMeasurer, Workload
 from autotune_rlm.types import Candidate, Device, Status, Task, canonical_json
 
@@ -105,3 +112,31 @@ def test_calls_are_checked_before_anything_runs():
         KernelCall(file=FILE, function="add", args=ARGS, grid=[])
     with pytest.raises(ValueError, match="outputs"):
         KernelCall(file=FILE, function="add", args=ARGS, grid=["1"], outputs=["nothing"])
+
+
+def test_what_cannot_be_made_again_is_named():
+    triton = pytest.importorskip("triton")
+    torch = pytest.importorskip("torch")
+    import kernels_for_tests as kernels
+
+    def noted(**arguments):
+        return describe_launch(kernels.add, arguments, [({}, (1,), {})]).args
+
+    @triton.jit
+    def local(x):
+        pass
+
+    with pytest.raises(NotRepeatableError, match=r"idx: the values of 5,000 elements"):
+        noted(idx=torch.zeros(5000, dtype=torch.int32))
+    with pytest.raises(NotRepeatableError, match=r"mask: .* torch.bool"):
+        noted(mask=torch.zeros(100, 100, dtype=torch.bool))
+    with pytest.raises(NotRepeatableError, match="state: a object"):
+        noted(state=object())
+    with pytest.raises(NotRepeatableError, match="top level"):
+        describe_launch(local, {}, [])
+    small = torch.randperm(4096).to(torch.int32)
+    assert noted(idx=small)["idx"]["values"] == small.tolist()
+    weights = noted(w=torch.zeros(100, 100, dtype=torch.int8))["w"]
+    made = make_tensor(weights, "cpu")
+    assert made.dtype == torch.int8
+    assert made.float().std() > 50  # data of any kind and no zeros, which cost a device less power

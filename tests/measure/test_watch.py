@@ -1,6 +1,8 @@
 """``watch``: noted problems are benchmarked, one watcher per device, nothing is lost."""
 
 import contextlib
+import dataclasses
+import hashlib
 import os
 import signal
 import subprocess
@@ -14,7 +16,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from autotune_rlm.measure._kernel_source import load_kernel
+from autotune_rlm.measure._trusted import UntrustedError, trusted_call
 from autotune_rlm.measure.detect import cpu_device
+from autotune_rlm.measure.kernel_call import describe_launch
 from autotune_rlm.measure.pace import PacedMeasurer
 from autotune_rlm.measure.worker import Workload
 from autotune_rlm.store import Store
@@ -209,12 +214,14 @@ def test_a_watcher_that_is_killed_loses_nothing(tmp_path):
             f"""
             from autotune_rlm.store import Store
             from autotune_rlm.measure.detect import cpu_device
+            from autotune_rlm.measure.worker import IsolatedMeasurer, Workload
             from autotune_rlm.watch import Watcher
             Watcher(
                 Store({str(database)!r}),
                 device=cpu_device(),
                 duty=1,
                 busy=1,
+                measurer=lambda request: IsolatedMeasurer(Workload(**request.workload)),
                 lock_folder={str(tmp_path)!r},
             ).run(once=True)
             """
@@ -235,19 +242,137 @@ def test_a_watcher_that_is_killed_loses_nothing(tmp_path):
         assert store.requests() == []
 
 
-def test_the_command(store, tmp_path, monkeypatch):
+def test_the_command(store, tmp_path, monkeypatch, caplog):
     from autotune_rlm.cli.watch import app
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
-    store.note_request(task("k"), candidates(2), workload=WORKLOAD)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    call, blocks = noted_add()
+    store.note_request(task("add"), blocks, workload=call.workload().to_json())
+    store.note_request(task("gather"), blocks, workload={"obstacle": "idx: too many"})
     options = ["--store", str(tmp_path / "store.db"), "--once", "--busy", "1", "--duty", "1"]
+    options += ["--surrogate", "none"]
     try:
-        done = CliRunner().invoke(app, [*options, "--surrogate", "none"])
+        done = CliRunner().invoke(app, [*options, "--kernels", str(tmp_path)])
+        assert "0 problems served" in done.output
+        assert "--kernels" in caplog.text
+        assert "cannot benchmark gather: idx: too many" in caplog.text
+        assert store.observations(task("add")) == []
+        done = CliRunner().invoke(app, [*options, "--kernels", str(HERE)])
         assert done.exit_code == 0, done.output
         assert "1 problems served" in done.output
-        assert len(store.observations(task("k"))) == 2
+        assert len(store.observations(task("add"))) == 2
         assert CliRunner().invoke(app, [*options, "--duty", "7"]).exit_code == 2
     finally:
         for name, handler in handlers.items():
             signal.signal(name, handler)
+
+
+def noted_add():
+    """A launch of a kernel of this folder as a program notes it, and its configurations."""
+    pytest.importorskip("triton")
+    torch = pytest.importorskip("torch")
+    import kernels_for_tests as kernels
+
+    x = torch.arange(64.0)
+    constants = {"EVEN": True, "UNUSED": None}
+    launches = [({"BLOCK": b}, (64 // b,), constants) for b in (16, 32)]
+    call = describe_launch(kernels.add, {"x": x, "y": x, "out": x, "n": 64}, launches)
+    return call, [Candidate({"BLOCK": b}) for b in (16, 32)]
+
+
+class TestWhatTheStoreMayAskFor:
+    """A store is data: who writes to it does not choose what runs here."""
+
+    @pytest.fixture
+    def asks(self):
+        def make(**changes):
+            call, _ = noted_add()
+            return call.workload().to_json() | {
+                "arguments": {**dataclasses.asdict(call), **changes}
+            }
+
+        return make
+
+    def test_a_launch_of_a_kernel_in_a_named_folder(self, asks):
+        assert trusted_call(asks(), [HERE]).function == "add"
+        assert trusted_call(asks(), ["/elsewhere", HERE.parent]).function == "add"
+
+    @pytest.mark.parametrize(
+        ("factory", "arguments"),
+        [
+            ("os:system", {"command": "touch pwned"}),
+            ("subprocess:run", {"args": "touch pwned", "shell": True}),
+            ("/tmp/mine.py:factory", {}),
+            ("autotune_rlm.measure.kernel_call:make_tensor", {}),
+            (None, {}),
+        ],
+    )
+    def test_no_other_function(self, factory, arguments, store, tmp_path, monkeypatch, caplog):
+        monkeypatch.chdir(tmp_path)
+        asked = {"factory": factory, "arguments": arguments}
+        with pytest.raises(UntrustedError, match="asks for the function"):
+            trusted_call(asked, ["/"])
+        store.note_request(task("k"), candidates(2), workload=asked)
+        options = {"device": cpu_device(), "busy": 1, "lock_folder": tmp_path, "kernels": ["/"]}
+        assert Watcher(store, **options).run(once=True) == 0
+        assert not (tmp_path / "pwned").exists()
+        assert "cannot benchmark k" in caplog.text
+        assert len(store.requests()) == 1
+
+    def test_no_kernel_elsewhere(self, asks, tmp_path):
+        for folders in ([], [tmp_path], [HERE / "other"]):
+            with pytest.raises(UntrustedError, match="--kernels"):
+                trusted_call(asks(), folders)
+
+    def test_no_way_out_of_the_folder(self, asks, tmp_path):
+        outside = tmp_path / "outside.py"
+        outside.write_text((HERE / "kernels_for_tests.py").read_text())
+        inside = tmp_path / "inside"
+        inside.mkdir()
+        (inside / "link.py").symlink_to(outside)
+        same = hashlib.sha256(outside.read_bytes()).hexdigest()
+        for file in (inside / "link.py", f"{inside}/../outside.py"):
+            with pytest.raises(UntrustedError, match="none of the folders"):
+                trusted_call(asks(file=str(file), module="", sha256=same), [inside])
+
+    @pytest.mark.parametrize("sha256", ["", "0" * 64])
+    def test_no_file_that_has_changed(self, asks, sha256):
+        with pytest.raises(UntrustedError, match="has changed"):
+            trusted_call(asks(sha256=sha256), [HERE])
+
+    def test_no_change_between_the_look_and_the_load(self, tmp_path):
+        file = tmp_path / "kernel.py"
+        file.write_text("raise SystemExit('executed')")
+        with pytest.raises(ValueError, match="has changed"):
+            load_kernel(str(file), "k", "", "0" * 64)
+
+    def test_no_other_module(self, asks):
+        for module in ("antigravity", "os", "tests.measure.other"):
+            with pytest.raises(UntrustedError, match="is not the module"):
+                trusted_call(asks(module=module), [HERE])
+
+    def test_no_kernel_elsewhere_among_the_constants(self, asks, tmp_path):
+        file = tmp_path / "act.py"
+        file.write_text("")
+        where = {"file": str(file), "function": "f", "module": "", "sha256": "0" * 64}
+        for constant in ({"kernel": where}, {"tuple": [{"constexpr": {"kernel": where}}]}):
+            with pytest.raises(UntrustedError, match="none of the folders"):
+                trusted_call(asks(args={"x": constant}), [HERE])
+            launches = [{"config": {}, "grid": [1], "constants": {"F": constant}}]
+            with pytest.raises(UntrustedError, match="none of the folders"):
+                trusted_call(asks(launches=launches), [HERE])
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"args": 3}, {"launches": [3], "grid": []}, {"unknown": 1}, {"file": None}, {"grid": 7}],
+    )
+    def test_nonsense_is_refused(self, asks, changes):
+        with pytest.raises(UntrustedError):
+            trusted_call(asks(**changes), [HERE])
+
+    def test_no_indices_are_made_up(self, asks):
+        tensor = {"dtype": "i32", "shape": [5000]}
+        with pytest.raises(UntrustedError, match="values of idx"):
+            trusted_call(asks(args={"idx": tensor}), [HERE])

@@ -13,8 +13,9 @@ from triton.runtime.autotuner import Heuristics
 from autotune_rlm.ir import Launch, as_grid
 from autotune_rlm.measure.capture import describe_call
 from autotune_rlm.measure.compile import CompileSpec
+from autotune_rlm.measure.errors import one_line
 from autotune_rlm.measure.job import Job
-from autotune_rlm.measure.kernel_call import note_launch
+from autotune_rlm.measure.kernel_call import NotRepeatableError, describe_launch
 from autotune_rlm.measure.timing import Call
 from autotune_rlm.measure.triton import TritonMeasurer
 from autotune_rlm.types import Candidate
@@ -103,8 +104,8 @@ class LiveLaunch:
 
     def workload(
         self, candidates: Sequence[Candidate], *, reset: Sequence[str] = ()
-    ) -> dict[str, Any] | None:
-        """How another process can run these candidates, as JSON; None where it cannot.
+    ) -> dict[str, Any]:
+        """How another process can run these candidates, as JSON, or ``{"obstacle": why it cannot}``.
 
         Args:
             candidates: Their payloads are configurations.
@@ -120,13 +121,12 @@ class LiveLaunch:
                 constants = {name: given[name] for name in added}
                 grid = self._grid(candidate.payload)
                 if grid is None:
-                    return None
+                    raise NotRepeatableError("a hook of its configurations changes the launch")
                 launches.append((candidate.config, grid, constants))
-            noted = note_launch(self._kernel, own, launches, reset=reset)
+            return describe_launch(self._kernel, own, launches, reset=reset).workload().to_json()
         except Exception as error:
             _log.debug("cannot note how to run %s: %s", jit, error)
-            return None
-        return None if noted is None else noted.workload().to_json()
+            return {"obstacle": one_line(str(error) or type(error).__name__)}
 
     def launch_of(self, candidate: Candidate) -> Launch:
         """The launch with a candidate, as the compiler's eye reads it; runs nothing on the device.

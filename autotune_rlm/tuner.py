@@ -22,6 +22,7 @@ from autotune_rlm.accuracy import (
     scores,
 )
 from autotune_rlm.learn.columns import encode_configs
+from autotune_rlm.measure.errors import remembered
 from autotune_rlm.policy import Policy, is_novel
 from autotune_rlm.types import (
     Candidate,
@@ -233,8 +234,8 @@ class _Search:
         self.zero_shot: Prediction | None = None
         self.novel = is_novel(tuner.surrogate, task, candidates)
         self.index = {candidate.key: i for i, candidate in enumerate(candidates)}
-        stored = [] if self.store is None else list(self.store.observations(task))
-        tried = {o.candidate.key: o for o in stored if o.measurement.status is not Status.SKIPPED}
+        stored = [] if self.store is None else remembered(self.store.observations(task))
+        tried = {o.candidate.key: o for o in stored}
         self.known: dict[int, Measurement] = {
             self.index[key]: o.measurement for key, o in tried.items() if key in self.index
         }

@@ -10,7 +10,7 @@ from typing import Any
 from ..types import Status
 from ._binary import binary_facts
 from ._kernel_source import load_kernel
-from .errors import classify
+from .errors import classify, one_line
 
 __all__ = ["compile_spec", "decode_value", "facts_of"]
 
@@ -20,24 +20,31 @@ _TENSOR_MEMORY_COLUMNS = 512
 def compile_spec(request: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON of a ``CompileResult`` for the JSON of a ``CompileSpec``."""
     try:
-        return _compile(request)
+        kernel = load_kernel(request["file"], request["function"], request.get("module", ""))
+        own = kernel.cache_key
+        constexprs = {name: decode_value(value) for name, value in request["constexprs"].items()}
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: the file may parse a command line
+        reason = one_line(f"a compile worker cannot load it: {type(error).__name__}: {error}")
+        return {"status": Status.SKIPPED.value, "reason": reason}
+    if request.get("source_key") and own != request["source_key"]:
+        reason = f"{request['file']} is not what the running program imported"
+        return {"status": Status.SKIPPED.value, "reason": reason}
+    try:
+        return _compile(request, kernel, constexprs)
     except Exception as error:
         fault = classify(error, stage="compile")
         return {"status": fault.status.value, "reason": fault.reason}
 
 
-def _compile(spec: Mapping[str, Any]) -> dict[str, Any]:
+def _compile(spec: Mapping[str, Any], kernel: Any, constexprs: dict[str, Any]) -> dict[str, Any]:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    kernel = load_kernel(spec["file"], spec["function"], spec.get("module", ""))
-    if spec.get("source_key") and kernel.cache_key != spec["source_key"]:
-        reason = f"{spec['file']} is not what the running program imported"
-        return {"status": Status.SKIPPED.value, "reason": reason}
     names = list(kernel.arg_names)
     signature = {name: spec["signature"].get(name, "constexpr") for name in names}
-    constexprs = {name: decode_value(value) for name, value in spec["constexprs"].items()}
     attributes = {
         (names.index(name),): [["tt.divisibility", value]] if isinstance(value, int) else value
         for name, value in spec["attrs"].items()

@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..types import Status
-from .errors import Fault, classify_exit
+from .errors import Fault, Owner, classify_exit, one_line
 
 __all__ = ["WorkerFailure", "WorkerProcess", "read_frame", "write_frame"]
 
@@ -40,11 +40,12 @@ _BOOT = (
 
 
 class WorkerFailure(RuntimeError):
-    """The request gave no answer; ``fault`` says why."""
+    """The request gave no answer; ``fault`` says why, ``started`` whether a worker ever had it."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: Fault, *, started: bool = True) -> None:
         super().__init__(fault.reason)
         self.fault = fault
+        self.started = started
 
 
 class WorkerProcess:
@@ -110,25 +111,36 @@ class WorkerProcess:
         return self._process.pid if self._process is not None else None
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        self._output.clear()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, str(theirs.fileno()), json.dumps(sys.path)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, **self._env},
-                start_new_session=True,
-            )
+        try:
+            ours, theirs = socket.socketpair()
+            self._output.clear()
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _BOOT, str(theirs.fileno()), _search_path()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=[theirs.fileno()],
+                    env={**os.environ, **self._env},
+                    start_new_session=True,
+                )
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+        ) as error:  # no memory, no Python: embedded in another
+            raise _cannot_start(error) from error
         self._socket = ours
         self._finalizer = weakref.finalize(self, _end, self._process, ours)
         threading.Thread(
             target=_drain, args=(self._process.stdout, self._output), daemon=True
         ).start()
         self.starts += 1
-        self._exchange(self._hello, self._start_timeout_s)
+        try:
+            self._exchange(self._hello, self._start_timeout_s)
+        except WorkerFailure as failure:
+            self.kill()
+            raise _cannot_start(failure) from None
 
     def _exchange(self, request: Mapping[str, Any], timeout_s: float | None) -> dict[str, Any]:
         process, sock = self._process, self._socket
@@ -148,7 +160,7 @@ class WorkerProcess:
             self.kill()
             raise
         if "fault" in answer:
-            fault = Fault(**{**answer["fault"], "status": Status(answer["fault"]["status"])})
+            fault = Fault.from_json(answer["fault"])
             if fault.poisoned:
                 self.kill()
             raise WorkerFailure(fault)
@@ -165,6 +177,16 @@ class WorkerProcess:
         if code is None and isinstance(error, ValueError):
             return Fault(Status.CRASHED, f"the worker process sent garbage: {error}", True)
         return classify_exit(code, output)
+
+
+def _search_path() -> str:
+    return json.dumps([str(place) for place in sys.path])
+
+
+def _cannot_start(error: Exception) -> WorkerFailure:
+    """A worker that cannot be started, or cannot load its handler, says nothing of any candidate."""
+    reason = one_line(f"a worker process cannot start: {error}")
+    return WorkerFailure(Fault(Status.SKIPPED, reason, True, Owner.MACHINE), started=False)
 
 
 def write_frame(sock: socket.socket, message: Mapping[str, Any]) -> None:

@@ -8,14 +8,14 @@ import json
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from ._kernel_source import file_sha256, jit_function
 from .compile import CompileSpec, Target
 
-__all__ = ["describe_call", "encode_value"]
+__all__ = ["after_pre_hook", "describe_call", "encode_value"]
 
 _local = threading.local()
 _install_lock = threading.Lock()
@@ -93,6 +93,53 @@ def describe_call(
         source_key=function.cache_key,
         max_shared_bytes=max_shared_bytes,
     )
+
+
+def after_pre_hook(
+    hook: Callable[[dict[str, Any]], Any] | None, arguments: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The arguments as a launch finds them once a ``Config.pre_hook`` has run.
+
+    A hook gets a dictionary of its own, so it changes a launch only through what the arguments are made
+    of: the block shapes of host descriptors (``TensorDescriptor``). It runs here on copies of them whose
+    tensors hold nothing, and nothing live is touched.
+
+    Returns:
+        None where that cannot be known: the hook needs the tensors themselves.
+    """
+    if hook is None or not any(map(_is_descriptor, arguments.values())):
+        return dict(arguments)
+    try:
+        copies = {name: _stand_in(value) for name, value in arguments.items()}
+        hook(dict(copies))
+    except Exception:  # what is wrong with it, the launch will say
+        return None
+    changed = {}
+    for name, value in arguments.items():
+        if _is_descriptor(value):
+            copies[name].base = value.base
+            value = copies[name]
+        changed[name] = value
+    return changed
+
+
+def _is_descriptor(value: Any) -> bool:
+    return hasattr(value, "block_shape") and hasattr(value, "base")
+
+
+def _stand_in(value: Any) -> Any:
+    if _is_descriptor(value):
+        twin = copy.copy(value)
+        for name, held in vars(value).items():
+            if isinstance(held, list):
+                setattr(twin, name, list(held))
+        twin.base = _stand_in(value.base)
+        return twin
+    if hasattr(value, "data_ptr") and hasattr(value, "new_empty"):
+        import torch
+
+        return torch.empty_like(value, device="meta")
+    return value
 
 
 def encode_value(value: Any) -> Any:

@@ -4,8 +4,10 @@
         for spec, result in pool.compile_many(specs):
             print(result.status, result.facts)
 
-No GPU is needed: the target is named in the spec. A worker that hangs, crashes or is killed is
-replaced, and only its own spec fails. ``describe_call`` makes the spec of a real call.
+No GPU is needed: the target is named in the spec. A worker that hangs or crashes (twice) is replaced, and
+only its own spec fails. What a worker cannot do (load the kernel, start at all, survive the machine's
+out-of-memory killer) is ``skipped``, and left to the process that asked. ``describe_call`` makes the spec
+of a real call.
 """
 
 from __future__ import annotations
@@ -76,7 +78,8 @@ class CompileResult:
 
     Attributes:
         status: ``ok``, ``compile_error``, ``out_of_resources``, ``timeout``, ``crashed``, or
-            ``skipped`` where the machine is at fault (disk full) or the source has changed.
+            ``skipped`` where the worker or the machine is at fault: it cannot load the kernel, its
+            source has changed, it was killed, the disk is full.
         reason: One line where it is not ``ok``.
         compile_s: Seconds of compilation; None where Triton's cache had it or there is no binary.
         facts: ``shared_bytes``, ``registers``, ``spills``, ``binary_bytes``, ``code_bytes``,
@@ -138,6 +141,7 @@ class CompilePool:
         self._cache_dir = cache_dir
         self._all: list[WorkerProcess] = []
         self._lock = threading.Lock()
+        self._broken = ""
         self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="compile")
 
     def compile(self, spec: CompileSpec) -> CompileResult:
@@ -188,20 +192,30 @@ class CompilePool:
         self.close()
 
     def _run(self, spec: CompileSpec) -> CompileResult:
+        if self._broken:
+            return CompileResult(status=Status.SKIPPED, reason=self._broken)
         try:
             worker = self._idle.get_nowait()
         except queue.Empty:
             worker = self._new_worker()
         try:
-            answer = worker.call(spec.to_json(), timeout_s=self._timeout_s)
-            return CompileResult(**answer)
+            result = self._ask(worker, spec)
+            if result.status is Status.CRASHED:  # by chance, or is it this binary's?
+                result = self._ask(worker, spec)
+            return result
+        finally:
+            self._idle.put(worker)
+
+    def _ask(self, worker: WorkerProcess, spec: CompileSpec) -> CompileResult:
+        try:
+            return CompileResult(**worker.call(spec.to_json(), timeout_s=self._timeout_s))
         except WorkerFailure as failure:
+            if not failure.started:  # the next one would not start either, and take as long
+                self._broken = failure.fault.reason
             return CompileResult(status=failure.fault.status, reason=failure.fault.reason)
         except (TypeError, ValueError) as error:
             reason = f"the spec is no plain JSON: {error}"
             return CompileResult(status=Status.SKIPPED, reason=reason)
-        finally:
-            self._idle.put(worker)
 
     def _new_worker(self) -> WorkerProcess:
         environment = {"TRITON_INTERPRET": "0", "OMP_NUM_THREADS": "1"}

@@ -7,7 +7,10 @@ turn with what it has to beat; every failure a status.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -18,11 +21,14 @@ from ..types import Measurement, Status
 from ._device_lock import device_lock
 from .compile import CompileResult, CompileSpec
 from .correctness import disagreement, snapshot
-from .errors import Fault, classify
+from .errors import Fault, Owner, Stage, classify, failed, owner_of
 from .statistics import StoppingRule, median_interval
 from .timing import Call, Timer, default_timer, measure_call, race_calls, warm_up
 
 __all__ = ["Bench", "BenchSettings", "Job"]
+
+_PAUSES_S = (0.25, 0.75, 2.0)
+"""Waited in all, per bench, for a memory that is full or a device that is busy for a moment."""
 
 Outputs = Mapping[str, Any]
 _FEWEST_ROUNDS = 6
@@ -102,9 +108,13 @@ class Bench:
         state: Gives the device's state for each measurement; None for ``detect.device_state``.
         alone: Gives what is held while a candidate is on the device; by default the lock that all
             processes of this user share for it.
+        stage: What an exception that nothing else is known of belongs to; see ``errors.classify``.
 
     Attributes:
         poison: Why this process can measure nothing any more; empty while it can.
+        first_error: The first exception that a candidate raised here.
+        fatal: The exception that belongs to no candidate and ends the search: the caller's own, or one
+            after which the device cannot be used; None as long as there is none.
         best_ms: Best median so far.
     """
 
@@ -116,7 +126,12 @@ class Bench:
         expected: Outputs | Callable[[], Outputs] | None = None,
         state: Callable[[], Mapping[str, Any]] | None = None,
         alone: Callable[[], AbstractContextManager[Any]] = device_lock,
+        stage: Stage = "run",
     ) -> None:
+        self.first_error: Exception | None = None
+        self.fatal: Exception | None = None
+        self._stage = stage
+        self._pauses = iter(_PAUSES_S)
         self.settings = settings or BenchSettings()
         self.timer = timer or default_timer()
         self.poison = ""
@@ -132,6 +147,11 @@ class Bench:
         self._busy_until = -math.inf
         self._drift: float | None = None
 
+    @property
+    def ended(self) -> bool:
+        """Whether this bench can measure nothing any more."""
+        return self.fatal is not None or bool(self.poison)
+
     def measure(self, job: Callable[[], Job], compiled: CompileResult | None = None) -> Measurement:
         """Run and time one candidate; never raises for what it does.
 
@@ -145,18 +165,19 @@ class Bench:
         if self.poison:
             fault = Fault(Status.SKIPPED, f"the device failed before: {self.poison}")
         elif not compiled.ok:
-            fault = Fault(compiled.status, compiled.reason)
+            owner = owner_of(compiled.status) or Owner.MACHINE
+            fault = Fault(compiled.status, compiled.reason, owner=owner)
         else:
             try:
-                made = job()
-                with self._alone():
-                    return self._measured(made, compiled, begin)
+                return self._patiently(job, compiled, begin)
             except Exception as error:
-                fault = classify(error, stage="run")
+                fault = classify(error, stage=self._stage)
                 self.poison = fault.reason if fault.poisoned else ""
-        return Measurement(
-            status=fault.status,
-            reason=fault.reason,
+                self.first_error = self.first_error or error
+                if fault.owner is Owner.CALLER or (fault.poisoned and fault.owner is Owner.MACHINE):
+                    self.fatal = error
+        return failed(
+            fault,
             compile_s=compile_s,
             cost_s=time.perf_counter() - begin + (compile_s or 0.0),
             facts=facts,
@@ -170,6 +191,23 @@ class Bench:
             Exception: What the job raises.
         """
         self._check(job)
+
+    def _patiently(
+        self, job: Callable[[], Job], compiled: CompileResult, begin: float
+    ) -> Measurement:
+        """Measure; where the machine has no room or time at the moment, wait and measure again."""
+        while True:
+            try:
+                made = job()
+                with self._alone():
+                    return self._measured(made, compiled, begin)
+            except Exception as error:
+                passes = classify(error, stage=self._stage).passes
+                pause_s = next(self._pauses, None) if passes else None
+                if pause_s is None:
+                    raise
+            _free_memory()
+            time.sleep(pause_s)
 
     def _measured(self, job: Job, compiled: CompileResult, begin: float) -> Measurement:
         identity = _identity(job, compiled)
@@ -310,6 +348,15 @@ def _ends(measurement: Measurement) -> tuple[float, float]:
     value = measurement.value or 0.0
     low, high = measurement.low, measurement.high
     return (value if low is None else low), (value if high is None else high)
+
+
+def _free_memory() -> None:
+    """Give back what this process only keeps for later."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    empty = getattr(getattr(torch, "accelerator", None), "empty_cache", None)
+    with contextlib.suppress(Exception):  # also where there is no accelerator
+        (empty or torch.cuda.empty_cache)()  # type: ignore[union-attr]
 
 
 def _identity(job: Job, compiled: CompileResult) -> Any:

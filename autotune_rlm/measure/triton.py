@@ -10,6 +10,7 @@ from typing import Any
 from ..types import Candidate, Measurement, Status, Task
 from ._ahead import ahead
 from .compile import CompilePool, CompileResult, CompileSpec
+from .errors import Owner, owner_of
 from .job import Bench, BenchSettings, Job
 from .timing import Timer
 
@@ -17,11 +18,19 @@ __all__ = ["TritonMeasurer", "compiled_ahead"]
 
 
 class TritonMeasurer:
-    """A ``Measurer`` for callables: compiles ahead in a pool, then checks and times here.
+    """A ``Measurer`` for live launches: compiles ahead in a pool, then checks and times here.
 
     The device never waits for a compiler while another candidate is ready. A candidate that
     corrupts the device's context (an illegal address) spoils this process: the rest are
-    ``skipped``. Use ``IsolatedMeasurer`` where that must not happen.
+    ``skipped``. Use ``IsolatedMeasurer`` where that must not happen. An exception of the caller's own (in
+    a hook, the grid, the arguments) ends measuring: nothing more is yielded and ``bench.fatal`` holds it.
+
+    A pool that finds no binary is believed once it was right: the first configuration that it gives up
+    is compiled here, and where that works, so is every other one.
+
+    Attributes:
+        tried: Keys of the candidates whose result can be relied on; not those that a compile worker gave
+            up for lack of time.
 
     Args:
         make: Makes the job of a candidate, once it is its turn.
@@ -49,7 +58,9 @@ class TritonMeasurer:
         self._spec = spec
         self._pool = pool
         self._told = told
-        self.bench = Bench(settings, timer=timer, expected=expected)
+        self._believes: bool | None = None
+        self.tried: set[str] = set()
+        self.bench = Bench(settings, timer=timer, expected=expected, stage="call")
 
     def measure(
         self, task: Task, candidates: Iterable[Candidate]
@@ -63,9 +74,28 @@ class TritonMeasurer:
             self._pool, self._spec, candidates, default_first=not self.bench.has_default
         )
         for candidate, compiled in compiled_first:
+            if self.bench.fatal is not None:
+                return
             self._told(candidate)
-            make = functools.partial(self._make, candidate)
-            yield candidate, self.bench.measure(make, compiled)
+            measurement = self._one(candidate, compiled)
+            if self.bench.fatal is not None:
+                return
+            if compiled is None or compiled.status is not Status.TIMEOUT:
+                self.tried.add(candidate.key)
+            yield candidate, measurement
+
+    def _one(self, candidate: Candidate, compiled: CompileResult | None) -> Measurement:
+        make = functools.partial(self._make, candidate)
+        if compiled is None:
+            return self.bench.measure(make)
+        if owner_of(compiled.status) is not Owner.BINARY or self._believes:
+            if compiled.ok and self._believes is None:
+                self._believes = True
+            return self.bench.measure(make, compiled)
+        here = self.bench.measure(make, CompileResult(status=Status.OK, facts=compiled.facts))
+        if self._believes is None and here.status is not Status.SKIPPED:
+            self._believes = owner_of(here.status) is Owner.BINARY
+        return here
 
 
 def compiled_ahead(

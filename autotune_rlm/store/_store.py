@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from autotune_rlm.landscapes import Landscape
-from autotune_rlm.store import _rows, _schema
+from autotune_rlm.store import _rows, _running, _schema
 from autotune_rlm.store._database import Database
 from autotune_rlm.store._distance import task_distance
 from autotune_rlm.store._info import StoreInfo, describe
+from autotune_rlm.store._running import Interrupted
 from autotune_rlm.types import Candidate, Measurement, Observation, Task
 
 if TYPE_CHECKING:
@@ -348,6 +349,32 @@ class Store:
         self._database.execute(
             lambda c: c.execute(sa.delete(table).where(table.c.task_key == task.key))
         )
+
+    # What is being tried
+
+    def begin(self, task: Task, candidate: Candidate) -> None:
+        """Note that this process is about to try ``candidate``; the note outlives a crash.
+
+        Raises:
+            StoreError: The note cannot be written.
+        """
+        _running.begin(self._database, task, candidate)
+
+    def end(self, task: Task) -> None:
+        """Take back what this process noted with ``begin``.
+
+        Raises:
+            StoreError: The note cannot be deleted.
+        """
+        _running.end(self._database, task)
+
+    def interrupted(self, task: Task) -> list[Interrupted]:
+        """What processes were trying for ``task`` when they ended without a word; told once.
+
+        Raises:
+            StoreError: The notes cannot be deleted.
+        """
+        return _running.interrupted(self._database, task)
 
     # The whole
 

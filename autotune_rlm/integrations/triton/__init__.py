@@ -40,6 +40,7 @@ def rlm_autotune(
     device: Device | str | None = None,
     seed: int = 0,
     configs_from: Any = None,
+    isolate: bool = False,
 ) -> Callable[[Any], RLMAutotuner]:
     """Decorator in place of ``triton.autotune``: the same arguments, and a few more.
 
@@ -79,10 +80,15 @@ def rlm_autotune(
             wrote, several, or a ``ConfigFile``. Those of them that are in ``configs`` are what
             ``mode="predict"`` takes where nothing was measured, with no model asked, and are among
             the first to be measured otherwise.
+        isolate: Measure in a process of its own, so that a configuration that hangs, crashes or breaks
+            the device costs nothing but itself. It makes the arguments again from their shapes, strides
+            and dtypes (of small integer tensors the values too), which must fit into memory a second
+            time. Where it cannot (own hooks, a kernel that only this process has), a warning says so and
+            this process measures.
 
     Environment variables ``AUTOTUNE_RLM_BUDGET``, ``_BUDGET_S``, ``_MODE``, ``_SURROGATE``,
-    ``_STORE`` and ``_CONFIGS_FROM`` take the place of the arguments; ``AUTOTUNE_RLM_DISABLE=1``
-    leaves everything to Triton's own autotuner.
+    ``_STORE``, ``_CONFIGS_FROM`` and ``_ISOLATE`` take the place of the arguments;
+    ``AUTOTUNE_RLM_DISABLE=1`` leaves everything to Triton's own autotuner.
 
     Example:
         >>> @rlm_autotune(
@@ -108,6 +114,7 @@ def rlm_autotune(
         device=device,
         seed=seed,
         configs_from=configs_from,
+        isolate=isolate,
     )
 
     def decorator(fn: Any) -> RLMAutotuner:

@@ -68,6 +68,7 @@ def enable(
     device: Device | str | None = None,
     seed: int = 0,
     configs_from: Any = None,
+    isolate: bool = False,
 ) -> Enabled:
     """Make ``triton.autotune`` mean ``rlm_autotune``, for the kernels of libraries too.
 
@@ -90,6 +91,7 @@ def enable(
         device: For the model and the store.
         seed: Of the search.
         configs_from: Files of recommended configurations.
+        isolate: Whether a process of its own measures.
 
     Returns:
         A context manager that goes back to what was before; need not be used as one.
@@ -116,6 +118,7 @@ def enable(
         device=device,
         seed=seed,
         configs_from=configs_from,
+        isolate=isolate,
     )
     return Enabled(_switch(_Adoption(settings, names)))
 

@@ -16,6 +16,8 @@ from triton import knobs
 from triton.runtime.autotuner import Autotuner
 
 from autotune_rlm.config_space import ConfigSpace
+from autotune_rlm.measure.errors import Owner, classify
+from autotune_rlm.measure.worker import IsolatedMeasurer, Workload
 from autotune_rlm.types import Candidate, Task
 
 from ._device import device_of, is_capturing, wait_for_device
@@ -24,7 +26,7 @@ from ._live import LiveLaunch, launch_of
 from ._prune import check_conflicts, check_names, config_of, prune
 from ._ranks import ranks
 from ._refresh import refresher
-from ._resources import TUNING_LOCK
+from ._resources import TUNING_LOCK, compile_pool
 from ._select import Outcome, Selector
 from ._settings import Settings, is_disabled
 from ._source import kernel_source, unwrap
@@ -188,14 +190,42 @@ class RLMAutotuner(Autotuner):
         shape = shapes.get(types)
         if shape is None:
             shape = shapes[types] = LaunchShape(self.arg_names, self.keys, args, kwargs)
-        config, lasting = self._choose(args, kwargs)
-        choice = Choice.of(config)
-        if lasting:
-            shape.choices[shape.key(args, kwargs)] = choice
-            if self._is_outdated(config, args, kwargs):
-                shape.choices.clear()
-        self.best_config = config
-        return self._launch(choice, args, kwargs)
+        unfit: list[triton.Config] = []
+        first: Exception | None = None
+        while True:
+            config, lasting, is_guess = self._choose(args, kwargs, unfit)
+            choice = Choice.of(config)
+            if lasting:
+                shape.choices[shape.key(args, kwargs)] = choice
+                if self._is_outdated(config, args, kwargs):
+                    shape.choices.clear()
+            self.best_config = config
+            try:
+                return self._launch(choice, args, kwargs)
+            except Exception as error:
+                if not is_guess or not self._leave_out(config, error, args, kwargs, unfit):
+                    raise first or error from None
+                first = first or error
+            unfit.append(config)
+
+    def _leave_out(
+        self,
+        config: triton.Config,
+        error: Exception,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        unfit: Sequence[triton.Config],
+    ) -> bool:
+        """Whether an unmeasured choice has no binary here, so that another one is to be taken."""
+        fault = classify(error, stage="call")
+        if fault.owner is not Owner.BINARY or len(unfit) + 1 >= len(self.configs):
+            return False
+        named = {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
+        _log.warning("%s goes on without %s: %s", self.base_fn.__name__, config, fault.reason)
+        selector = self._selector
+        selector.leave_out(selector.task(named), candidates_of(self.configs), config, fault)
+        self.cache.pop(triton_key(self.arg_names, self.keys, named), None)
+        return True
 
     def _is_outdated(
         self, config: triton.Config, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -207,24 +237,26 @@ class RLMAutotuner(Autotuner):
 
     # Choosing.
 
-    def _choose(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[triton.Config, bool]:
-        """The configuration of a launch, and whether it may be kept."""
+    def _choose(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], unfit: Sequence[triton.Config] = ()
+    ) -> tuple[triton.Config, bool, bool]:
+        """The configuration of a launch, whether it may be kept, and whether it never ran here."""
         if len(self.configs) == 1:
-            return self.configs[0], True
+            return self.configs[0], True, False
         named = dict(zip(self.arg_names, args, strict=False))
         key = triton_key(self.arg_names, self.keys, {**named, **kwargs})
         found = self.cache.get(key)
         if found is not None:
-            return found, True
+            return found, True, False
         if not kwargs.get("warmup") and is_capturing():
-            return self._choose_captured(key, named, args, kwargs), False
+            return self._choose_captured(key, named, args, kwargs, unfit), False, True
         with TUNING_LOCK:
             found = self.cache.get(key)
             if found is not None:
-                return found, True
+                return found, True, False
             self.nargs = named
             try:
-                return self._choose_new(key, args, kwargs)
+                return self._choose_new(key, args, kwargs, unfit)
             finally:
                 self.nargs = None
 
@@ -234,15 +266,17 @@ class RLMAutotuner(Autotuner):
         named: dict[str, Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        unfit: Sequence[triton.Config],
     ) -> triton.Config:
         """The stored or predicted configuration: in a graph capture nothing may touch the device."""
         state = self._rlm
         chosen = state.untuned.get(key)
-        if chosen is None:
+        if chosen is None or chosen in unfit:
             self._warn_of_capture()
             self.nargs = named
             try:
-                configs = self._pruned_by_user(self.configs, named, kwargs)
+                pruned = self._pruned_by_user(self.configs, named, kwargs)
+                configs = [c for c in pruned if c not in unfit] or pruned
                 chosen = configs[0]
                 if len(configs) > 1:
                     chosen = self._search(configs, args, kwargs, only_looks=True).config
@@ -252,15 +286,21 @@ class RLMAutotuner(Autotuner):
         return chosen
 
     def _choose_new(
-        self, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[triton.Config, bool]:
-        configs = self._pruned_by_user(self.configs, self.nargs or {}, kwargs)
+        self,
+        key: tuple[Any, ...],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        unfit: Sequence[triton.Config],
+    ) -> tuple[triton.Config, bool, bool]:
+        pruned = self._pruned_by_user(self.configs, self.nargs or {}, kwargs)
+        configs = [c for c in pruned if c not in unfit] or pruned
         outcome = Outcome(configs[0], "only")
         lasting = True
         if len(configs) > 1:
             lasting = not kwargs.get("warmup")
             search = functools.partial(self._search, configs, args, kwargs, only_looks=not lasting)
-            outcome = self._with_all_ranks(key, configs, search) if lasting else search()
+            alone = not lasting or bool(unfit)
+            outcome = search() if alone else self._with_all_ranks(key, configs, search)
         if lasting:
             self.cache[key] = outcome.config
             self._rlm.untuned.pop(key, None)
@@ -274,7 +314,8 @@ class RLMAutotuner(Autotuner):
             self.pre_hook(best, reset_only=True)
         if lasting:
             self._tell(key, outcome)
-        return outcome.config, lasting
+        is_guess = outcome.how not in ("only", "measured") and len(configs) > 1
+        return outcome.config, lasting, is_guess
 
     def _with_all_ranks(
         self, key: tuple[Any, ...], configs: list[triton.Config], search: Callable[[], Outcome]
@@ -319,12 +360,40 @@ class RLMAutotuner(Autotuner):
             workload = functools.partial(launch.workload, reset=reset)
             outcome = selector.by_model(task, candidates, workload if predicts else None)
             if predicts and outcome.how in ("model", "file") and selector.store is not None:
-                best = functools.partial(selector.best_measured, task, candidates)
-                return dataclasses.replace(outcome, measured_later=best)
+                later = functools.partial(
+                    selector.best_measured,
+                    task,
+                    candidates,
+                    chosen=outcome.config,
+                    expected_ms=outcome.expected_ms,
+                )
+                return dataclasses.replace(outcome, measured_later=later)
             return outcome
         wait_for_device()
-        measurer = launch.measurer(self._do_bench, self._announce)
-        return selector.by_measuring(task, candidates, measurer)
+        measurer = functools.partial(launch.measurer, self._do_bench, self._announce)
+        isolated = None
+        if selector.settings.isolate:
+            isolated = functools.partial(self._isolated, launch, candidates)
+        return selector.by_measuring(task, candidates, measurer, isolated)
+
+    def _isolated(
+        self, launch: LiveLaunch, candidates: Sequence[Candidate]
+    ) -> IsolatedMeasurer | None:
+        """Measures in a process of its own; None, with a warning, where that cannot be."""
+        own = {
+            "do_bench": self._do_bench is not None,
+            "pre_hook": getattr(self, "user_defined_pre_hook", False),
+            "post_hook": getattr(self, "user_defined_post_hook", False),
+        }
+        why = next((f"a {name} of its own" for name, is_own in own.items() if is_own), "")
+        reset = [*self.reset_to_zero, *self.restore_value]
+        workload = None if why else launch.workload(candidates, reset=reset)
+        if workload is None:
+            why = why or "its arguments or its source cannot be made again there"
+            name = self.base_fn.__name__
+            _log.warning("%s is measured in this process although isolate=True: %s", name, why)
+            return None
+        return IsolatedMeasurer(Workload(**workload), pool=compile_pool())
 
     @property
     def _selector(self) -> Selector:

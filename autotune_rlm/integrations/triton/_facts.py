@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import inspect
@@ -20,7 +19,7 @@ from autotune_rlm.types import Candidate, Device
 
 from ._source import unwrap
 
-__all__ = ["FactsReport", "after_pre_hook", "with_facts"]
+__all__ = ["FactsReport", "with_facts"]
 
 _log = logging.getLogger(__name__)
 
@@ -266,24 +265,3 @@ def _in_workers(reader: Reader, unread: Mapping[str, Any]) -> dict[str, str]:
 @functools.lru_cache(maxsize=1)
 def _cache() -> IRCache:
     return IRCache()
-
-
-def after_pre_hook(pre_hook: Callable[..., Any], named: Mapping[str, Any]) -> dict[str, Any]:
-    """What a configuration's ``pre_hook`` makes of a launch's arguments, tried on stand-ins.
-
-    Tensors become tensors without storage and descriptors copies, so that nothing of the caller's
-    is touched.
-    """
-    stand_ins = {name: _stand_in(value) for name, value in named.items()}
-    pre_hook(stand_ins)
-    return stand_ins
-
-
-def _stand_in(value: Any) -> Any:
-    if hasattr(value, "block_shape"):
-        return copy.copy(value)
-    if callable(getattr(value, "new_empty", None)) and hasattr(value, "stride"):
-        import torch
-
-        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-    return value

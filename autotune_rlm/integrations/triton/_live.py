@@ -11,7 +11,7 @@ from triton import knobs
 from triton.runtime.autotuner import Heuristics
 
 from autotune_rlm.ir import Launch, as_grid
-from autotune_rlm.measure.capture import describe_call
+from autotune_rlm.measure.capture import after_pre_hook, describe_call
 from autotune_rlm.measure.compile import CompileSpec
 from autotune_rlm.measure.errors import one_line
 from autotune_rlm.measure.job import Job
@@ -20,7 +20,6 @@ from autotune_rlm.measure.timing import Call
 from autotune_rlm.measure.triton import TritonMeasurer
 from autotune_rlm.types import Candidate
 
-from ._facts import after_pre_hook
 from ._resources import compile_pool
 from ._source import constant_names, unwrap
 from ._timer import timing_for
@@ -59,19 +58,31 @@ class LiveLaunch:
         self._pre_hook, self._post_hook = hooks
 
     def measurer(
-        self, do_bench: Callable[..., Any] | None, told: Callable[[triton.Config], None]
+        self,
+        do_bench: Callable[..., Any] | None,
+        told: Callable[[triton.Config], None],
+        *,
+        begins: Callable[[Candidate], None] = lambda candidate: None,
+        ahead: bool = True,
     ) -> TritonMeasurer:
         """Measures candidates whose payloads are configurations.
 
         Args:
             do_bench: The user's benchmark, or None.
-            told: Called with each configuration before it runs.
+            told: Called with each configuration before it is tried.
+            begins: Called with each candidate before anything of it runs in this process.
+            ahead: Whether compile workers may be asked; else all is compiled in this process.
         """
         timer, settings = timing_for(do_bench)
+
+        def make(candidate: Candidate) -> Job:
+            begins(candidate)
+            return self.job(candidate.payload)
+
         return TritonMeasurer(
-            lambda candidate: self.job(candidate.payload),
+            make,
             spec=self.spec,
-            pool=None if knobs.runtime.interpret else compile_pool(),
+            pool=compile_pool() if ahead and not knobs.runtime.interpret else None,
             settings=settings,
             timer=timer,
             told=lambda candidate: told(candidate.payload),
@@ -96,7 +107,13 @@ class LiveLaunch:
     def spec(self, candidate: Candidate) -> CompileSpec | None:
         """What to compile for a candidate; None where another process cannot."""
         jit = unwrap(self._kernel)
-        given = self._given(candidate.payload)
+        config = candidate.payload
+        if not hasattr(jit, "cache_key"):
+            return None  # interpreted
+        launched = after_pre_hook(config.pre_hook, {**self._named, **config.all_kwargs()})
+        if launched is None:
+            return None
+        given = with_heuristics(self._kernel, launched)
         args = [given.pop(name) for name in jit.arg_names[: len(self._args)]]
         for name in ("grid", "warmup"):
             given.pop(name, None)
@@ -153,7 +170,10 @@ class LiveLaunch:
         grid: Any = self._kwargs.get("grid")
         if grid is None:
             return None  # the kernel knows it
-        return tuple(grid(self._given(config)) if callable(grid) else grid)
+        try:
+            return tuple(grid(self._given(config)) if callable(grid) else grid)
+        except Exception:
+            return None  # what is wrong with it, the launch will say
 
 
 def launch_of(
@@ -167,9 +187,10 @@ def launch_of(
         config: The configuration.
         grid: As in a launch; None for a guess from the kernel's masks.
     """
-    given = with_heuristics(kernel, {**named, **config.all_kwargs()})
-    if config.pre_hook is not None:
-        given = after_pre_hook(config.pre_hook, given)
+    launched = after_pre_hook(config.pre_hook, {**named, **config.all_kwargs()})
+    if launched is None:
+        raise ValueError(f"what the pre_hook of {config} changes is known to a launch alone")
+    given = with_heuristics(kernel, launched)
     found = None if grid is None else as_grid(grid, given)
     return Launch(given, found, config.num_warps, config.num_stages)
 

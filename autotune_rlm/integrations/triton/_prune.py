@@ -9,6 +9,8 @@ import triton
 
 from autotune_rlm.config_space import TRITON_OPTIONS
 
+from ._errors import NothingLeftError
+
 __all__ = ["check_conflicts", "check_names", "config_of", "prune"]
 
 
@@ -26,12 +28,12 @@ def prune(
 
     Raises:
         TypeError: ``top_k`` is neither a fraction nor a number.
-        ValueError: Nothing is left.
+        NothingLeftError: Nothing is left.
     """
     if early is not None:
         configs = list(early(configs, named, **kwargs))
         if not configs:
-            raise ValueError(
+            raise NothingLeftError(
                 f"early_config_prune of {kernel} kept no configuration; it must keep at least one"
             )
     most = _most(top_k, len(configs))

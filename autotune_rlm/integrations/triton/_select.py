@@ -13,16 +13,22 @@ import triton
 
 from autotune_rlm.config_file import read_configs
 from autotune_rlm.ir import Launch
+from autotune_rlm.measure.errors import Fault, Owner, failed, owner_of
+from autotune_rlm.measure.job import Bench
 from autotune_rlm.measure.triton import TritonMeasurer
+from autotune_rlm.measure.worker import IsolatedMeasurer
 from autotune_rlm.policy import Policy
 from autotune_rlm.tuner import Tuner, TuningError, TuningResult
-from autotune_rlm.types import Candidate, Observation, Status, Task
+from autotune_rlm.types import Candidate, Measurer, Observation, Status, Task
 
 from ._device import device_of
 from ._facts import with_facts
+from ._errors import KernelTuningError
+from ._interrupted import noted, without_failures
 from ._resources import LazySurrogate, open_store, process_lock
 from ._settings import Settings
 from ._task import KernelTasks
+from ._timer import RejectedError
 
 __all__ = ["Outcome", "Selector"]
 
@@ -38,10 +44,12 @@ class Outcome:
 
     Attributes:
         config: The chosen configuration.
-        how: ``"store"``, ``"measured"``, ``"file"`` (a recommendation) or ``"model"``.
+        how: ``"store"``, ``"measured"``, ``"file"`` (a recommendation), ``"model"``, or ``"rejected"``
+            where the user's benchmark gave no finite time.
         timings: Median and interval in milliseconds of what was measured, now or before; infinite
             where it failed.
         seconds: What the search took; 0.0 where nothing was measured.
+        expected_ms: What was predicted for the choice; None where nothing was.
         measured_later: Where the choice was predicted: gives the best one that others have measured
             meanwhile, None as long as there is none.
     """
@@ -50,6 +58,7 @@ class Outcome:
     how: str
     timings: dict[triton.Config, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
+    expected_ms: float | None = None
     measured_later: Callable[[], triton.Config | None] | None = None
 
 
@@ -138,10 +147,30 @@ class Selector:
             return None
         return _best(observed)
 
-    def best_measured(self, task: Task, candidates: Sequence[Candidate]) -> Any:
-        """The fastest configuration that was measured; None where none was."""
+    def best_measured(
+        self,
+        task: Task,
+        candidates: Sequence[Candidate],
+        chosen: triton.Config,
+        expected_ms: float | None,
+    ) -> triton.Config | None:
+        """The fastest configuration that was measured, where it may replace a predicted choice.
+
+        Args:
+            task: The task of the launch.
+            candidates: The choices.
+            chosen: The choice that was predicted.
+            expected_ms: What was predicted for it. As long as it was not measured itself, only
+                something faster than that replaces it. None where nothing was predicted.
+        """
         observed = self._observed(task, candidates)
-        return _best(observed).config if any(o.measurement.ok for o in observed) else None
+        if not any(o.measurement.ok for o in observed):
+            return None
+        best = _best(observed)
+        is_known = any(o.candidate.payload == chosen for o in observed)
+        if not is_known and expected_ms is not None:
+            return best.config if best.timings[best.config][0] < expected_ms else None
+        return best.config
 
     def by_model(
         self,
@@ -151,6 +180,9 @@ class Selector:
     ) -> Outcome:
         """The best known configuration, or the model's choice; measures nothing.
 
+        What was measured gives way to a prediction only where the model, told of the measurements,
+        expects another configuration to be faster.
+
         Args:
             task: The task of the launch.
             candidates: The choices.
@@ -158,21 +190,38 @@ class Selector:
                 the store, for ``autotune-rlm watch``.
         """
         observed = self._observed(task, candidates)
-        if any(o.measurement.ok for o in observed):
-            return _best(observed)
-        failed = {o.candidate.key for o in observed}
+        best = _best(observed) if any(o.measurement.ok for o in observed) else None
+        failed = {o.candidate.key for o in observed if not o.measurement.ok}
         advised = [c for c in self.recommended(task, candidates) if c.key not in failed]
+        if best is not None and advised:
+            return best
+        expected: dict[str, float] = {}
         if advised:
             order = list(dict.fromkeys([*advised, *candidates]))
         else:
             prediction = self._surrogate.predict(task, candidates, observed=observed)
             order = [candidates[i] for i in prediction.order(minimize=task.minimize)]
+            if len(set(map(float, prediction.median))) > 1:  # else it knows nothing
+                expected = {
+                    c.key: float(t) for c, t in zip(candidates, prediction.median, strict=True)
+                }
+        pick = next((c for c in order if c.key not in failed), order[0])
+        if best is not None and not expected.get(pick.key, math.inf) < best.timings[best.config][0]:
+            return best
         if workload is not None and self.store is not None:
             default = [c for c in candidates[:1] if c not in order[:_NOTED]]
             noted = [*default, *order[:_NOTED]]
             self.store.note_request(task, noted, workload=workload(noted))
-        pick = next((c for c in order if c.key not in failed), order[0])
-        return Outcome(pick.payload, "file" if advised else "model")
+        how = "file" if advised else "model"
+        return Outcome(pick.payload, how, expected_ms=expected.get(pick.key))
+
+    def leave_out(
+        self, task: Task, candidates: Sequence[Candidate], unfit: Any, fault: Fault
+    ) -> None:
+        """Keep that the binary of the configuration ``unfit`` failed as it was launched."""
+        for candidate in candidates:
+            if self.store is not None and candidate.payload is unfit:
+                self.store.add(task, candidate, failed(fault))
 
     def recommended(self, task: Task, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Those of the candidates that ``configs_from`` recommends, best first."""
@@ -187,28 +236,73 @@ class Selector:
         return chosen
 
     def by_measuring(
-        self, task: Task, candidates: Sequence[Candidate], measurer: TritonMeasurer
+        self,
+        task: Task,
+        candidates: Sequence[Candidate],
+        measurer: Callable[..., TritonMeasurer],
+        isolated: Callable[[], IsolatedMeasurer | None] | None = None,
     ) -> Outcome:
         """Search within the budget, beyond it only as long as nothing works.
 
+        Args:
+            task: The task of the launch.
+            candidates: The choices.
+            measurer: Makes the measurer of this process; takes ``begins`` and ``ahead`` (see
+                ``LiveLaunch.measurer``).
+            isolated: Makes the measurer of a process of its own, or None where it cannot; without it
+                all is measured in this process.
+
         Raises:
-            TuningError: All candidates fail, and the message lists the reasons; or one broke the
-                device for this process.
+            Exception: The caller's own, from the grid, a hook, the arguments or the benchmark; or the
+                first of all where every configuration failed alike.
+            KernelTuningError: No configuration worked, for several reasons; or one broke the device for
+                this process.
         """
         with process_lock(task):
             done = self.finished(task, candidates)
             if done is not None:
                 return done
-            result = self._tune(task, candidates, measurer)
-        if measurer.bench.poison:
-            raise TuningError(
-                f"a configuration of {task.kernel!r} broke the device for this process "
-                f"({measurer.bench.poison}); it is in the store as failed, so that the next process "
-                "goes on without it"
+            result = None
+            if isolated is not None:
+                result = self._isolated(task, candidates, isolated)
+                if result is not None and result.best is not None:
+                    return _measured(result)
+                if result is not None:  # what crashed there would crash here
+                    candidates = [c for c in candidates if not _of_launch(result, c)]
+                    if not candidates:
+                        raise KernelTuningError(_explained(result))
+            with noted(self.store, task) as begins:
+                here = measurer(begins=begins, ahead=True)
+                result = self._tune(task, candidates, here, self.store)
+                unsure = [c for c in candidates if c.key not in here.tried]
+                if result.best is None and unsure and not here.bench.ended:
+                    # Not for what the store or a compile worker says alone.
+                    again = measurer(begins=begins, ahead=False)
+                    result = self._tune(task, unsure, again, without_failures(self.store))
+                    again.bench.first_error = again.bench.first_error or here.bench.first_error
+                    here = again
+        return _outcome(task, result, here.bench)
+
+    def _isolated(
+        self,
+        task: Task,
+        candidates: Sequence[Candidate],
+        isolated: Callable[[], IsolatedMeasurer | None],
+    ) -> TuningResult | None:
+        """What a process of its own measured; None where it could try nothing."""
+        made = isolated()
+        if made is None:
+            return None
+        with made as measurer:
+            result = self._tune(task, candidates, measurer, self.store)
+        if all(o.measurement.status is Status.SKIPPED for o in result.observations):
+            _log.warning(
+                "%s is measured in this process, another cannot run it: %s",
+                task.kernel,
+                result.observations[0].measurement.reason if result.observations else "",
             )
-        result.raise_if_failed()
-        best = _best(result.observations)
-        return dataclasses.replace(best, how="measured", seconds=result.event.total_s)
+            return None
+        return result
 
     def shortlist(self, task: Task, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The candidates that a search would measure, the model's favourites first.
@@ -243,10 +337,11 @@ class Selector:
         ]
 
     def _tune(
-        self, task: Task, candidates: Sequence[Candidate], measurer: TritonMeasurer
+        self, task: Task, candidates: Sequence[Candidate], measurer: Measurer, store: Any
     ) -> TuningResult:
         n = len(candidates)
         budget = self._budget(task, n)
+        budget_s = None if self.settings.mode == "full" else self.settings.budget_s
         places = {c.key: i for i, c in enumerate(candidates)}
         advised = [places[c.key] for c in self.recommended(task, candidates)[:_ADVISED]]
         while True:
@@ -254,21 +349,23 @@ class Selector:
             tuner = Tuner(
                 surrogate=None if in_full else self._surrogate,
                 measurer=measurer,
-                store=self.store,
+                store=store,
                 policy=Policy(),
             )
             result = tuner.tune(
                 task,
                 candidates,
                 budget=budget,
-                budget_s=None if self.settings.mode == "full" else self.settings.budget_s,
+                budget_s=budget_s,
                 seed=self.settings.seed,
                 suggested=advised,
             )
-            if result.best is not None or in_full or result.event.stop != "budget":
+            if result.best is not None or result.event.stop not in ("budget", "seconds"):
+                return result
+            if in_full and result.event.stop == "budget":
                 return result
             _log.warning("none of %d configurations of %s worked; going on", budget, task.kernel)
-            budget = min(n, 2 * budget)
+            budget, budget_s = min(n, 2 * budget), None
 
     def _budget(self, task: Task, n: int) -> int:
         near = self.store is not None and bool(self.store.nearest(task, 1))
@@ -296,6 +393,47 @@ class Selector:
             and event.n_measured + event.n_reused <= len(observed)
             for event in self.store.events(task=task)
         )
+
+
+def _measured(result: TuningResult) -> Outcome:
+    best = _best(result.observations)
+    return dataclasses.replace(best, how="measured", seconds=result.event.total_s)
+
+
+def _outcome(task: Task, result: TuningResult, bench: Bench) -> Outcome:
+    """The best of a search in this process, or the exception that says why there is none."""
+    if bench.fatal is not None:
+        raise bench.fatal
+    if bench.poison:
+        raise KernelTuningError(
+            f"a configuration of {task.kernel!r} broke the device for this process "
+            f"({bench.poison}); it is kept as failed, so that the next process goes on without it for "
+            f"a day, or until `autotune-rlm store clear --kernel {task.kernel}`"
+        ) from bench.first_error
+    if result.best is not None:
+        return _measured(result)
+    reasons = [o.measurement for o in result.observations]
+    alike = len({(m.status, m.reason.partition(":")[0]) for m in reasons}) == 1
+    if bench.first_error is None or not alike:
+        raise KernelTuningError(_explained(result)) from bench.first_error
+    if isinstance(bench.first_error, RejectedError):  # Triton takes the first of equals
+        _log.warning("the benchmark of %s gave no finite time; taking the first", task.kernel)
+        return Outcome(result.observations[0].candidate.payload, "rejected")
+    raise bench.first_error
+
+
+def _explained(result: TuningResult) -> str:
+    try:
+        result.raise_if_failed()
+    except TuningError as error:
+        return str(error)
+    return ""
+
+
+def _of_launch(result: TuningResult, candidate: Candidate) -> bool:
+    """Whether a candidate failed as it ran."""
+    found = (o.measurement.status for o in result.observations if o.candidate == candidate)
+    return any(owner_of(status) is Owner.LAUNCH for status in found)
 
 
 def _best(observed: Sequence[Observation]) -> Outcome:

@@ -16,6 +16,7 @@ __all__ = ["MODES", "Settings", "is_disabled"]
 
 MODES = ("tune", "predict", "full")
 _PREFIX = "AUTOTUNE_RLM_"
+_NO = ("", "0", "false", "no")
 _SMALL_LIST = 8
 _MOST_BY_DEFAULT = 32
 
@@ -38,6 +39,7 @@ class Settings:
     device: Device | str | None = None
     seed: int = 0
     configs_from: Any = None
+    isolate: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -46,6 +48,8 @@ class Settings:
         if self.budget_s is not None and not self.budget_s > 0:
             raise ValueError(f"budget_s must be a number of seconds above 0, got {self.budget_s!r}")
         read_configs(self.configs_from)
+        if not isinstance(self.isolate, bool):
+            raise TypeError(f"isolate must be True or False, got {self.isolate!r}")
         if self.device is not None and not isinstance(self.device, (Device, str)):
             raise TypeError(f"device must be a Device or a device's name, got {self.device!r}")
 
@@ -96,7 +100,11 @@ class Settings:
 
 def is_disabled() -> bool:
     """Whether ``AUTOTUNE_RLM_DISABLE`` asks for Triton's own autotuner."""
-    return os.environ.get(_PREFIX + "DISABLE", "").strip().lower() not in ("", "0", "false", "no")
+    return _flag(os.environ.get(_PREFIX + "DISABLE", ""))
+
+
+def _flag(text: str) -> bool:
+    return text.strip().lower() not in _NO
 
 
 def _number(text: str) -> int | float:
@@ -110,4 +118,5 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "surrogate": str,
     "store": str,
     "configs_from": str,
+    "isolate": _flag,
 }

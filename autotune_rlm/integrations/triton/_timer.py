@@ -15,7 +15,7 @@ from autotune_rlm.measure.timing import Call, Timer, WallTimer
 
 from ._device import has_accelerator
 
-__all__ = ["BenchmarkTimer", "timing_for"]
+__all__ = ["BenchmarkTimer", "RejectedError", "timing_for"]
 
 _INTERPRETER_BUDGET_S = 0.15
 
@@ -35,6 +35,10 @@ def timing_for(do_bench: Callable[..., Any] | None) -> tuple[Timer, BenchSetting
     return timer, BenchSettings(max_samples=1, warm_s=None)
 
 
+class RejectedError(RuntimeError):
+    """The user's benchmark gave no finite time, by which it turns a configuration down."""
+
+
 class BenchmarkTimer:
     """A ``Timer`` that asks a ``do_bench(call, quantiles)`` for its median.
 
@@ -51,7 +55,7 @@ class BenchmarkTimer:
         """``n`` medians.
 
         Raises:
-            RuntimeError: The benchmark gave no finite number.
+            RejectedError: The benchmark gave no finite number.
         """
         return [self._median(call) for _ in range(n)]
 
@@ -59,5 +63,5 @@ class BenchmarkTimer:
         told = self._do_bench(call, quantiles=(0.5, 0.2, 0.8))
         median = float(told[0] if isinstance(told, Sequence) else told)
         if not math.isfinite(median):
-            raise RuntimeError(f"the benchmark gave {median} ms")
+            raise RejectedError(f"the benchmark gave {median} ms")
         return median

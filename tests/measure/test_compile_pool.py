@@ -72,8 +72,8 @@ def test_facts_for_nvidia_and_amd_and_what_fails(pool):
     assert "power of 2" in found["odd block"].reason
     assert "EVEN" in found["missing"].reason
     assert "nothing" in found["no such"].reason
-    assert found["changed"].status is Status.SKIPPED
-    assert not found["no file"].ok
+    for name in ("no such", "changed", "no file"):  # the worker's inability, not the binary's
+        assert found[name].status is Status.SKIPPED
     assert found["small device"].status is Status.OUT_OF_RESOURCES
     assert found["small device"].facts["registers"] > 4
     again = pool.compile(spec())
@@ -180,7 +180,7 @@ def test_a_worker_that_hangs_or_dies_costs_its_own_spec(tmp_path):
             killer = threading.Timer(1, lambda: os.kill(patient._all[0].pid, signal.SIGKILL))
             killer.start()
             result = patient.compile(slow)
-            assert result.status is Status.CRASHED
+            assert result.status is Status.SKIPPED
             assert "SIGKILL" in result.reason
             assert patient.compile(spec(block=1000)).status is Status.COMPILE_ERROR
 

@@ -6,8 +6,16 @@ import os
 
 import pytest
 
-from autotune_rlm.measure.errors import classify, classify_exit
-from autotune_rlm.types import Status
+from autotune_rlm.measure.errors import (
+    Fault,
+    Owner,
+    WorkloadError,
+    classify,
+    classify_exit,
+    failed,
+    remembered,
+)
+from autotune_rlm.types import Candidate, Measurement, Observation, Status
 
 
 def _triton_errors():
@@ -59,8 +67,6 @@ def test_reason_names_the_line_of_the_kernel_and_what_was_wrong():
         ("CUDA error: device-side assert triggered", "runtime_error", True),
         ("HIP error: hipErrorLaunchFailure", "runtime_error", True),
         ("Triton Error [HIP]:  Code: 700, Messsage: illegal", "runtime_error", True),
-        ("Triton Error [CUDA]: out of memory", "out_of_resources", False),
-        ("CUDA error: out of memory", "out_of_resources", False),
         ("CUDA error: too many resources requested for launch", "out_of_resources", False),
         ("Triton Error [CUDA]: device kernel image is invalid", "compile_error", False),
         ("Triton Error [CUDA]: invalid argument", "runtime_error", False),
@@ -75,10 +81,11 @@ def test_errors_of_the_driver(message, status, poisoned):
 
 def test_errors_of_torch():
     torch = pytest.importorskip("torch")
-    assert classify(torch.OutOfMemoryError("CUDA out of memory")).status is Status.OUT_OF_RESOURCES
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
-    assert classify(caught.value).status is Status.OUT_OF_RESOURCES
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), caught.value):
+        fault = classify(error)
+        assert (fault.owner, fault.status, fault.passes) == (Owner.MACHINE, Status.SKIPPED, True)
     if hasattr(torch, "AcceleratorError"):
         error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
         assert classify(error).poisoned
@@ -94,6 +101,90 @@ def test_errors_of_onnxruntime():
     assert classify(caught.value, stage="run").status is Status.COMPILE_ERROR
 
 
+@pytest.mark.parametrize(
+    ("message", "passes", "poisoned"),
+    [
+        ("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has 79 GiB", True, False),
+        ("CUDA error: out of memory", True, False),
+        ("Triton Error [CUDA]: out of memory", True, False),
+        ("HIP error: out of memory", True, False),
+        ("CUDA error: CUDA-capable device(s) is/are busy or unavailable", True, False),
+        ("CUDA error: initialization error", True, False),
+        ("Triton Error [CUDA]: system not yet initialized", True, False),
+        ("CUDA driver version is insufficient for CUDA runtime version", False, False),
+        ("No CUDA GPUs are available", False, False),
+        ("0 active drivers ([]). There should only be one.", False, False),
+        ("Failed to find C compiler. Please specify via CC environment variable", False, False),
+        ("CUDA error: uncorrectable ECC error encountered", False, True),
+        ("CUDA error: unknown error", False, True),
+    ],
+)
+def test_a_device_without_room_or_driver_says_nothing_of_a_candidate(message, passes, poisoned):
+    for stage in ("compile", "run", "call"):
+        fault = classify(RuntimeError(message), stage=stage)
+        assert (fault.owner, fault.status) == (Owner.MACHINE, Status.SKIPPED)
+        assert (fault.passes, fault.poisoned) == (passes, poisoned)
+
+
+def test_a_launch_inside_capture_is_the_callers():
+    error = RuntimeError("CUDA error: operation not permitted when stream is capturing")
+    assert classify(error).owner is Owner.CALLER
+
+
+def test_words_of_a_device_in_other_exceptions_mean_nothing():
+    """Also where a kernel's source, which the compiler prints, has them."""
+    assert classify(KeyError("unknown error"), stage="call").owner is Owner.CALLER
+    pytest.importorskip("triton")
+    from triton.compiler.errors import CompilationError
+
+    source = "x = 1  # CUDA error: an illegal memory access\ny = 2"
+    error = CompilationError(source, ast.parse(source).body[1], "no such thing")
+    assert classify(error, stage="call").owner is Owner.BINARY
+    assert not classify(error).poisoned
+
+
+def test_in_a_live_launch_an_exception_is_the_compilers_only_if_it_passed_through_it():
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    with pytest.raises(Exception) as caught:  # a signature that has no argument of that name
+        triton.compile(ASTSource(None, {}, {}, {}), target=GPUTarget("cuda", 90, 32))
+    assert classify(caught.value, stage="call").owner is Owner.BINARY
+    for error in (KeyError("BLOCK"), TypeError("missing 1 argument"), FileNotFoundError("mine")):
+        assert classify(error, stage="call").owner is Owner.CALLER
+        assert classify(error, stage="call").status is Status.SKIPPED
+
+
+def test_a_workload_that_cannot_be_made_is_no_candidates_failure():
+    error = WorkloadError("ImportError: no module")
+    assert classify(error).owner is Owner.CALLER
+    error.__cause__ = RuntimeError("CUDA error: an illegal memory access was encountered")
+    assert classify(error).poisoned
+
+
+def test_faults_survive_as_json():
+    fault = classify(MemoryError())
+    assert Fault.from_json(fault.to_json()) == fault
+
+
+def test_what_a_search_believes_of_the_store():
+    """Binaries for ever, launches for a day, what was skipped never."""
+    old = {"when": 1.0}
+    rows = [
+        Measurement(status=Status.OK, value=1.0),
+        Measurement(status=Status.COMPILE_ERROR, state=old),
+        Measurement(status=Status.OUT_OF_RESOURCES),
+        Measurement(status=Status.RUNTIME_ERROR, state=old),
+        Measurement(status=Status.CRASHED),
+        Measurement(status=Status.SKIPPED),
+        failed(Fault(Status.WRONG_RESULT, "")),
+        failed(Fault(Status.TIMEOUT, "")),
+    ]
+    known = remembered([Observation(Candidate({"i": i}), m) for i, m in enumerate(rows)])
+    assert [o.candidate.config["i"] for o in known] == [0, 1, 2, 6, 7]
+
+
 def test_faults_of_the_machine_are_nobodys():
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.EROFS):
         fault = classify(OSError(number, os.strerror(number)), stage="compile")
@@ -106,7 +197,8 @@ def test_faults_of_the_machine_are_nobodys():
 def test_python_errors_follow_the_stage():
     assert classify(ValueError("x"), stage="compile").status is Status.COMPILE_ERROR
     assert classify(ValueError("x"), stage="run").status is Status.RUNTIME_ERROR
-    assert classify(MemoryError()).status is Status.OUT_OF_RESOURCES
+    assert classify(ValueError("x"), stage="call").owner is Owner.CALLER
+    assert classify(MemoryError()).owner is Owner.MACHINE
     assert classify(SystemExit(3)).status is Status.RUNTIME_ERROR
 
 
@@ -130,6 +222,8 @@ def test_reasons_are_short():
 
 def test_ends_of_workers():
     assert "SIGSEGV" in classify_exit(-11).reason
+    assert classify_exit(-11).status is Status.CRASHED
     assert "out of memory" in classify_exit(-9).reason
+    assert {classify_exit(-n).owner for n in (2, 9, 15)} == {Owner.MACHINE}
     assert "code 3: last words" in classify_exit(3, "first\nlast words\n\n").reason
     assert classify_exit(None).status is Status.CRASHED

@@ -208,15 +208,76 @@ def test_wrong_results_are_vetoed():
 def test_triton_measurer_yields_every_candidate_and_never_raises():
     def make(candidate):
         if candidate.config["i"] == 2:
-            raise ValueError("cannot be made")
+            raise RuntimeError("Triton Error [CUDA]: invalid argument")
         return Job(fake(float(candidate.config["i"] + 1)))
 
     measurer = TritonMeasurer(make, timer=FakeTimer())
     results = list(measurer.measure(TASK, (Candidate({"i": i}) for i in range(4))))
     assert [c.config["i"] for c, _ in results] == [0, 1, 2, 3]
     assert [m.status for _, m in results].count(Status.OK) == 3
-    assert results[2][1].reason == "ValueError: cannot be made"
+    assert results[2][1].reason == "RuntimeError: Triton Error [CUDA]: invalid argument"
     assert results[1][1].state["device"]
+
+
+def test_an_exception_of_the_caller_ends_measuring_and_is_kept():
+    def make(candidate):
+        if candidate.config["i"] == 2:
+            raise ValueError("a bug in a hook")
+        return Job(fake(1.0))
+
+    measurer = TritonMeasurer(make, timer=FakeTimer())
+    results = list(measurer.measure(TASK, (Candidate({"i": i}) for i in range(4))))
+    assert [c.config["i"] for c, _ in results] == [0, 1]
+    assert str(measurer.bench.fatal) == "a bug in a hook"
+
+
+def test_a_full_memory_is_waited_for(monkeypatch):
+    monkeypatch.setattr(job_module, "_PAUSES_S", (0.0, 0.0, 0.0))
+    left = [2]
+
+    def run():
+        if left[0]:
+            left[0] -= 1
+            raise RuntimeError("CUDA error: out of memory")
+        return 1.0
+
+    own = Bench(timer=FakeTimer(), state=dict)
+    assert own.measure(lambda: Job(Call(run))).value == 1.0
+    left[0] = 99
+    skipped = own.measure(lambda: Job(Call(run)))
+    assert skipped.status is Status.SKIPPED
+    assert left[0] == 97  # the waits are used up
+
+
+class Claims:
+    """A compile pool that says of each configuration what it is told to say."""
+
+    workers = 2
+
+    def __init__(self, statuses):
+        self._statuses = statuses
+
+    def submit(self, spec):
+        future = Future()
+        future.set_result(CompileResult(status=self._statuses[spec], reason="the pool says so"))
+        return future
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_pool_that_finds_no_binary_is_believed_once_it_was_right(right):
+    made = []
+
+    def make(candidate):
+        made.append(candidate.config["i"])
+        if right:
+            raise RuntimeError("PassManager::run failed")
+        return Job(fake(1.0))
+
+    pool = Claims([Status.COMPILE_ERROR] * 3)
+    measurer = TritonMeasurer(make, spec=lambda c: c.config["i"], pool=pool, timer=FakeTimer())
+    results = list(measurer.measure(TASK, [Candidate({"i": i}) for i in range(3)]))
+    assert [m.ok for _, m in results] == [not right] * 3
+    assert made == ([0] if right else [0, 1, 2])
 
 
 def test_interpreter_and_cpu_use_the_wall_clock(monkeypatch):

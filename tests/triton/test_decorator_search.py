@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 import triton
+from triton.runtime.errors import AutotunerError
 from triton_test_kernels import masked, picky, product, scale
 from triton_test_support import Oracle, Quick, body, configs, time_of
 
@@ -331,7 +332,7 @@ class TestModes:
 class TestFailures:
     def test_a_failing_configuration_never_ends_a_search(self, stub, store_path):
         errors = {
-            128: ValueError("bad block"),
+            128: RuntimeError("PassManager::run failed"),
             256: triton.OutOfResources(300_000, 232_448, "shared memory"),
             512: RuntimeError("Triton Error [CUDA]: invalid argument"),
         }
@@ -340,8 +341,9 @@ class TestFailures:
         search[GRID](X, X, 64)
         assert search.best_config.kwargs["BLOCK"] in (64, 1024)
         told = {o.candidate.config["BLOCK"]: o.measurement for o in known(store_path)}
-        assert told[128].status is Status.RUNTIME_ERROR
-        assert told[128].reason == "ValueError: bad block"
+        assert told[128].status is Status.COMPILE_ERROR
+        assert told[128].reason == "RuntimeError: PassManager::run failed"
+        assert told[512].status is Status.RUNTIME_ERROR
         assert told[256].status is Status.OUT_OF_RESOURCES
         assert "shared memory" in told[256].reason
         assert all(told[b].status.is_failure == (b in errors) for b in told)
@@ -354,13 +356,20 @@ class TestFailures:
         assert search.best_config.kwargs["BLOCK"] == works
 
     def test_if_all_fail_one_error_lists_the_reasons(self, stub, store_path):
-        kernel = Quick(body, lambda given: ValueError(f"no block of {given['BLOCK']}"))
-        search = tuned(kernel, store_path)
-        with pytest.raises(TuningError, match="none of the 18 candidates") as raised:
-            search[GRID](X, X, 64)
-        assert "3 x runtime_error: ValueError: no block of 32" in str(raised.value)
-        with pytest.raises(TuningError):
-            search[GRID](X, X, 64)
+        def fails(given):
+            if given["BLOCK"] < 256:
+                return triton.OutOfResources(2, 1, "shared memory")
+            return RuntimeError(f"Triton Error [CUDA]: no block of {given['BLOCK']}")
+
+        search = tuned(Quick(body, fails), store_path)
+        for _ in range(2):
+            with pytest.raises(TuningError, match="none of the 18 candidates") as raised:
+                search[GRID](X, X, 64)
+            assert isinstance(raised.value, AutotunerError)
+            assert "9 x out_of_resources: OutOfResources" in str(raised.value)
+            assert "3 x runtime_error: RuntimeError: Triton Error [CUDA]: no block of 256" in str(
+                raised.value
+            )
 
     def test_what_breaks_the_device_ends_the_search_and_is_remembered(self, stub, store_path):
         broken = RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered")

@@ -16,6 +16,7 @@ from triton_test_support import Oracle, configs, time_of
 
 from autotune_rlm import Store, rlm_autotune
 from autotune_rlm.integrations.triton.stub import StubDriver
+from autotune_rlm.types import Status
 
 PROGRAM = Path(__file__).with_name("tune_in_a_process.py")
 
@@ -35,7 +36,7 @@ def lines(log):
     return log.read_text().splitlines() if log.exists() else []
 
 
-def test_a_killed_search_resumes_and_nothing_measured_is_lost(tmp_path, quick, store_path):
+def test_a_killed_search_resumes_and_nothing_measured_is_lost(tmp_path, quick, store_path, caplog):
     log = tmp_path / "log"
     process = start(store_path, log, budget=18, keep=5)
     assert process.stdout.readline() == "paused\n", process.communicate()[1]
@@ -60,7 +61,15 @@ def test_a_killed_search_resumes_and_nothing_measured_is_lost(tmp_path, quick, s
     assert (kernel.best_config.kwargs["BLOCK"], kernel.best_config.num_warps) == (256, 2)
     later = [f"{b.constants['BLOCK']} {b.options['num_warps']}" for b in stub.benchmarked]
     assert not set(later) & set(kept)
-    assert set(later) | set(kept) == {f"{c.kwargs['BLOCK']} {c.num_warps}" for c in configs()}
+    with Store(store_path) as store:
+        known = store.observations(task)
+    (running,) = [o for o in known if not o.measurement.ok]  # as the process died
+    assert running.measurement.status is Status.CRASHED
+    left_out = f"{running.candidate.config['BLOCK']} {running.candidate.config['num_warps']}"
+    assert {*later, *kept, left_out} == {f"{c.kwargs['BLOCK']} {c.num_warps}" for c in configs()}
+    assert left_out not in {*later, *kept}
+    assert "ended without a word" in running.measurement.reason
+    assert "autotune-rlm store clear --kernel body" in caplog.text
 
 
 def test_four_processes_share_one_search(tmp_path, store_path):

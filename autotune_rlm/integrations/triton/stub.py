@@ -18,6 +18,7 @@ from typing import Any
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
+from triton.compiler import compiler
 
 __all__ = ["Launch", "StubDriver"]
 
@@ -91,10 +92,12 @@ class StubDriver(DriverBase):
         config = triton.runtime.driver
         self._before.append(vars(config).get("_active", vars(config).get("active")))
         config.set_active(self)
+        compiler.max_shared_mem.cache_clear()  # Triton keeps the last device's
         return self
 
     def __exit__(self, *exc: object) -> None:
         triton.runtime.driver.set_active(self._before.pop())
+        compiler.max_shared_mem.cache_clear()
 
     def launched(self, launch: Launch) -> None:
         """Takes note of a launch of this thread."""

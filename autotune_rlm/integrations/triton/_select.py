@@ -22,8 +22,8 @@ from autotune_rlm.tuner import Tuner, TuningError, TuningResult
 from autotune_rlm.types import Candidate, Measurer, Observation, Status, Task
 
 from ._device import device_of
-from ._facts import with_facts
 from ._errors import KernelTuningError
+from ._facts import with_facts
 from ._interrupted import noted, without_failures
 from ._resources import LazySurrogate, open_store, process_lock
 from ._settings import Settings

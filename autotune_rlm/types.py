@@ -311,6 +311,8 @@ class Prediction:
             the value.
         p_valid: Probability that the candidate compiles and runs.
         log_scale: Whether the metric is modelled on a logarithmic scale.
+        unfamiliar: Why the surrogate has little to go by, as sentences; empty where the like of it
+            was in its training.
     """
 
     metric: str
@@ -320,6 +322,7 @@ class Prediction:
     spread: np.ndarray
     p_valid: np.ndarray
     log_scale: bool = True
+    unfamiliar: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shapes = {name: np.shape(getattr(self, name)) for name in self._arrays()}
@@ -357,13 +360,17 @@ class Prediction:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary with lists."""
         arrays = {name: [float(x) for x in getattr(self, name)] for name in self._arrays()}
-        return {"metric": self.metric, "log_scale": self.log_scale, **arrays}
+        told = {"unfamiliar": list(self.unfamiliar)} if self.unfamiliar else {}
+        return {"metric": self.metric, "log_scale": self.log_scale, **told, **arrays}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Prediction:
         """The inverse of ``to_json``."""
         arrays = {name: np.asarray(data[name], dtype=np.float64) for name in cls._arrays()}
-        return cls(metric=data["metric"], log_scale=data["log_scale"], **arrays)
+        unfamiliar = tuple(data.get("unfamiliar", ()))
+        return cls(
+            metric=data["metric"], log_scale=data["log_scale"], unfamiliar=unfamiliar, **arrays
+        )
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from ._kernel import as_grid, kernel_facts, read_ir
 from ._on_device import on_device
 from ._reader import Launch, Reader, facts_of, target_of
 from ._roofline import LAUNCH_MS, Peaks, floor_ms
-from ._signature import NotRead
+from ._signature import NotRead, Refused
 from ._types import Access, Dot, KernelFacts, Loop, Reduction
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Peaks",
     "Reader",
     "Reduction",
+    "Refused",
     "as_grid",
     "facts_of",
     "floor_ms",

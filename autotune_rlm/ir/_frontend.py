@@ -8,7 +8,7 @@ import re
 import threading
 from typing import Any
 
-from ._signature import NotRead, Signature
+from ._signature import NotRead, Refused, Signature
 
 __all__ = ["DEFAULT_TARGET", "first_ir", "parse_target"]
 
@@ -42,7 +42,8 @@ def first_ir(kernel: Any, signature: Signature, target: str = DEFAULT_TARGET) ->
         target: What it would be compiled for.
 
     Raises:
-        NotRead: The front end refuses the kernel, or it is a Gluon kernel, whose IR is another one.
+        Refused: The front end does not take the kernel.
+        NotRead: It is a Gluon kernel, whose IR is another one.
     """
     if getattr(kernel, "is_gluon", lambda: False)():
         raise NotRead("a Gluon kernel: its first IR holds layouts that are not read")
@@ -57,7 +58,7 @@ def first_ir(kernel: Any, signature: Signature, target: str = DEFAULT_TARGET) ->
             cause = error.__cause__ or error
             lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
             reason = lines[-1] if lines else type(cause).__name__
-            raise NotRead(
+            raise Refused(
                 f"Triton's front end refuses it: {type(cause).__name__}: {reason}"
             ) from error
         finally:

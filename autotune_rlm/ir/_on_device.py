@@ -141,7 +141,7 @@ def on_device(
         "warp_columns": cols,
         "dot_k": float(main.k) if main else 0.0,
         "warp_redundancy": max(again, default=1.0),
-        "chained": float(bool(main) and is_chained(facts, main)),
+        "chained": float(main is not None and is_chained(facts, main)),
         "shared_ms": _operand_bytes(facts, family, num_warps) * programs / peaks.shared_bytes_ms,
         "stage_kb": sum(a.tile_bytes for a in facts.accesses if a.feeds_dot and a.loop >= 0) / 1024,
         "stages": float(num_stages),

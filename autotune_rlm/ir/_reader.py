@@ -14,12 +14,12 @@ from ._frontend import DEFAULT_TARGET, first_ir, parse_target
 from ._grid import guess_grid
 from ._kernel import facts_of_ir
 from ._on_device import on_device
-from ._signature import NotRead, Signature, signature_of, unwrapped
+from ._signature import NotRead, Refused, Signature, signature_of, unwrapped
 from ._types import KernelFacts
 
 __all__ = ["Launch", "Reader", "facts_of", "read_or_reason", "target_of"]
 
-_REFUSED = "refused: "
+_REFUSED, _NOT_READ = "refused: ", "not read: "
 _NO_GRID = "the launch grid does not follow from the arguments: one program is assumed"
 
 
@@ -73,7 +73,7 @@ def read_or_reason(kernel: Any, signature: Signature, target: str) -> str:
     try:
         return first_ir(kernel, signature, target)
     except NotRead as error:
-        return f"{_REFUSED}{error}"
+        return f"{_REFUSED if isinstance(error, Refused) else _NOT_READ}{error}"
 
 
 class Reader:
@@ -179,7 +179,9 @@ class Reader:
             self.keep(self.read({key: signature}))
         text = self._texts[key]
         if text.startswith(_REFUSED):
-            return NotRead(text.removeprefix(_REFUSED))
+            return Refused(text.removeprefix(_REFUSED))
+        if text.startswith(_NOT_READ):
+            return NotRead(text.removeprefix(_NOT_READ))
         try:
             grid = launch.grid
             if grid is None:

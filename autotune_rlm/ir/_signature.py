@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["NotRead", "Signature", "signature_of", "unwrapped"]
+__all__ = ["NotRead", "Refused", "Signature", "signature_of", "unwrapped"]
 
 _ALIGNMENT = 16
 _SCALAR = re.compile(r"(?:[iu](?:1|8|16|32|64)|fp(?:16|32|64)|bf16|f32|f64)$")
@@ -27,6 +27,10 @@ _SHORT = {
 
 class NotRead(Exception):
     """A kernel's IR was not read; the text says why."""
+
+
+class Refused(NotRead):
+    """Triton's front end does not take the kernel with these constants: it cannot be compiled."""
 
 
 @dataclass(frozen=True)

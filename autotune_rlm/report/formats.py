@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["config", "count", "percent", "score", "seconds", "short", "thousands", "value"]
+__all__ = [
+    "config",
+    "count",
+    "milliseconds",
+    "percent",
+    "score",
+    "seconds",
+    "short",
+    "thousands",
+    "value",
+]
 
 NOTHING = "–"  # noqa: RUF001
 
@@ -31,6 +41,13 @@ def seconds(number: float | None) -> str:
     if number < 120:
         return f"{number:.1f} s"
     return f"{number / 60:.0f} min" if number < 7200 else f"{number / 3600:.1f} h"
+
+
+def milliseconds(number: float) -> str:
+    """A kernel's time, given in ms, in the unit that suits it."""
+    if number >= 1000:
+        return f"{number / 1000:.3g} s"
+    return f"{number:.3g} ms" if number >= 1 else f"{1000 * number:.3g} us"
 
 
 def thousands(number: int) -> str:

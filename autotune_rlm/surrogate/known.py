@@ -10,7 +10,16 @@ from autotune_rlm.surrogate.metrics import FACTS
 from autotune_rlm.surrogate.text import normalise_name
 from autotune_rlm.types import Candidate, Device, Task
 
-__all__ = ["CERTAIN", "Doubt", "doubt", "knows", "knows_device", "together", "trained_on"]
+__all__ = [
+    "CERTAIN",
+    "Doubt",
+    "doubt",
+    "knows",
+    "knows_device",
+    "together",
+    "trained_on",
+    "unfamiliar",
+]
 
 _NETWORKS = "onnx"
 _ALIKE = 0.75
@@ -66,6 +75,19 @@ def knows_device(settings: Mapping[str, Any], device: Device) -> bool:
     """Whether a device of this name was in training; true where the checkpoint does not say."""
     devices = settings.get("devices")
     return not isinstance(devices, list) or device.name in devices
+
+
+def unfamiliar(
+    settings: Mapping[str, Any], task: Task, candidates: Sequence[Candidate]
+) -> tuple[str, ...]:
+    """Why little is known of a task, as sentences; nothing where the like of it was in training."""
+    found = []
+    if not knows(settings, task, candidates):
+        names = ", ".join(sorted(_names(candidates))) or "no parameters"
+        found.append(f"no kernel with parameters like these ({names}) was timed in training")
+    if not knows_device(settings, task.device):
+        found.append(f"{task.device.name or 'the device'} was not among the devices of training")
+    return tuple(found)
 
 
 class Doubt(NamedTuple):

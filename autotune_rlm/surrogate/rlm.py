@@ -21,7 +21,7 @@ from autotune_rlm.surrogate.fields import (
     encode_task,
     parameter_features,
 )
-from autotune_rlm.surrogate.known import CERTAIN, Doubt, doubt, knows, knows_device
+from autotune_rlm.surrogate.known import CERTAIN, Doubt, doubt, knows, knows_device, unfamiliar
 from autotune_rlm.surrogate.metrics import CODECS, FACTS, ErrorScale, work_scale
 from autotune_rlm.surrogate.online import Prior, correct
 from autotune_rlm.surrogate.physics import physical
@@ -125,7 +125,8 @@ class RLMSurrogate:
             mean, p = zero.prior.mean, zero.prior.p_valid
             scale = ErrorScale.of(task)
             told = _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
-            return physical(told, task, candidates)
+            why = unfamiliar(self.checkpoint.settings, task, candidates)
+            return physical(replace(told, unfamiliar=why), task, candidates)
         everyone, index = _with_observed(candidates, seen)
         zero = self._zero_shot(task, everyone)
         values = np.array([np.nan if not o.measurement.ok else o.measurement.value for o in seen])

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from autotune_rlm.cli import app
 from autotune_rlm.devices import lookup
 from autotune_rlm.integrations.triton import _offline
+from autotune_rlm.report.formats import milliseconds
 
 KERNELS = Path(__file__).with_name("triton_test_kernels.py")
 SPACE = "BLOCK=64,128,256; num_warps=1,2"
@@ -59,10 +60,50 @@ def test_compiling_tells_the_facts_of_the_other_device(run):
 
 
 def test_a_table_for_people(run):
-    told = run(f"{KERNELS}:scale", "--device", "no such device", "--configs", SPACE)
+    told = run(
+        f"{KERNELS}:scale", "--device", "no such device", "--configs", SPACE,
+        "--problem", "n=4096,dtype=fp16",
+    )  # fmt: skip
     assert told.exit_code == 0, told.output
     assert "6 configurations" in told.stdout
     assert "Nothing is known of 'no such device'" in told.stdout
+    assert "Assumed: x=*fp16; y=*fp16." in told.stdout
+
+
+def test_what_cannot_compile_comes_last_and_says_why(run):
+    told = run(
+        f"{KERNELS}:picky", "--device", "h100", "--problem", "n=4096,dtype=fp16",
+        "--configs", "BLOCK=32,64; num_warps=1", "--compile",
+    )  # fmt: skip
+    assert told.exit_code == 0, told.output
+    rows = [line for line in told.stdout.splitlines() if "│" in line]
+    assert "compile_error" in rows[-1]
+    assert "Number 2: compile_error: CompileTimeAssertionFailure: a block of 32" in told.stdout
+
+
+def test_arguments_are_guessed_where_that_is_asked_for(run):
+    told = run(
+        f"{KERNELS}:scale", "--device", "h100", "--configs", SPACE, "--guess", "--json",
+        "--problem", "dtype=bf16",
+    )  # fmt: skip
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout)["assumed"] == ["x=*bf16", "y=*bf16", "n=4096"]
+
+
+def test_a_grid_may_be_given(run):
+    told = run(
+        f"{KERNELS}:scale", "--device", "h100", "--problem", "n=4096,dtype=fp16",
+        "--configs", SPACE, "--grid", "cdiv(n, BLOCK)", "--json",
+    )  # fmt: skip
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout)["read"]["distinct"] == 3
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"), [(0.0015, "1.5 us"), (0.39, "390 us"), (1.25, "1.25 ms"), (2500, "2.5 s")]
+)
+def test_times_have_units_that_people_use(ms, text):
+    assert milliseconds(ms) == text
 
 
 @pytest.mark.parametrize(
@@ -75,7 +116,10 @@ def test_a_table_for_people(run):
         ([f"{KERNELS}:scale", "--configs", SPACE, "--problem", "m=3"], "names m, which scale has"),
         ([f"{KERNELS}:scale", "--configs", SPACE, "--problem", "n"], "takes NAME=VALUE"),
         ([f"{KERNELS}:scale", "--configs", SPACE, "--problem", "dtype=f17"], "dtype must be one"),
-        ([f"{KERNELS}:scale", "--configs", SPACE, "--compile"], "lacks x; add x=NUMBER"),
+        (
+            [f"{KERNELS}:scale", "--configs", SPACE],
+            "lacks x, y, n; add n=VALUE, dtype=fp16 for the tensors (or x=fp16[4096,4096])",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(run, arguments, says):

@@ -18,7 +18,7 @@ from typing import Any
 from ._source import parse, unwrap
 from ._task import describe
 
-__all__ = ["Uses", "default_arguments", "dtype_arguments", "uses_of"]
+__all__ = ["Uses", "default_arguments", "last_strides", "uses_of"]
 
 _ADDRESSED = re.compile(r"load|store|atomic_\w+|make_block_ptr|make_tensor_descriptor|prefetch")
 _SAME_POINTER = ("advance", "multiple_of", "max_contiguous", "to", "cast")
@@ -96,11 +96,6 @@ def default_arguments(kernel: Any, names: Sequence[str], dtype: str = "fp16") ->
         else:
             found[name] = _number(name, constant)
     return found
-
-
-def dtype_arguments(kernel: Any) -> set[str]:
-    """The arguments that are element types."""
-    return uses_of(unwrap(kernel)).dtypes
 
 
 def last_strides(names: Sequence[str]) -> set[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from autotune_rlm.ir import IRCache, Launch, NotRead, Reader, target_of
+from autotune_rlm.ir import IRCache, Launch, NotRead, Reader, Refused, target_of
 from autotune_rlm.types import Candidate, Device
 
 from ._source import unwrap
@@ -37,7 +37,8 @@ class FactsReport:
     """What reading cost and gave.
 
     Attributes:
-        candidates: The candidates, in order, with ``Candidate.facts`` where they are known.
+        candidates: The candidates, in order, with ``Candidate.facts`` where they are known; those of
+            a candidate that the front end refuses, unlike others, are ``{"refused": 1.0}``.
         distinct: Different sets of constants among them.
         read: Of them, read from the IR; the others' facts are estimated from those.
         seconds: Wall-clock time.
@@ -120,6 +121,7 @@ class _Work:
         self.assumed: dict[str, None] = {}
         self.done: set[str] = set()
         self._numbers: dict[int, dict[str, float]] = {}
+        self._refused: set[int] = set()
         self._launches = [self._launch(launch_of, candidate) for candidate in candidates]
         self.place_of = [None if x is None else reader.place(x) for x in self._launches]
 
@@ -158,6 +160,8 @@ class _Work:
                 facts = self._reader.facts(launch)
             except NotRead as error:
                 self._refuse(str(error))
+                if isinstance(error, Refused):
+                    self._refused.add(i)
                 continue
             self.assumed.update(dict.fromkeys(facts.assumed))
             self._numbers[i] = self._reader.numbers(launch, self._device)
@@ -176,6 +180,7 @@ class _Work:
             columns = _columns([c.config for c in self._candidates])
             for i, row in zip(missing, _regress(columns, known, table, missing), strict=True):
                 numbers[i] = dict(zip(names, map(float, row), strict=True))
+        numbers.update({i: {"refused": 1.0} for i in self._refused})
         return [
             dataclasses.replace(c, facts=numbers.get(i, {})) for i, c in enumerate(self._candidates)
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
+from autotune_rlm.ir import Launch, as_grid
 from autotune_rlm.measure.capture import describe_call
 from autotune_rlm.measure.compile import CompileSpec, parse_target
-from autotune_rlm.measure.kernel_call import DTYPES
+from autotune_rlm.measure.kernel_call import DTYPES, evaluate_grid
 from autotune_rlm.types import Candidate, Device, Task
 
-from ._arguments import default_arguments, dtype_arguments, last_strides
+from ._arguments import default_arguments, last_strides, uses_of
 from ._discover import autotuner_of, import_file, import_module
 from ._live import with_heuristics
 from ._source import unwrap
@@ -102,11 +103,34 @@ class OfflineKernel:
         names = {name for c in self.candidates for name in c.payload.kwargs}
         return replace(KernelTasks(self.kernel, names).build({}, device), problem=dict(problem))
 
-    def spec(self, problem: Mapping[str, Any], device: Device, candidate: Candidate) -> CompileSpec:
-        """What to compile for ``candidate``.
+    def launch(
+        self,
+        problem: Mapping[str, Any],
+        candidate: Candidate,
+        *,
+        grid: Sequence[str] = (),
+    ) -> Launch:
+        """The launch of a candidate as the compiler's eye reads it.
 
-        Tensors without a shape are aligned. Strides that are not given are multiples of 16, and 1
-        for the last one of a tensor (``stride_ak`` after ``stride_am``).
+        Args:
+            problem: Arguments by name.
+            candidate: One of the candidates.
+            grid: One to three expressions such as ``"cdiv(n, BLOCK)"``; none for a guess.
+
+        Raises:
+            ValueError: An argument is not known, or the grid cannot be evaluated.
+        """
+        config = candidate.payload
+        given = with_heuristics(self.kernel, {**self.arguments(problem), **config.all_kwargs()})
+        found = as_grid(evaluate_grid(grid, given), given) if grid else None
+        tensors = {name: v for name, v in problem.items() if isinstance(v, Mapping)}
+        for name, value in given.items():
+            if name not in problem and hasattr(value, "dtype") and hasattr(value, "stride"):
+                tensors[name] = {"dtype": value.dtype}  # of no known shape
+        return Launch({**given, **tensors}, found, config.num_warps, config.num_stages)
+
+    def spec(self, problem: Mapping[str, Any], device: Device, candidate: Candidate) -> CompileSpec:
+        """What to compile for ``candidate``; the arguments are those of ``arguments``.
 
         Raises:
             ValueError: An argument is not known, or the device's target is not.
@@ -116,7 +140,7 @@ class OfflineKernel:
                 f"nothing is known of {device.name!r} to compile for; give --target, such as sm_90"
             )
         limit = device.max_shared_kb_per_block
-        given = {**self._arguments(problem), **candidate.payload.all_kwargs()}
+        given = {**self.arguments(problem), **candidate.payload.all_kwargs()}
         spec = describe_call(
             unwrap(self.kernel),
             (),
@@ -131,36 +155,65 @@ class OfflineKernel:
             )
         return spec
 
-    def _arguments(self, problem: Mapping[str, Any]) -> dict[str, Any]:
+    def arguments(
+        self, problem: Mapping[str, Any], *, assumed: list[str] | None = None
+    ) -> dict[str, Any]:
+        """Values of all arguments that no configuration and no heuristic sets.
+
+        Tensors without a shape are aligned. Strides that are not given are multiples of 16, and 1
+        for the last one of a tensor (``stride_ak`` after ``stride_am``).
+
+        Args:
+            problem: What is given, by name, and ``"dtype"`` for the tensors.
+            assumed: Where given, takes a phrase for each argument that was not.
+
+        Raises:
+            ValueError: ``problem`` lacks sizes or constants; the message names all of them.
+        """
         jit = unwrap(self.kernel)
         parameters = inspect.signature(jit.fn).parameters
-        found: dict[str, Any] = {}
+        uses = uses_of(jit)
         contiguous = last_strides(self.argument_names)
-        added = _heuristic_names(self.kernel)
-        dtypes = dtype_arguments(self.kernel)
-        for name in self.argument_names:
-            if name in added:
-                continue
+        assumed = [] if assumed is None else assumed
+        found: dict[str, Any] = {}
+        lacking: list[str] = []
+        for name in self.given_names:
             default = parameters[name].default
             is_constant = "constexpr" in str(parameters[name].annotation)
-            if name in dtypes and problem.get(name) in DTYPES:
+            if name in uses.dtypes and problem.get(name) in DTYPES:
                 found[name] = getattr(tl, DTYPES[problem[name]])
             elif name in problem:
                 found[name] = _live(problem[name])
             elif default is not inspect.Parameter.empty:
                 found[name] = default
-            elif is_constant:
-                raise ValueError(f"--problem lacks the constant {name}; add {name}=VALUE")
-            elif name.lower().startswith("stride"):
+            elif name.lower().startswith("stride") and not is_constant:
                 found[name] = 1 if name in contiguous else _SOME_STRIDE
-            elif "dtype" in problem and re.search(r"ptr|^[a-z]$|^[A-Z]$", name):
-                found[name] = _live({"dtype": problem["dtype"]})
+                assumed.append(f"{name}={found[name]}")
+            elif _is_pointer(name, uses.pointers) and not is_constant and "dtype" in problem:
+                kind = "i32" if name in uses.integers else problem["dtype"]
+                found[name] = _live({"dtype": kind})
+                assumed.append(f"{name}=*{kind}")
             else:
-                raise ValueError(
-                    f"--problem lacks {name}; add {name}=NUMBER, or {name}=fp16[4096,4096] if it is "
-                    "a tensor"
-                )
+                lacking.append(name)
+        if lacking:
+            tensors = [n for n in lacking if _is_pointer(n, uses.pointers)]
+            raise ValueError(
+                f"--problem lacks {', '.join(lacking)}; {_asked(lacking, tensors)}, or give --guess "
+                "for values as the kernel's text suggests them"
+            )
         return found
+
+
+def _is_pointer(name: str, pointers: Iterable[str]) -> bool:
+    return name in pointers or "ptr" in name.lower()
+
+
+def _asked(lacking: Sequence[str], tensors: Sequence[str]) -> str:
+    """What to add to ``--problem``."""
+    asked = [f"{name}=VALUE" for name in lacking if name not in tensors]
+    if tensors:
+        asked.append(f"dtype=fp16 for the tensors (or {tensors[0]}=fp16[4096,4096])")
+    return "add " + ", ".join(asked)
 
 
 def load_file(where: str, space: ConfigSpace | None = None) -> OfflineKernel:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotune_rlm.config_file import Recommendation, RecommendedConfig
+from autotune_rlm.ir import Launch
 from autotune_rlm.measure.compile import CompilePool, CompileResult
 from autotune_rlm.types import Candidate, Device, Observation, Prediction, Surrogate, Task
 
+from ._facts import FactsReport, with_facts
 from ._offline import OfflineKernel
 from ._settings import Settings
 
-__all__ = ["Ranked", "from_measured", "rank_all", "recommendation"]
+__all__ = ["Ranked", "from_measured", "rank_all", "read_offline", "recommendation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,33 @@ def rank_all(
                 yield _rank(where, kernel, problem, device, surrogate, top)
 
 
+def read_offline(
+    kernel: OfflineKernel,
+    problem: Mapping[str, Any],
+    task: Task,
+    surrogate: Surrogate,
+    *,
+    grid: Sequence[str] = (),
+) -> FactsReport:
+    """The kernel's candidates with the compiler's facts, for a launch that is not made here.
+
+    Args:
+        kernel: The kernel.
+        problem: Arguments by name.
+        task: What is ranked.
+        surrogate: Tells which to read in a large space.
+        grid: One to three expressions; none for a guess from the kernel's masks.
+    """
+
+    def order(known: Sequence[Candidate]) -> list[int]:
+        return surrogate.predict(task, known).order(minimize=task.minimize).tolist()
+
+    def launch(candidate: Candidate) -> Launch:
+        return kernel.launch(problem, candidate, grid=grid)
+
+    return with_facts(kernel.kernel, kernel.candidates, launch, task.device, order=order)
+
+
 def recommendation(
     kernel: OfflineKernel, task: Task, prediction: Prediction, top: int
 ) -> Recommendation:
@@ -160,7 +189,8 @@ def _rank(
     surrogate: Surrogate,
     top: int,
 ) -> Ranked:
-    task, candidates = kernel.task(problem, device), kernel.candidates
+    task = kernel.task(problem, device)
+    candidates = read_offline(kernel, problem, task, surrogate).candidates
     prediction = surrogate.predict(task, candidates)
     order = prediction.order(minimize=task.minimize).tolist()
     return Ranked(

@@ -1,0 +1,182 @@
+"""``autotune-rlm rank`` for one kernel and one problem."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autotune_rlm.cli._app import new_console
+from autotune_rlm.report.formats import milliseconds
+
+if TYPE_CHECKING:
+    from autotune_rlm.integrations.triton._offline import OfflineKernel
+    from autotune_rlm.measure.compile import CompileResult
+    from autotune_rlm.types import Candidate, Device
+
+__all__ = ["RankRequest", "rank_one", "show_one"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankRequest:
+    """What is asked; the attributes are the command's options."""
+
+    where: str
+    device: str
+    target: str | None = None
+    problem: str = ""
+    grid: tuple[str, ...] = ()
+    guess: bool = False
+    configs: str | None = None
+    top: int = 10
+    compiles: bool = False
+    surrogate: str | None = None
+    out: Path | None = None
+
+
+def rank_one(ask: RankRequest) -> dict[str, Any]:
+    """The ranking as plain JSON.
+
+    Raises:
+        ValueError: The kernel, a size or a constant of it, or the device's target is not known.
+    """
+    from autotune_rlm.config_file import ConfigFile
+    from autotune_rlm.devices import completed, lookup
+    from autotune_rlm.integrations.triton._offline import load_file, parse_problem, parse_space
+    from autotune_rlm.integrations.triton._recommend import read_offline, recommendation
+    from autotune_rlm.surrogate import load
+
+    given = parse_problem(ask.problem)
+    device = lookup(ask.device)
+    if ask.target is not None:
+        device = completed(dataclasses.replace(device, target=ask.target))
+    kernel = load_file(ask.where, parse_space(ask.configs) if ask.configs else None)
+    task = kernel.task(given, device)
+    problem, assumed = _whole_problem(kernel, given, ask.guess)
+    surrogate = load(ask.surrogate)
+    read = read_offline(kernel, problem, task, surrogate, grid=ask.grid)
+    prediction = surrogate.predict(task, read.candidates)
+    order = prediction.order(minimize=task.minimize)[: ask.top].tolist()
+    if ask.out is not None:
+        ConfigFile([recommendation(kernel, task, prediction, ask.top)]).save(ask.out)
+    rows: list[dict[str, Any]] = [
+        {
+            "rank": place,
+            "config": dict(kernel.candidates[i].config),
+            "predicted_ms": float(prediction.median[i]),
+            "low_ms": float(prediction.low[i]),
+            "high_ms": float(prediction.high[i]),
+            "p_fails": 1.0 - float(prediction.p_valid[i]),
+        }
+        for place, i in enumerate(order, 1)
+    ]
+    if ask.compiles:
+        results = _compiled(kernel, problem, device, [kernel.candidates[i] for i in order])
+        for row, result in zip(rows, results, strict=True):
+            row["compiled"] = {
+                "status": result.status.value,
+                "reason": result.reason,
+                "compile_s": result.compile_s,
+                **result.facts,
+            }
+    return {
+        "kernel": task.kernel,
+        "device": device.to_json(),
+        "problem": given,
+        "assumed": [*assumed, *read.assumed],
+        "unfamiliar": list(prediction.unfamiliar),
+        "not_read": dict(read.reasons),
+        "n_configs": len(kernel.candidates),
+        "read": {"distinct": read.distinct, "read": read.read, "seconds": read.seconds},
+        "known_device": len(device.to_json()) > 2,
+        "ranking": rows,
+    }
+
+
+def show_one(answer: Mapping[str, Any]) -> None:
+    """The ranking as a table, and below it what it rests on."""
+    from rich.table import Table
+
+    out = new_console()
+    sizes = ", ".join(f"{k}={v}" for k, v in answer["problem"].items())
+    rows = answer["ranking"]
+    name = answer["device"]["name"]
+    title = f"{answer['kernel']} ({sizes}) on {name}: {answer['n_configs']} configurations"
+    table = Table(title=title, title_justify="left")
+    names = list(dict.fromkeys(name for row in rows for name in row["config"]))
+    facts = ["status", "shared_bytes", "registers", "spills"] if "compiled" in rows[0] else []
+    columns = ("", *names, "time", "90 % interval", "fails", *facts)
+    for column in columns:
+        table.add_column(column.removesuffix("_bytes"), justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            str(row["rank"]),
+            *(str(row["config"].get(name, "")) for name in names),
+            milliseconds(row["predicted_ms"]),
+            f"{milliseconds(row['low_ms'])} to {milliseconds(row['high_ms'])}",
+            f"{row['p_fails']:.1%}",
+            *(str(row["compiled"].get(name, "")) for name in facts),
+        )
+    out.width = max(out.width, 16 * len(columns))
+    out.print(table)
+    for line in _notes(answer):
+        out.print(line, highlight=False, soft_wrap=True)
+
+
+def _whole_problem(
+    kernel: OfflineKernel, given: Mapping[str, Any], guess: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Every argument that is needed, and what of it was assumed."""
+    assumed: list[str] = []
+    if guess:
+        whole = kernel.default_problem(given)
+        said = {n: v.get("dtype", v) if isinstance(v, dict) else v for n, v in whole.items()}
+        assumed = [
+            f"{n}={'*' if isinstance(whole[n], dict) else ''}{v}"
+            for n, v in said.items()
+            if n not in given
+        ]
+        return {**given, **whole}, assumed
+    kernel.arguments(given, assumed=assumed)
+    return dict(given), assumed
+
+
+def _compiled(
+    kernel: OfflineKernel,
+    problem: Mapping[str, Any],
+    device: Device,
+    candidates: Sequence[Candidate],
+) -> list[CompileResult]:
+    from autotune_rlm.measure.compile import CompilePool
+
+    specs = [kernel.spec(problem, device, candidate) for candidate in candidates]
+    with CompilePool() as pool:
+        pending = [pool.submit(spec) for spec in specs]
+        return [future.result() for future in pending]
+
+
+def _notes(answer: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of the ranking, a sentence a line."""
+    notes = []
+    if answer["assumed"]:
+        notes.append(f"Assumed: {'; '.join(answer['assumed'])}.")
+    if answer["unfamiliar"]:
+        notes.append(f"Unfamiliar, so the times are rough: {'; '.join(answer['unfamiliar'])}.")
+    notes += [
+        f"Not read ({count} configurations): {reason}"
+        for reason, count in answer["not_read"].items()
+    ]
+    failed: dict[str, list[str]] = {}
+    for row in answer["ranking"]:
+        reason = row.get("compiled", {}).get("reason")
+        if reason:
+            failed.setdefault(f"{row['compiled']['status']}: {reason}", []).append(str(row["rank"]))
+    notes += [f"Number {', '.join(places)}: {reason}" for reason, places in failed.items()]
+    if not answer["known_device"]:
+        notes.append(
+            f"Nothing is known of {answer['device']['name']!r}: the ranking rests on the kernel alone. "
+            "`autotune-rlm devices` lists the names that are known."
+        )
+    return notes

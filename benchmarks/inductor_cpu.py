@@ -11,6 +11,7 @@ ours leaves out what lost clearly in each of the nearest known problems.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -23,14 +24,13 @@ from pathlib import Path
 MODES = ("without", "with", "with, store known")
 
 
-def build(layers: int, seed: int = 0):
+def build(count: int, seed: int = 0):
     import torch
 
     torch.manual_seed(seed)
-    sizes = [32 * (1 + (7 * i) % 24) for i in range(layers + 1)]
-    return torch.nn.Sequential(
-        *(torch.nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False))
-    ).eval(), sizes[0]
+    sizes = [32 * (1 + (7 * i) % 24) for i in range(count + 1)]
+    layers = [torch.nn.Linear(i, o) for i, o in itertools.pairwise(sizes)]
+    return torch.nn.Sequential(*layers).eval(), sizes[0]
 
 
 def compile_once(layers: int, batch: int, store: str | None) -> dict:

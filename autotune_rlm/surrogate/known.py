@@ -23,23 +23,31 @@ __all__ = [
 
 _NETWORKS = "onnx"
 _ALIKE = 0.75
-_LISTS = ("languages", "devices", "parameters")
+_LISTS = ("languages", "devices", "parameters", "networks")
 
 
 def trained_on(landscapes: Iterable[Landscape]) -> dict[str, Any]:
-    """Settings of a checkpoint: ``languages``, ``devices``, and the ``parameters`` that were timed."""
+    """Settings of a checkpoint.
+
+    ``languages``, ``devices``, the sets of ``parameters`` that were timed, and ``networks``: pairs of
+    metric and device of the neural networks that were measured.
+    """
     languages: set[str] = set()
     devices: set[str] = set()
     parameters: set[tuple[str, ...]] = set()
+    networks: set[tuple[str, str]] = set()
     for landscape in landscapes:
         languages.add(landscape.task.language)
         devices.add(landscape.task.device.name)
-        if landscape.task.language != _NETWORKS and landscape.task.metric not in FACTS:
+        if landscape.task.language == _NETWORKS:
+            networks.add((landscape.task.metric, landscape.task.device.name))
+        elif landscape.task.metric not in FACTS:
             parameters.add(tuple(sorted(_names(landscape.candidates))))
     return {
         "languages": sorted(languages),
         "devices": sorted(devices),
         "parameters": [list(names) for names in sorted(parameters)],
+        "networks": [list(pair) for pair in sorted(networks)],
     }
 
 
@@ -71,8 +79,19 @@ def knows(settings: Mapping[str, Any], task: Task, candidates: Sequence[Candidat
     )
 
 
-def knows_device(settings: Mapping[str, Any], device: Device) -> bool:
-    """Whether a device of this name was in training; true where the checkpoint does not say."""
+def knows_device(
+    settings: Mapping[str, Any], device: Device, *, networks: str | None = None
+) -> bool:
+    """Whether a device of this name was in training; true where the checkpoint does not say.
+
+    Args:
+        settings: Of the checkpoint.
+        device: The device.
+        networks: A metric of neural networks: whether that was measured there. Kernels that were
+            timed on a device say nothing of it.
+    """
+    if networks is not None:
+        return [networks, device.name] in settings.get("networks", [])
     devices = settings.get("devices")
     return not isinstance(devices, list) or device.name in devices
 

@@ -90,9 +90,9 @@ class RLMSurrogate:
         """Whether configurations like these were timed in its training; see ``known.knows``."""
         return knows(self.checkpoint.settings, task, candidates)
 
-    def knows_device(self, device: Device) -> bool:
-        """Whether it was trained on this device, by name; true where it does not say."""
-        return knows_device(self.checkpoint.settings, device)
+    def knows_device(self, device: Device, *, networks: str | None = None) -> bool:
+        """Whether it was trained on this device, by name; see ``known.knows_device``."""
+        return knows_device(self.checkpoint.settings, device, networks=networks)
 
     def _doubt(self, task: Task, candidates: Sequence[Candidate]) -> Doubt:
         if not task.minimize or task.metric in FACTS:

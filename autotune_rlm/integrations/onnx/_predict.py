@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from autotune_rlm.networks import (
     read_graph,
 )
 from autotune_rlm.networks._load import ModelLike
+from autotune_rlm.networks.latency import Work, latency_ms, network_work
 from autotune_rlm.networks.regression import standardised, with_trends
 from autotune_rlm.networks.rendering import (
     TRAINED_METRICS,
@@ -26,7 +28,6 @@ from autotune_rlm.networks.rendering import (
     network_device,
     network_task,
 )
-from autotune_rlm.networks.spaces import space
 from autotune_rlm.types import (
     Candidate,
     Device,
@@ -35,7 +36,6 @@ from autotune_rlm.types import (
     Prediction,
     Status,
     Surrogate,
-    Task,
 )
 
 __all__ = ["FACTS", "predict"]
@@ -48,10 +48,14 @@ FACTS = {
     "activation_mb": lambda f: f.activation_bytes / 2**20,
     "peak_memory_mb": lambda f: (f.peak_bytes + f.weight_bytes) / 2**20,
 }
-_ROOFLINE_SPREAD = 1.0  # of log(latency): public figures say little about a network's efficiency
+_COSTS = frozenset(
+    {"macs", "flops", "activation_mb", "peak_memory_mb"}
+)  # that an operator may hide
+_SPREAD = 1.0  # of log(latency) from public figures: they say little about a network's efficiency
 _ENOUGH = 2  # measured networks from which a process is fitted to them
 _TRUST, _INERTIA = 0.8, 10.0  # of a surrogate's word, as in ``networks.regression``
-_TYPICAL = Device(name="unknown", fp32_tflops=0.05, mem_gb_s=15.0)
+_TABLED_MACS = (1e6, 3e9)  # of the networks in the tables that the surrogate is trained on
+_FEW_PRODUCTS = 0.2  # share of matrix products among their weighted layers
 
 
 def predict(
@@ -67,10 +71,13 @@ def predict(
     """Predict one or several metrics of one or many networks, each with its interval.
 
     ``parameters``, ``macs``, ``flops``, ``depth``, ``activation_mb`` and ``peak_memory_mb`` are
-    computed from shapes and exact. Others come from the surrogate where it was trained on networks.
-    Without one, and on a device that it was not trained on, ``latency_ms`` starts from the device's
-    peak rates, with a wide interval. What was
-    measured (``observed``) corrects either: a few networks measured on a device make the rest good.
+    computed from shapes and exact; where the cost of an operator is unknown they are a lower bound,
+    with an infinite upper end and a warning. Others come from the surrogate where it was trained on
+    networks. ``latency_ms`` comes from the device's public figures (``networks.latency``), with a wide
+    interval, where the surrogate was trained on no network's latency on that device, or on none
+    like this one; it never leaves what those figures and launches allow. Accuracies stay within 0
+    and 100. What was measured (``observed``) corrects either: a few networks measured on a device
+    make the rest good.
 
     Args:
         models: A model (``ModelProto``, path, bytes, ``Graph``) or a list of n.
@@ -125,13 +132,15 @@ class _Network(NamedTuple):
     facts: GraphFacts
     fields: Mapping[str, float]
     candidate: Candidate
+    work: Work
 
 
 def _network(model: ModelLike | Graph, dims: Mapping[str, int] | None) -> _Network:
     facts = graph_facts(model, dims=dims)
     graph = model if isinstance(model, Graph) else read_graph(model, dims=facts.dims)
     fields = network_fields(graph)
-    return _Network(facts, fields, network_candidate(fields, text=onnx_text(graph)))
+    candidate = network_candidate(fields, text=onnx_text(graph))
+    return _Network(facts, fields, candidate, network_work(graph))
 
 
 def _device(device: str | Device | None) -> Device:
@@ -146,14 +155,22 @@ def _device(device: str | Device | None) -> Device:
 
 def _exact(name: str, facts: Sequence[GraphFacts]) -> Prediction:
     values = np.array([FACTS[name](f) for f in facts])
-    zeros, ones = np.zeros(len(values)), np.ones(len(values))
+    unknown = np.array([f.unknown if name in _COSTS else 0 for f in facts])
+    if unknown.any():
+        warnings.warn(
+            f"{name} is a lower bound for {int((unknown > 0).sum())} of {len(facts)} networks: the "
+            f"cost of up to {int(unknown.max())} of their operators is not known "
+            "(graph_facts(...).unknown); give dims= if a size is dynamic",
+            UserWarning,
+            stacklevel=3,
+        )
     return Prediction(
         metric=name,
         median=values,
         low=values,
-        high=values,
-        spread=zeros,
-        p_valid=ones,
+        high=np.where(unknown > 0, np.inf, values),
+        spread=np.where(unknown > 0, np.inf, 0.0),
+        p_valid=np.ones(len(values)),
         log_scale=False,
     )
 
@@ -171,44 +188,42 @@ def _asked(
         everyone = [n.candidate for n in (*networks, *(n for n, _ in seen))]
         lead = surrogate.predict(task, everyone).location
         return _fitted(name, device, networks, seen, lead)
-    observations = [
-        Observation(n.candidate, Measurement(status=Status.OK, value=value)) for n, value in seen
-    ]
-    told = surrogate.predict(task, [n.candidate for n in networks], observed=observations)
+    if name != "latency_ms":
+        observations = [
+            Observation(n.candidate, Measurement(status=Status.OK, value=value))
+            for n, value in seen
+        ]
+        told = surrogate.predict(task, [n.candidate for n in networks], observed=observations)
+        return _within(told, 0.0, 100.0) if name.startswith("accuracy") else told
+    physical = _fitted(name, device, networks, seen)
     knows = getattr(surrogate, "knows_device", None)
-    if name != "latency_ms" or observations or knows is None or knows(device):
-        return told
-    return _roofline_at_level(told, surrogate, task, device, networks)
+    if seen or (knows is not None and not knows(device, networks=name)):
+        return physical
+    told = surrogate.predict(task, [n.candidate for n in networks])
+    alike = np.array([_is_like_the_tables(n.fields) for n in networks])
+    times = [latency_ms(n.work, device) for n in networks]
+    told = _within(
+        told, np.array([t.floor_ms for t in times]), np.array([t.ceiling_ms for t in times])
+    )
+    either = {
+        key: np.where(alike, getattr(told, key), getattr(physical, key))
+        for key in ("median", "low", "high", "spread", "p_valid")
+    }
+    return replace(told, **either)
 
 
-def _roofline_at_level(
-    told: Prediction,
-    surrogate: Surrogate,
-    task: Task,
-    device: Device,
-    networks: Sequence[_Network],
-) -> Prediction:
-    """The roofline of a device that the surrogate was not trained on, at the surrogate's level.
-
-    Operations and traffic still order networks well there, and the surrogate does not. The level is
-    taken from networks that are always the same, so that a network's value is its own.
-    """
-    known = _reference()
-    level = surrogate.predict(task, [n.candidate for n in known]).location
-    level = level - np.log([_roofline_ms(n.facts, device) for n in known])
-    roofline = np.log([_roofline_ms(n.facts, device) for n in networks])
-    spread = np.hypot(told.spread, _ROOFLINE_SPREAD)
-    return _as_prediction(task.metric, roofline + float(np.median(level)), spread, True)
+def _is_like_the_tables(fields: Mapping[str, float]) -> bool:
+    """Whether a network is a convolutional one of a size that the surrogate was trained on."""
+    convs = fields["convs"] + fields["convs_pointwise"] + fields["convs_grouped"]
+    few = fields["products"] <= max(1.0, _FEW_PRODUCTS * convs)
+    return bool(few and _TABLED_MACS[0] <= fields["macs"] <= _TABLED_MACS[1])
 
 
-@functools.lru_cache(maxsize=1)
-def _reference() -> tuple[_Network, ...]:
-    """A few networks of three published spaces."""
-    found, rng = [], np.random.default_rng(0)
-    for name in ("nasbench201", "fbnet", "mnasnet"):
-        known = space(name)
-        found += [_network(known.graph(known.sample(rng)), None) for _ in range(4)]
-    return tuple(found)
+def _within(told: Prediction, low: Any, high: Any) -> Prediction:
+    """The prediction with its median and interval within bounds."""
+    return replace(
+        told, **{key: np.clip(getattr(told, key), low, high) for key in ("median", "low", "high")}
+    )
 
 
 def _fitted(
@@ -232,11 +247,16 @@ def _fitted(
     everyone = [*networks, *(n for n, _ in seen)]
     prior = np.zeros(len(everyone))
     if name == "latency_ms":
-        prior = np.log([_roofline_ms(n.facts, device) for n in everyone])
+        prior = np.log([latency_ms(n.work, device).expected_ms for n in everyone])
     n, inertia = len(networks), 0.0
     if len(seen) < _ENOUGH:
-        shift = float(np.log(seen[0][1]) - prior[n]) if seen and positive else 0.0
-        return _as_prediction(name, prior[:n] + shift, np.full(n, _ROOFLINE_SPREAD), positive)
+        if seen and positive:
+            shift = float(np.log(seen[0][1]) - prior[n])
+            return _as_prediction(name, prior[:n] + shift, np.full(n, _SPREAD), True)
+        told = _as_prediction(name, prior[:n], np.full(n, _SPREAD), positive)
+        times = [latency_ms(x.work, device) for x in networks]
+        floor = np.array([t.floor_ms for t in times])
+        return _within(told, floor, np.array([t.ceiling_ms for t in times]))
     values = np.array([v for *_, v in seen])
     targets = np.log(values) if positive else values
     if lead is not None and name != "latency_ms":
@@ -266,15 +286,6 @@ def _as_prediction(
         p_valid=np.ones(len(mean)),
         log_scale=positive,
     )
-
-
-def _roofline_ms(facts: GraphFacts, device: Device) -> float:
-    """Milliseconds at the device's peak rates, and 5 microseconds an operator."""
-    tflops = device.fp32_tflops or _TYPICAL.fp32_tflops or 1.0
-    bandwidth = device.mem_gb_s or _TYPICAL.mem_gb_s or 1.0
-    compute = facts.flops / (tflops * 1e9)
-    memory = (2 * facts.activation_bytes + facts.weight_bytes) / (bandwidth * 1e6)
-    return compute + memory + 0.005 * facts.nodes
 
 
 def _points(networks: Sequence[_Network], lead: np.ndarray | None = None) -> Points:

@@ -33,7 +33,7 @@ def describe(params):
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(build(params), (torch.zeros(1, 2),), file, dynamo=False)
+        torch.onnx.export(build(params), (torch.zeros(1, 2),), file)
     return onnx.load_from_string(file.getvalue())
 
 

@@ -20,7 +20,7 @@ _IR_VERSION = 8
 
 
 class NetworkBuilder:
-    """Layers of a convolutional network in float32. Methods take and return value names.
+    """Layers of a network in float32. Methods take and return value names.
 
     Args:
         shape: Shape of the input, such as ``(1, 3, 32, 32)``.
@@ -166,6 +166,59 @@ class NetworkBuilder:
         inputs = [x, self._weight("dense", (features, width)), self._weight("zero", (features,))]
         return self._add("Gemm", inputs, (shape[0], features), transB=1)
 
+    def patches(self, x: str, width: int, size: int) -> str:
+        """Patches of ``size`` by ``size`` pixels as tokens of ``width`` numbers."""
+        n, c, h, w = self.shape(x)
+        grid = (h // size, w // size)
+        weight = self._weight("conv", (width, c, size, size))
+        attributes = {"kernel_shape": [size] * 2, "strides": [size] * 2, "pads": [0] * 4}
+        self._macs += n * math.prod(grid) * width * c * size * size
+        x = self._add("Conv", [x, weight], (n, width, *grid), **attributes)
+        tokens = math.prod(grid)
+        x = self._add("Reshape", [x, self._integers([n, width, tokens])], (n, width, tokens))
+        return self._add("Transpose", [x], (n, tokens, width), perm=[0, 2, 1])
+
+    def layer_norm(self, x: str) -> str:
+        """Normalisation of the last axis."""
+        width = self.shape(x)[-1]
+        scale = [self._weight(kind, (width,)) for kind in ("one", "zero")]
+        return self._add("LayerNormalization", [x, *scale], self.shape(x), axis=-1)
+
+    def dense(self, x: str, features: int) -> str:
+        """A fully connected layer on the last axis, with bias."""
+        shape = (*self.shape(x)[:-1], features)
+        weight = self._weight("projection", (self.shape(x)[-1], features))
+        x = self._matmul(x, weight, shape)
+        return self._add("Add", [x, self._weight("zero", (features,))], shape)
+
+    def attention(self, x: str, heads: int) -> str:
+        """Self-attention of tokens with its four projections."""
+        n, tokens, width = self.shape(x)
+        split, size = (n, tokens, heads, width // heads), width // heads
+
+        def head(perm: list[int]) -> str:
+            y = self._add("Reshape", [self.dense(x, width), self._integers(list(split))], split)
+            return self._add("Transpose", [y], tuple(split[i] for i in perm), perm=perm)
+
+        query, key, value = head([0, 2, 1, 3]), head([0, 2, 3, 1]), head([0, 2, 1, 3])
+        score = self._matmul(query, key, (n, heads, tokens, tokens))
+        scale = self._weight(f"value {size**-0.5}", ())
+        score = self._add("Mul", [score, scale], self.shape(score))
+        score = self._add("Softmax", [score], self.shape(score), axis=-1)
+        y = self._matmul(score, value, (n, heads, tokens, size))
+        y = self._add("Transpose", [y], split, perm=[0, 2, 1, 3])
+        y = self._add("Reshape", [y, self._integers([n, tokens, width])], (n, tokens, width))
+        return self.dense(y, width)
+
+    def mean_token(self, x: str) -> str:
+        """The mean of the tokens."""
+        n, _, width = self.shape(x)
+        return self._add("ReduceMean", [x], (n, width), axes=[1], keepdims=0)
+
+    def _matmul(self, x: str, y: str, shape: tuple[int, ...]) -> str:
+        self._macs += math.prod(shape) * self.shape(x)[-1]
+        return self._add("MatMul", [x, y], shape)
+
     def conv_bn_relu(self, x: str, channels: int, kernel: int, *, stride: int = 1) -> str:
         """Convolution, normalisation, rectifier."""
         return self.relu(self.bn(self.conv(x, channels, kernel, stride=stride)))
@@ -284,5 +337,5 @@ def _values(kind: str, shape: tuple[Any, ...], rng: np.random.Generator) -> np.n
         return np.array(float(kind.split()[1]), dtype=np.float32)
     if kind.endswith(("one", "zero")):
         return np.full(shape, float(kind.endswith("one")), dtype=np.float32)
-    fan_in = math.prod(shape[1:])
+    fan_in = shape[0] if kind == "projection" else math.prod(shape[1:])
     return (rng.standard_normal(shape) * np.sqrt(2.0 / fan_in)).astype(np.float32)

@@ -532,7 +532,8 @@ def _attribute_types(op: str, version: int, domain: str) -> Mapping[str, int]:
         schema = onnx.defs.get_schema(op, max(version, 1), "" if domain in STANDARD else domain)
     except onnx.defs.SchemaError:
         return {}
-    return {name: int(attribute.type) for name, attribute in schema.attributes.items()}
+    kinds: dict[str, Any] = {name: a.type for name, a in schema.attributes.items()}
+    return {name: int(getattr(kind, "value", kind)) for name, kind in kinds.items()}
 
 
 def _attribute_tensor(tensor: onnx.TensorProto) -> Any:

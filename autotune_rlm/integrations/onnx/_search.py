@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import logging
 import math
+import sys
+import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from autotune_rlm.integrations.onnx._predict import FACTS
+from autotune_rlm.integrations.onnx._rungs import Rungs
 from autotune_rlm.networks.spaces import ArchitectureSpace
-from autotune_rlm.types import Candidate, Measurement, Measurer, Status, Surrogate, Task
+from autotune_rlm.types import (
+    Candidate,
+    Measurement,
+    Measurer,
+    Status,
+    Surrogate,
+    Task,
+    canonical_json,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -18,8 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["search"]
 
-Objective = Callable[[dict[str, Any]], float]
+Objective = Callable[..., float]
 _MEASURED = ("latency_ms",)
+_LISTED = 4096  # combinations of a space that is gone through to know when all were tried
+_DRAWS = 1000  # random networks of a larger one among which a new one is looked for
+_log = logging.getLogger(__name__)
 
 
 def search(
@@ -35,13 +55,17 @@ def search(
     surrogate: Surrogate | str | bool | None = None,
     context: Any = None,
     study: optuna.Study | None = None,
+    epochs: Sequence[int] | None = None,
+    show_progress_bar: bool | None = None,
     callbacks: Sequence[Callable[[optuna.Study, optuna.trial.FrozenTrial], None]] = (),
 ) -> optuna.Study:
     """Search a space for networks that trade objectives off best.
 
     Candidates are random ones and mutants of the best so far, ranked by ``RLMSampler`` on their
     choices, costs and the surrogate's word. The best of each batch are measured, and learned from.
-    A network that fails to build or to run fails its trial and stops nothing.
+    A network that fails to build or to run fails its trial and stops nothing. No network is measured
+    twice: configurations that give the same network (``space.canonical``) share one trial's values,
+    also those of the ``study`` that is gone on with, and the search ends when all were tried.
 
     Example:
         ```python
@@ -71,13 +95,20 @@ def search(
         context: As of ``RLMSampler``; by default each metric's name, and this machine for
             ``latency_ms``.
         study: A study to go on with; its sampler is used.
+        epochs: Rising numbers of epochs, such as ``(4, 12, 36)``: functions are then called with the
+            configuration and a number of them, and asked for more epochs only of the best third
+            (by the first function) of the networks that came as far (asynchronous successive
+            halving, arXiv 1810.05934). The trials of the others are pruned.
+        show_progress_bar: Whether progress is shown on the standard error stream; by default where
+            that is a terminal. Each batch is logged either way.
         callbacks: Called with the study and each trial after its batch was measured.
 
     Returns:
         The study. Trials carry all facts and constrained metrics as user attributes.
 
     Raises:
-        ValueError: An objective is unknown or lacks a function, or the budget is not positive.
+        ValueError: An objective is unknown or lacks a function, the budget is not positive, or the
+            epochs do not rise.
     """
     import optuna
 
@@ -88,6 +119,9 @@ def search(
     if not objectives:
         raise ValueError("objectives must name at least one metric")
     directions, functions = _objectives(objectives)
+    rungs = None if epochs is None else Rungs(epochs)
+    if rungs is not None and not functions:
+        raise ValueError("epochs: no objective has a function that could be called with them")
     limits = dict(constraints or {})
     for name in limits:
         if name not in (*directions, *FACTS, *_MEASURED):
@@ -110,29 +144,189 @@ def search(
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(directions))
     metrics = [*directions, *(name for name in limits if name not in directions)]
-    choices: dict[str, optuna.distributions.BaseDistribution] = {
-        name: optuna.distributions.CategoricalDistribution(tuple(values))
-        for name, values in space.parameters.items()
-    }
     clock = (
         _Latency(space, measurer, store)
         if "latency_ms" in metrics and ("latency_ms" not in functions)
         else None
     )
+    job = _Job(space, study, directions, metrics, functions, clock, rungs)
     try:
-        left = budget
-        while left > 0:
-            trials = [study.ask(choices) for _ in range(min(batch, left))]
-            left -= len(trials)
-            _evaluate(study, space, trials, directions, metrics, functions, clock)
-            done = study.get_trials(deepcopy=False)
-            for trial in trials:
-                for callback in callbacks:
-                    callback(study, done[trial.number])
+        with _progress(show_progress_bar, budget) as advance:
+            left = budget
+            while left > 0 and (trials := job.ask(min(batch, left))):
+                left -= len(trials)
+                job.evaluate(trials)
+                done = study.get_trials(deepcopy=False)
+                for trial in trials:
+                    for callback in callbacks:
+                        callback(study, done[trial.number])
+                advance(len(trials), _standing(study, directions))
+            if left > 0:
+                _log.info("%s: all networks were tried", space.name)
     finally:
         if clock is not None:
             clock.close()
     return study
+
+
+@dataclass
+class _Job:
+    """One search: asks for networks that were not tried, and tells what they reached."""
+
+    space: ArchitectureSpace
+    study: Any
+    directions: Mapping[str, str]
+    metrics: Sequence[str]
+    functions: Mapping[str, Objective]
+    clock: _Latency | None
+    rungs: Rungs | None
+    tried: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        import optuna
+
+        self._choices: dict[str, optuna.distributions.BaseDistribution] = {
+            name: optuna.distributions.CategoricalDistribution(tuple(values))
+            for name, values in self.space.parameters.items()
+        }
+        finished = {t.number: t for t in self.study.get_trials(deepcopy=False)}
+        for trial in finished.values():
+            if trial.state.is_finished() and set(trial.params) == set(self._choices):
+                self.tried.add(self._key(trial.params))
+        self._all: dict[str, dict[str, Any]] | None = None
+        if self.space.size <= _LISTED:
+            self._all = {self._key(c): c for c in _combinations(self.space)}
+
+    def ask(self, n: int) -> list[Any]:
+        """Up to n trials of networks that were not tried; none where all were."""
+        trials: list[Any] = []
+        while len(trials) < n and (new := self._new()) is not None:
+            trial = self.study.ask(self._choices)
+            if self._key(trial.params) in self.tried:
+                self._tell_twin(trial)
+                self.study.enqueue_trial(new)
+                trial = self.study.ask(self._choices)
+            self.tried.add(self._key(trial.params))
+            trials.append(trial)
+        return trials
+
+    def _new(self) -> dict[str, Any] | None:
+        """A network that was not tried; None where there is none."""
+        if self._all is not None:
+            new = [config for key, config in self._all.items() if key not in self.tried]
+            return new[len(self.tried) * 7919 % len(new)] if new else None
+        rng = np.random.default_rng(len(self.tried))
+        for _ in range(_DRAWS):
+            config = self.space.sample(rng)
+            if self._key(config) not in self.tried:
+                return config
+        return None
+
+    def _key(self, params: Mapping[str, Any]) -> str:
+        """Of the network; of the choices where these give none, or none that can be named."""
+        try:
+            return canonical_json(self.space.canonical(self.space.check(params)))
+        except Exception:
+            return canonical_json({k: repr(v) for k, v in params.items()})
+
+    def _tell_twin(self, trial: Any) -> None:
+        """The values of the same network's trial; a failed trial where that has none yet."""
+        import optuna
+
+        key = self._key(trial.params)
+        for other in self.study.get_trials(deepcopy=False):
+            if other.state.name == "COMPLETE" and self._key(other.params) == key:
+                for name, value in {**other.user_attrs, "twin_of": other.number}.items():
+                    trial.set_user_attr(name, value)
+                self.study.tell(trial, list(other.values))
+                return
+        trial.set_user_attr("error", "the same network was tried and has no values")
+        self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+    def evaluate(self, trials: Sequence[Any]) -> None:
+        import optuna
+
+        values = [self._facts(trial) for trial in trials]
+        if self.clock is not None:
+            sound = [i for i, found in enumerate(values) if found is not None]
+            measured = self.clock([trials[i].params for i in sound])
+            for i, measurement in zip(sound, measured, strict=True):
+                known = values[i]
+                if measurement.ok and known is not None and measurement.value is not None:
+                    known["latency_ms"] = measurement.value
+                else:
+                    error = f"{measurement.status.value}: {measurement.reason}"
+                    trials[i].set_user_attr("error", error)
+                    values[i] = None
+        pruned = self._trained(trials, values)
+        for i, (trial, reached) in enumerate(zip(trials, values, strict=True)):
+            for name, value in (reached or {}).items():
+                trial.set_user_attr(name, value)
+            if i in pruned:
+                self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            elif reached is None or not all(math.isfinite(reached[m]) for m in self.metrics):
+                self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            else:
+                self.study.tell(trial, [reached[name] for name in self.directions])
+
+    def _facts(self, trial: Any) -> dict[str, float] | None:
+        """Facts by name; None, with the error as an attribute, where the network is not built."""
+
+        def facts() -> dict[str, float]:
+            found = self.space.facts(self.space.check(trial.params))
+            return {name: FACTS[name](found) for name in FACTS}
+
+        return _caught(trial, facts)
+
+    def _trained(self, trials: Sequence[Any], values: list[dict[str, float] | None]) -> set[int]:
+        """Add what the functions say; the trials that few epochs ended."""
+        steps = self.rungs.epochs if self.rungs is not None else (None,)
+        going = [i for i, found in enumerate(values) if found is not None]
+        pruned: set[int] = set()
+        for rung, count in enumerate(steps):
+            for i in list(going):
+                extra = () if count is None else (count,)
+                config = self.space.check(trials[i].params)
+
+                def reached(config: Any = config, extra: Any = extra) -> dict[str, float]:
+                    return {n: float(f(config, *extra)) for n, f in self.functions.items()}
+
+                found = _caught(trials[i], reached)
+                known = values[i]
+                if found is None or known is None:
+                    values[i] = None
+                    going.remove(i)
+                    continue
+                known.update(found)
+                if count is not None:
+                    known.update({f"{name}_{count}": value for name, value in found.items()})
+                    if len(self.directions) == 1:
+                        trials[i].report(next(iter(found.values())), count)
+            if self.rungs is None:
+                break
+            first = next(iter(self.functions))
+            sign = -1.0 if self.directions.get(first) == "minimize" else 1.0
+            scores = {trials[i].number: sign * (values[i] or {})[first] for i in going}
+            keep = self.rungs.promoted(rung, scores)
+            ended = {i for i in going if trials[i].number not in keep}
+            pruned |= ended
+            going = [i for i in going if i not in ended]
+        return pruned
+
+
+def _combinations(space: ArchitectureSpace) -> Iterator[dict[str, Any]]:
+    for values in itertools.product(*space.parameters.values()):
+        config = dict(zip(space.parameters, values, strict=True))
+        if space.valid(config):
+            yield config
+
+
+def _caught(trial: Any, function: Callable[[], dict[str, float]]) -> dict[str, float] | None:
+    try:
+        return function()
+    except Exception as error:
+        trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:500])
+        return None
 
 
 def _context(metric: str) -> dict[str, Any]:
@@ -178,51 +372,41 @@ def _constraints(
     return violations
 
 
-def _evaluate(
-    study: Any,
-    space: ArchitectureSpace,
-    trials: Sequence[Any],
-    directions: Mapping[str, str],
-    metrics: Sequence[str],
-    functions: Mapping[str, Objective],
-    clock: _Latency | None,
-) -> None:
-    import optuna
-
-    values = [_known(space, trial, functions) for trial in trials]
-    if clock is not None:
-        sound = [i for i, found in enumerate(values) if found is not None]
-        for i, measurement in zip(sound, clock([trials[i].params for i in sound]), strict=True):
-            known = values[i]
-            if measurement.ok and known is not None and measurement.value is not None:
-                known["latency_ms"] = measurement.value
-            else:
-                trials[i].set_user_attr(
-                    "error", f"{measurement.status.value}: {measurement.reason}"
-                )
-                values[i] = None
-    for trial, reached in zip(trials, values, strict=True):
-        if reached is None or not all(math.isfinite(reached[m]) for m in metrics):
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            continue
-        for name, value in reached.items():
-            trial.set_user_attr(name, value)
-        study.tell(trial, [reached[name] for name in directions])
+def _standing(study: Any, directions: Mapping[str, str]) -> str:
+    """The best so far in a few words."""
+    done = [t for t in study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
+    if not done:
+        return "none has worked yet"
+    bests = []
+    for i, (name, direction) in enumerate(directions.items()):
+        values = [t.values[i] for t in done]
+        bests.append(f"{name} {(min if direction == 'minimize' else max)(values):.4g}")
+    return "best " + ", ".join(bests)
 
 
-def _known(
-    space: ArchitectureSpace, trial: Any, functions: Mapping[str, Objective]
-) -> dict[str, float] | None:
-    """Facts and the functions' values; None, with the error as an attribute, where one fails."""
-    try:
-        config = space.check(trial.params)
-        facts = space.facts(config)
-        found = {name: FACTS[name](facts) for name in FACTS}
-        found.update({name: float(function(config)) for name, function in functions.items()})
-    except Exception as error:
-        trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:500])
-        return None
-    return found
+@contextlib.contextmanager
+def _progress(shown: bool | None, budget: int) -> Iterator[Callable[[int, str], None]]:
+    """A function that is told how many networks were measured, and how the search stands."""
+    begin, count = time.monotonic(), 0
+    bar = None
+    if shown or (shown is None and sys.stderr.isatty()):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False)
+        bar = Progress(*columns, console=Console(stderr=True))
+        task = bar.add_task("measuring networks", total=budget)
+
+    def advance(n: int, text: str) -> None:
+        nonlocal count
+        count += n
+        seconds = time.monotonic() - begin
+        _log.info("%d of %d networks, %.0f s: %s", count, budget, seconds, text)
+        if bar is not None:
+            bar.update(task, advance=n, description=text)
+
+    with bar or contextlib.nullcontext():
+        yield advance
 
 
 class _Latency:

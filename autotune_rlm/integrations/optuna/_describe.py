@@ -150,8 +150,11 @@ def _from_space(space: Any) -> Describe:
         if len(config) < len(space.parameters) or not space.valid(config):
             return None
         config = space.canonical(config)
-        fields = space.fields(config)
-        facts = _cost_facts(fields)
+        try:
+            fields = space.fields(config)
+        except Exception:  # it cannot be built; its trial fails and says why
+            return None
+        facts = _cost_facts(fields) | {k: float(v) for k, v in space.hints(config).items()}
         for value in config.values():
             if isinstance(value, str):
                 facts[f"number of {value}"] = facts.get(f"number of {value}", 0.0) + 1.0

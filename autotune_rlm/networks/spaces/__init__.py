@@ -6,6 +6,7 @@ from autotune_rlm.networks.spaces._mobile import FBNet, MnasNet, NASBenchMacro
 from autotune_rlm.networks.spaces._nasbench101 import NASBench101
 from autotune_rlm.networks.spaces._nasbench201 import NASBench201
 from autotune_rlm.networks.spaces._space import ArchitectureSpace, BuilderSpace
+from autotune_rlm.networks.spaces._transformer import Transformer
 
 __all__ = [
     "ArchitectureSpace",
@@ -15,6 +16,7 @@ __all__ = [
     "NASBench101",
     "NASBench201",
     "NASBenchMacro",
+    "Transformer",
     "space",
     "SPACES",
 ]
@@ -25,6 +27,7 @@ SPACES: dict[str, type[ArchitectureSpace]] = {
     "nasbench101": NASBench101,
     "nasbench201": NASBench201,
     "nasbench_macro": NASBenchMacro,
+    "transformer": Transformer,
 }
 """The published spaces by name."""
 _ALIASES = {"accel_nasbench": "mnasnet", "nasbench101_30k": "nasbench101", "fbnet_latency": "fbnet"}

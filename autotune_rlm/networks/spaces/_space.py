@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import abc
 import tempfile
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autotune_rlm.networks._builder import NetworkBuilder
+from autotune_rlm.networks._dims import assumed_dims
 from autotune_rlm.networks._facts import GraphFacts, graph_facts
 from autotune_rlm.networks._fields import network_fields
 from autotune_rlm.networks._graph import Graph, read_graph
+from autotune_rlm.networks._load import load_skeleton
 from autotune_rlm.networks._text import onnx_text
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["ArchitectureSpace", "BuilderSpace", "Config"]
 
 Config = Mapping[str, Any]
+
+_REMEMBERED = 4096
 
 
 class ArchitectureSpace(abc.ABC):
@@ -47,11 +52,18 @@ class ArchitectureSpace(abc.ABC):
         name: Name of the space.
         parameters: The values of each parameter, at least one each.
         input_shape: Shape of the input with its batch; needed where ``build`` gives a module.
+        conditions: When a parameter matters, by its name: a function of the configuration, such as
+            ``{"kernel3": lambda config: config["depth"] > 3}``. Configurations that differ only in
+            what does not matter are one network, and are tried once.
+        zero_cost: Whether a search reads zero-cost proxies (``networks.proxies``) of the modules
+            that ``build`` gives: a forward and a backward pass for each network that is looked at.
     """
 
     name: str
     parameters: Mapping[str, tuple[Any, ...]]
     input_shape: tuple[int, ...] = (1, 3, 32, 32)
+    conditions: Mapping[str, Callable[[Config], bool]] = {}
+    zero_cost: bool = False
 
     @abc.abstractmethod
     def build(self, config: Config) -> Any:
@@ -62,8 +74,16 @@ class ArchitectureSpace(abc.ABC):
         return True
 
     def canonical(self, config: Config) -> dict[str, Any]:
-        """The representative of all configurations that give the same network."""
-        return dict(config)
+        """The representative of all configurations that give the same network.
+
+        What does not matter (``conditions``) has its first value.
+        """
+        return {
+            name: self.parameters[name][0]
+            if name in self.conditions and not self.conditions[name](config)
+            else value
+            for name, value in config.items()
+        }
 
     def check(self, config: Config) -> dict[str, Any]:
         """The configuration as a dictionary in the order of ``parameters``.
@@ -131,8 +151,15 @@ class ArchitectureSpace(abc.ABC):
         return _export(built, self.input_shape)
 
     def graph(self, config: Config) -> Graph:
-        """The network's canonical graph."""
-        return read_graph(self.model(config))
+        """The network's canonical graph; the last few thousand are remembered."""
+        known = self.__dict__.setdefault("_graphs", OrderedDict())
+        key = repr(sorted(config.items()))
+        if key not in known:
+            model = self.model(config)
+            known[key] = read_graph(model, dims=assumed_dims(load_skeleton(model)))
+            if len(known) > _REMEMBERED:
+                known.popitem(last=False)
+        return known[key]
 
     def text(self, config: Config) -> str:
         """The network as the surrogate reads it."""
@@ -152,6 +179,14 @@ class ArchitectureSpace(abc.ABC):
         Cells count their paths. Regression on few measured networks reads these as features.
         """
         return {}
+
+    def hints(self, config: Config) -> Mapping[str, float]:
+        """More numbers that a search reads of a network, by name: proxies where it has them."""
+        if not self.zero_cost:
+            return {}
+        from autotune_rlm.networks.proxies import zero_cost
+
+        return zero_cost(self.build(self.check(config)), self.input_shape)
 
     def costs(self, config: Config) -> dict[str, int]:
         """Parameters, MACs, bytes of activations and depth; the fastest way to them."""
@@ -205,5 +240,13 @@ def _export(module: Any, shape: tuple[int, ...]) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = Path(folder) / "network.onnx"
-        torch.onnx.export(module.eval(), (torch.zeros(shape),), str(path), dynamo=False)
+        _call_exporter(torch, module.eval(), (torch.zeros(shape),), str(path))
         return onnx.load(str(path))
+
+
+def _call_exporter(torch: Any, module: Any, arguments: Any, path: str) -> None:
+    """The exporter by tracing, ten times as fast for small networks; torch's default without it."""
+    try:
+        torch.onnx.export(module, arguments, path, dynamo=False)
+    except (TypeError, ImportError):
+        torch.onnx.export(module, arguments, path)

@@ -8,8 +8,8 @@ import re
 import numpy as np
 
 from ._kernel import walk_of
+from ._samples import SAMPLES
 from ._signature import Signature
-from ._walk import SAMPLES
 
 __all__ = ["guess_grid"]
 

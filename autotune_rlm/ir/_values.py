@@ -7,13 +7,27 @@ integers or addresses is affine where it can be: ``base + sum_i stride_i index_i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-__all__ = ["UNKNOWN", "Value", "arithmetic", "compare", "truncated_division"]
+__all__ = [
+    "NAN",
+    "UNKNOWN",
+    "Number",
+    "Value",
+    "add",
+    "arithmetic",
+    "compare",
+    "contiguous",
+    "distinct",
+    "is_zero",
+    "logic",
+    "reshaped",
+]
 
 Number = Any  # a float, or an array of shape (s,)
 NAN = float("nan")
@@ -37,7 +51,7 @@ class Value:
 
     def varies(self) -> tuple[bool, ...]:
         """By axis, whether elements differ."""
-        return tuple(not _is_zero(s) for s in self.strides)
+        return tuple(not is_zero(s) for s in self.strides)
 
     @property
     def is_affine(self) -> bool:
@@ -50,7 +64,7 @@ class Value:
 UNKNOWN = Value()
 
 
-def _is_zero(stride: Number) -> bool:
+def is_zero(stride: Number) -> bool:
     return not isinstance(stride, np.ndarray) and stride == 0
 
 
@@ -71,7 +85,7 @@ def _padded(a: Value, b: Value) -> tuple[tuple[Number, ...], tuple[Number, ...]]
 
 
 def _uniform(value: Value) -> bool:
-    return all(_is_zero(s) for s in value.strides)
+    return all(is_zero(s) for s in value.strides)
 
 
 def add(a: Value, b: Value) -> Value:
@@ -82,19 +96,19 @@ def add(a: Value, b: Value) -> Value:
 
 def subtract(a: Value, b: Value) -> Value:
     left, right = _padded(a, b)
-    strides = tuple(x - y if not _is_zero(y) else x for x, y in zip(left, right, strict=False))
+    strides = tuple(x - y if not is_zero(y) else x for x, y in zip(left, right, strict=False))
     return Value(a.base - b.base, strides, a.root)
 
 
 def multiply(a: Value, b: Value) -> Value:
     left, right = _padded(a, b)
     if _uniform(b):
-        strides = tuple(0.0 if _is_zero(x) else x * b.base for x in left)
+        strides = tuple(0.0 if is_zero(x) else x * b.base for x in left)
     elif _uniform(a):
-        strides = tuple(0.0 if _is_zero(y) else y * a.base for y in right)
+        strides = tuple(0.0 if is_zero(y) else y * a.base for y in right)
     else:
         both = zip(left, right, strict=False)
-        strides = tuple(0.0 if _is_zero(x) and _is_zero(y) else NAN for x, y in both)
+        strides = tuple(0.0 if is_zero(x) and is_zero(y) else NAN for x, y in both)
     return Value(a.base * b.base, strides)
 
 
@@ -102,10 +116,10 @@ def divide(a: Value, b: Value) -> Value:
     left, right = _padded(a, b)
     if _uniform(b):
         divisor = NAN if not isinstance(b.base, np.ndarray) and b.base == 0 else b.base
-        strides = tuple(0.0 if _is_zero(x) else x / divisor for x in left)
+        strides = tuple(0.0 if is_zero(x) else x / divisor for x in left)
     else:
         strides = tuple(
-            0.0 if _is_zero(x) and _is_zero(y) else NAN for x, y in zip(left, right, strict=False)
+            0.0 if is_zero(x) and is_zero(y) else NAN for x, y in zip(left, right, strict=False)
         )
     return Value(truncated_division(a.base, b.base), strides)
 
@@ -116,7 +130,7 @@ def remainder(a: Value, b: Value) -> Value:
         left
         if _uniform(b)
         else tuple(
-            0.0 if _is_zero(x) and _is_zero(y) else NAN for x, y in zip(left, right, strict=False)
+            0.0 if is_zero(x) and is_zero(y) else NAN for x, y in zip(left, right, strict=False)
         )
     )
     return Value(_remainder(a.base, b.base), strides)
@@ -128,8 +142,7 @@ def _pointwise(function: Callable[[Number, Number], Number]) -> Callable[[Value,
     def of(a: Value, b: Value) -> Value:
         left, right = _padded(a, b)
         strides = tuple(
-            x if _is_zero(y) else y if _is_zero(x) else NAN
-            for x, y in zip(left, right, strict=False)
+            x if is_zero(y) else y if is_zero(x) else NAN for x, y in zip(left, right, strict=False)
         )
         return Value(function(a.base, b.base), strides)
 
@@ -188,7 +201,7 @@ def compare(predicate: str, a: Value, b: Value, shape: tuple[int, ...]) -> Value
     average for a diagonal. Not known: NaN.
     """
     difference = subtract(a, b)
-    varies = tuple(0.0 if _is_zero(s) else NAN for s in difference.strides)
+    varies = tuple(0.0 if is_zero(s) else NAN for s in difference.strides)
     first = difference.base
     if not shape or not any(v != 0 for v in varies):
         return Value(_holds(predicate, first), varies)
@@ -202,7 +215,7 @@ def compare(predicate: str, a: Value, b: Value, shape: tuple[int, ...]) -> Value
     for n, stride in zip(shape, difference.strides, strict=False):
         reach = stride * (n - 1)
         low, high = low + np.minimum(reach, 0), high + np.maximum(reach, 0)
-        count *= n if not _is_zero(stride) else 1
+        count *= n if not is_zero(stride) else 1
     if predicate[-2:] in ("gt", "ge"):
         low, high = -high, -low
     edge = 0.0 if predicate.endswith("e") else -1.0  # the difference at most 0, or at most -1
@@ -224,3 +237,72 @@ def _holds(predicate: str, difference: Number) -> Number:
         return NAN
     true = np.where(np.isnan(difference), NAN, np.asarray(tests[kind](difference), dtype=float))
     return float(true) if true.ndim == 0 else true
+
+
+def logic(name: str, a: Value, b: Value) -> Value:
+    """And, or, exclusive or of conditions that are taken to be independent where axes differ."""
+    rank = max(len(a.strides), len(b.strides))
+    left, right = a.strides or (0.0,) * rank, b.strides or (0.0,) * rank
+    strides = tuple(
+        0.0 if is_zero(x) and is_zero(y) else NAN for x, y in zip(left, right, strict=False)
+    )
+    same = any(not is_zero(x) and not is_zero(y) for x, y in zip(left, right, strict=False))
+    if name == "arith.andi":
+        known = np.where(np.isnan(a.base), b.base, np.where(np.isnan(b.base), a.base, 0.0))
+        both = np.minimum(a.base, b.base) if same else a.base * b.base
+        base = np.where(np.isnan(both), known, both)
+    elif name == "arith.ori":
+        base = np.maximum(a.base, b.base)
+    elif name == "arith.xori":
+        base = np.asarray(np.abs(a.base - b.base))
+    else:
+        base = np.asarray(NAN)
+    return Value(float(base) if np.ndim(base) == 0 else base, strides)
+
+
+def distinct(value: Value, shape: Sequence[int]) -> int:
+    """Elements that may differ."""
+    size = 1
+    for n, stride in zip(shape, value.strides, strict=False):
+        if not is_zero(stride):
+            small = float(np.max(np.abs(stride))) if not np.any(np.isnan(stride)) else 1.0
+            size *= n if small >= 1 else max(1, math.ceil(n * small))
+    if len(value.strides) < len(shape):
+        for n in shape[len(value.strides) :]:
+            size *= n
+    return size
+
+
+def contiguous(address: Value, shape: Sequence[int]) -> tuple[int, int]:
+    """The axis along which addresses are next to each other, and for how many elements."""
+    for axis, (stride, n) in enumerate(zip(address.strides, shape, strict=False)):
+        if n > 1 and np.all(np.asarray(stride) == 1):
+            return axis, n
+    if shape and all(n == 1 or is_zero(s) for s, n in zip(address.strides, shape, strict=False)):
+        return -1, 1
+    return -1, 1
+
+
+def reshaped(
+    before: Sequence[int], strides: Sequence[Number], after: Sequence[int]
+) -> tuple[Number, ...]:
+    """Strides after a reshape that only adds, drops or splits axes; NaN otherwise."""
+    if not before or len(strides) != len(before):
+        return (NAN,) * len(after)
+    found: list[Number] = []
+    axes = [(n, s) for n, s in zip(before, strides, strict=True) if n > 1]
+    i, inner = len(axes) - 1, 1
+    for n in reversed(after):
+        if n == 1:
+            found.append(0.0)
+            continue
+        if i < 0:
+            return (NAN,) * len(after)
+        size, stride = axes[i]
+        if size % (inner * n):
+            return (NAN,) * len(after)
+        found.append(stride * inner if not is_zero(stride) else 0.0)
+        inner *= n
+        if inner == size:
+            i, inner = i - 1, 1
+    return tuple(reversed(found))

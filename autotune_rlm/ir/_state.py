@@ -1,0 +1,97 @@
+"""What a walk through a function knows at a point of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ._live import Uses
+from ._parse import Function, Op
+from ._samples import SAMPLES, samples
+from ._types import Access, Dot, Reduction
+from ._values import NAN, UNKNOWN, Value, distinct
+
+__all__ = ["State"]
+
+
+class State:
+    """Values, weights and counts of a walk.
+
+    Args:
+        function: The kernel.
+        functions: All functions of its module, for calls that were not inlined.
+        arguments: Names of the function's arguments in order.
+        scalars: Numbers by argument.
+        shapes: Shapes of tensors by argument, where known.
+        grid: Programs along the three axes.
+
+    Attributes:
+        written: By sample, how much of its stores a program does; filled by ``facts``.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        functions: Mapping[str, Function],
+        *,
+        arguments: Sequence[str],
+        scalars: Mapping[str, float],
+        shapes: Mapping[str, tuple[int, ...]],
+        grid: tuple[int, int, int],
+    ) -> None:
+        self._function, self._functions = function, functions
+        self._arguments, self._shapes = list(arguments), shapes
+        self.grid = grid
+        self._types = function.types
+        self._values: list[Value] = [UNKNOWN] * len(self._types)
+        self._uses = Uses(function)
+        self._programs, self._random = samples(grid)
+        self._weight: Any = np.ones(SAMPLES)
+        self._loop = -1
+        self._counting = True
+        self._counts: dict[str, float] = defaultdict(float)
+        self._work: Any = np.zeros(SAMPLES)
+        self._dots: list[Dot] = []
+        self._accesses: list[Access] = []
+        self._reductions: list[Reduction] = []
+        self._loops: list[dict[str, Any]] = []
+        self._loop_ids: dict[int, int] = {}
+        self._spans: dict[tuple[str, str], list[float]] = {}
+        self.assumed: list[str] = []
+        self._depth = 0
+        self._worked: Any = np.zeros(SAMPLES, dtype=bool)
+        self.written: Any = np.zeros(SAMPLES)
+        for number, name in zip(function.blocks[0].arguments, self._arguments, strict=False):
+            kind = self._types[number]
+            root = number if kind.kind != "value" else -1
+            base = scalars.get(name, 0.0 if root >= 0 else NAN)
+            strides = (0.0,) * len(kind.shape)
+            if kind.kind == "block":
+                strides = (NAN,) * (len(kind.shape) - 1) + (1.0,)
+            self._values[number] = Value(base, strides, root)
+        self._names = dict(zip(function.blocks[0].arguments, self._arguments, strict=False))
+
+    def set_programs(self, axis: int, ids: Any) -> None:
+        """Look at these programs along an axis, shape (``SAMPLES``,), in place of a sample."""
+        self._programs[axis] = np.asarray(ids, dtype=float)
+
+    def _set(self, op: Op, value: Value) -> None:
+        self._values[op.results[0]] = value
+
+    def _value(self, number: int) -> Value:
+        return self._values[number] if number >= 0 else UNKNOWN
+
+    def _share(self, number: int) -> Any:
+        """How often a condition holds, by sample; a half where it is not known."""
+        base = self._value(number).base
+        return np.where(np.isnan(base), 0.5, np.clip(base, 0.0, 1.0))
+
+    def _count(self, what: str, op: Op) -> None:
+        if self._counting:
+            kind = self._types[op.results[0]]
+            if kind.shape:
+                n = distinct(self._values[op.results[0]], kind.shape)
+                self._counts[what] += n * float(self._weight.mean()) * len(op.results)

@@ -1,0 +1,276 @@
+"""Operations that make values: numbers, affine tensors, and what is computed element by element."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ._parse import Op
+from ._state import State
+from ._values import NAN, Number, Value, add, arithmetic, compare, is_zero, logic, reshaped
+
+__all__ = ["ValueWalk", "attribute"]
+
+_SPECIAL = frozenset(
+    {
+        *(
+            "math.exp",
+            "math.exp2",
+            "math.expm1",
+            "math.log",
+            "math.log2",
+            "math.log1p",
+            "math.log10",
+        ),
+        *("math.sin", "math.cos", "math.tan", "math.tanh", "math.sinh", "math.cosh", "math.erf"),
+        *("math.asin", "math.acos", "math.atan", "math.atan2", "math.powf", "math.cbrt"),
+        *("math.sqrt", "math.rsqrt", "arith.divf", "arith.remf", "tt.precise_divf"),
+        *("tt.precise_sqrt", "tt.extern_elementwise"),
+    }
+)
+_CONVERT = frozenset(
+    {
+        *("arith.extf", "arith.truncf", "arith.sitofp", "arith.uitofp", "arith.fptosi"),
+        *("arith.fptoui", "tt.fp_to_fp"),
+    }
+)
+_SAME = (
+    frozenset(
+        {
+            "arith.extsi",
+            "arith.extui",
+            "arith.trunci",
+            "arith.index_cast",
+            "tt.bitcast",
+            "arith.bitcast",
+        }
+    )
+    | _CONVERT
+)
+_FLOAT = frozenset(
+    {
+        *("arith.addf", "arith.subf", "arith.mulf", "arith.maxnumf", "arith.minnumf"),
+        *("arith.maximumf", "arith.minimumf", "arith.negf", "arith.cmpf", "arith.select"),
+        *("math.absf", "math.fma", "math.floor", "math.ceil", "math.round", "math.trunc"),
+        *("tt.clampf", "tt.elementwise_inline_asm", "arith.maxf", "arith.minf"),
+    }
+)
+_AXES = {"x": 0, "y": 1, "z": 2}
+
+
+class ValueWalk(State):
+    """Understands operations without effects."""
+
+    handlers: ClassVar[Mapping[str, Callable[[Any, Op], None]]] = {}
+
+    def _ops(self, ops: Sequence[Op]) -> None:
+        for op in ops:
+            self._op(op)
+
+    def _op(self, op: Op) -> None:
+        name = op.name
+        handler = self.handlers.get(name)
+        if handler is not None:
+            handler(self, op)
+            return
+        if name in arithmetic and len(op.operands) == 2:
+            self._arithmetic(op)
+        elif name in _SAME and op.operands:
+            source = self._values[op.operands[0]]
+            if self._types[op.results[0]].is_float or self._types[op.operands[0]].is_float:
+                source = Value(source.base, tuple(0.0 if s == 0 else NAN for s in _plain(source)))
+            self._set(op, source)
+            if name in _CONVERT:
+                self._count("conversions", op)
+        elif op.results and op.operands:
+            self._elementwise(op)
+
+    def _constant(self, op: Op) -> None:
+        kind = self._types[op.results[0]]
+        text = op.text.strip()
+        match = re.match(r"(?:dense<)?(-?[\w.+\-]+|true|false)>?", text)
+        self._set(op, Value(_number(match[1]) if match else NAN, (0.0,) * len(kind.shape)))
+
+    def _program_id(self, op: Op) -> None:
+        axis = re.search(r"\b([xyz])\b", op.text)
+        self._set(op, Value(self._programs[_AXES[axis[1] if axis else "x"]]))
+
+    def _num_programs(self, op: Op) -> None:
+        axis = re.search(r"\b([xyz])\b", op.text)
+        self._set(op, Value(float(self.grid[_AXES[axis[1] if axis else "x"]])))
+
+    def _range(self, op: Op) -> None:
+        start = re.search(r"start = (-?\d+)", op.text)
+        self._set(op, Value(float(start[1]) if start else 0.0, (1.0,)))
+
+    def _splat(self, op: Op) -> None:
+        source = self._value(op.operands[0])
+        shape = self._types[op.results[0]].shape
+        self._set(op, Value(source.base, (0.0,) * len(shape), source.root))
+
+    def _expand(self, op: Op) -> None:
+        source = self._value(op.operands[0])
+        axis = int(attribute(op, "axis", 0))
+        strides = list(source.strides)
+        strides.insert(axis, 0.0)
+        self._set(op, Value(source.base, tuple(strides), source.root))
+
+    def _broadcast(self, op: Op) -> None:
+        source = self._value(op.operands[0])
+        before = self._types[op.operands[0]].shape
+        after = self._types[op.results[0]].shape
+        strides = tuple(
+            0.0 if n == 1 and m > 1 else s
+            for n, m, s in zip(before, after, source.strides, strict=False)
+        )
+        self._set(op, Value(source.base, strides, source.root))
+
+    def _trans(self, op: Op) -> None:
+        source = self._value(op.operands[0])
+        order = re.search(r"order = array<i32: ([\d, ]+)>", op.text)
+        axes = [int(i) for i in order[1].split(",")] if order else range(len(source.strides))[::-1]
+        if len(source.strides) == len(list(axes)):
+            source = Value(source.base, tuple(source.strides[i] for i in axes), source.root)
+        self._set(op, source)
+        self._count("moved", op)
+
+    def _reshape(self, op: Op) -> None:
+        source = self._value(op.operands[0])
+        before = self._types[op.operands[0]].shape
+        after = self._types[op.results[0]].shape
+        strides = reshaped(before, source.strides, after)
+        self._set(op, Value(source.base, strides, source.root))
+        if [n for n in before if n > 1] != [n for n in after if n > 1]:
+            self._count("moved", op)
+
+    def _join(self, op: Op) -> None:
+        first = self._value(op.operands[0])
+        shape = self._types[op.results[0]].shape
+        strides = (*first.strides, NAN)[: len(shape)]
+        self._set(op, Value(first.base, strides + (NAN,) * (len(shape) - len(strides)), first.root))
+        self._count("moved", op)
+
+    def _split(self, op: Op) -> None:
+        source = self._value(op.operands[0])
+        for result in op.results:
+            rank = len(self._types[result].shape)
+            self._values[result] = Value(source.base, source.strides[:rank], source.root)
+        self._count("moved", op)
+
+    def _arithmetic(self, op: Op) -> None:
+        a, b = self._value(op.operands[0]), self._value(op.operands[1])
+        kind = self._types[op.results[0]]
+        if kind.element == "i1":
+            self._set(op, logic(op.name, a, b))
+            return
+        found = arithmetic[op.name](a, b)
+        found.root = -1
+        self._set(op, found)
+        if kind.shape:
+            self._count("int_ops", op)
+
+    def _addptr(self, op: Op) -> None:
+        a, b = self._value(op.operands[0]), self._value(op.operands[1])
+        found = add(a, b)
+        found.root = a.root
+        self._set(op, found)
+        if self._types[op.results[0]].shape:
+            self._count("int_ops", op)
+
+    def _cmpi(self, op: Op) -> None:
+        predicate = op.text.split(",")[0].strip()
+        a, b = self._value(op.operands[0]), self._value(op.operands[1])
+        shape = self._types[op.results[0]].shape
+        self._set(op, compare(predicate, a, b, shape))
+        if shape:
+            self._count("int_ops", op)
+
+    def _select(self, op: Op) -> None:
+        condition, a, b = (self._value(o) for o in op.operands[:3])
+        kind = self._types[op.results[0]]
+        share = condition.base
+        base = np.where(np.isnan(share), NAN, np.where(np.asarray(share) > 0.5, a.base, b.base))
+        longer = a.strides if len(a.strides) >= len(b.strides) else b.strides
+        mask = condition.strides or (0.0,) * len(longer)
+        strides = tuple(
+            NAN if not (is_zero(x) and is_zero(y) and is_zero(z)) else 0.0
+            for x, y, z in zip(a.strides or longer, b.strides or longer, mask, strict=False)
+        )
+        if not kind.is_float and a.is_affine and not _uniform_strides(a):
+            strides = a.strides  # such as where(offs < n, offs, 0)
+        self._set(op, Value(float(base) if base.ndim == 0 else base, strides, max(a.root, b.root)))
+        if kind.shape:
+            self._count("float_ops" if kind.is_float else "int_ops", op)
+
+    def _elementwise(self, op: Op) -> None:
+        """An operation without a rule of its own: its results vary where its operands do."""
+        for result in op.results:
+            kind = self._types[result]
+            rank = len(kind.shape)
+            varies = [False] * rank
+            for operand in op.operands:
+                strides = self._value(operand).strides
+                if len(strides) == rank:
+                    varies = [v or not is_zero(s) for v, s in zip(varies, strides, strict=True)]
+                elif rank and len(strides):
+                    varies = [True] * rank
+            self._values[result] = Value(NAN, tuple(NAN if v else 0.0 for v in varies))
+        kind = self._types[op.results[0]]
+        if not kind.shape:
+            self._values[op.results[0]] = Value(self._scalar(op))
+        elif op.name in _SPECIAL:
+            self._count("special_ops", op)
+        elif kind.is_float or op.name in _FLOAT:
+            self._count("float_ops", op)
+        else:
+            self._count("int_ops", op)
+
+    def _scalar(self, op: Op) -> Number:
+        """What a scalar operation on floating-point numbers gives, where it is easily known."""
+        function = _SCALARS.get(op.name)
+        if function is None:
+            return NAN
+        try:
+            return function(*(self._value(o).base for o in op.operands))
+        except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+            return NAN
+
+
+_SCALARS: dict[str, Callable[..., Any]] = {
+    "arith.addf": lambda a, b: a + b,
+    "arith.subf": lambda a, b: a - b,
+    "arith.mulf": lambda a, b: a * b,
+    "arith.divf": lambda a, b: a / b,
+    "arith.maxnumf": np.maximum,
+    "arith.minnumf": np.minimum,
+    "math.ceil": np.ceil,
+    "math.floor": np.floor,
+    "math.sqrt": np.sqrt,
+    "math.log2": np.log2,
+    "math.exp2": np.exp2,
+}
+
+
+def _number(text: str) -> float:
+    if text in ("true", "false"):
+        return float(text == "true")
+    try:
+        return float(int(text, 16)) if text.startswith("0x") else float(text)
+    except ValueError:
+        return NAN
+
+
+def _plain(value: Value) -> tuple[float, ...]:
+    return tuple(0.0 if is_zero(s) else NAN for s in value.strides)
+
+
+def _uniform_strides(value: Value) -> bool:
+    return all(is_zero(s) for s in value.strides)
+
+
+def attribute(op: Op, name: str, default: int) -> int:
+    match = re.search(rf"\b{name} = (-?\d+)", op.text)
+    return int(match[1]) if match else default

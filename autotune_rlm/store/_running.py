@@ -67,7 +67,8 @@ def interrupted(database: Database, task: Task) -> list[Interrupted]:
     """What processes were trying for ``task`` when they ended; each is told once."""
     like = _column.key.like(f"running/{task.key}/%")
     query = sa.select(_column.key, _column.value).where(like)
-    rows = database.read(lambda c: [tuple(row) for row in c.execute(query)], [])
+    nothing: list[tuple[str, str]] = []
+    rows = database.read(lambda c: [(row[0], row[1]) for row in c.execute(query)], nothing)
     found, gone = [], []
     for name, text in rows:
         try:

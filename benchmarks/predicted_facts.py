@@ -2,8 +2,9 @@
 
     python benchmarks/predicted_facts.py [--kernel NAME ...] [--surrogate FOLDER]
 
-Compares ``RLMSurrogate.facts`` with a recording of what compiling said. Give the kernels that the
-surrogate was not trained on (a recipe's ``holdout.kernels``). Spearman is that of all points of a
+Compares ``RLMSurrogate.facts`` with a recording of what compiling said: as the kernels' first IR tells
+it, or with ``--text`` as the network reads it from the text alone; for that, give the kernels that it was
+not trained on (a recipe's ``holdout.kernels``). Spearman is that of all points of a
 kernel, median over kernels; the error is the median of the larger over the smaller value, plus one
 each; coverage is the share of values within the 90 % interval.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +22,15 @@ from rich.progress import track
 from rich.table import Table
 from scipy.stats import spearmanr
 
+from autotune_rlm.devices import completed
+from autotune_rlm.ir import IRCache, Launch, Reader
 from autotune_rlm.landscapes import Landscape, read_landscapes
+from autotune_rlm.measure.record.suite import SuiteKernel, load_suite
 from autotune_rlm.surrogate import load
+from autotune_rlm.types import Candidate, Device
 
+SUITE = Path(__file__).with_name("kernels")
+GRID = (64, 1, 1)  # what compiling says does not depend on it
 DATA = Path(__file__).parents[1] / "data" / "compile_facts" / "compile_facts.csv.gz"
 
 
@@ -34,6 +42,24 @@ def recorded(landscape: Landscape, metric: str) -> np.ndarray:
     return np.array([np.nan if v is None else float(v) for v in told])
 
 
+def read(kernel: SuiteKernel, landscape: Landscape) -> list[Candidate]:
+    """The candidates with the facts of the kernel's first IR."""
+    task = landscape.task
+    device = completed(Device(name=task.device.name, target=task.device.target))
+    reader = Reader(kernel.fn, target=device.target, cache=IRCache())
+    found = []
+    for candidate in landscape.candidates:
+        options = {"num_warps": 4, "num_stages": 3, **candidate.config}
+        launch = Launch(
+            {**task.problem, **candidate.config},
+            GRID,
+            options["num_warps"],
+            options["num_stages"],
+        )
+        found.append(replace(candidate, facts=reader.numbers(launch, device)))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -41,16 +67,23 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--kernel", action="append", help="repeatable; default: all")
     parser.add_argument("--surrogate", help="folder or name; the bundled one where not given")
+    parser.add_argument("--text", action="store_true", help="do not read the kernels' first IR")
+    parser.add_argument("--every", type=int, default=1, help="one of so many landscapes")
     args = parser.parse_args()
+    suite = {} if args.text else load_suite(SUITE)
     surrogate = load(args.surrogate)
     landscapes = [
         x for x in read_landscapes(args.data) if not args.kernel or x.task.kernel in args.kernel
     ]
+    landscapes = landscapes[:: args.every]
     if not landscapes:
         raise SystemExit(f"--kernel: none of {args.kernel} is in {args.data}")
     points: dict[str, dict[str, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
     for landscape in track(landscapes, "Predicting"):
-        for metric, p in surrogate.facts(landscape.task, landscape.candidates).items():
+        candidates = landscape.candidates
+        if not args.text:
+            candidates = read(suite[landscape.task.kernel], landscape)
+        for metric, p in surrogate.facts(landscape.task, candidates).items():
             row = np.stack([recorded(landscape, metric), p.median, p.low, p.high])
             points[metric][landscape.task.kernel].append(row)
     table = Table("fact", "kernels", "points", "Spearman", "error", "coverage")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -25,6 +25,7 @@ def devices(
     A device that is not listed can be added: see `autotune_rlm.devices.register`, or write
     its figures into `devices.json` in the folder that the last line names.
     """
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from autotune_rlm.devices import known, lookup, user_file
@@ -36,26 +37,44 @@ def devices(
     if as_json:
         print(json.dumps([device.to_json() for device in found], indent=1))
         return
-    columns = {
-        "target": "target",
-        "multiprocessors": "sms",
-        "memory, GB/s": "mem_gb_s",
-        "fp32, TFLOPS": "fp32_tflops",
-        "fp16 matrix": "fp16_tensor_tflops",
-        "L2, MiB": "l2_mb",
-        "shared, KiB": "max_shared_kb_per_block",
-        "MHz": "clock_mhz",
-    }
-    table = Table("device", *columns)
-    for place, column in enumerate(table.columns):
-        column.no_wrap = place == 0
-        column.justify = "right" if place > 1 else "left"
-    for device in found:
-        values = (getattr(device, field) for field in columns.values())
-        table.add_row(
-            device.name,
-            *("" if v is None else f"{v:g}" if not isinstance(v, str) else v for v in values),
-        )
     console = new_console()
+    if name:
+        table = Table(box=None, show_header=False)
+        for label, field in _FIGURES.items():
+            table.add_row(label, _text(getattr(found[0], field)))
+    else:
+        table = Table(box=SIMPLE_HEAD)
+        for place, label in enumerate(_SHORT):
+            table.add_column(label, no_wrap=place == 0, justify="right" if place > 1 else "left")
+        for device in found:
+            table.add_row(*(_text(getattr(device, field)) for field in _SHORT.values()))
     console.print(table)
-    console.print(f"Your own: {user_file()}", soft_wrap=True, highlight=False)
+    if not name:
+        console.print("`autotune-rlm devices NAME` tells all figures of one.", highlight=False)
+        console.print(f"Your own: {user_file()}", soft_wrap=True, highlight=False)
+
+
+_SHORT = {
+    "device": "name",
+    "target": "target",
+    "SMs": "sms",
+    "GB/s": "mem_gb_s",
+    "fp16 TFLOPS": "fp16_tensor_tflops",
+}
+_FIGURES = {
+    "name": "name",
+    "architecture": "arch",
+    "target": "target",
+    "multiprocessors": "sms",
+    "memory, GB/s": "mem_gb_s",
+    "fp32, TFLOPS": "fp32_tflops",
+    "dense fp16 in the matrix units, TFLOPS": "fp16_tensor_tflops",
+    "L2, MiB": "l2_mb",
+    "shared memory of a multiprocessor, KiB": "shared_kb_per_sm",
+    "shared memory of a program at most, KiB": "max_shared_kb_per_block",
+    "boost clock, MHz": "clock_mhz",
+}
+
+
+def _text(figure: Any) -> str:
+    return "" if figure is None else figure if isinstance(figure, str) else f"{figure:g}"

@@ -15,6 +15,7 @@ import torch
 from autotune_rlm._threads import one_thread
 from autotune_rlm.surrogate.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autotune_rlm.surrogate.codec import FAILED, NAN
+from autotune_rlm.surrogate.compiled import from_ir
 from autotune_rlm.surrogate.fields import (
     FieldTable,
     encode_candidates,
@@ -161,6 +162,9 @@ class RLMSurrogate:
     ) -> dict[str, Prediction]:
         """Predict what compiling n candidates would tell, by the name of the metric.
 
+        Where ``Candidate.facts`` tells what the first IR says, registers, spills and shared memory
+        follow from that (``compiled.from_ir``), else from the network.
+
         Args:
             task: What is tuned; its own metric does not matter.
             candidates: The n candidates.
@@ -178,7 +182,15 @@ class RLMSurrogate:
                 f"metrics: {self.name} does not write {unknown}, it writes {written}; train it with "
                 "a recipe whose network.metrics has them"
             )
-        return {m: self.predict(replace(task, metric=m, minimize=True), candidates) for m in wanted}
+        told = {}
+        for m in wanted:
+            read = from_ir(m, candidates)
+            told[m] = (
+                read
+                if read is not None
+                else self.predict(replace(task, metric=m, minimize=True), candidates)
+            )
+        return told
 
     def _sequence(self, metric: str) -> list[str]:
         """The metrics to decode until the one asked for, in the order in which they were learned."""

@@ -19,7 +19,7 @@ from autotune_rlm.types import Device, digest
 from ._adopt import enable
 from ._live import with_heuristics
 from ._offline import OfflineKernel
-from ._recommend import from_measured
+from ._recommend import from_measured, read_offline
 from ._resources import LazySurrogate, open_store
 from ._settings import Settings
 from ._source import kernel_source, unwrap
@@ -87,18 +87,19 @@ def tune_kernel(
         device="cpu" if interpreted else None,
     )
     task = kernel.task(problem, device)
+    surrogate, candidates = LazySurrogate(settings.surrogate), list(kernel.candidates)
+    if not interpreted and settings.measurements(len(candidates)) < len(candidates):
+        candidates = read_offline(kernel, problem, task, surrogate, grid=grid).candidates
     store = open_store(settings.store)
     environment = {"TRITON_INTERPRET": "1" if interpreted else "0"}
     pool = None if interpreted else CompilePool()
     try:
         with IsolatedMeasurer(call.workload(), env=environment, pool=pool) as measurer:
-            tuner = Tuner(
-                surrogate=LazySurrogate(settings.surrogate), measurer=measurer, store=store
-            )
+            tuner = Tuner(surrogate=surrogate, measurer=measurer, store=store)
             result = tuner.tune(
                 task,
-                kernel.candidates,
-                budget=settings.measurements(len(kernel.candidates)),
+                candidates,
+                budget=settings.measurements(len(candidates)),
                 budget_s=settings.budget_s,
                 seed=settings.seed,
             )

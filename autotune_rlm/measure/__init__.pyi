@@ -14,6 +14,7 @@ from .kernel_call import KernelCall, note_launch
 from .onnxruntime import (
     OnnxRuntimeMeasurer,
     OnnxRuntimeSettings,
+    OpenVinoMeasurer,
 )
 from .pace import PacedMeasurer
 from .replay import ReplayMeasurer
@@ -49,6 +50,7 @@ __all__ = [
     "KernelCall",
     "OnnxRuntimeMeasurer",
     "OnnxRuntimeSettings",
+    "OpenVinoMeasurer",
     "PacedMeasurer",
     "ReplayMeasurer",
     "StoppingRule",

@@ -1,19 +1,23 @@
-"""Runs in the worker process of ``OnnxRuntimeMeasurer``: loads networks, runs them in rounds."""
+"""Runs in the worker process of ``OnnxRuntimeMeasurer``: loads networks, runs them in rounds.
+
+ONNX Runtime and OpenVINO share all but how a network is opened.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import gc
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
+from autotune_rlm.measure._energy import Rapl
 from autotune_rlm.networks._dims import input_sizes
 
 __all__ = ["serve", "setup"]
@@ -34,14 +38,13 @@ _DTYPES: Mapping[str, Any] = {
 }
 
 
+_LEAST_ENERGY_S = 0.2  # of runs between two readings of the counters, which move every millisecond
+
+
 @dataclass
 class _Network:
-    session: Any
-    binding: Any
-
-    def run(self) -> None:
-        self.session.run_with_iobinding(self.binding)
-        self.binding.synchronize_outputs()
+    run: Callable[[], Any]
+    providers: list[str]
 
 
 def setup(init: Mapping[str, Any]) -> None:
@@ -50,13 +53,15 @@ def setup(init: Mapping[str, Any]) -> None:
 
 
 def serve(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer one request: ``{"do": "load" | "round" | "forget", ...}``."""
+    """Answer one request: ``{"do": "load" | "round" | "energy" | "forget", ...}``."""
     if request["do"] == "load":
         return _load(request["key"], request["path"])
     if request["do"] == "forget":
         _networks.clear()
         gc.collect()
         return {}
+    if request["do"] == "energy":
+        return _energy(request["key"], request["path"])
     clock = time.thread_time if _settings["clock"] == "cpu" else time.perf_counter
     times: dict[str, list[float]] = {}
     for key, path, runs in request["items"]:
@@ -70,6 +75,20 @@ def serve(request: Mapping[str, Any]) -> dict[str, Any]:
             network.run()
             samples.append((clock() - begin) * 1e3)
     return {"times": times}
+
+
+def _energy(key: str, path: str) -> dict[str, Any]:
+    """Joules of one run, everything that the processor does at that time included."""
+    counters = Rapl()
+    if not counters.available:
+        raise OSError("this machine does not tell its energy (no readable powercap zone)")
+    if key not in _networks:
+        _load(key, path)
+    runs, begin, before = 0, time.perf_counter(), counters.read()
+    while runs == 0 or time.perf_counter() - begin < _LEAST_ENERGY_S:
+        _networks[key].run()
+        runs += 1
+    return {"energy_j": counters.joules(before, counters.read()) / runs, "runs": runs}
 
 
 def _load(key: str, path: str) -> dict[str, Any]:
@@ -90,11 +109,18 @@ def _load(key: str, path: str) -> dict[str, Any]:
         "session_s": session_s,
         "run_ms": last_ms,
         "peak_memory_mb": None if before is None else max(0.0, _peak_mb() - before),
-        "providers": network.session.get_providers(),
+        "providers": network.providers,
     }
 
 
 def _open(path: str, shapes: Mapping[str, tuple[int, ...]]) -> _Network:
+    path = _in_precision(path)
+    return _RUNTIMES[_settings["runtime"]](path, shapes)
+
+
+def _open_onnxruntime(path: str, shapes: Mapping[str, tuple[int, ...]]) -> _Network:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _settings["intra_op_threads"]
     options.inter_op_num_threads = _settings["inter_op_threads"]
@@ -104,24 +130,82 @@ def _open(path: str, shapes: Mapping[str, tuple[int, ...]]) -> _Network:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{_settings['optimization']}")
     options.graph_optimization_level = level
-    providers = _settings["providers"]
-    session = onnxruntime.InferenceSession(path, options, providers=providers)
+    session = onnxruntime.InferenceSession(path, options, providers=_settings["providers"])
     device = "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
     binding = session.io_binding()
     random = np.random.default_rng(0)
     for value in session.get_inputs():
-        array = _input(value, shapes[value.name], random)
+        array = _input(value.name, _DTYPES.get(value.type), shapes[value.name], random)
         placed = onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0)
         binding.bind_ortvalue_input(value.name, placed)
     for value in session.get_outputs():
         binding.bind_output(value.name, device)
-    return _Network(session, binding)
+
+    def run() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    return _Network(run, session.get_providers())
 
 
-def _input(value: Any, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
-    dtype = _DTYPES.get(value.type)
+def _open_openvino(path: str, shapes: Mapping[str, tuple[int, ...]]) -> _Network:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    model.reshape({name: list(shape) for name, shape in shapes.items()})
+    options = {
+        "INFERENCE_NUM_THREADS": _settings["intra_op_threads"],
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    compiled = core.compile_model(model, "CPU", options)
+    request = compiled.create_infer_request()
+    random = np.random.default_rng(0)
+    for value in compiled.inputs:
+        name = next(n for n in value.get_names() if n in shapes)
+        dtype = value.get_element_type().to_dtype()
+        array = _input(name, dtype, tuple(value.shape), random)
+        request.set_tensor(value, openvino.Tensor(array))
+    return _Network(request.infer, ["OpenVINO CPU"])
+
+
+_RUNTIMES = {"onnxruntime": _open_onnxruntime, "openvino": _open_openvino}
+
+
+def _in_precision(path: str) -> str:
+    """The network in the precision of the settings, quantised by ONNX Runtime beside its file."""
+    precision = _settings["precision"]
+    if precision == "given":
+        return path
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    target = f"{path}.{precision}.onnx"
+    try:
+        if precision == "int8":
+            from onnxruntime.quantization import quantize_dynamic
+
+            quantize_dynamic(path, target)
+        else:
+            import onnx
+            from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+            quantiser = MatMulNBitsQuantizer(
+                onnx.load(path), bits=4, block_size=32, is_symmetric=True
+            )
+            quantiser.process()
+            onnx.save(quantiser.model.model, target)
+    finally:
+        logging.disable(before)
+    return target
+
+
+def _input(
+    name: str, dtype: Any, shape: tuple[int, ...], random: np.random.Generator
+) -> np.ndarray:
     if dtype is None:
-        raise ValueError(f"input {value.name!r} has type {value.type}, which cannot be made up")
+        raise ValueError(f"input {name!r} has a type that cannot be made up")
     if np.issubdtype(dtype, np.floating):
         return random.standard_normal(shape).astype(dtype)
     return random.integers(0, 2, shape).astype(dtype)

@@ -209,7 +209,7 @@ def _last_level_cache_mb() -> float | None:
 @functools.lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
     found = {}
-    for package in ("triton", "torch", "onnxruntime"):
+    for package in ("triton", "torch", "onnxruntime", "openvino"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found

@@ -9,11 +9,12 @@ only itself.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ from ..types import Candidate, Measurement, Status, Task
 from ._process import WorkerFailure, WorkerProcess
 from .errors import Fault, one_line
 
-__all__ = ["OnnxRuntimeMeasurer", "OnnxRuntimeSettings"]
+__all__ = ["OnnxRuntimeMeasurer", "OnnxRuntimeSettings", "OpenVinoMeasurer"]
+
+
+_METRICS = ("latency_ms", "peak_memory_mb", "energy_j")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,9 @@ class OnnxRuntimeSettings:
             network runs on one thread of a CPU (both clocks agree there on an idle machine), else
             ``"wall"``.
         together: Networks that are loaded and interleaved at a time.
+        precision: ``"given"``; ``"int8"``: weights and activations quantised as they come by
+            ``onnxruntime.quantization.quantize_dynamic``; ``"int4"``: weights of matrix products
+            packed in 4 bits, in blocks of 32.
     """
 
     providers: Sequence[str] = ("CPUExecutionProvider",)
@@ -63,6 +70,7 @@ class OnnxRuntimeSettings:
     quantile: float = 0.05
     clock: str = "auto"
     together: int = 128
+    precision: str = "given"
 
     def __post_init__(self) -> None:
         counts = ("intra_op_threads", "inter_op_threads", "warmup", "rounds", "runs", "together")
@@ -80,6 +88,8 @@ class OnnxRuntimeSettings:
                 "clock must be 'auto', 'wall' or, for one thread of a CPU, 'cpu', "
                 f"got {self.clock!r}"
             )
+        if self.precision not in ("given", "int8", "int4"):
+            raise ValueError(f"precision must be 'given', 'int8' or 'int4', got {self.precision!r}")
         levels = ("ENABLE_ALL", "ENABLE_EXTENDED", "ENABLE_BASIC", "DISABLE_ALL")
         if self.optimization not in levels:
             raise ValueError(f"optimization must be one of {levels}, got {self.optimization!r}")
@@ -98,11 +108,12 @@ class _Run:
 
 
 class OnnxRuntimeMeasurer:
-    """A ``Measurer`` of ONNX models; ``task.metric`` is ``latency_ms`` or ``peak_memory_mb``.
+    """A ``Measurer`` of ONNX models: ``latency_ms``, ``peak_memory_mb`` or ``energy_j``.
 
     The value of ``latency_ms`` is a low quantile of the interleaved runs (5 %), with the interval
     of that quantile; ``facts`` hold ``peak_memory_mb``, ``median_ms`` and ``session_s``. Peak
-    memory is what loading and running took on top of the process's resident memory.
+    memory is what loading and running took on top of the process's resident memory. Energy is that
+    of the whole processor during runs of 0.2 s, where Linux tells it (powercap).
 
     Args:
         model: Gives a candidate's model: serialised bytes, a path or an ``onnx.ModelProto``; None
@@ -115,6 +126,8 @@ class OnnxRuntimeMeasurer:
         ValueError: A provider is not available here.
     """
 
+    _runtime = "onnxruntime"
+
     def __init__(
         self,
         model: Callable[[Candidate], Any] | None = None,
@@ -123,21 +136,28 @@ class OnnxRuntimeMeasurer:
         timeout_s: float = 60.0,
         memory_mb: int | None = None,
     ) -> None:
-        import onnxruntime
-
-        self.settings = settings or OnnxRuntimeSettings()
-        available = onnxruntime.get_available_providers()
-        missing = [p for p in self.settings.providers if p not in available]
-        if missing:
-            raise ValueError(f"providers {missing} are not available here; there are {available}")
+        self.settings = self._checked(settings or OnnxRuntimeSettings())
         self._model = model or (lambda candidate: candidate.payload)
         self._timeout_s = timeout_s
         self._worker = WorkerProcess(
             "autotune_rlm.measure._ort_worker:serve",
-            init={**asdict(self.settings), "providers": list(self.settings.providers)},
+            init={
+                **asdict(self.settings),
+                "providers": list(self.settings.providers),
+                "runtime": self._runtime,
+            },
             env={"OMP_NUM_THREADS": str(self.settings.intra_op_threads)},
             memory_mb=memory_mb,
         )
+
+    def _checked(self, settings: OnnxRuntimeSettings) -> OnnxRuntimeSettings:
+        import onnxruntime
+
+        available = onnxruntime.get_available_providers()
+        missing = [p for p in settings.providers if p not in available]
+        if missing:
+            raise ValueError(f"providers {missing} are not available here; there are {available}")
+        return settings
 
     def measure(
         self, task: Task, candidates: Iterable[Candidate]
@@ -147,10 +167,8 @@ class OnnxRuntimeMeasurer:
         Raises:
             ValueError: The task's metric is another one.
         """
-        if task.metric not in ("latency_ms", "peak_memory_mb"):
-            raise ValueError(
-                f"task.metric must be 'latency_ms' or 'peak_memory_mb', got {task.metric!r}"
-            )
+        if task.metric not in _METRICS:
+            raise ValueError(f"task.metric must be one of {_METRICS}, got {task.metric!r}")
         source = iter(candidates)
         while group := list(itertools.islice(source, self.settings.together)):
             with tempfile.TemporaryDirectory(prefix="autotune-rlm-") as folder:
@@ -181,6 +199,8 @@ class OnnxRuntimeMeasurer:
             for _ in range(self.settings.rounds):
                 self._round([run for run in runs if run.fault is None])
         for run in runs:
+            if task.metric == "energy_j":
+                self._energy(run)
             yield run.candidate, self._measurement(task, run)
         try:
             self._worker.call({"do": "forget"}, timeout_s=self._timeout_s)
@@ -226,10 +246,20 @@ class OnnxRuntimeMeasurer:
             run.samples += times[run.path]
             run.cost_s += cost_s
 
+    def _energy(self, run: _Run) -> None:
+        begin = time.perf_counter()
+        request = {"do": "energy", "key": run.path, "path": run.path}
+        try:
+            run.loaded.update(self._worker.call(request, timeout_s=self._timeout_s))
+        except WorkerFailure as failure:
+            run.fault = failure.fault
+        run.cost_s += time.perf_counter() - begin
+
     def _measurement(self, task: Task, run: _Run) -> Measurement:
         from .detect import cpu_device, versions
 
-        facts = {k: v for k, v in run.loaded.items() if k in ("session_s", "peak_memory_mb")}
+        told = ("session_s", "peak_memory_mb", "energy_j")
+        facts = {k: v for k, v in run.loaded.items() if k in told}
         state: dict[str, Any] = {"device": cpu_device().name, **versions()}
         if run.fault is not None:
             return Measurement(
@@ -244,6 +274,11 @@ class OnnxRuntimeMeasurer:
             return Measurement(
                 status=Status.OK, value=peak, cost_s=run.cost_s, facts=facts, state=state
             )
+        if task.metric == "energy_j":
+            energy = facts["energy_j"]
+            return Measurement(
+                status=Status.OK, value=energy, cost_s=run.cost_s, facts=facts, state=state
+            )
         value, low, high = _quantile_interval(run.samples, self.settings.quantile)
         return Measurement(
             status=Status.OK,
@@ -256,6 +291,21 @@ class OnnxRuntimeMeasurer:
             facts={**facts, "median_ms": float(np.median(run.samples))},
             state={**state, "quantile": self.settings.quantile, "clock": self.settings.clock},
         )
+
+
+class OpenVinoMeasurer(OnnxRuntimeMeasurer):
+    """As ``OnnxRuntimeMeasurer``, with OpenVINO on this machine's CPU, in float32.
+
+    Of the settings, ``providers``, ``optimization`` and ``inter_op_threads`` do not apply. Time is
+    that of the wall clock, since OpenVINO computes on threads of its own.
+    """
+
+    _runtime = "openvino"
+
+    def _checked(self, settings: OnnxRuntimeSettings) -> OnnxRuntimeSettings:
+        if importlib.util.find_spec("openvino") is None:
+            raise ValueError("OpenVINO is not installed: pip install 'autotune-rlm[openvino]'")
+        return replace(settings, clock="wall")
 
 
 def _quantile_interval(

@@ -123,3 +123,64 @@ def test_interval_covers_the_true_quantile():
         assert low <= value <= high
         covered += low <= true <= high
     assert covered >= 930
+
+
+def test_dynamic_sizes_are_those_of_the_facts():
+    from autotune_rlm.networks import graph_facts
+
+    def image(size):
+        node = helper.make_node("Conv", ["x", "w"], ["y"])
+        graph = helper.make_graph(
+            [node], "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, size)],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(np.zeros((8, 3, 3, 3), np.float32), "w")],
+        )  # fmt: skip
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+    dynamic = image(["n", "c", "h", -1])
+    assert graph_facts(dynamic).macs == graph_facts(image([1, 3, 224, 224])).macs
+    found = measure([dynamic, image([1, 3, 224, 224])], rounds=4)
+    assert found[0].ok
+    assert 0.4 < found[0].value / found[1].value < 2.5
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_quantised_networks_run(precision):
+    found = measure([matmuls(4)], dims={"batch": 4}, rounds=2, precision=precision)
+    assert found[0].ok, found[0].reason
+    with pytest.raises(ValueError, match="precision"):
+        OnnxRuntimeSettings(precision="int3")
+
+
+def test_openvino_runs_what_onnx_runtime_runs():
+    pytest.importorskip("openvino")
+    from autotune_rlm.measure import OpenVinoMeasurer
+
+    models = [matmuls(2), b"not a network", matmuls(32)]
+    settings = OnnxRuntimeSettings(dims={"batch": 16}, rounds=3)
+    with OpenVinoMeasurer(settings=settings) as measurer:
+        asked = [Candidate({"i": i}, payload=m) for i, m in enumerate(models)]
+        found = {c.config["i"]: m for c, m in measurer.measure(TASK, asked)}
+    assert [found[i].ok for i in range(3)] == [True, False, True]
+    assert found[2].value > 3 * found[0].value
+    assert found[0].state["clock"] == "wall"
+    assert "openvino" in found[0].state
+
+
+def test_energy_is_read_where_the_machine_tells_it(tmp_path):
+    from autotune_rlm.measure._energy import Rapl
+
+    assert not Rapl(tmp_path / "nowhere").available
+    zone = tmp_path / "intel-rapl:0"
+    zone.mkdir()
+    (zone / "energy_uj").write_text("900")
+    (zone / "max_energy_range_uj").write_text("1000")
+    (tmp_path / "intel-rapl:0:0").mkdir()  # a part of the zone, which would count twice
+    counters = Rapl(tmp_path)
+    before = counters.read()
+    (zone / "energy_uj").write_text("300")  # wrapped around
+    assert counters.joules(before, counters.read()) == pytest.approx(400e-6)
+    if not Rapl().available:
+        found = measure([matmuls(1)], metric="energy_j", dims={"batch": 2})
+        assert not found[0].ok
+        assert "does not tell its energy" in found[0].reason

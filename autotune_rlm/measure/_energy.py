@@ -1,0 +1,46 @@
+"""Energy of the processor as the kernel tells it (RAPL through Linux' powercap)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["Rapl"]
+
+_FOLDER = Path("/sys/class/powercap")
+
+
+class Rapl:
+    """The energy counters of all processor packages.
+
+    Args:
+        folder: Where powercap's zones are; another one in tests.
+    """
+
+    def __init__(self, folder: Path = _FOLDER) -> None:
+        zones = sorted(folder.glob("intel-rapl:?")) if folder.is_dir() else []
+        self._zones = [zone for zone in zones if _number(zone / "energy_uj") is not None]
+
+    @property
+    def available(self) -> bool:
+        """Whether there is a counter that this process may read."""
+        return bool(self._zones)
+
+    def read(self) -> tuple[int, ...]:
+        """The counters in microjoules; they wrap around."""
+        return tuple(_number(zone / "energy_uj") or 0 for zone in self._zones)
+
+    def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
+        """What was used between two readings that are less than a wrap-around apart."""
+        total = 0
+        for zone, first, last in zip(self._zones, before, after, strict=True):
+            total += last - first
+            if last < first:
+                total += _number(zone / "max_energy_range_uj") or 0
+        return total / 1e6
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

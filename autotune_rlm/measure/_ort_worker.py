@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -48,8 +49,9 @@ class _Network:
 
 
 def setup(init: Mapping[str, Any]) -> None:
-    """Keep the settings."""
+    """Keep the settings, and load the runtime, so that no network's memory has it."""
     _settings.update(init)
+    importlib.import_module(init["runtime"])
 
 
 def serve(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,6 +97,7 @@ def _load(key: str, path: str) -> dict[str, Any]:
     shapes: Mapping[str, tuple[int, ...]] = {}
     with contextlib.suppress(ValueError):  # ONNX Runtime says what is wrong with the file
         shapes = input_sizes(path, _settings["dims"])
+    path = _in_precision(path)
     before = _resident_mb(reset=True)
     begin = time.perf_counter()
     network = _open(path, shapes)
@@ -114,7 +117,6 @@ def _load(key: str, path: str) -> dict[str, Any]:
 
 
 def _open(path: str, shapes: Mapping[str, tuple[int, ...]]) -> _Network:
-    path = _in_precision(path)
     return _RUNTIMES[_settings["runtime"]](path, shapes)
 
 

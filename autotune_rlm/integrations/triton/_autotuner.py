@@ -299,8 +299,9 @@ class RLMAutotuner(Autotuner):
         if len(configs) > 1:
             lasting = not kwargs.get("warmup")
             search = functools.partial(self._search, configs, args, kwargs, only_looks=not lasting)
+            looks = functools.partial(self._search, configs, args, kwargs, only_looks=True)
             alone = not lasting or bool(unfit)
-            outcome = search() if alone else self._with_all_ranks(key, configs, search)
+            outcome = search() if alone else self._with_all_ranks(key, configs, search, looks)
         if lasting:
             self.cache[key] = outcome.config
             self._rlm.untuned.pop(key, None)
@@ -318,14 +319,18 @@ class RLMAutotuner(Autotuner):
         return outcome.config, lasting, is_guess
 
     def _with_all_ranks(
-        self, key: tuple[Any, ...], configs: list[triton.Config], search: Callable[[], Outcome]
+        self,
+        key: tuple[Any, ...],
+        configs: list[triton.Config],
+        search: Callable[[], Outcome],
+        looks: Callable[[], Outcome],
     ) -> Outcome:
         if not ranks.several:
             return search()
         device = device_of(self._selector.settings.device)
         values = [describe(value) for value in key]
         about = [self.base_fn.__name__, kernel_source(self.fn), values, device.name]
-        return ranks.agree(about, candidates_of(configs), search)
+        return ranks.agree(about, candidates_of(configs), search, looks)
 
     def _search(
         self,

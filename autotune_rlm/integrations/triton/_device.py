@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
+from typing import Any
 
 from triton import knobs
 from triton.runtime import driver
@@ -12,7 +14,7 @@ from autotune_rlm.devices import lookup
 from autotune_rlm.measure.detect import cpu_device, current_device
 from autotune_rlm.types import Device
 
-__all__ = ["device_of", "has_accelerator", "is_capturing", "wait_for_device"]
+__all__ = ["device_of", "has_accelerator", "is_capturing", "job_of_ranks", "wait_for_device"]
 
 
 def device_of(given: Device | str | None) -> Device:
@@ -35,6 +37,16 @@ def has_accelerator() -> bool:
     """Whether torch sees a device."""
     torch = sys.modules.get("torch")
     return torch is not None and torch.accelerator.is_available()
+
+
+def job_of_ranks() -> Any:
+    """``torch.distributed`` where this process is one of several ranks that may agree, else None."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or os.environ.get("AUTOTUNE_RLM_AGREE", "1").strip() == "0":
+        return None
+    if not distributed.is_available() or not distributed.is_initialized():
+        return None
+    return distributed if distributed.get_world_size() > 1 else None
 
 
 def is_capturing() -> bool:

@@ -16,10 +16,13 @@ import numpy as np
 from autotune_rlm._private import lock_folder
 from autotune_rlm.types import Candidate, Observation, Prediction, Surrogate, Task
 
+from ._device import job_of_ranks
+
 __all__ = ["TUNING_LOCK", "LazySurrogate", "compile_pool", "open_store", "process_lock"]
 
 _log = logging.getLogger(__name__)
 _PATIENCE_S = 600.0
+_PATIENCE_OF_RANKS_S = 2.0
 _POOL_IDLE_S = 60.0
 
 TUNING_LOCK = threading.RLock()
@@ -155,16 +158,15 @@ def compile_pool() -> Any:
 
 
 @contextlib.contextmanager
-def process_lock(task: Task, *, patience_s: float = _PATIENCE_S) -> Iterator[None]:
+def process_lock(task: Task) -> Iterator[None]:
     """Held by the one process of this machine that tunes ``task``; freed when the process dies.
 
-    Args:
-        task: Names the lock.
-        patience_s: Seconds to wait for another process before tuning beside it.
+    Another process is waited for for minutes, a rank of a job for seconds: it may wait for this one.
     """
     from filelock import FileLock, Timeout
 
     lock = None
+    patience_s = _PATIENCE_S if job_of_ranks() is None else _PATIENCE_OF_RANKS_S
     try:
         lock = FileLock(lock_folder() / f"{task.key}.lock", mode=0o600)
         lock.acquire(timeout=patience_s)

@@ -12,7 +12,7 @@ from ._binary import binary_facts
 from ._kernel_source import load_kernel
 from .errors import classify, one_line
 
-__all__ = ["compile_spec", "decode_value", "facts_of"]
+__all__ = ["compile_spec", "decode_value", "facts_of", "watching_the_cache"]
 
 _TENSOR_MEMORY_COLUMNS = 512
 
@@ -54,7 +54,7 @@ def _compile(spec: Mapping[str, Any], kernel: Any, constexprs: dict[str, Any]) -
         raise ValueError(f"signature or constexprs must name the arguments {missing}")
     source = ASTSource(kernel, signature, constexprs, attributes)
     options = {name: _deep_tuple(value) for name, value in spec["options"].items()}
-    with _cache_watch(triton) as hits:
+    with watching_the_cache() as hits:
         start = time.perf_counter()
         compiled = triton.compile(source, target=GPUTarget(*spec["target"]), options=options)
         seconds = time.perf_counter() - start
@@ -106,8 +106,10 @@ def decode_value(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _cache_watch(triton: Any) -> Iterator[list[bool]]:
+def watching_the_cache() -> Iterator[list[bool]]:
     """Collects whether each compilation was answered by Triton's cache."""
+    import triton
+
     hits: list[bool] = []
     knobs = triton.knobs.compilation
     before = knobs.listener

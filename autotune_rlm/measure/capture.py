@@ -7,15 +7,18 @@ import inspect
 import json
 import math
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from ..types import Status
 from ._kernel_source import file_sha256, jit_function
-from .compile import CompileSpec, Target
+from .compile import CompileResult, CompileSpec, Target
+from .errors import classify
 
-__all__ = ["after_pre_hook", "describe_call", "encode_value"]
+__all__ = ["after_pre_hook", "compile_here", "describe_call", "encode_value"]
 
 _local = threading.local()
 _install_lock = threading.Lock()
@@ -59,9 +62,7 @@ def describe_call(
     file = inspect.getsourcefile(python)
     if file is None or file.startswith("<") or "<locals>" in python.__qualname__:
         return None
-    twin = copy.copy(function)
-    twin.device_caches = defaultdict(twin.create_binder)
-    twin.pre_run_hooks = []
+    twin = _twin(function)
     with _capturing() as captured, _pretend(target) if target else nullcontext():
         try:
             twin.warmup(*args, grid=(1,), **dict(kwargs or {}))
@@ -93,6 +94,40 @@ def describe_call(
         source_key=function.cache_key,
         max_shared_bytes=max_shared_bytes,
     )
+
+
+def compile_here(
+    kernel: Any, kwargs: Mapping[str, Any], *, target: Target | None = None
+) -> CompileResult:
+    """Compile a call in this process, where no worker can load the kernel; launches nothing.
+
+    Args:
+        kernel: As for ``describe_call``.
+        kwargs: All arguments by name, the configuration among them.
+        target: None for the active driver's.
+    """
+    from ._compile_worker import facts_of, watching_the_cache
+
+    try:
+        with _pretend(target) if target else nullcontext(), watching_the_cache() as hits:
+            begin = time.perf_counter()
+            compiled = _twin(jit_function(kernel)).warmup(grid=(1,), **kwargs)
+            seconds = time.perf_counter() - begin
+        facts = facts_of(compiled)
+    except Exception as error:
+        fault = classify(error, stage="compile")
+        return CompileResult(status=fault.status, reason=fault.reason)
+    cached = bool(hits and hits[-1])
+    compile_s = None if cached else seconds
+    return CompileResult(status=Status.OK, facts=facts, compile_s=compile_s, cached=cached)
+
+
+def _twin(function: Any) -> Any:
+    """The same kernel with nothing compiled yet."""
+    twin = copy.copy(function)
+    twin.device_caches = defaultdict(twin.create_binder)
+    twin.pre_run_hooks = []
+    return twin
 
 
 def after_pre_hook(

@@ -259,11 +259,29 @@ def add_twice(x, y, n, flag, BLOCK: tl.constexpr, TWICE: tl.constexpr):
 def refuses(y, n, BLOCK: tl.constexpr):
     tl.static_assert(BLOCK < 128)
     tl.store(y + tl.arange(0, BLOCK), 1.0)
+
+def block(given):
+    given["x"].block_shape = [given["BLOCK"]]
+
+@triton.autotune(configs=[triton.Config({"BLOCK": b}, pre_hook=block) for b in (64, 128)], key=[])
+@triton.jit
+def described(x, BLOCK: tl.constexpr):
+    x.store([0], x.load([0]) + 1)
 """
 PROGRAM = """
 import sys
 import torch
-from library import add_twice, refuses
+import triton
+import triton.language as tl
+from library import add_twice, described, refuses
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+if __name__ == "__main__":
+
+    @triton.autotune(configs=[triton.Config({"BLOCK": b}) for b in (64, 128)], key=[])
+    @triton.jit
+    def below_main(y, BLOCK: tl.constexpr):
+        tl.store(y + tl.arange(0, BLOCK), 1.0)
 
 for n in map(int, sys.argv[2:]):
     x, y = torch.ones(n, device=sys.argv[1]), torch.zeros(n, device=sys.argv[1])
@@ -271,6 +289,8 @@ for n in map(int, sys.argv[2:]):
     assert sys.argv[1] == "meta" or torch.equal(y, 2 * x)
     if sys.argv[1] == "meta":
         refuses[(1,)](y, n)
+        below_main[(1,)](y)
+        described[(1,)](TensorDescriptor.from_tensor(x, [1]))
 """
 
 
@@ -290,7 +310,8 @@ def test_a_programs_autotuned_kernels_are_recorded_in_full(tmp_path, program):
     found = {item.task.problem["n"]: item for item in read_record(out)}
     assert {n: len(item) for n, item in found.items()} == {100: 3, 300: 3}
     assert {c.config["BLOCK"] for c in found[100].candidates} == {64, 256}
-    assert "1 autotuned kernels were never called: refuses" in run.stderr
+    never = "3 autotuned kernels were never called: below_main, described, refuses"
+    assert never in " ".join(run.stderr.split())
     again = command(*arguments, "--interpreter", "--out", out)
     assert again.returncode == 0, again.stderr
     assert "6 points in all" in again.stderr
@@ -302,10 +323,12 @@ def test_a_programs_kernels_are_compiled_for_a_device_that_is_not_here(tmp_path,
     run = command(*arguments, "--compile-only", "--target", "sm_90", "--workers", 1, "--out", out)
     assert run.returncode == 0, run.stderr
     found = {item.task.kernel: item for item in read_record(out)}
-    assert {name: len(item) for name, item in found.items()} == {"add_twice": 3, "refuses": 2}
-    for measurement in found["add_twice"].measurements:
-        assert measurement.ok
-        assert measurement.facts["registers"] > 0
+    counts = {name: len(item) for name, item in found.items()}
+    assert counts == {"add_twice": 3, "refuses": 2, "below_main": 2, "described": 2}
+    for name in set(found) - {"refuses"}:
+        for measurement in found[name].measurements:
+            assert measurement.ok
+            assert measurement.facts["registers"] > 0
     assert found["add_twice"].task.metric == "compile_s"
     assert found["add_twice"].task.device.name == "sm_90"
     seen = found["refuses"].observations

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from ...types import Candidate, Device, Measurement, Status
-from ..capture import describe_call
+from ..capture import after_pre_hook, compile_here, describe_call
 from ..compile import CompilePool, CompileResult, Target
-from ..errors import classify, one_line
+from ..errors import Fault, Owner, classify, failed, one_line, owner_of
 from ..statistics import StoppingRule
 from ..timing import Call, Timer, default_timer, measure_call
 from .log import RecordLog
@@ -130,6 +130,7 @@ class _Recording:
         self._chosen: dict[Any, dict[Any, Any]] = {}
         self._compiling: dict[tuple[str, str], Future[CompileResult]] = {}
         self._kernels: set[str] = set()
+        self._right: dict[Any, bool] = {}  # whether workers are right about a kernel
 
     @contextlib.contextmanager
     def patched(self) -> Iterator[None]:
@@ -237,9 +238,9 @@ class _Recording:
             if (name, key) in self._log.done:
                 continue
             try:
-                given = _with_heuristics(tuner.fn, {**arguments, **config.all_kwargs()})
-                given = {k: v for k, v in given.items() if k not in _NOT_ARGUMENTS}
-                spec = describe_call(tuner.fn, (), given, target=self._target)
+                given, spec = _launched(tuner, config, arguments), None
+                if given is not None:
+                    spec = describe_call(tuner.fn, (), given, target=self._target)
             except Exception as error:  # the launch, if there is one, will say what is wrong
                 self.progress.left_out[task.kernel] = one_line(f"{type(error).__name__}: {error}")
                 continue
@@ -261,10 +262,10 @@ class _Recording:
         if self._target is None:
             measurement = self._measure(tuner, args, config, meta, compiled)
             self.progress.busy_s += time.perf_counter() - began
-        elif compiled is not None:
-            measurement = of_compilation(compiled, True)
         else:
-            measurement = Measurement(status=Status.SKIPPED, reason="no compiler can load it")
+            if compiled is None or compiled.status is Status.SKIPPED:  # no worker can load it
+                compiled = self._compiled_here(tuner, config, meta)
+            measurement = of_compilation(compiled, True)
         if measurement.status is Status.SKIPPED:
             self.progress.left_out.setdefault(name.split("/")[0], measurement.reason)
         else:
@@ -284,10 +285,9 @@ class _Recording:
     ) -> Measurement:
         facts = dict(compiled.facts) if compiled else {}
         compile_s = compiled.compile_s if compiled else None
-        if compiled is not None and compiled.status.is_failure:
-            return Measurement(
-                status=compiled.status, reason=compiled.reason, facts=facts, compile_s=compile_s
-            )
+        if compiled is not None and compiled.status.is_failure and self._believes(tuner, compiled):
+            fault = Fault(compiled.status, compiled.reason)
+            return failed(fault, facts=facts, compile_s=compile_s)
         current = {**meta, **config.all_kwargs()}
         everything = {**tuner.nargs, **current}
 
@@ -311,15 +311,32 @@ class _Recording:
                 budget_s=self._budget_s,
             )
         except Exception as error:
-            fault = classify(error)
-            if fault.poisoned:
+            fault = classify(error, stage="call")
+            if fault.poisoned or fault.owner is Owner.CALLER:
                 self._log.flush()
                 raise
-            return Measurement(
-                status=fault.status, reason=fault.reason, facts=facts, compile_s=compile_s
-            )
+            if fault.owner is Owner.BINARY:
+                self._right.setdefault(tuner, True)
+            return failed(fault, facts=facts, compile_s=compile_s)
+        if compiled is not None:
+            self._right.setdefault(tuner, compiled.ok)
         cost_s = time.perf_counter() - began
         return timing.to_measurement(facts=facts, compile_s=compile_s, cost_s=cost_s)
+
+    def _believes(self, tuner: Any, compiled: CompileResult) -> bool:
+        """Whether a worker's failure counts: once the workers were right about this kernel."""
+        return owner_of(compiled.status) is not Owner.BINARY or self._right.get(tuner, False)
+
+    def _compiled_here(self, tuner: Any, config: Any, meta: Mapping[str, Any]) -> CompileResult:
+        try:
+            given = _launched(tuner, config, {**tuner.nargs, **meta})
+        except Exception as error:
+            reason = one_line(f"{type(error).__name__}: {error}")
+            return CompileResult(status=Status.SKIPPED, reason=reason)
+        if given is None:
+            reason = "its pre_hook needs the tensors themselves"
+            return CompileResult(status=Status.SKIPPED, reason=reason)
+        return compile_here(tuner.fn, given, target=self._target)
 
     def _count(self, measurement: Measurement) -> None:
         progress = self.progress
@@ -332,6 +349,15 @@ class _Recording:
         progress.elapsed_s = time.monotonic() - self._began
         progress.bytes = self._log.size
         self._show(progress)
+
+
+def _launched(tuner: Any, config: Any, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The kernel's own arguments with ``config``; None where only a launch knows them."""
+    given = after_pre_hook(config.pre_hook, {**arguments, **config.all_kwargs()})
+    if given is None:
+        return None
+    given = _with_heuristics(tuner.fn, given)
+    return {name: value for name, value in given.items() if name not in _NOT_ARGUMENTS}
 
 
 def _name(tuner: Any) -> str:

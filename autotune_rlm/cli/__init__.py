@@ -21,6 +21,7 @@ _COMMANDS = {
     "record": "Record landscapes of the kernel suite on the device at hand.",
     "report": "Show how accurate the surrogate was.",
     "run": "Run a program with the kernels of all its libraries tuned by autotune_rlm.",
+    "serve-configs": "Predict or check configuration files of vLLM and SGLang.",
     "store": "Look at, export, import or clear the measurements.",
     "train": "Train a surrogate from a recipe.",
     "tune": "Measure kernels here and write the fastest configurations as a file.",
@@ -37,7 +38,7 @@ class _LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"autotune_rlm.cli.{cmd_name}")
+        module = importlib.import_module(f"autotune_rlm.cli.{cmd_name.replace('-', '_')}")
         command = typer.main.get_command(module.app)
         command.name = cmd_name
         command.help = command.help or _COMMANDS[cmd_name]

@@ -1,0 +1,176 @@
+"""Configurations for each batch size, as the model ranks the servers' own spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autotune_rlm import devices
+from autotune_rlm.integrations.serving._file import ServingFile
+from autotune_rlm.integrations.serving._spaces import space
+from autotune_rlm.types import Candidate, Device, Prediction, Surrogate, Task
+
+__all__ = ["BATCHES", "Doubt", "Entry", "check", "predict"]
+
+BATCHES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024, 1536, 2048, 3072, 4096)
+"""Batch sizes that the servers' own tuning scripts measure."""
+
+_Facts = Callable[[Task, Sequence[Candidate]], Sequence[Candidate]]
+# An entry is doubtful where the model expects another configuration to be faster by more than a fifth,
+# which is above what two tunings of one problem differ by.
+_DOUBTFUL = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A predicted configuration.
+
+    Attributes:
+        batch: Tokens.
+        config: The configuration.
+        median: Predicted time in ms.
+        low: 5 % quantile in ms.
+        high: 95 % quantile in ms.
+        unfamiliar: Why the model has little to go by; empty where it has.
+    """
+
+    batch: int
+    config: dict[str, int]
+    median: float
+    low: float
+    high: float
+    unfamiliar: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubt:
+    """An entry of a file that looks slow.
+
+    Attributes:
+        batch: Tokens.
+        config: What the file says.
+        better: What the model would take.
+        slower: How much longer the model expects the file's choice to take, as a fraction.
+        unfamiliar: Why the model has little to go by; empty where it has.
+    """
+
+    batch: int
+    config: dict[str, int]
+    better: dict[str, int]
+    slower: float
+    unfamiliar: tuple[str, ...] = ()
+
+
+def predict(
+    file: ServingFile,
+    *,
+    batches: Sequence[int] = BATCHES,
+    device: Device | None = None,
+    surrogate: Surrogate | None = None,
+    facts: _Facts | None = None,
+) -> Iterator[Entry]:
+    """The model's choice for each batch size, without a measurement.
+
+    Args:
+        file: What the configurations are for; its own are not looked at.
+        batches: Tokens.
+        device: The GPU; None for the one that the file names.
+        surrogate: The model; None for the bundled one.
+        facts: Gives candidates the compiler's facts; None for this package's kernels of the same
+            algorithms (Triton is needed).
+
+    Yields:
+        One entry a batch size, as soon as it is known.
+
+    Raises:
+        ValueError: A batch size is below 1.
+    """
+    for task, candidates, prediction in _ranked(file, batches, device, surrogate, facts):
+        best = int(_worth(prediction).argmin())
+        yield Entry(
+            batch=task.problem["M"],
+            config=dict(candidates[best].config),
+            median=float(prediction.median[best]),
+            low=float(prediction.low[best]),
+            high=float(prediction.high[best]),
+            unfamiliar=prediction.unfamiliar,
+        )
+
+
+def check(
+    file: ServingFile,
+    *,
+    device: Device | None = None,
+    surrogate: Surrogate | None = None,
+    facts: _Facts | None = None,
+) -> Iterator[Doubt]:
+    """The entries of a file for which the model expects something clearly faster.
+
+    Args:
+        file: The file.
+        device: The GPU that it is used on; None for the one that it names.
+        surrogate: As for ``predict``.
+        facts: As for ``predict``.
+
+    Yields:
+        The doubtful entries.
+    """
+    for task, candidates, prediction in _ranked(file, list(file.configs), device, surrogate, facts):
+        batch = task.problem["M"]
+        worth = _worth(prediction)
+        mine = _index(candidates, dict(file.configs[batch]))
+        best = int(worth.argmin())
+        slower = float(worth[mine] / worth[best] - 1)
+        if slower > _DOUBTFUL:
+            yield Doubt(
+                batch=batch,
+                config=dict(file.configs[batch]),
+                better=dict(candidates[best].config),
+                slower=slower,
+                unfamiliar=prediction.unfamiliar,
+            )
+
+
+def _ranked(
+    file: ServingFile,
+    batches: Sequence[int],
+    device: Device | None,
+    surrogate: Surrogate | None,
+    facts: _Facts | None,
+) -> Iterator[tuple[Task, Sequence[Candidate], Prediction]]:
+    if any(not isinstance(b, int) or isinstance(b, bool) or b < 1 for b in batches):
+        raise ValueError(f"batches must be whole numbers of at least 1, got {list(batches)!r}")
+    device = device or devices.lookup(file.device_name)
+    if surrogate is None:
+        from autotune_rlm.surrogate import load_surrogate
+
+        surrogate = load_surrogate()
+    facts = facts or _facts()
+    for batch in batches:
+        task = file.task(batch, device)
+        choices = list(space(file.kernel, device))
+        if batch in file.configs:
+            known = Candidate(dict(file.configs[batch]))
+            choices += [known] if all(c.key != known.key for c in choices) else []
+        candidates = facts(task, choices)
+        yield task, candidates, surrogate.predict(task, candidates)
+
+
+def _worth(prediction: Prediction) -> np.ndarray:
+    """Milliseconds, longer for what likely does not compile or fit."""
+    return np.asarray(prediction.median / np.maximum(prediction.p_valid, 1e-9))
+
+
+def _index(candidates: Sequence[Candidate], config: dict[str, int]) -> int:
+    key = Candidate(config).key
+    return next(i for i, c in enumerate(candidates) if c.key == key)
+
+
+def _facts() -> Any:
+    from autotune_rlm.integrations.serving._programs import PROGRAMS
+    from autotune_rlm.surrogate.programs import Programs
+
+    return Programs(PROGRAMS).candidates

@@ -1,0 +1,177 @@
+"""One configuration file: what it is for, by its name, and what it says."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from autotune_rlm.types import Device, Task
+
+__all__ = ["KERNELS", "SERVERS", "ServingFile"]
+
+KERNELS = ("fused_moe", "w8a8_block_fp8_matmul", "w8a8_block_int8_matmul")
+SERVERS = ("vllm", "sglang")
+# vLLM writes block_shape=[128,128], SGLang block_shape=[128, 128]; each reads its own only.
+_NAME = re.compile(
+    r"^(?:E=(?P<E>\d+),)?N=(?P<N>\d+)(?:,K=(?P<K>\d+))?,device_name=(?P<device>[^,]+?)"
+    r"(?:,dtype=(?P<dtype>\w+?))?(?:,block_shape=(?P<block>\[\d+, ?\d+\]))?"
+    r"(?P<channel>,per_channel_quant=True)?(?P<down>_down)?\.json$"
+)
+_DTYPES = {"w8a8_block_fp8_matmul": "fp8_w8a8", "w8a8_block_int8_matmul": "int8_w8a8"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingFile:
+    """A configuration file of vLLM or SGLang.
+
+    Attributes:
+        kernel: ``"fused_moe"``, ``"w8a8_block_fp8_matmul"`` or ``"w8a8_block_int8_matmul"``.
+        device_name: The GPU as its driver names it, such as ``"NVIDIA H200"``.
+        N: Of ``fused_moe`` the intermediate size on this GPU, else columns of the weight.
+        K: Rows of the weight; None for ``fused_moe``.
+        E: Experts on this GPU; None for the block products.
+        dtype: Quantisation as in the file's name, such as ``"fp8_w8a8"``; None for 16 bits.
+        block_shape: Rows and columns that share a scale; None where there are none.
+        per_channel_quant: Whether each channel has a scale.
+        down: Whether the file is for the second product of the experts alone (SGLang).
+        configs: Configuration by batch size (tokens).
+        extra: Other entries of the file, such as ``triton_version``; written back as they are.
+
+    Raises:
+        ValueError: A size is missing or out of range, or the kernel is not known.
+    """
+
+    kernel: str
+    device_name: str
+    N: int
+    K: int | None = None
+    E: int | None = None
+    dtype: str | None = None
+    block_shape: tuple[int, int] | None = None
+    per_channel_quant: bool = False
+    down: bool = False
+    configs: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kernel not in KERNELS:
+            raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {self.kernel!r}")
+        needed = ("E", "N") if self.kernel == "fused_moe" else ("N", "K")
+        for name in needed:
+            size = getattr(self, name)
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(
+                    f"{self.kernel} needs {name} as a number of at least 1, got {size!r}"
+                )
+        if not self.device_name or re.search(r"[,/]", self.device_name):
+            raise ValueError(f"device_name must be a GPU's name, got {self.device_name!r}")
+        if self.kernel in _DTYPES:
+            object.__setattr__(self, "dtype", _DTYPES[self.kernel])
+            object.__setattr__(self, "block_shape", self.block_shape or (128, 128))
+
+    def name(self, server: str = "vllm") -> str:
+        """The file's name as the server looks for it.
+
+        Raises:
+            ValueError: There is no such server.
+        """
+        if server not in SERVERS:
+            raise ValueError(f"server must be one of {', '.join(SERVERS)}, got {server!r}")
+        sizes = [f"{n}={getattr(self, n)}" for n in ("E", "N", "K") if getattr(self, n) is not None]
+        parts = [*sizes, f"device_name={self.device_name.replace(' ', '_')}"]
+        if self.dtype:
+            parts.append(f"dtype={self.dtype}")
+        if self.block_shape:
+            comma = "," if server == "vllm" else ", "
+            parts.append(f"block_shape=[{comma.join(map(str, self.block_shape))}]")
+        if self.per_channel_quant:
+            parts.append("per_channel_quant=True")
+        return ",".join(parts) + ("_down" if self.down else "") + ".json"
+
+    @classmethod
+    def read(cls, path: str | Path) -> ServingFile:
+        """Read a file; what it is for stands in its name.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: Its name or its content is not of this format.
+        """
+        path = Path(path)
+        found = _NAME.match(path.name)
+        if found is None:
+            raise ValueError(
+                f"{path.name!r} is no name of such a file: it must be as in "
+                "'E=8,N=14336,device_name=NVIDIA_H200,dtype=fp8_w8a8.json' or "
+                "'N=7168,K=2048,device_name=NVIDIA_H200,dtype=fp8_w8a8,block_shape=[128,128].json'"
+            )
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            sizes = {key: value for key, value in content.items() if key.isdigit()}
+            configs = {
+                int(key): {str(n): int(v) for n, v in value.items()} for key, value in sizes.items()
+            }
+        except (ValueError, AttributeError, TypeError) as error:
+            raise ValueError(f"{path}: not a JSON object of batch sizes: {error}") from None
+        if found["E"]:
+            kernel = "fused_moe"
+        else:
+            kernel = f"w8a8_block_{'int8' if 'int8' in (found['dtype'] or '') else 'fp8'}_matmul"
+        return cls(
+            kernel=kernel,
+            device_name=found["device"].replace("_", " "),
+            E=int(found["E"]) if found["E"] else None,
+            N=int(found["N"]),
+            K=int(found["K"]) if found["K"] else None,
+            dtype=found["dtype"],
+            block_shape=ast.literal_eval(found["block"].replace("[", "(").replace("]", ")"))
+            if found["block"]
+            else None,
+            per_channel_quant=bool(found["channel"]),
+            down=bool(found["down"]),
+            configs=dict(sorted(configs.items())),
+            extra={key: value for key, value in content.items() if key not in sizes},
+        )
+
+    def write(self, folder: str | Path, *, server: str = "vllm") -> Path:
+        """Write the file under its name into a folder; returns its path."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / self.name(server)
+        content = {**self.extra, **{str(size): dict(c) for size, c in self.configs.items()}}
+        path.write_text(json.dumps(content, indent=4) + "\n", "utf-8")
+        return path
+
+    def with_configs(self, configs: Mapping[int, Mapping[str, int]]) -> ServingFile:
+        """The same file with other configurations."""
+        return replace(self, configs=dict(sorted(configs.items())))
+
+    def config(self, batch: int) -> Mapping[str, int]:
+        """What a server takes for a batch size: the entry of the nearest size.
+
+        Raises:
+            ValueError: The file is empty.
+        """
+        if not self.configs:
+            raise ValueError(f"{self.name()} has no configurations")
+        return self.configs[min(self.configs, key=lambda size: abs(size - batch))]
+
+    def task(self, batch: int, device: Device) -> Task:
+        """What is tuned for a batch size."""
+        problem: dict[str, Any] = {"M": batch, "N": self.N}
+        for key in ("K", "E"):
+            if getattr(self, key) is not None:
+                problem[key] = getattr(self, key)
+        if self.dtype:
+            problem["dtype"] = self.dtype
+        if self.block_shape:
+            problem["block_shape"] = list(self.block_shape)
+        if self.per_channel_quant:
+            problem["per_channel_quant"] = True
+        if self.down:
+            problem["gemm"] = "down"
+        return Task(kernel=self.kernel, language="triton", problem=problem, device=device)

@@ -1,0 +1,32 @@
+"""The spaces that the servers' own tuners search."""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache
+
+from autotune_rlm.landscapes.winners import space_of
+from autotune_rlm.types import Candidate, Device
+
+__all__ = ["space"]
+
+# On ROCm vLLM's script searches other tiles, and two stages only.
+_ROCM = {
+    "BLOCK_SIZE_M": (16, 32, 64, 128, 256),
+    "BLOCK_SIZE_N": (16, 32, 64, 128, 256),
+    "BLOCK_SIZE_K": (32, 64, 128, 256),
+    "GROUP_SIZE_M": (1, 4, 8, 16, 32),
+    "num_warps": (1, 2, 4, 8),
+    "num_stages": (2,),
+}
+
+
+def space(kernel: str, device: Device) -> tuple[Candidate, ...]:
+    """All configurations that a server's tuner would measure for a kernel on a device."""
+    return _rocm() if device.target.startswith("gfx") else space_of(kernel)
+
+
+@cache
+def _rocm() -> tuple[Candidate, ...]:
+    grid = itertools.product(*_ROCM.values())
+    return tuple(Candidate(dict(zip(_ROCM, values, strict=True))) for values in grid)

@@ -1,0 +1,195 @@
+"""Configuration files of vLLM and SGLang: names and contents as they write them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from autotune_rlm import Prediction
+from autotune_rlm.cli import app
+from autotune_rlm.devices import lookup
+from autotune_rlm.integrations.serving import BATCHES, ServingFile, check, predict
+from autotune_rlm.integrations.serving._programs import PROGRAMS
+from autotune_rlm.surrogate.programs import Programs
+
+# Names as they stand in the servers' folders.
+NAMES = {
+    "vllm": [
+        "E=8,N=14336,device_name=NVIDIA_A100-SXM4-80GB.json",
+        "E=8,N=7168,device_name=NVIDIA_H200,dtype=fp8_w8a8.json",
+        "E=256,N=128,device_name=NVIDIA_H100,dtype=fp8_w8a8,block_shape=[128,128].json",
+        "N=7168,K=2304,device_name=AMD_Instinct_MI325X,dtype=fp8_w8a8,block_shape=[128,128].json",
+        "N=7168,K=256,device_name=NVIDIA_H20,dtype=int8_w8a8,block_shape=[128,128].json",
+    ],
+    "sglang": [
+        "N=7168,K=128,device_name=NVIDIA_H100_80GB_HBM3,dtype=fp8_w8a8,block_shape=[128, 128].json",
+        "E=257,N=256,device_name=NVIDIA_H20-3e,dtype=fp8_w8a8,block_shape=[128, 128]_down.json",
+        "E=128,N=768,device_name=NVIDIA_H200,dtype=fp8_w8a8,per_channel_quant=True.json",
+    ],
+}
+CONFIG = {
+    "BLOCK_SIZE_M": 64,
+    "BLOCK_SIZE_N": 64,
+    "BLOCK_SIZE_K": 128,
+    "GROUP_SIZE_M": 1,
+    "num_warps": 4,
+    "num_stages": 3,
+}
+
+
+class FewRows:
+    """A surrogate that takes tiles of as many rows as there are tokens, and 64 columns."""
+
+    def predict(self, task, candidates, *, observed=()):
+        rows = np.array([c.config["BLOCK_SIZE_M"] for c in candidates], float)
+        columns = np.array([c.config["BLOCK_SIZE_N"] for c in candidates], float)
+        off = 1 + np.abs(np.log2(rows / max(16, task.problem["M"]))) + np.abs(np.log2(columns / 64))
+        ones = np.ones(len(candidates))
+        return Prediction(
+            metric=task.metric,
+            median=off,
+            low=0.9 * off,
+            high=1.1 * off,
+            spread=0.1 * ones,
+            p_valid=ones,
+            unfamiliar=("it is a stand-in",),
+        )
+
+
+def no_facts(task, candidates):
+    return candidates
+
+
+class TestFile:
+    @pytest.mark.parametrize(("server", "name"), [(s, n) for s in NAMES for n in NAMES[s]])
+    def test_names_are_those_of_the_servers(self, server, name, tmp_path):
+        (tmp_path / name).write_text(json.dumps({"1": CONFIG, "64": CONFIG}))
+        file = ServingFile.read(tmp_path / name)
+        assert file.name(server) == name
+        assert list(file.configs) == [1, 64]
+
+    def test_writing_keeps_what_the_file_says_beside(self, tmp_path):
+        name = NAMES["vllm"][0]
+        content = {"triton_version": "3.4.0", "16": CONFIG, "2": CONFIG}
+        (tmp_path / name).write_text(json.dumps(content))
+        written = ServingFile.read(tmp_path / name).write(tmp_path / "out")
+        assert written.name == name
+        assert json.loads(written.read_text()) == content
+
+    def test_a_server_takes_the_nearest_batch_size(self):
+        other = {**CONFIG, "num_warps": 8}
+        file = ServingFile(kernel="fused_moe", device_name="NVIDIA H200", E=8, N=64)
+        file = file.with_configs({1: CONFIG, 64: other})
+        assert file.config(30) == CONFIG
+        assert file.config(4000) == other
+        with pytest.raises(ValueError, match="no configurations"):
+            file.with_configs({}).config(1)
+
+    @pytest.mark.parametrize(
+        ("wrong", "match"),
+        [
+            ({"kernel": "softmax"}, "kernel must be one of"),
+            ({"E": None}, "needs E"),
+            ({"N": 0}, "needs N"),
+            ({"device_name": "a/b"}, "device_name"),
+        ],
+    )
+    def test_wrong_sizes_are_refused(self, wrong, match):
+        given = {"kernel": "fused_moe", "device_name": "NVIDIA H200", "E": 8, "N": 64}
+        with pytest.raises(ValueError, match=match):
+            ServingFile(**{**given, **wrong})
+
+    @pytest.mark.parametrize("content", ["[]", "{", '{"1": 2}', '{"1": {"BLOCK_SIZE_M": "x"}}'])
+    def test_damaged_content_is_one_clear_error(self, content, tmp_path):
+        path = tmp_path / NAMES["vllm"][0]
+        path.write_text(content)
+        with pytest.raises(ValueError, match="batch sizes"):
+            ServingFile.read(path)
+
+    @given(st.text(max_size=40).filter(lambda t: "/" not in t and "\0" not in t))
+    def test_other_names_are_refused(self, name):
+        with pytest.raises(ValueError, match="no name of such a file"):
+            ServingFile.read(f"folder/{name}.txt")
+
+
+class TestAdvice:
+    @pytest.mark.parametrize("device", ["NVIDIA H200", "NVIDIA B300", "AMD MI355X"])
+    def test_each_batch_size_gets_the_best_of_the_servers_space(self, device):
+        file = ServingFile(kernel="fused_moe", device_name=device, E=8, N=14336)
+        entries = list(predict(file, surrogate=FewRows(), facts=no_facts))
+        assert [e.batch for e in entries] == list(BATCHES)
+        rows = {e.batch: e.config["BLOCK_SIZE_M"] for e in entries}
+        assert rows[1] == 16
+        assert rows[128] == 128
+        assert rows[4096] == 256
+        assert set(entries[0].config) == set(CONFIG)
+        assert entries[0].unfamiliar == ("it is a stand-in",)
+        stages = {e.config["num_stages"] for e in entries}
+        assert stages == {2} if device.startswith("AMD") else stages <= {2, 3, 4, 5}
+
+    def test_only_clearly_slow_entries_are_doubted(self):
+        file = ServingFile(kernel="w8a8_block_fp8_matmul", device_name="NVIDIA H200", N=7168, K=256)
+        file = file.with_configs({64: CONFIG, 16: {**CONFIG, "BLOCK_SIZE_M": 256}})
+        (doubt,) = check(file, surrogate=FewRows(), facts=no_facts)
+        assert doubt.batch == 16
+        assert doubt.better["BLOCK_SIZE_M"] == 16
+        assert doubt.slower == pytest.approx(4.0)
+
+    def test_a_configuration_outside_of_the_space_is_judged_too(self):
+        odd = {**CONFIG, "BLOCK_SIZE_M": 512}
+        file = ServingFile(kernel="w8a8_block_fp8_matmul", device_name="NVIDIA H200", N=64, K=64)
+        (doubt,) = check(file.with_configs({16: odd}), surrogate=FewRows(), facts=no_facts)
+        assert doubt.config == odd
+
+    def test_batch_sizes_are_checked_before_the_model_is_asked(self):
+        file = ServingFile(kernel="fused_moe", device_name="NVIDIA H200", E=8, N=64)
+        with pytest.raises(ValueError, match="batches"):
+            next(predict(file, batches=[0], surrogate=FewRows(), facts=no_facts))
+
+    @pytest.mark.parametrize("kernel", sorted(PROGRAMS))
+    def test_the_compiler_reads_our_kernels_of_the_servers_algorithms(self, kernel):
+        sizes = {"E": 8, "N": 512} if kernel == "fused_moe" else {"N": 512, "K": 512}
+        file = ServingFile(kernel=kernel, device_name="NVIDIA H100", **sizes)
+        from autotune_rlm import Candidate
+
+        task = file.task(64, lookup("NVIDIA H100"))
+        wide = {**CONFIG, "BLOCK_SIZE_M": 128}
+        small, large = Programs(PROGRAMS).candidates(task, [Candidate(CONFIG), Candidate(wide)])
+        assert small.facts["programs"] > 0
+        assert large.facts["accumulator_words"] == 2 * small.facts["accumulator_words"]
+
+
+class TestCommand:
+    def test_a_file_is_written_for_a_device_that_is_not_here(self, tmp_path):
+        arguments = ["fused_moe", "--device", "NVIDIA H200", "--e", "8", "--n", "64"]
+        arguments += ["--batches", "1", "--out", str(tmp_path)]
+        done = CliRunner().invoke(app, ["serve-configs", "predict", *arguments])
+        assert done.exit_code == 0, done.output
+        file = ServingFile.read(tmp_path / "E=8,N=64,device_name=NVIDIA_H200.json")
+        assert list(file.configs) == [1]
+        again = CliRunner().invoke(app, ["serve-configs", "check", str(tmp_path / file.name())])
+        assert again.exit_code == 0, again.output
+        assert "0 of 1 entries look slow" in again.output
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["softmax", "--device", "NVIDIA H200", "--n", "64"],
+            ["fused_moe", "--device", "NVIDIA H200", "--n", "64"],
+            ["fused_moe", "--device", "NVIDIA H200", "--n", "64", "--e", "8", "--server", "tgi"],
+            ["fused_moe", "--device", "X", "--n", "64", "--e", "8", "--block-shape", "128"],
+            ["fused_moe", "--device", "X", "--n", "64", "--e", "8", "--batches", "1,a"],
+        ],
+    )
+    def test_bad_input_is_one_line_and_nothing_is_written(self, arguments, tmp_path):
+        done = CliRunner().invoke(
+            app, ["serve-configs", "predict", *arguments, "--out", str(tmp_path)]
+        )
+        assert done.exit_code == 2
+        assert "error:" in done.output
+        assert not list(tmp_path.iterdir())

@@ -77,6 +77,11 @@ class Status(str, Enum):
         """Whether the candidate was tried and did not work (``skipped`` was never tried)."""
         return self not in (Status.OK, Status.SKIPPED)
 
+    @property
+    def is_of_the_binary(self) -> bool:
+        """Whether every launch of the compiled candidate would fail so, whatever its arguments."""
+        return self in (Status.COMPILE_ERROR, Status.OUT_OF_RESOURCES)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
@@ -133,6 +138,11 @@ class Task:
         metric: Name of the measured value with its unit.
         minimize: Whether smaller values of the metric are better.
         versions: Versions that timings depend on, such as ``{"triton": "3.9"}``.
+        binary: Digest of all that the binary of a configuration depends on but the configuration:
+            tasks with equal ones share what does not compile or fit. Empty where it is not known.
+            No part of the identity.
+        like: Digest of what has to be equal in tasks that may take each other's choice, where their
+            sizes are close. Empty where it is not known. No part of the identity.
     """
 
     kernel: str
@@ -143,6 +153,8 @@ class Task:
     metric: str = "time_ms"
     minimize: bool = True
     versions: Mapping[str, str] = field(default_factory=dict)
+    binary: str = field(default="", compare=False, repr=False)
+    like: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if _is_endless(self.problem):
@@ -182,6 +194,8 @@ class Task:
             "metric": self.metric,
             "minimize": self.minimize,
             "versions": dict(self.versions),
+            **({"binary": self.binary} if self.binary else {}),
+            **({"like": self.like} if self.like else {}),
         }
 
     @classmethod

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -13,11 +15,21 @@ import threading
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune_rlm.accuracy import PredictedVsMeasured, TuningEvent
-from autotune_rlm.store import Store, StoreError, _engine, _schema, problem_distance
+from autotune_rlm.store import (
+    Recall,
+    Store,
+    StoreError,
+    _engine,
+    _schema,
+    export_store,
+    import_file,
+    problem_distance,
+)
 from autotune_rlm.types import Candidate, Device, Measurement, Status, Task
 
 GPU = Device(name="NVIDIA H100")
@@ -173,6 +185,124 @@ class TestTasks:
     def test_nearest_k_is_checked(self, store):
         with pytest.raises(ValueError, match="k must be at least 1, got 0"):
             store.nearest(task(), 0)
+
+
+def launched(n, rows=64, **fields):
+    """A task as the decorator makes it: what has to be equal is told apart by ``like``."""
+    problem = {"n": n, "x": {"dtype": "fp16", "shape": [rows, n], "strides": [n, 1]}}
+    fields = {"like": "same", "binary": "one", **fields}
+    return Task(kernel="norm", device=GPU, problem=problem, **fields)
+
+
+class TestRecall:
+    def test_of_nothing(self, store):
+        found = store.recall(launched(16))
+        assert (found.own, found.failed, found.alike, found.nearest) == ((), (), (), None)
+
+    def test_own_observations(self, store):
+        store.add(launched(16), A, ok(1.0))
+        found = store.recall(launched(16))
+        assert [o.candidate for o in found.own] == [A]
+        assert (found.alike, found.nearest) == ((), None)
+
+    def test_a_choice_is_taken_over_between_close_sizes_the_nearest_first(self, store):
+        for n in (16, 40_000, 60_000, 10**6):
+            store.add(launched(n), A, ok(float(n)))
+        found = store.recall(launched(65_536))
+        assert [t.problem["n"] for t, _ in found.alike] == [60_000, 40_000]
+        assert found.alike[0][1][0].measurement.value == 60_000
+        assert found.nearest[0].problem["n"] == 60_000
+        assert store.recall(launched(200)).alike == ()
+        assert store.recall(launched(17)).alike[0][0].problem["n"] == 16
+
+    def test_not_where_something_else_differs(self, store):
+        store.add(launched(1000), A, ok(1.0))
+        assert len(store.recall(launched(1001)).alike) == 1
+        assert store.recall(launched(1001, like="other")).alike == ()
+        assert store.recall(launched(1001, like="")).alike == ()
+        assert store.recall(launched(1001, rows=1000)).alike == ()
+        assert store.recall(launched(1001, metric="energy_j")).alike == ()
+
+    def test_failures_of_equal_binaries(self, store):
+        other = launched(10**6, like="")
+        store.add(other, A, FAILED)
+        store.add(other, B, Measurement(status="timeout", reason="of this launch"))
+        store.add(other, C, ok(1.0))
+        assert [o.candidate for o in store.recall(launched(16)).failed] == [A]
+        assert store.recall(launched(16, binary="two")).failed == ()
+        assert store.recall(launched(16, binary="")).failed == ()
+
+    def test_what_waits_in_memory_counts(self, path):
+        Store(path).close()
+        with Store(path, read_only=True) as store:
+            store.add(launched(1000), A, ok(1.0))
+            store.add(launched(1000), B, FAILED)
+            found = store.recall(launched(1001))
+        assert found.alike[0][0] == launched(1000)
+        assert found.nearest[1].candidate == A
+        assert [o.candidate for o in found.failed] == [B]
+
+    def test_cleared_is_forgotten(self, store):
+        store.add(launched(1000), A, ok(1.0))
+        store.add(launched(1000), B, FAILED)
+        store.clear(kernel="norm")
+        assert store.recall(launched(1001)) == Recall()
+        store.add(launched(1000), A, ok(1.0))
+        assert store.recall(launched(1001)).alike
+
+    def test_marks_survive_a_round_trip(self, store, tmp_path):
+        store.add(launched(1000), A, ok(1.0))
+        store.add(launched(1000), B, FAILED)
+        export_store(store, tmp_path / "all.jsonl")
+        with Store(tmp_path / "other.sqlite") as other:
+            import_file(other, tmp_path / "all.jsonl")
+            found = other.recall(launched(1001))
+        assert found.alike
+        assert found.failed
+
+    @pytest.mark.parametrize("known", [0, 3, 3000])
+    def test_a_new_key_costs_the_same_however_many_are_known(self, store, known):
+        items = [(launched(100 + i, rows=1 + i % 50), A, ok(1.0)) for i in range(known)]
+        store.add_many(items)
+        asked, fetched = [], []
+
+        def note(connection, cursor, statement, parameters, context, many):
+            asked.append((statement, parameters))
+
+        engine = store._database._engine
+        sa.event.listen(engine, "before_cursor_execute", note)
+        found = store.recall(launched(50_000))
+        sa.event.remove(engine, "before_cursor_execute", note)
+        assert found.own == ()
+        assert len([s for s, _ in asked if "places" in s]) == 1
+        assert len([s for s, _ in asked if s.startswith("SELECT")]) <= 7
+        with sqlite3.connect(store.info().name) as raw:
+            for statement, parameters in asked:
+                if statement.startswith("SELECT"):
+                    plan = raw.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+                    tables = "measurements|tasks|places|problems"
+                    assert not [row for row in plan if re.search(f"SCAN ({tables})", row[3])]
+                    fetched.append(len(raw.execute(statement, parameters).fetchall()))
+        assert sum(fetched) <= 4 * 2 * 8 + 4
+
+    def test_among_many_the_nearest_are_near(self, store):
+        rng = random.Random(0)
+        sizes = [tuple(2 ** rng.uniform(4, 14) for _ in range(3)) for _ in range(2000)]
+        known = [Task(kernel="mm", device=GPU, problem=problem_of(*s)) for s in sizes[:1900]]
+        store.add_many([(t, A, ok(1.0)) for t in known])
+        excess = []
+        for asked in sizes[1900:]:
+            new = Task(kernel="mm", device=GPU, problem=problem_of(*asked))
+            found = problem_distance(new.problem, store.nearest(new)[0][0].problem)
+            best = min(problem_distance(new.problem, t.problem) for t in known)
+            excess.append(found / best)
+        assert sorted(excess)[50] < 1.1
+        assert sorted(excess)[95] < 2.0
+
+
+def problem_of(m, n, k):
+    m, n, k = int(m), int(n), int(k)
+    return {"M": m, "N": n, "K": k, "a": {"dtype": "fp16", "shape": [m, k], "strides": [k, 1]}}
 
 
 class TestDistance:
@@ -429,9 +559,10 @@ class TestVersions:
         with Store(path) as store:
             store.add(task(), A, ok(1.0))
         step = "ALTER TABLE tasks ADD COLUMN note TEXT"
-        monkeypatch.setattr(_schema, "VERSION", 2)
-        monkeypatch.setattr(_schema, "MIGRATIONS", {1: (step,)})
-        with pytest.raises(StoreError, match="needs 2; open it once without read_only"):
+        now = _schema.VERSION
+        monkeypatch.setattr(_schema, "VERSION", now + 1)
+        monkeypatch.setattr(_schema, "MIGRATIONS", {now: (step,)})
+        with pytest.raises(StoreError, match=f"needs {now + 1}; open it once without read_only"):
             Store(path, read_only=True)
         found = []
         threads = [threading.Thread(target=lambda: found.append(Store(path))) for _ in range(4)]
@@ -442,6 +573,22 @@ class TestVersions:
         assert [len(s.observations(task())) for s in found] == [1] * 4
         with sqlite3.connect(path) as raw:
             assert "note" in [row[1] for row in raw.execute("PRAGMA table_info(tasks)")]
+
+    def test_a_store_of_the_first_edition_is_indexed(self, path):
+        with Store(path) as store:
+            for m in (128, 1024):
+                store.add(task(m), A, ok(1.0))
+            store.add(task(2000), A, FAILED)
+        with sqlite3.connect(path) as raw:
+            raw.execute("DROP INDEX measurements_binary")
+            raw.execute("ALTER TABLE measurements DROP COLUMN binary_key")
+            raw.execute("DROP TABLE places")
+            raw.execute("DROP TABLE problems")
+            raw.execute("UPDATE autotune_rlm_meta SET value = '1'")
+        with Store(path) as store:
+            assert [t for t, _ in store.nearest(task(2001), 5)] == [task(1024), task(128)]
+            store.add(task(4096), A, ok(1.0))
+            assert store.nearest(task(4095))[0][0] == task(4096)
 
     def test_many_create_at_once(self, path):
         found, errors = [], []

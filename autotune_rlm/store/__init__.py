@@ -8,9 +8,10 @@ from autotune_rlm.store._distance import problem_distance
 from autotune_rlm.store._engine import StoreError, default_path
 from autotune_rlm.store._files import export_store, import_file
 from autotune_rlm.store._info import StoreInfo
-from autotune_rlm.store._store import Request, Store
+from autotune_rlm.store._store import Recall, Request, Store
 
 __all__ = [
+    "Recall",
     "Request",
     "Store",
     "StoreError",

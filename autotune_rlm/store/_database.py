@@ -29,7 +29,8 @@ from autotune_rlm.store._engine import (
     to_url,
     within,
 )
-from autotune_rlm.store._rows import Write
+from autotune_rlm.store._places import place
+from autotune_rlm.store._rows import Write, task_from
 
 __all__ = ["Database"]
 
@@ -289,6 +290,10 @@ class Database:
             for name in ("measurements", "events"):
                 if rows.get(name):
                     connection.execute(sa.insert(_schema.tables.tables[name]), rows[name])
+            measured = {
+                r["task_key"] for r in rows.get("measurements", ()) if r["value"] is not None
+            }
+            place(connection, {k: task_from(tasks[k]["task"]) for k in measured & tasks.keys()})
             for row in rows.get("requests", ()):
                 _count_request(connection, row)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from autotune_rlm.types import Task
 
-__all__ = ["problem_distance", "task_distance"]
+__all__ = ["largest_gap", "leaves", "problem_distance", "task_distance", "task_penalty"]
 
 _MISMATCH = 4.0  # like a factor of 16 in one size
 _OTHER_SOURCE = 2.0
@@ -24,26 +24,41 @@ def problem_distance(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
     dtype or another word that differs, a leaf that only one has and a change of sign cost 4 each,
     as much as a factor of 16.
     """
-    left, right = dict(_leaves(a, ())), dict(_leaves(b, ()))
-    return math.sqrt(sum(_gap(left.get(p), right.get(p)) ** 2 for p in left.keys() | right.keys()))
+    return math.sqrt(sum(gap**2 for gap in _gaps(a, b)))
+
+
+def largest_gap(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
+    """How far apart two problems are in the one leaf in which they are farthest."""
+    return max(_gaps(a, b), default=0.0)
 
 
 def task_distance(a: Task, b: Task) -> float:
     """``problem_distance`` plus 2 for another source, 4 for another device, 0.5 for other versions."""
-    extra = _OTHER_SOURCE * (a.source != b.source) + _OTHER_DEVICE * (
-        a.device.name != b.device.name
+    return problem_distance(a.problem, b.problem) + task_penalty(
+        source=a.source != b.source,
+        device=a.device.name != b.device.name,
+        versions=dict(a.versions) != dict(b.versions),
     )
-    extra += _OTHER_VERSIONS * (dict(a.versions) != dict(b.versions))
-    return problem_distance(a.problem, b.problem) + extra
 
 
-def _leaves(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def task_penalty(*, source: bool, device: bool, versions: bool) -> float:
+    """What ``task_distance`` adds where the source, the device and versions differ."""
+    return _OTHER_SOURCE * source + _OTHER_DEVICE * device + _OTHER_VERSIONS * versions
+
+
+def _gaps(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[float]:
+    left, right = dict(leaves(a, ())), dict(leaves(b, ()))
+    return (_gap(left.get(p), right.get(p)) for p in left.keys() | right.keys())
+
+
+def leaves(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Path and value of each number, word, flag and null of a JSON tree."""
     if isinstance(value, Mapping):
         for name, item in value.items():
-            yield from _leaves(item, (*path, name))
+            yield from leaves(item, (*path, name))
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            yield from _leaves(item, (*path, index))
+            yield from leaves(item, (*path, index))
     else:
         yield path, value
 

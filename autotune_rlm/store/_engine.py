@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
 from autotune_rlm._private import private_folder
-from autotune_rlm.store import _schema
+from autotune_rlm.store import _places, _schema
 
 __all__ = [
     "StoreError",
@@ -42,6 +42,7 @@ SERVER_S = 5.0
 """How long a server may take for an answer before it counts as gone."""
 BUSY_S = 20.0
 """How long a writer waits for others before the measurement is kept in memory."""
+_INDEXED = 2  # the first schema version with an index of measured problems
 _SCHEMA_LOCK = 0x0A070712  # any number; names the PostgreSQL lock that guards the schema
 
 
@@ -242,6 +243,8 @@ def prepare(engine: sa.Engine, url: sa.URL, *, read_only: bool) -> None:
                 for statement in _schema.MIGRATIONS[version]:
                     connection.exec_driver_sql(statement)
         _schema.tables.create_all(connection)
+        if found is not None and found < _INDEXED:
+            _places.fill(connection)
         connection.execute(sa.delete(_schema.meta).where(_schema.meta.c.key == "schema_version"))
         connection.execute(
             sa.insert(_schema.meta).values(key="schema_version", value=str(_schema.VERSION))

@@ -85,6 +85,7 @@ def measurement_row(
         "created": created,
         "candidate": to_json(candidate.to_json()),
         "measurement": to_json(measurement.to_json()),
+        "binary_key": task.binary or None if measurement.status.is_of_the_binary else None,
     }
 
 

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = ["MIGRATIONS", "VERSION", "events", "measurements", "meta", "requests", "tasks", "tables"]
+__all__ = [
+    "MIGRATIONS",
+    "VERSION",
+    "events",
+    "measurements",
+    "meta",
+    "places",
+    "problems",
+    "requests",
+    "tables",
+    "tasks",
+]
 
-VERSION = 1
+VERSION = 2
 """Version of the tables below. Raise it with every change, and add the step to ``MIGRATIONS``."""
 
-MIGRATIONS: dict[int, tuple[str, ...]] = {}
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    1: (
+        "ALTER TABLE measurements ADD COLUMN binary_key VARCHAR(16)",
+        "CREATE INDEX measurements_binary ON measurements (binary_key)",
+    ),
+}
 """SQL statements that turn version n into n + 1, run before missing tables are created."""
 
 tables = sa.MetaData()
@@ -49,9 +65,30 @@ measurements = sa.Table(
     sa.Column("created", sa.Float(53), nullable=False),
     sa.Column("candidate", sa.Text, nullable=False),
     sa.Column("measurement", sa.Text, nullable=False),
+    sa.Column("binary_key", _key),  # Task.binary, where every launch of the binary would fail so
+    sa.Index("measurements_binary", "binary_key"),
     sa.Index("measurements_task", "task_key", "id"),
     sa.Index("measurements_candidate", "task_key", "candidate_key"),
     sqlite_autoincrement=True,
+)
+
+problems = sa.Table(  # the tasks that something was measured of, as _places.py compares them
+    "problems",
+    tables,
+    sa.Column("task_key", _key, primary_key=True),
+    sa.Column("source_hash", _key, nullable=False),
+    sa.Column("device", _name, nullable=False),
+    sa.Column("versions", _key, nullable=False),
+    sa.Column("problem", sa.Text, nullable=False),
+)
+
+places = sa.Table(
+    "places",
+    tables,
+    sa.Column("place", _key, primary_key=True),
+    sa.Column("volume", sa.Float(53), primary_key=True),
+    sa.Column("task_key", _key, primary_key=True, index=True),
+    sqlite_with_rowid=False,
 )
 
 events = sa.Table(

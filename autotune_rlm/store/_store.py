@@ -16,17 +16,18 @@ import sqlalchemy as sa
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.store import _rows, _running, _schema
 from autotune_rlm.store._database import Database
-from autotune_rlm.store._distance import task_distance
 from autotune_rlm.store._info import StoreInfo, describe
+from autotune_rlm.store._places import Near, near_to
 from autotune_rlm.store._running import Interrupted
 from autotune_rlm.types import Candidate, Measurement, Observation, Task
 
 if TYPE_CHECKING:
     from autotune_rlm.accuracy import TuningEvent
 
-__all__ = ["Request", "Store"]
+__all__ = ["Recall", "Request", "Store"]
 
 _CACHED_TASKS = 1024
+_MOST_ALIKE = 3  # problems whose choice may be taken over; the next may have ended its search
 _CHUNK = 2000
 
 _m = _schema.measurements.c
@@ -60,6 +61,24 @@ class Request:
     last: float
     workload: Mapping[str, Any] | None = None
     obstacle: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recall:
+    """What a store knows that bears on a task.
+
+    Attributes:
+        own: Observations of the task itself, one per candidate.
+        failed: Candidates whose very binaries are known not to compile or to fit, from other tasks.
+        alike: Tasks whose choice may be taken over, nearest first, with their observations: all is
+            equal but sizes, and those differ by a factor of two at most.
+        nearest: The nearest other problem of the kernel on this device, with its best observation.
+    """
+
+    own: tuple[Observation, ...] = ()
+    failed: tuple[Observation, ...] = ()
+    alike: tuple[tuple[Task, tuple[Observation, ...]], ...] = ()
+    nearest: tuple[Task, Observation] | None = None
 
 
 class Store:
@@ -211,7 +230,9 @@ class Store:
 
         The same kernel is one of the same name or the same source, in the same language and metric.
         Near is what ``problem_distance`` says, plus 2 where the source differs, 0.5 where versions
-        do and 4 for another device.
+        do and 4 for another device. An index finds candidates for "nearest" at the same cost however
+        many are known, so that among thousands in which many sizes differ it may miss the very
+        nearest one.
 
         Args:
             task: The problem; itself never among the result.
@@ -223,35 +244,79 @@ class Store:
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
-        device = task.device.name if same_device else None
-        others = {other.key: other for other in self.tasks(kernel=task.kernel, device=device)}
-        if task.source:
-            others |= {t.key: t for t in self._tasks_of_source(task.source_hash, device)}
-        others.pop(task.key, None)
-        fit = [
-            other
-            for other in others.values()
-            if (other.language, other.metric, other.minimize)
-            == (task.language, task.metric, task.minimize)
-        ]
-        fit.sort(key=lambda other: (task_distance(task, other), other.key))
-        found: list[tuple[Task, Observation]] = []
-        for other in fit:
-            ok = [o for o in self.observations(other) if o.measurement.value is not None]
-            if ok:
-                pick = min if task.minimize else max
-                found.append((other, pick(ok, key=lambda o: o.measurement.value or 0.0)))
-                if len(found) == k:
-                    break
-        return found
+        return self._best_of(task, self._near(task, k, same_device=same_device), k)
 
-    def _tasks_of_source(self, source_hash: str, device: str | None) -> list[Task]:
+    def recall(self, task: Task) -> Recall:
+        """All that bears on a task that is to be tuned, by a few queries, each of them indexed.
+
+        What it costs does not depend on how many problems are known.
+        """
+        near = self._near(task, 1, same_device=True)
+        alike = self._tasks_by_key([n.key for n in near if n.is_alike][:_MOST_ALIKE])
+        return Recall(
+            own=tuple(self.observations(task)),
+            failed=tuple(self._failed(task)),
+            alike=tuple((other, tuple(self.observations(other))) for other in alike),
+            nearest=next(iter(self._best_of(task, near, 1)), None),
+        )
+
+    def _near(self, task: Task, k: int, *, same_device: bool) -> list[Near]:
+        found: list[Near] = self._database.read(
+            lambda c: near_to(c, task, k, same_device=same_device), []
+        )
+        known = {near.key for near in found} | {task.key}
+        waiting: dict[str, Task | None] = {}
+        for write in self._waiting("measurements"):
+            key = write.row["task_key"]
+            if key not in known and key not in waiting and write.row["value"] is not None:
+                waiting[key] = _rows.task_from((write.task or {})["task"])
+        found += [
+            Near.of(task, other)
+            for other in waiting.values()
+            if other is not None and _same_kernel(task, other, same_device)
+        ]
+        return sorted(found, key=lambda near: (near.distance, near.key))
+
+    def _best_of(self, task: Task, near: Sequence[Near], k: int) -> list[tuple[Task, Observation]]:
+        pick = min if task.minimize else max
+        found: list[tuple[Task, Observation]] = []
+        for start in range(0, len(near), k):  # mostly one round: what is indexed was measured
+            for other in self._tasks_by_key([n.key for n in near[start : start + k]]):
+                ok = [o for o in self.observations(other) if o.measurement.value is not None]
+                if ok:
+                    found.append((other, pick(ok, key=lambda o: o.measurement.value or 0.0)))
+            if len(found) >= k:
+                break
+        return found[:k]
+
+    def _failed(self, task: Task) -> list[Observation]:
+        """Failures of binaries that this task shares with others, met by others."""
+        if not task.binary:
+            return []
+        query = sa.select(_m.candidate, _m.measurement).where(
+            _m.binary_key == task.binary, _m.task_key != task.key
+        )
+        rows: list[Any] = self._database.read(lambda c: list(c.execute(query)), [])
+        rows += [
+            (w.row["candidate"], w.row["measurement"])
+            for w in self._waiting("measurements")
+            if w.row["binary_key"] == task.binary and w.row["task_key"] != task.key
+        ]
+        return _rows.newest(_parsed((row[0], row[1]) for row in rows))
+
+    def _tasks_by_key(self, keys: Sequence[str]) -> list[Task]:
+        """Tasks in the order of their keys; those that cannot be read are left out."""
+        if not keys:
+            return []
         t = _schema.tasks.c
-        query = sa.select(t.task).where(t.source_hash == source_hash)
-        if device is not None:
-            query = query.where(t.device == device)
-        texts: list[str] = self._database.read(lambda c: list(c.scalars(query)), [])
-        return [task for task in map(_rows.task_from, texts) if task is not None]
+        query = sa.select(t.key, t.task).where(t.key.in_(list(keys)))
+        rows: list[Any] = self._database.read(lambda c: list(c.execute(query)), [])
+        texts = {row[0]: row[1] for row in rows}
+        for write in self._database.waiting:
+            if write.task and write.task["key"] in keys:
+                texts.setdefault(write.task["key"], write.task["task"])
+        found = (_rows.task_from(texts[key]) for key in keys if key in texts)
+        return [task for task in found if task is not None]
 
     def landscapes(self, kernel: str | None = None, device: str | None = None) -> list[Landscape]:
         """Everything measured, one landscape per task, one measurement per candidate."""
@@ -398,7 +463,9 @@ class Store:
 
         def delete(connection: sa.Connection) -> int:
             gone = 0
-            for table in (_schema.measurements, _schema.requests, _schema.events, _schema.tasks):
+            indexes = (_schema.places, _schema.problems)
+            rows = (_schema.measurements, _schema.requests, _schema.events, *indexes)
+            for table in (*rows, _schema.tasks):
                 query = sa.delete(table)
                 if table is _schema.events:
                     filters = {"kernel": kernel, "device": device}
@@ -429,6 +496,13 @@ class Store:
 def _parsed(pairs: Iterable[tuple[str, str]]) -> list[Observation]:
     parsed = (_rows.observation_from(*pair) for pair in pairs)
     return [observation for observation in parsed if observation is not None]
+
+
+def _same_kernel(task: Task, other: Task, same_device: bool) -> bool:
+    same = task.kernel == other.kernel or (task.source and task.source == other.source)
+    here = not same_device or task.device.name == other.device.name
+    kinds = ((t.language, t.metric, t.minimize) for t in (task, other))
+    return bool(same) and here and len(set(kinds)) == 1
 
 
 def _matches(write: _rows.Write, kernel: str | None, device: str | None) -> bool:

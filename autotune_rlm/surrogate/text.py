@@ -83,8 +83,12 @@ def _device_fields(device: Device) -> list[Field]:
 
 
 def problem_fields(problem: Mapping[str, Any]) -> list[Field]:
-    """The problem's sizes, dtypes and strides, nested values flattened."""
-    return [f for k, v in problem.items() for f in _flatten(normalise_name(str(k)), v)]
+    """The problem's sizes, dtypes and strides, nested values flattened.
+
+    Without the launch grid, which follows from sizes and the default configuration.
+    """
+    given = ((normalise_name(str(k)), v) for k, v in problem.items() if k != "grid")
+    return [f for name, value in given for f in _flatten(name, value)]
 
 
 def shared_fields(task: Task) -> list[Field]:

@@ -408,8 +408,7 @@ class RLMAutotuner(Autotuner):
     def _tasks(self) -> KernelTasks:
         tasks = self._rlm.tasks
         if tasks is None:
-            names = {name for config in self.configs for name in config.kwargs}
-            tasks = self._rlm.tasks = KernelTasks(self.fn, names)
+            tasks = self._rlm.tasks = KernelTasks.of(self, self.configs)
         return tasks
 
     def _pruned_by_user(

@@ -8,7 +8,6 @@ from typing import Any
 
 import triton
 from triton import knobs
-from triton.runtime.autotuner import Heuristics
 
 from autotune_rlm.ir import Launch, as_grid
 from autotune_rlm.measure.capture import after_pre_hook, describe_call
@@ -21,12 +20,12 @@ from autotune_rlm.measure.triton import TritonMeasurer
 from autotune_rlm.types import Candidate
 
 from ._resources import compile_pool
-from ._source import constant_names, unwrap
+from ._source import constant_names, unwrap, with_heuristics
 from ._timer import timing_for
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["LiveLaunch", "launch_of", "with_heuristics"]
+__all__ = ["LiveLaunch", "launch_of"]
 
 Hook = Callable[..., Any]
 
@@ -193,18 +192,6 @@ def launch_of(
     given = with_heuristics(kernel, launched)
     found = None if grid is None else as_grid(grid, given)
     return Launch(given, found, config.num_warps, config.num_stages)
-
-
-def with_heuristics(kernel: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """``given``, all arguments by name, and what ``@triton.heuristics`` in ``kernel`` adds."""
-    given = dict(given)
-    jit = unwrap(kernel)
-    while kernel is not jit:
-        if isinstance(kernel, Heuristics):
-            for name, heuristic in kernel.values.items():
-                given[name] = heuristic(dict(given))
-        kernel = kernel.fn
-    return given
 
 
 def _most_shared() -> int | None:

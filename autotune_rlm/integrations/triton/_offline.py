@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,7 @@ from autotune_rlm.types import Candidate, Device, Task
 
 from ._arguments import default_arguments, last_strides, uses_of
 from ._discover import autotuner_of, import_file, import_module
-from ._live import with_heuristics
-from ._source import unwrap
+from ._source import unwrap, with_heuristics
 from ._task import KernelTasks, candidates_of
 
 __all__ = ["OfflineKernel", "load_file", "parse_problem", "parse_space"]
@@ -88,8 +87,15 @@ class OfflineKernel:
         guessed = default_arguments(self.kernel, names, given.get("dtype", "fp16"))
         return {**guessed, **{n: v for n, v in given.items() if n in names}}
 
-    def task(self, problem: Mapping[str, Any], device: Device) -> Task:
+    def task(
+        self, problem: Mapping[str, Any], device: Device, *, grid: Sequence[int] | None = None
+    ) -> Task:
         """The task of a problem on a device.
+
+        Args:
+            problem: Described arguments by name.
+            device: Where it runs.
+            grid: The launch grid of the first configuration; None where it is not known.
 
         Raises:
             ValueError: The problem names no argument of the kernel.
@@ -101,7 +107,9 @@ class OfflineKernel:
                 f"not; its arguments are {', '.join(self.argument_names)} (and dtype, for all tensors)"
             )
         names = {name for c in self.candidates for name in c.payload.kwargs}
-        return replace(KernelTasks(self.kernel, names).build({}, device), problem=dict(problem))
+        return KernelTasks(self.kernel, names, key=self.key).of_problem(
+            problem if grid is None else {**problem, "grid": list(grid)}, device
+        )
 
     def launch(
         self,

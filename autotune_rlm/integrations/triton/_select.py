@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,12 @@ import triton
 
 from autotune_rlm.config_file import read_configs
 from autotune_rlm.ir import Launch
-from autotune_rlm.measure.errors import Fault, Owner, failed, owner_of
+from autotune_rlm.measure.errors import Fault, Owner, failed, owner_of, remembered
 from autotune_rlm.measure.job import Bench
 from autotune_rlm.measure.triton import TritonMeasurer
 from autotune_rlm.measure.worker import IsolatedMeasurer
 from autotune_rlm.policy import Policy
+from autotune_rlm.store import Recall
 from autotune_rlm.tuner import Tuner, TuningError, TuningResult
 from autotune_rlm.types import Candidate, Measurer, Observation, Status, Task
 
@@ -35,7 +36,6 @@ __all__ = ["Outcome", "Selector"]
 _log = logging.getLogger(__name__)
 _NOTED = 32
 _ADVISED = 4
-_LASTING = (Status.COMPILE_ERROR, Status.OUT_OF_RESOURCES)
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,19 @@ class Selector:
         self.settings = settings
         self.store = open_store(settings.store)
         self._surrogate = LazySurrogate(settings.surrogate)
+        self._known: dict[str, Recall] = {}
 
     def task(self, arguments: Mapping[str, Any]) -> Task:
-        """The task of a launch: the one in the store that Triton would take for the same."""
-        task = self._tasks.build(arguments, device_of(self.settings.device))
-        if self.store is None or self.store.observations(task):
-            return task
-        for known in self.store.tasks(kernel=task.kernel, device=task.device.name):
-            same = (known.source, known.versions) == (task.source, task.versions)
-            if same and self._tasks.same_key(known.problem, task.problem, self._key):
-                return dataclasses.replace(task, problem=known.problem)
-        return task
+        """The task of a launch."""
+        return self._tasks.build(arguments, device_of(self.settings.device))
+
+    def known(self, task: Task) -> Recall:
+        """What the store knows that bears on a task; asked once."""
+        found = self._known.get(task.key)
+        if found is None:
+            found = Recall() if self.store is None else self.store.recall(task)
+            self._known[task.key] = found
+        return found
 
     def feasible(self, task: Task, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The candidates without those whose very binaries are known not to compile or to fit.
@@ -95,15 +97,7 @@ class Selector:
         A configuration that does not compile, or needs too much shared memory, for one problem fails
         for every other one that Triton compiles alike. All candidates where none would be left.
         """
-        if self.store is None:
-            return list(candidates)
-        failed = set()
-        for known in self.store.tasks(kernel=task.kernel, device=task.device.name):
-            same = (known.source, known.versions) == (task.source, task.versions)
-            alike = same and self._tasks.same_binaries(known.problem, task.problem)
-            if alike and known.key != task.key:
-                observed = self.store.observations(known)
-                failed |= {o.candidate.key for o in observed if o.measurement.status in _LASTING}
+        failed = {o.candidate.key for o in self.known(task).failed}
         kept = [c for c in candidates if c.key not in failed]
         if len(kept) < len(candidates):
             _log.info(
@@ -138,14 +132,23 @@ class Selector:
         return report.candidates
 
     def finished(self, task: Task, candidates: Sequence[Candidate]) -> Outcome | None:
-        """The best of a search that ended before, in any process; None where there was none."""
-        observed = self._observed(task, candidates)
-        budget = self._budget(task, len(candidates))
-        if not any(o.measurement.ok for o in observed):
-            return None
-        if len(observed) < budget and not self._ended_early(task, candidates, observed):
-            return None
-        return _best(observed)
+        """The best of a search that ended before, in any process; None where there was none.
+
+        A search of this problem, else of the nearest one that is alike: equal in all but sizes, and
+        those within a factor of two.
+        """
+        others = self.known(task).alike
+        for other, observed in ((task, self._observed(task, candidates)), *others):
+            here = _among(candidates, observed)
+            if _any_ok(here) and self._has_ended(other, candidates, here):
+                return _best(here)
+        return None
+
+    def _has_ended(
+        self, task: Task, candidates: Sequence[Candidate], observed: Sequence[Observation]
+    ) -> bool:
+        enough = len(observed) >= self._budget(task, len(candidates))
+        return enough or self._ended_early(task, candidates, observed)
 
     def best_measured(
         self,
@@ -164,7 +167,7 @@ class Selector:
                 something faster than that replaces it. None where nothing was predicted.
         """
         observed = self._observed(task, candidates)
-        if not any(o.measurement.ok for o in observed):
+        if not _any_ok(observed):
             return None
         best = _best(observed)
         is_known = any(o.candidate.payload == chosen for o in observed)
@@ -190,7 +193,10 @@ class Selector:
                 the store, for ``autotune-rlm watch``.
         """
         observed = self._observed(task, candidates)
-        best = _best(observed) if any(o.measurement.ok for o in observed) else None
+        alike = self._alike(task, candidates)
+        best = next((_best(here) for here in (observed, *alike) if _any_ok(here)), None)
+        if best is not None and not _any_ok(observed):
+            return best  # of another size: its times say nothing of what is predicted here
         failed = {o.candidate.key for o in observed if not o.measurement.ok}
         advised = [c for c in self.recommended(task, candidates) if c.key not in failed]
         if best is not None and advised:
@@ -259,6 +265,7 @@ class Selector:
                 this process.
         """
         with process_lock(task):
+            self._known.clear()  # another process may have finished while this one waited
             done = self.finished(task, candidates)
             if done is not None:
                 return done
@@ -317,8 +324,10 @@ class Selector:
             return list(candidates)
         observed = self._observed(task, candidates)
         prediction = self._surrogate.predict(task, candidates, observed=observed)
-        working = [o for o in observed if o.measurement.ok]
-        keep = {_best(working).config} if working else set()
+        keep = set()
+        for here in (observed, *self._alike(task, candidates)):
+            working = [o for o in here if o.measurement.ok]
+            keep |= {_best(working).config} if working and not keep else set()
         keep |= {c.payload for c in self.recommended(task, candidates)[:_ADVISED]}
         must = [i for i, c in enumerate(candidates) if i == 0 or c.payload in keep]
         chosen = Policy(seed=self.settings.seed).choose(
@@ -368,18 +377,14 @@ class Selector:
             budget, budget_s = min(n, 2 * budget), None
 
     def _budget(self, task: Task, n: int) -> int:
-        near = self.store is not None and bool(self.store.nearest(task, 1))
-        return self.settings.measurements(n, near=near)
+        return self.settings.measurements(n, near=self.known(task).nearest is not None)
 
     def _observed(self, task: Task, candidates: Sequence[Candidate]) -> list[Observation]:
-        if self.store is None:
-            return []
-        here = {c.key: c for c in candidates}
-        return [
-            Observation(here[o.candidate.key], o.measurement)
-            for o in self.store.observations(task)
-            if o.candidate.key in here and o.measurement.status is not Status.SKIPPED
-        ]
+        return [] if self.store is None else _among(candidates, self.store.observations(task))
+
+    def _alike(self, task: Task, candidates: Sequence[Candidate]) -> Iterator[list[Observation]]:
+        """What was measured of the candidates in problems that are alike, the nearest first."""
+        return (_among(candidates, observed) for _, observed in self.known(task).alike)
 
     def _ended_early(
         self, task: Task, candidates: Sequence[Candidate], observed: Sequence[Observation]
@@ -434,6 +439,17 @@ def _of_launch(result: TuningResult, candidate: Candidate) -> bool:
     """Whether a candidate failed as it ran."""
     found = (o.measurement.status for o in result.observations if o.candidate == candidate)
     return any(owner_of(status) is Owner.LAUNCH for status in found)
+
+
+def _among(candidates: Sequence[Candidate], observed: Iterable[Observation]) -> list[Observation]:
+    """What is known of these candidates, as far as it may still be believed."""
+    here = {c.key: c for c in candidates}
+    known = [o for o in remembered(observed) if o.candidate.key in here]
+    return [Observation(here[o.candidate.key], o.measurement) for o in known]
+
+
+def _any_ok(observed: Sequence[Observation]) -> bool:
+    return any(o.measurement.ok for o in observed)
 
 
 def _best(observed: Sequence[Observation]) -> Outcome:

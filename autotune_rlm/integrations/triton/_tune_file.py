@@ -17,12 +17,11 @@ from autotune_rlm.tuner import Tuner
 from autotune_rlm.types import Device, digest
 
 from ._adopt import enable
-from ._live import with_heuristics
 from ._offline import OfflineKernel
 from ._recommend import from_measured, read_offline
 from ._resources import LazySurrogate, open_store
 from ._settings import Settings
-from ._source import kernel_source, unwrap
+from ._source import kernel_source, unwrap, with_heuristics
 
 __all__ = ["tune_kernel", "tune_program"]
 
@@ -86,7 +85,7 @@ def tune_kernel(
         launches=launches,
         device="cpu" if interpreted else None,
     )
-    task = kernel.task(problem, device)
+    task = kernel.task(problem, device, grid=launches[0]["grid"])
     surrogate, candidates = LazySurrogate(settings.surrogate), list(kernel.candidates)
     if not interpreted and settings.measurements(len(candidates)) < len(candidates):
         candidates = read_offline(kernel, problem, task, surrogate, grid=grid).candidates

@@ -8,21 +8,22 @@ tables know enters as trends: the same column of the same space, other columns o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import yeojohnson
 
 from autotune_rlm.learn.gaussian_process import GaussianProcess, Points, fit
+from autotune_rlm.learn.lead import differences, extend
+from autotune_rlm.learn.transform import PowerTransform, standardised
 from autotune_rlm.networks._fields import FIELDS
 
 if TYPE_CHECKING:
     from autotune_rlm.landscapes.architectures import ArchitectureTable
     from autotune_rlm.networks.spaces import ArchitectureSpace
 
-__all__ = ["FewShot", "Source", "encode_networks", "few_shot", "standardised", "with_trends"]
+__all__ = ["FewShot", "Source", "encode_networks", "few_shot", "with_trends"]
 
 _TRAVELS = (  # fields whose meaning carries over from other spaces
     "parameters",
@@ -36,8 +37,7 @@ _TRAVELS = (  # fields whose meaning carries over from other spaces
 )
 _MOST_EXACT = 2000  # networks that the trend of the same column is conditioned on
 _MOST_RELATED = 600  # and those of any other column
-_MOST_TRENDS = 6
-_MANY = 3.0  # how far trends differ, on the scale that the process expects of a linear effect
+_DISTANCE = 0.3  # scale of trends as columns that distances are taken of
 _NOISE = 1e-2
 _FEWEST_WITH = 2  # networks, and one in 200 of them, that must have something for it to be counted
 _ENOUGH = 100  # networks of the same column that say more than a surrogate
@@ -151,14 +151,15 @@ class FewShot:
         """
         if len(shots) < 2:
             return self.trend, np.full(len(self.trend), 1.0)
-        values = np.asarray(values, dtype=float)
-        targets, back = _normal(values)
+        scale = PowerTransform(np.asarray(values, dtype=float))
+        targets = scale.normal
         prior = self.trust * self._trend_given(shots, targets)
         prior = prior - prior[shots].mean()
         process = fit(self.points.take(shots), targets - prior[shots], noise=_NOISE, max_fit=300)
         mean, deviation = process.predict(self.points)
         mean = prior + mean * len(shots) / (len(shots) + self.inertia)
-        return back(mean), np.maximum(back(mean + deviation) - back(mean), 1e-12)
+        middle = scale.back(mean)
+        return middle, np.maximum(scale.back(mean + deviation) - middle, 1e-12)
 
     def _trend_given(self, shots: np.ndarray, targets: np.ndarray) -> np.ndarray:
         if self.related.shape[1] < 2:
@@ -201,7 +202,7 @@ def few_shot(
     means: list[np.ndarray] = []
     heard: np.ndarray | None = None
     if trends.size:
-        means.append(standardised(np.mean([standardised(t) for t in trends.T], axis=0)))
+        means.append(standardised(np.mean(standardised(trends).T, axis=0)))
         points = with_trends(points, trends)
     if lead is not None and not _known_well(table, column, sources):
         heard = standardised(np.asarray(lead, dtype=float))
@@ -246,26 +247,7 @@ def with_trends(points: Points, trends: np.ndarray) -> Points:
     Several trends become the principal components of how they differ from their mean, in their own
     proportions: what separates known devices is what a new one may differ in.
     """
-    unit = np.column_stack([standardised(t) for t in trends.T])
-    if unit.shape[1] > 1:
-        unit = _MANY * _differences(unit)
-    group = int(points.linear_groups.max()) + 1
-    near = int(points.spread_groups.max()) + 1
-    return Points(
-        np.hstack([points.spread, 0.3 * unit]),
-        np.hstack([points.linear, unit]),
-        np.append(points.spread_groups, np.full(unit.shape[1], near)),
-        np.append(points.linear_groups, np.full(unit.shape[1], group)),
-    )
-
-
-def _differences(trends: np.ndarray) -> np.ndarray:
-    """Leading components (n, at most 6) of trends less their mean, of mean squared length 1."""
-    apart = trends - trends.mean(1, keepdims=True)
-    left, sizes, _ = np.linalg.svd(apart, full_matrices=False)
-    components = (left * sizes)[:, :_MOST_TRENDS]
-    length = float(np.sqrt((components**2).sum(1).mean()))
-    return components / max(length, 1e-9)
+    return extend(points, differences(standardised(trends)), distance=_DISTANCE)
 
 
 def _transfer(table: ArchitectureTable, source: Source, most: int) -> np.ndarray:
@@ -275,7 +257,7 @@ def _transfer(table: ArchitectureTable, source: Source, most: int) -> np.ndarray
     together = encode_networks(
         table.space, [*known.configs, *table.configs], [*known.fields, *table.fields]
     )
-    targets, _ = _normal(known.target(source.column))
+    targets = PowerTransform(known.target(source.column)).normal
     train = np.arange(len(known))
     process: GaussianProcess = fit(together.take(train), targets, noise=_NOISE, max_fit=most // 4)
     return process.predict(together.take(np.arange(len(known), len(together))))[0]
@@ -298,7 +280,7 @@ def _by_cost(table: ArchitectureTable, source: Source) -> np.ndarray:
         z = (logs - logs.mean(0)) / np.maximum(logs.std(0), 1e-9)
         return np.hstack([z, np.minimum(z, 0.0)])
 
-    x, (y, _) = columns(known), _normal(known.target(source.column))
+    x, y = columns(known), PowerTransform(known.target(source.column)).normal
     weights = np.linalg.solve(x.T @ x + 0.1 * len(x) * np.eye(x.shape[1]), x.T @ y)
     return columns(table) @ weights
 
@@ -307,45 +289,3 @@ def _accuracy(column: str) -> bool:
     from autotune_rlm.landscapes.architectures import maximised
 
     return maximised(column) and "throughput" not in column.lower()
-
-
-def standardised(values: np.ndarray) -> np.ndarray:
-    """Values of mean 0 and variance 1; zeros where all are equal."""
-    spread = float(values.std())
-    return (values - values.mean()) / spread if spread > 1e-12 else np.zeros_like(values)
-
-
-def _normal(values: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """Values to about standard normal by a power transform, and the way back."""
-    middle, spread = float(values.mean()), float(values.std()) or 1.0
-    scaled = (values - middle) / spread
-    moved, power = scaled, 1.0
-    if len(values) >= 8:
-        try:
-            moved, power = yeojohnson(scaled)
-        except Exception:  # the likelihood's optimum can lie beyond floating point
-            power = 1.0
-        power = float(np.clip(power, -2.0, 4.0))
-        moved = yeojohnson(scaled, lmbda=power)
-    shift, width = float(moved.mean()), float(moved.std()) or 1.0
-    low, high = moved.min() - 2.0 * width, moved.max() + 2.0 * width
-
-    def back(score: np.ndarray) -> np.ndarray:
-        return middle + spread * _inverse(np.clip(score * width + shift, low, high), power)
-
-    return (moved - shift) / width, back
-
-
-def _inverse(y: np.ndarray, power: float) -> np.ndarray:
-    """Inverse of the transform of Yeo and Johnson (2000), clipped where it has none."""
-    positive, negative = np.maximum(y, 0.0), np.minimum(y, 0.0)
-    if abs(power) < 1e-9:
-        up = np.expm1(positive)
-    else:
-        up = np.maximum(power * positive + 1.0, 1e-12) ** (1.0 / power) - 1.0
-    other = 2.0 - power
-    if abs(other) < 1e-9:
-        down = -np.expm1(-negative)
-    else:
-        down = 1.0 - np.maximum(1.0 - other * negative, 1e-12) ** (1.0 / other)
-    return np.where(y >= 0, up, down)

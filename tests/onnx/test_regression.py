@@ -4,7 +4,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from autotune_rlm.learn.gaussian_process import Points
-from autotune_rlm.networks.regression import FewShot, standardised
+from autotune_rlm.learn.transform import standardised
+from autotune_rlm.networks.regression import FewShot
 
 
 def rank_correlation(related: np.ndarray, truth: np.ndarray, **more) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 
 from autotune_rlm.integrations.onnx._default import default_surrogate
 from autotune_rlm.learn.gaussian_process import Points, fit
+from autotune_rlm.learn.transform import standardised
 from autotune_rlm.networks import (
     Graph,
     GraphFacts,
@@ -21,7 +22,7 @@ from autotune_rlm.networks import (
 )
 from autotune_rlm.networks._load import ModelLike
 from autotune_rlm.networks.latency import Work, latency_ms, network_work
-from autotune_rlm.networks.regression import standardised, with_trends
+from autotune_rlm.networks.regression import with_trends
 from autotune_rlm.networks.rendering import (
     TRAINED_METRICS,
     network_candidate,

@@ -11,10 +11,11 @@ from typing import Any
 
 from .compile import CompileResult
 from .detect import cpu_device, versions
+from .errors import WorkloadError
 from .job import Bench, BenchSettings, Job
 from .timing import WallTimer
 
-__all__ = ["load_function", "serve", "setup"]
+__all__ = ["current_device_index", "load_function", "serve", "setup"]
 
 _init: dict[str, Any] = {}
 _made: tuple[Callable[[dict[str, Any]], Job], Bench] | None = None
@@ -65,11 +66,31 @@ def load_function(name: str) -> Any:
     return getattr(module, function)
 
 
+def current_device_index() -> int | None:
+    """This process's current accelerator; None where it uses none, or asking would take it up."""
+    torch = sys.modules.get("torch")
+    accelerator = torch.accelerator.current_accelerator() if torch is not None else None
+    if accelerator is None or not getattr(torch, accelerator.type).is_initialized():
+        return None
+    return int(torch.accelerator.current_device_index())
+
+
+def _use_device(index: int | None) -> None:
+    if index:
+        import torch
+
+        torch.accelerator.set_device_index(index)
+
+
 def _workload() -> tuple[Callable[[dict[str, Any]], Job], Bench]:
     global _made
     if _made is None:
         workload = _init["workload"]
-        make = load_function(workload["factory"])(**workload["arguments"])
+        try:
+            _use_device(_init.get("device"))
+            make = load_function(workload["factory"])(**workload["arguments"])
+        except (Exception, SystemExit) as error:  # a file may end the program that imports it
+            raise WorkloadError(f"{type(error).__name__}: {error}") from error
         on_cpu = "torch" not in sys.modules  # nothing but torch reaches an accelerator
         bench = Bench(
             BenchSettings(**_init["settings"]),

@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..types import Candidate, Measurement, Status, Task, canonical_json
+from ._device_worker import current_device_index
 from ._process import WorkerFailure, WorkerProcess
 from .compile import CompilePool, CompileResult, CompileSpec
-from .errors import one_line
+from .errors import Fault, failed, one_line
 from .job import BenchSettings
 from .triton import compiled_ahead
 
@@ -54,7 +55,8 @@ class IsolatedMeasurer:
         pool: Compiles ahead in parallel where the workload's jobs say what (``Job.spec``); None
             leaves it to the first launch.
         memory_mb: Limit of the worker's address space; only where it uses no accelerator.
-        env: Environment variables for the worker, such as ``CUDA_VISIBLE_DEVICES``.
+        env: Environment variables for the worker, such as ``CUDA_VISIBLE_DEVICES``. Without such a one
+            the worker uses this process's current device.
         max_restarts: Restarts in a row with no candidate measured, after which the rest are
             ``skipped``: the workload itself does not work.
         start_timeout_s: Seconds for starting a worker and making the workload in it.
@@ -91,9 +93,15 @@ class IsolatedMeasurer:
         self._max_restarts = max_restarts
         self._start_timeout_s = start_timeout_s
         self._settings = settings or BenchSettings()
+        visible = any(name.endswith("_VISIBLE_DEVICES") for name in env or ())
+        self._died, self._starts = False, True
         self._worker = WorkerProcess(
             "autotune_rlm.measure._device_worker:serve",
-            init={"workload": workload.to_json(), "settings": asdict(self._settings)},
+            init={
+                "workload": workload.to_json(),
+                "settings": asdict(self._settings),
+                "device": None if visible else current_device_index(),
+            },
             env=env,
             memory_mb=memory_mb,
         )
@@ -120,8 +128,9 @@ class IsolatedMeasurer:
                 yield candidate, Measurement(status=Status.SKIPPED, reason=reason)
                 continue
             measurement = self._one(candidate, compiled)
-            died = measurement.status in (Status.CRASHED, Status.TIMEOUT)
-            failures = failures + 1 if died else 0
+            failures = failures + 1 if self._died else 0
+            if not self._starts:
+                failures = self._max_restarts
             yield candidate, measurement
 
     def close(self) -> None:
@@ -138,15 +147,12 @@ class IsolatedMeasurer:
         begin = time.perf_counter()
         compile_s = compiled.compile_s if compiled else None
         facts = dict(compiled.facts) if compiled else {}
+        self._died = False
         try:
             if compiled is not None and not compiled.ok:
-                return Measurement(
-                    status=compiled.status,
-                    reason=compiled.reason,
-                    compile_s=compile_s,
-                    cost_s=compile_s or 0.0,
-                    facts=facts,
-                )
+                fault = Fault(compiled.status, compiled.reason)
+                cost_s = compile_s or 0.0
+                return failed(fault, compile_s=compile_s, cost_s=cost_s, facts=facts)
             if self._reference is None:
                 self._call({"do": "adopt", "config": dict(candidate.config)})
                 self._reference = dict(candidate.config)
@@ -159,9 +165,10 @@ class IsolatedMeasurer:
             answer = self._call(request)
             measurement = Measurement.from_json(answer["measurement"])
         except WorkerFailure as failure:
-            status, reason = failure.fault.status, failure.fault.reason
+            fault, self._starts = failure.fault, failure.started
+            self._died = self._worker.pid is None
         except (TypeError, ValueError, KeyError) as error:
-            status, reason = Status.RUNTIME_ERROR, one_line(f"not to be sent as JSON: {error}")
+            fault = Fault(Status.RUNTIME_ERROR, one_line(f"not to be sent as JSON: {error}"))
         else:
             if measurement.value is not None:
                 self._best_ms = min(self._best_ms or measurement.value, measurement.value)
@@ -169,9 +176,7 @@ class IsolatedMeasurer:
                 self._worker.kill()
             return measurement
         cost_s = time.perf_counter() - begin + (compile_s or 0.0)
-        return Measurement(
-            status=status, reason=reason, compile_s=compile_s, cost_s=cost_s, facts=facts
-        )
+        return failed(fault, compile_s=compile_s, cost_s=cost_s, facts=facts)
 
     def _spec(self, candidate: Candidate) -> CompileSpec | None:
         request = {"do": "describe", "config": dict(candidate.config)}

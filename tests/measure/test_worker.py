@@ -8,6 +8,7 @@ import sys
 import tempfile
 import textwrap
 import time
+import types
 from pathlib import Path
 
 import psutil
@@ -66,7 +67,7 @@ def test_an_exception_at_import_is_the_reason_of_every_candidate():
         results = list(measurer.measure(TASK, [Candidate({"i": i}) for i in range(3)]))
     assert len(results) == 3
     for _, measurement in results:
-        assert measurement.status is Status.RUNTIME_ERROR
+        assert measurement.status is Status.SKIPPED  # the workload's, not a candidate's
         assert "a_module_that_does_not_exist" in measurement.reason
 
 
@@ -74,6 +75,38 @@ def test_a_workload_that_only_crashes_is_given_up():
     results = _measure(["segv"] * 5, max_restarts=2)
     assert [m.status for _, m in results[:2]] == [Status.CRASHED] * 2
     assert {m.status for _, m in results[2:]} == {Status.SKIPPED}
+
+
+def test_a_worker_that_cannot_start_is_given_up_at_once(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    results = _measure(["none"] * 3)
+    assert {m.status for _, m in results} == {Status.SKIPPED}
+    assert "cannot start" in results[0][1].reason
+    assert "died" in results[1][1].reason
+
+
+def test_a_worker_uses_the_current_device_of_its_parent(monkeypatch):
+    import torch
+
+    from autotune_rlm.measure import _device_worker
+
+    used = []
+    state = types.SimpleNamespace(is_initialized=lambda: True)
+    monkeypatch.setattr(torch, "toy", state, raising=False)
+    accelerator = types.SimpleNamespace(
+        current_accelerator=lambda: types.SimpleNamespace(type="toy"),
+        current_device_index=lambda: 3,
+        set_device_index=used.append,
+    )
+    monkeypatch.setattr(torch, "accelerator", accelerator)
+    assert _device_worker.current_device_index() == 3
+    with IsolatedMeasurer(FAULTY) as measurer:
+        _device_worker._use_device(measurer._worker._hello["init"]["device"])
+    assert used == [3]
+    with IsolatedMeasurer(FAULTY, env={"CUDA_VISIBLE_DEVICES": "2"}) as measurer:
+        assert measurer._worker._hello["init"]["device"] is None
+    state.is_initialized = lambda: False
+    assert _device_worker.current_device_index() is None
 
 
 def test_bad_arguments_are_refused_before_anything_starts():

@@ -426,6 +426,75 @@ class TestWorkers:
         _resources._compile_pool.close()
 
 
+class TestIsolated:
+    """``isolate=True``: what hangs, crashes or breaks the device costs nothing but itself."""
+
+    PROGRAM = """
+        import sys, torch, triton, triton.language as tl
+        from autotune_rlm import rlm_autotune
+
+        def hook(given, reset_only=False):
+            pass
+
+        @rlm_autotune(
+            [triton.Config({"BLOCK": b}) for b in (64, 128, 256)],
+            key=["n"],
+            isolate=True,
+            reset_to_zero=["y"],
+            pre_hook=hook if "hook" in sys.argv else None,
+        )
+        @triton.jit
+        def wild(x, y, n, WILD: tl.constexpr, BLOCK: tl.constexpr):
+            at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+            tl.store(y + at, tl.load(x + at, mask=at < n), mask=at < n)
+            if WILD:
+                if BLOCK == 128:
+                    tl.store(y + (tl.program_id(0) + 1).to(tl.int64) * (1 << 44), 1.0)
+
+        x = torch.ones(500)
+        y = torch.zeros(500)
+        wild[lambda m: (triton.cdiv(500, m["BLOCK"]),)](x, y, 500, "wild" in sys.argv)
+        timed = {c.kwargs["BLOCK"]: t[0] < 1e9 for c, t in wild.configs_timings.items()}
+        print(dict(sorted(timed.items())), bool((x == y).all()))
+        """
+
+    def run(self, tmp_path, *arguments):
+        program = tmp_path / "program.py"
+        program.write_text(textwrap.dedent(self.PROGRAM))
+        path = str(tmp_path / "store.db")
+        done = subprocess.run(
+            [sys.executable, program, *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "AUTOTUNE_RLM_STORE": path, "TRITON_INTERPRET": "1"},
+        )
+        return done, rows(path)
+
+    def test_a_crash_is_survived_and_kept(self, tmp_path):
+        done, kept = self.run(tmp_path, "wild")
+        assert done.stdout.strip() == "{64: True, 128: False, 256: True} True", done.stderr
+        assert kept == {64: "ok", 128: "crashed", 256: "ok"}
+
+    def test_hooks_of_the_users_own_need_this_process(self, tmp_path):
+        done, kept = self.run(tmp_path, "hook")
+        assert done.stdout.strip() == "{64: True, 128: True, 256: True} True", done.stderr
+        assert (
+            "measured in this process although isolate=True: a pre_hook of its own" in done.stderr
+        )
+        assert set(kept.values()) == {"ok"}
+
+    def test_without_it_a_crash_is_known_to_the_next_process(self, tmp_path):
+        self.PROGRAM = self.PROGRAM.replace("isolate=True", "isolate=False")
+        done, kept = self.run(tmp_path, "wild")
+        assert done.returncode < 0
+        assert kept[64] == "ok"
+        assert 128 not in kept
+        done, kept = self.run(tmp_path, "wild")
+        assert done.stdout.strip() == "{64: True, 128: False, 256: True} True", done.stderr
+        assert kept == {64: "ok", 128: "crashed", 256: "ok"}
+        assert "is left out for a day: process" in done.stderr
+
+
 def test_errors_are_tritons_too():
     with pytest.raises(AutotunerError, match=r"^why$"):
         raise _errors.KernelTuningError("why")

@@ -12,19 +12,20 @@ import json
 import logging
 import os
 import re
-import threading
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm._forks import ForkSafeLock
+
 from .types import Device
 
 __all__ = ["completed", "known", "lookup", "register", "user_file"]
 
 _log = logging.getLogger(__name__)
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 _registered: dict[str, tuple[Device, tuple[str, ...]]] = {}
 
 # Words that say who sells a device, not what it is.

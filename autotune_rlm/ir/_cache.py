@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from autotune_rlm._forks import ForkSafeLock
 from autotune_rlm._private import private_folder
 
 __all__ = ["IRCache"]
@@ -29,7 +29,7 @@ class IRCache:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._broken = False
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def get(self, keys: Iterable[str]) -> dict[str, str]:
         """The texts that are known, by key."""

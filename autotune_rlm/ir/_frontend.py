@@ -5,15 +5,16 @@ from __future__ import annotations
 import gc
 import inspect
 import re
-import threading
 from typing import Any
+
+from autotune_rlm._forks import ForkSafeLock
 
 from ._signature import NotRead, Refused, Signature
 
 __all__ = ["DEFAULT_TARGET", "first_ir", "parse_target"]
 
 DEFAULT_TARGET = "sm_90"
-_lock = threading.Lock()  # Triton's front end keeps state in its modules
+_lock = ForkSafeLock()  # Triton's front end keeps state in its modules
 _backends: dict[str, tuple[Any, Any]] = {}
 
 

@@ -131,7 +131,7 @@ class WorkerProcess:
         ) as error:  # no memory, no Python: embedded in another
             raise _cannot_start(error) from error
         self._socket = ours
-        self._finalizer = weakref.finalize(self, _end, self._process, ours)
+        self._finalizer = weakref.finalize(self, _end, self._process, ours, os.getpid())
         threading.Thread(
             target=_drain, args=(self._process.stdout, self._output), daemon=True
         ).start()
@@ -238,9 +238,11 @@ def _drain(pipe: Any, output: deque[bytes]) -> None:
             output.append(chunk)
 
 
-def _end(process: subprocess.Popen[bytes], sock: socket.socket) -> None:
+def _end(process: subprocess.Popen[bytes], sock: socket.socket, owner: int) -> None:
     with contextlib.suppress(OSError):
         sock.close()
+    if os.getpid() != owner:  # a forked child: the worker is its parent's
+        return
     with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from autotune_rlm._forks import ForkSafeLock
+
 from ..types import Status
 from ._kernel_source import file_sha256, jit_function
 from .compile import CompileResult, CompileSpec, Target
@@ -21,8 +23,8 @@ from .errors import classify
 __all__ = ["after_pre_hook", "compile_here", "describe_call", "encode_value"]
 
 _local = threading.local()
-_install_lock = threading.Lock()
-_driver_lock = threading.Lock()
+_install_lock = ForkSafeLock()
+_driver_lock = ForkSafeLock()
 
 
 def describe_call(

@@ -10,13 +10,14 @@ import os
 import platform
 import shutil
 import subprocess
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from autotune_rlm._forks import ForkSafeLock
 
 from .. import devices
 from ..types import Device
@@ -25,7 +26,7 @@ from ._interpreter import interpreting
 __all__ = ["cpu_device", "current_device", "device_state", "versions"]
 
 _STATE_LIFETIME_S = 2.0
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 _last_state: tuple[float, dict[str, Any]] = (-1e9, {})
 
 

@@ -107,7 +107,7 @@ def failed(fault: Fault, **fields: Any) -> Measurement:
 
 def owner_of(status: Status) -> Owner | None:
     """Whom a stored failure belongs to; None where nothing failed or nothing was tried."""
-    if status in (Status.COMPILE_ERROR, Status.OUT_OF_RESOURCES):
+    if status.is_of_the_binary:
         return Owner.BINARY
     return Owner.LAUNCH if status.is_failure else None
 

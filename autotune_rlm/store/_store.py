@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from autotune_rlm._forks import ForkSafeLock
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.store import _rows, _running, _schema
 from autotune_rlm.store._database import Database
@@ -110,7 +110,7 @@ class Store:
         fallback: bool = False,
     ) -> None:
         self._database = Database(url_or_path, read_only=read_only, fallback=fallback)
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._cache: OrderedDict[str, tuple[Any, tuple[Observation, ...], Any]] = OrderedDict()
 
     def __repr__(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from autotune_rlm._forks import ForkSafeLock
 from autotune_rlm._threads import one_thread
 from autotune_rlm.surrogate.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autotune_rlm.surrogate.codec import FAILED, NAN
@@ -69,7 +69,7 @@ class RLMSurrogate:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self._network, self._tokenizer = checkpoint.network, checkpoint.tokenizer
-        self._lock = threading.RLock()
+        self._lock = ForkSafeLock()
         self._known: OrderedDict[tuple[str, int, int], _ZeroShot] = OrderedDict()
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import signal
@@ -112,3 +113,60 @@ def test_eight_threads_share_one_search(quick, store_path):
     assert len(kernel.cache) == 2
     assert len(stub.benchmarked) <= 12
     assert len(stub.launches) == len(stub.benchmarked) + 16
+
+
+def test_a_fork_while_another_thread_tunes_can_tune(quick, store_path):
+    """The child finds every lock free, and leaves its parent's compile workers alone."""
+    from autotune_rlm.integrations.triton._resources import compile_pool
+
+    tuning, forked = threading.Event(), threading.Event()
+
+    def time_ms(launch):
+        tuning.set()
+        assert forked.wait(60)
+        return time_of(launch)
+
+    def tuned():
+        return rlm_autotune(configs=configs()[:4], key=["n"], store=store_path)(quick)
+
+    x = torch.zeros(8)
+    with StubDriver(time_ms=time_ms):
+        worker = compile_pool()._new_worker()
+        worker.call({"file": "", "function": "", "constexprs": {}}, timeout_s=60)
+        thread = threading.Thread(target=lambda: tuned()[(1,)](x, x, 8))
+        thread.start()
+        assert tuning.wait(60)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                signal.alarm(60)
+                forked.set()
+                kernel = tuned()
+                kernel[(1,)](x, x, 9)
+                del worker
+                gc.collect()
+                code = 0 if len(kernel.configs_timings) == 4 else 2
+            finally:
+                os._exit(code)
+        try:
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        finally:
+            forked.set()
+            thread.join(60)
+    assert not thread.is_alive()
+    assert worker._process.poll() is None
+
+
+def test_a_fork_keeps_the_locks_of_the_thread_that_forks():
+    from autotune_rlm._forks import ForkSafeLock
+
+    lock = ForkSafeLock()
+    child = 1
+    try:
+        with lock:
+            child = os.fork()
+    finally:
+        if child == 0:
+            os._exit(1 if sys.exc_info()[0] else 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

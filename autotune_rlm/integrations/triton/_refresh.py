@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from autotune_rlm._forks import ForkSafeLock
+
 __all__ = ["Refresher", "refresher"]
 
 _log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ class Refresher:
     def __init__(self, first_s: float = _FIRST_S, longest_s: float = _LONGEST_S) -> None:
         self._first_s, self._longest_s = first_s, longest_s
         self._waiting: list[_Waiting] = []
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._more = threading.Event()
         self._thread: threading.Thread | None = None
         self._process = 0

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from autotune_rlm._forks import ForkSafeLock
 from autotune_rlm._private import lock_folder
 from autotune_rlm.types import Candidate, Observation, Prediction, Surrogate, Task
 
@@ -25,7 +26,7 @@ _PATIENCE_S = 600.0
 _PATIENCE_OF_RANKS_S = 2.0
 _POOL_IDLE_S = 60.0
 
-TUNING_LOCK = threading.RLock()
+TUNING_LOCK = ForkSafeLock()
 """Held while anything is tuned in this process: two timings at once would spoil each other."""
 
 
@@ -123,7 +124,7 @@ class _IdlePool:
     """One compile pool for all kernels, closed when nothing asked for it for a while."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._pool: Any = None
         self._process = 0
         self._timer: threading.Timer | None = None

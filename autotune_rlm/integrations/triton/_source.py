@@ -11,7 +11,6 @@ import contextlib
 import inspect
 import numbers
 import textwrap
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
@@ -21,6 +20,7 @@ from typing import Any
 import triton.language as tl
 from triton.runtime.autotuner import Heuristics
 
+from autotune_rlm._forks import ForkSafeLock
 from autotune_rlm.types import digest
 
 from ._identity import function_key
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _cache: weakref.WeakKeyDictionary[Callable[..., Any], tuple[Any, str]] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 _LONGEST = 200  # characters of a constant in the text; of a longer one a digest
 _OPTIONS = ("do_not_specialize", "do_not_specialize_on_alignment", "noinline", "debug")
 

@@ -333,9 +333,14 @@ PROBLEMS = {
 }
 
 
+def is_range(given) -> bool:
+    """Whether a parameter's grid is (low, high, step); as JSON it is a list, too."""
+    return len(given) == 3 and not isinstance(given[0], (str, bool))
+
+
 def values_of(given) -> list[Any]:
-    if isinstance(given, list):
-        return given
+    if not is_range(given):
+        return list(given)
     low, high, step = given
     return [round(low + i * step, 9) for i in range(round((high - low) / step) + 1)]
 

@@ -74,8 +74,9 @@ def normalised(values: np.ndarray) -> np.ndarray:
 def _bounded(values: np.ndarray) -> np.ndarray:
     """Constraint values (n,) on their scale, within 3 of 0, signs kept."""
     sizes = np.abs(values[np.isfinite(values) & (values != 0.0)])
+    scale = np.median(np.minimum(sizes, 1e300)) if len(sizes) else 1.0
     with np.errstate(over="ignore"):
-        return np.clip(values / (np.median(sizes) if len(sizes) else 1.0), -3.0, 3.0)
+        return np.clip(values / scale, -3.0, 3.0)
 
 
 class StudyModel:

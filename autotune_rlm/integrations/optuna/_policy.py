@@ -119,7 +119,7 @@ class Policy:
         distribution: BaseDistribution,
         rng: np.random.RandomState,
     ) -> Any:
-        """A value for a parameter that no two finished trials have; None where nothing tells one.
+        """A value for a parameter that no finished trial has; None where nothing tells one.
 
         Of the first trials the surrogate's choice among the networks of a space, or the best that
         earlier studies tried; the very first of a study about which nothing is known begins in the

@@ -168,7 +168,7 @@ class RLMSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters that all finished trials share, or at least two of them have."""
+        """The parameters of finished trials; which go together is learned from them."""
         state = self._states.of(study)
         with state.lock:
             return state.space(study)
@@ -233,7 +233,7 @@ class RLMSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A value for a parameter that no two finished trials have."""
+        """A value for a parameter that no finished trial has."""
         state = self._states.of(study)
         with state.lock, one_thread():
             value = self._policy.opening(
@@ -248,7 +248,7 @@ class RLMSampler(BaseSampler):
                 _logger.warning(
                     f"The parameter '{param_name}' in trial#{trial.number} is sampled "
                     f"independently by `{type(self._independent_sampler).__name__}`, because "
-                    "fewer than two finished trials have it. Suppress this warning by "
+                    "no finished trial has it yet. Suppress this warning by "
                     "`RLMSampler(warn_independent_sampling=False)`."
                 )
         return self._independent_sampler.sample_independent(

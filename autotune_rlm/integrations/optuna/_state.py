@@ -27,6 +27,7 @@ __all__ = ["SpaceState", "StudyState", "StudyStates"]
 
 _MOST_SPACES = 8
 _MOST_STUDIES = 64
+_MOST_RARE = 24  # parameters of one trial each that are modelled
 
 
 @dataclass
@@ -77,11 +78,14 @@ class StudyState:
         return state
 
     def space(self, study: Study) -> dict[str, BaseDistribution]:
-        """The parameters that all finished trials have, or at least two of them, by name.
+        """The parameters of finished trials by name, with the distribution of the latest of them.
 
-        A distribution is that of the latest trial with the parameter.
+        Where there are many that one trial alone has (names made of its number, say), these are left
+        out.
         """
-        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        finished = study.get_trials(
+            deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)
+        )
         for trial in finished:
             if trial._trial_id in self._counted:
                 continue
@@ -91,7 +95,8 @@ class StudyState:
                 known = self._distributions.get(name)
                 if known is None or known[0] <= trial.number:
                     self._distributions[name] = trial.number, distribution
-        enough = min(len(finished), 2)
+        once = sum(count == 1 for count in self._held.values())
+        enough = 2 if once > _MOST_RARE and len(finished) > 1 else 1
         return {
             name: distribution
             for name, (_, distribution) in sorted(self._distributions.items())

@@ -107,3 +107,6 @@ def test_the_hub_package_is_the_sampler():
     assert {"LICENSE", "README.md", "__init__.py", "requirements.txt"} <= {
         path.name for path in (root / "samplers" / "rlm").iterdir()
     }
+    package = root / "samplers" / "rlm"
+    assert (package / "LICENSE").read_text(encoding="utf-8").startswith("MIT License")
+    assert "license: MIT License" in (package / "README.md").read_text(encoding="utf-8")

@@ -177,7 +177,7 @@ class Policy:
         if n < max(self.n_startup_trials(study, state), 1):
             if self._surrogate_leads:
                 return self._by_surrogate(study, encoding, space, data.seen, rng)
-            return spread_out(encoding, data.seen, rng)[None, :]
+            return self._spread_out(space, encoding, data.seen, rng)
         refit = n < 40 or n >= space.fitted_at * 1.1 or n < space.fitted_at
         if refit:
             space.fitted_at = n
@@ -189,6 +189,17 @@ class Policy:
         if self._describe is None:
             return ranked
         return self._second_look(study, space, encoding, data, ranked, taken, rng, words, refit)
+
+    def _spread_out(
+        self, space: SpaceState, encoding: Encoding, seen: np.ndarray, rng: np.random.RandomState
+    ) -> np.ndarray:
+        """A point far from all seen, and no twin of one in an architecture space."""
+        taken = set(keys(self._canonical(space, encoding, seen)))
+        for _ in range(16):
+            chosen = self._canonical(space, encoding, spread_out(encoding, seen, rng)[None, :])
+            if keys(chosen)[0] not in taken:
+                break
+        return chosen
 
     def _model(
         self,

@@ -87,15 +87,14 @@ def collect(
             if params and not np.isnan(raw := encoding.raw(params)).all():
                 pending.append(raw)
             continue
-        raw = cache.get(trial._trial_id)
-        if raw is None:
-            raw = cache[trial._trial_id] = encoding.raw(trial.params)
+        if trial._trial_id not in cache:
+            cache[trial._trial_id] = encoding.raw(trial.params)
         if state == TrialState.COMPLETE and trial.values is not None:
             done.append((trial, trial.values))
         elif state == TrialState.PRUNED:
             pruned.append(trial)
         elif state == TrialState.FAIL and trial.params:
-            failed.append(raw)
+            failed.append(cache[trial._trial_id])
     k, d = len(study.directions), len(encoding)
     signs = np.array([-1.0 if way == StudyDirection.MINIMIZE else 1.0 for way in study.directions])
     whole = len(done)

@@ -1,7 +1,6 @@
 """A study with ``RLMSampler`` from OptunaHub."""
 
 import optuna
-
 import optunahub
 
 

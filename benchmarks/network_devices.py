@@ -44,7 +44,9 @@ def resnet50() -> Any:
             y = net.conv_bn_relu(net.conv_bn_relu(x, width, 1), width, 3, stride=stride)
             y = net.bn(net.conv(y, 4 * width, 1))
             same = net.shape(x) == net.shape(y)
-            x = net.relu(net.add(y, x if same else net.bn(net.conv(x, 4 * width, 1, stride=stride))))
+            x = net.relu(
+                net.add(y, x if same else net.bn(net.conv(x, 4 * width, 1, stride=stride)))
+            )
     return net.graph(net.linear(net.global_pool(x), 1000))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import inspect
 import re
@@ -16,6 +17,9 @@ __all__ = ["DEFAULT_TARGET", "first_ir", "parse_target"]
 DEFAULT_TARGET = "sm_90"
 _lock = ForkSafeLock()  # Triton's front end keeps state in its modules
 _backends: dict[str, tuple[Any, Any]] = {}
+_contexts: dict[str, tuple[Any, int]] = {}
+_MODULES = 64  # made in one context, which never forgets
+atexit.register(_contexts.clear)  # Triton's bindings complain of what lives longer than they do
 
 
 def parse_target(name: str) -> tuple[str, int | str, int]:
@@ -74,9 +78,7 @@ def _text(kernel: Any, signature: Signature, target: str) -> str:
     backend, options = _backend(target)
     divisible = {path: [["tt.divisibility", n]] for path, n in signature.divisible.items()}
     source = ASTSource(kernel, dict(signature.types), dict(signature.constants), divisible)
-    context = ir.context()
-    ir.load_dialects(context)
-    backend.load_dialects(context)
+    context = _context(target, backend)
     given = {
         "target": backend.target,
         "options": options,
@@ -96,6 +98,19 @@ def _text(kernel: Any, signature: Signature, target: str) -> str:
     except TypeError:  # Triton 3.4: passes have no name
         manager.run(module)
     return str(module.str_nodebug())
+
+
+def _context(target: str, backend: Any) -> Any:
+    """MLIR's context, in which types and constants are kept: one for many modules, then a new one."""
+    from triton._C.libtriton import ir
+
+    context, used = _contexts.get(target, (None, _MODULES))
+    if used >= _MODULES:
+        context, used = ir.context(), 0
+        ir.load_dialects(context)
+        backend.load_dialects(context)
+    _contexts[target] = (context, used + 1)
+    return context
 
 
 def _backend(target: str) -> tuple[Any, Any]:

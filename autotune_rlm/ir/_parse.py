@@ -230,6 +230,11 @@ def _result_types(name: str, rest: str, count: int) -> list[Type]:
         text = arrow.rpartition(" : ")[0].strip() if name == "scf.for" else arrow
         return [parse_type(t) for t in _split(text.strip())]
     text = rest.rpartition(" : ")[2] if " : " in rest else ""
+    return _types_of(name, text, count)
+
+
+@lru_cache(maxsize=8192)
+def _types_of(name: str, text: str, count: int) -> list[Type]:
     if not text:
         return [Type((), "i1")] if name == "arith.constant" else [NO_TYPE] * count
     if " -> " in text:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ._values import NAN
 
-__all__ = ["SAMPLES", "first_failure", "samples"]
+__all__ = ["MOST_TRIPS", "SAMPLES", "first_failure", "samples", "stands_for"]
 
 SAMPLES = 64
 MOST_TRIPS = 2.0**40
@@ -35,6 +35,13 @@ def samples(grid: tuple[int, int, int]) -> tuple[list[Any], list[Any]]:
     for shares in random:
         shares[0], shares[-1] = 0.0, 1.0 - 1e-9
     return ids, random
+
+
+def stands_for(grid: tuple[int, int, int]) -> Any:
+    """Weights of the samples, one on average: the corners stand for themselves alone."""
+    weights = np.ones(SAMPLES)
+    weights[[0, -1]] = min(1.0, SAMPLES / (grid[0] * grid[1] * grid[2]))
+    return weights * (SAMPLES / weights.sum())
 
 
 def first_failure(holds: Callable[[Any], Any]) -> Any:

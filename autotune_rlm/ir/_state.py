@@ -10,7 +10,7 @@ import numpy as np
 
 from ._live import Uses
 from ._parse import Function, Op
-from ._samples import SAMPLES, samples
+from ._samples import SAMPLES, samples, stands_for
 from ._types import Access, Dot, Reduction
 from ._values import NAN, UNKNOWN, Value, distinct
 
@@ -49,7 +49,8 @@ class State:
         self._values: list[Value] = [UNKNOWN] * len(self._types)
         self._uses = Uses(function)
         self._programs, self._random = samples(grid)
-        self._weight: Any = np.ones(SAMPLES)
+        self._stands_for = stands_for(grid)
+        self._weight: Any = self._stands_for
         self._loop = -1
         self._counting = True
         self._counts: dict[str, float] = defaultdict(float)

@@ -263,13 +263,13 @@ def logic(name: str, a: Value, b: Value) -> Value:
 def distinct(value: Value, shape: Sequence[int]) -> int:
     """Elements that may differ."""
     size = 1
-    for n, stride in zip(shape, value.strides, strict=False):
-        if not is_zero(stride):
-            small = float(np.max(np.abs(stride))) if not np.any(np.isnan(stride)) else 1.0
-            size *= n if small >= 1 else max(1, math.ceil(n * small))
-    if len(value.strides) < len(shape):
-        for n in shape[len(value.strides) :]:
+    for axis, n in enumerate(shape):
+        stride = value.strides[axis] if axis < len(value.strides) else NAN
+        step = float(np.abs(stride).max()) if isinstance(stride, np.ndarray) else abs(stride)
+        if step >= 1 or step != step:
             size *= n
+        elif step > 0:  # after a division several neighbours are equal
+            size *= max(1, math.ceil(n * step))
     return size
 
 

@@ -37,8 +37,8 @@ class Walk(ControlWalk):
         peaks: dict[int, Any] = {}
         most = peak(self._function.blocks, data, index, loops=peaks)
         loops = tuple(self._loop_facts(record, peaks) for record in self._loops)
-        work = self._work
-        mean = float(work.mean())
+        work = self._work / self._stands_for
+        mean = float(self._work.mean())
         everything = list(operations(self._function.blocks))
         return KernelFacts(
             grid=self.grid,
@@ -52,7 +52,7 @@ class Walk(ControlWalk):
             largest=max((t.size for t in self._types), default=1),
             operations=len(everything),
             imbalance=float(work.max()) / mean if mean > 0 else 1.0,
-            idle=float(1.0 - self._worked.mean()),
+            idle=max(0.0, float(1.0 - (self._stands_for * self._worked).mean())),
             assumed=tuple(dict.fromkeys(self.assumed)),
             **self._memory(),
             **{n: self._counts[n] for n in _COUNTED},

@@ -47,6 +47,12 @@ def test_rows_beyond_the_problem_are_masked():
     assert facts.moved_bytes("store") == 2 * 8 * 64
 
 
+def test_the_edge_of_a_large_grid_weighs_no_more_than_it_is():
+    arguments = {"x": "*fp32", "out": "*fp32", "n": 64 * 100_000 + 1, "B": 64}
+    facts = kernel_facts(kernels.persistent, arguments, grid=(100_001,))
+    assert facts.moved_bytes("load") == pytest.approx(4 * 64, rel=1e-3)
+
+
 def test_a_causal_loop_is_an_expectation_over_programs():
     arguments = {"q": "*fp16", "k": "*fp16", "out": "*fp32", "S": 1024, "B": 64, "D": 32}
     facts = kernel_facts(kernels.causal, arguments, grid=(16,))

@@ -401,8 +401,13 @@ class Selector:
 
 
 def _measured(result: TuningResult) -> Outcome:
-    best = _best(result.observations)
-    return dataclasses.replace(best, how="measured", seconds=result.event.total_s)
+    assert result.best is not None
+    return dataclasses.replace(
+        _best(result.observations),
+        config=result.best.candidate.payload,  # the first in the list of equals, as Triton takes it
+        how="measured",
+        seconds=result.event.total_s,
+    )
 
 
 def _outcome(task: Task, result: TuningResult, bench: Bench) -> Outcome:

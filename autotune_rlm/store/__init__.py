@@ -5,7 +5,7 @@ nothing that is read from a database is ever executed.
 """
 
 from autotune_rlm.store._distance import problem_distance
-from autotune_rlm.store._engine import StoreError, default_path
+from autotune_rlm.store._engine import StoreError, default_path, means_none
 from autotune_rlm.store._files import export_store, import_file
 from autotune_rlm.store._info import StoreInfo
 from autotune_rlm.store._store import Recall, Request, Store
@@ -19,5 +19,6 @@ __all__ = [
     "default_path",
     "export_store",
     "import_file",
+    "means_none",
     "problem_distance",
 ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from autotune_rlm.types import Task
 
-__all__ = ["largest_gap", "leaves", "problem_distance", "task_distance", "task_penalty"]
+__all__ = ["euclidean", "gaps", "leaves", "problem_distance", "task_distance", "task_penalty"]
 
 _MISMATCH = 4.0  # like a factor of 16 in one size
 _OTHER_SOURCE = 2.0
@@ -24,12 +24,12 @@ def problem_distance(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
     dtype or another word that differs, a leaf that only one has and a change of sign cost 4 each,
     as much as a factor of 16.
     """
-    return math.sqrt(sum(gap**2 for gap in _gaps(a, b)))
+    return euclidean(gaps(dict(leaves(a, ())), dict(leaves(b, ()))))
 
 
-def largest_gap(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
-    """How far apart two problems are in the one leaf in which they are farthest."""
-    return max(_gaps(a, b), default=0.0)
+def euclidean(gaps: Iterable[float]) -> float:
+    """The distance that gaps in single leaves make."""
+    return math.sqrt(sum(gap * gap for gap in gaps))
 
 
 def task_distance(a: Task, b: Task) -> float:
@@ -46,9 +46,15 @@ def task_penalty(*, source: bool, device: bool, versions: bool) -> float:
     return _OTHER_SOURCE * source + _OTHER_DEVICE * device + _OTHER_VERSIONS * versions
 
 
-def _gaps(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[float]:
-    left, right = dict(leaves(a, ())), dict(leaves(b, ()))
-    return (_gap(left.get(p), right.get(p)) for p in left.keys() | right.keys())
+def gaps(left: Mapping[Any, Any], right: Mapping[Any, Any]) -> list[float]:
+    """How far apart two problems are in each leaf, given by path; equal ones left out."""
+    found = []
+    for path, value in left.items():
+        other = right.get(path)
+        if value is not other or value is None:
+            found.append(_gap(value, other))
+    found += [_gap(None, right[path]) for path in right.keys() - left.keys()]
+    return [gap for gap in found if gap]
 
 
 def leaves(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:

@@ -23,6 +23,7 @@ from autotune_rlm._private import private_folder
 from autotune_rlm.store import _places, _schema
 
 __all__ = [
+    "means_none",
     "StoreError",
     "default_path",
     "make_file",
@@ -55,9 +56,19 @@ def default_path() -> Path:
     return platformdirs.user_cache_path("autotune_rlm") / "store.sqlite"
 
 
+def means_none(text: str | None) -> bool:
+    """Whether a setting asks for no store: ``none``, ``off``, ``false``, ``no`` or ``0``."""
+    return (text or "").strip().lower() in ("none", "off", "false", "no", "0")
+
+
 def to_url(url_or_path: str | os.PathLike[str] | None) -> sa.URL:
-    """The SQLAlchemy URL that an argument of ``Store`` means."""
-    given: str | os.PathLike[str] = url_or_path or os.environ.get(ENVIRONMENT) or default_path()
+    """The SQLAlchemy URL that an argument of ``Store`` means.
+
+    Where the environment asks for none that is a database in this process's memory.
+    """
+    named = os.environ.get(ENVIRONMENT)
+    by_default = ":memory:" if means_none(named) else named or default_path()
+    given: str | os.PathLike[str] = url_or_path or by_default
     if isinstance(given, str) and "://" in given:
         try:
             url = sa.make_url(given)

@@ -22,9 +22,9 @@ import sqlalchemy as sa
 
 from autotune_rlm.store import _schema
 from autotune_rlm.store._distance import (
-    largest_gap,
+    euclidean,
+    gaps,
     leaves,
-    problem_distance,
     task_distance,
     task_penalty,
 )
@@ -107,20 +107,9 @@ class Near:
     @classmethod
     def of(cls, task: Task, other: Task) -> Near:
         """``other`` seen from ``task``."""
+        apart = gaps(dict(leaves(task.problem, ())), dict(leaves(other.problem, ())))
         alike = bool(task.like) and task.like == other.like
-        close = alike and largest_gap(task.problem, other.problem) <= ALIKE
-        return cls(other.key, task_distance(task, other), close)
-
-    @classmethod
-    def _of_row(cls, task: Task, row: Any, *, alike: bool) -> Near:
-        problem = json.loads(row.problem)
-        distance = problem_distance(task.problem, problem) + task_penalty(
-            source=row.source_hash != task.source_hash,
-            device=row.device != task.device.name,
-            versions=row.versions != digest(dict(task.versions)),
-        )
-        close = alike and largest_gap(task.problem, problem) <= ALIKE
-        return cls(row.task_key, distance, close)
+        return cls(other.key, task_distance(task, other), alike and max(apart, default=0) <= ALIKE)
 
 
 def near_to(connection: sa.Connection, task: Task, k: int, *, same_device: bool) -> list[Near]:
@@ -131,7 +120,17 @@ def near_to(connection: sa.Connection, task: Task, k: int, *, same_device: bool)
     rows = connection.execute(_query(len(names)), asked).all()
     alike = {row.task_key for row in rows if row.place == _like(task)} if task.like else ()
     distinct = {row.task_key: row for row in rows if row.task_key != task.key}
-    found = [Near._of_row(task, row, alike=key in alike) for key, row in distinct.items()]
+    versions, own = digest(dict(task.versions)), dict(leaves(task.problem, ()))
+    found = []
+    for key, row in distinct.items():
+        apart = gaps(own, dict(leaves(json.loads(row.problem), ())))
+        penalty = task_penalty(
+            source=row.source_hash != task.source_hash,
+            device=row.device != task.device.name,
+            versions=row.versions != versions,
+        )
+        close = key in alike and max(apart, default=0.0) <= ALIKE
+        found.append(Near(key, euclidean(apart) + penalty, close))
     return sorted(found, key=lambda near: (near.distance, near.key))
 
 
@@ -153,7 +152,8 @@ def _places(task: Task, *, same_device: bool) -> list[str]:
     """The places in which a task stands and others are looked for, the closest first."""
     where = task.device.name if same_device else ""
     kind = [task.language, task.metric, task.minimize, where]
-    octaves, words = [], []
+    octaves: list[Any] = []
+    words: list[Any] = []
     for path, value in sorted(leaves(task.problem, ()), key=repr):
         number = _log2(value)
         (words if number is None else octaves).append(

@@ -91,7 +91,8 @@ class Store:
     Args:
         url_or_path: File of an SQLite database, ``":memory:"``, or any SQLAlchemy URL such as
             ``"postgresql://user@host/tuning"``. By default the environment's
-            ``AUTOTUNE_RLM_STORE``, else ``autotune_rlm/store.sqlite`` in the user's cache folder.
+            ``AUTOTUNE_RLM_STORE`` (``none`` for this process's memory), else
+            ``autotune_rlm/store.sqlite`` in the user's cache folder.
         read_only: Whether nothing is written to the database; what is added stays in memory.
         fallback: Whether a database that cannot be reached or read costs one warning and no error:
             this process then keeps what it measures in memory, and writes it where a server that was

@@ -203,7 +203,7 @@ def _cannot_serve(autotuner: Any) -> str:
         if level is Autotuner:
             break
         for name in vars(level).keys() & {*_METHODS, *_CHOOSING, *_ACCESS}:
-            if name != "run" or not _only_adds(level.run):
+            if name != "run" or not _only_adds(vars(level)["run"]):
                 return f"{level.__qualname__} has its own {name}"
     for name in ("run", "_bench", "prune_configs"):
         if _file_of(getattr(Autotuner, name)) != _file_of(_triton_init):

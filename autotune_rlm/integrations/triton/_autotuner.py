@@ -105,7 +105,7 @@ class RLMAutotuner(Autotuner):
 
         What was chosen so far stays; ``released`` goes back to it.
         """
-        state = vars(self)
+        state = self.__dict__
         state.pop("nargs", None)
         self._rlm = _State(settings)
         self._rlm.before = state["cache"]
@@ -116,7 +116,7 @@ class RLMAutotuner(Autotuner):
 
     def released(self) -> None:
         """Leave nothing of ours: Triton's state, and its choices from before ``adopted``."""
-        state = vars(self)
+        state = self.__dict__
         ours = state.pop("_rlm")
         state["cache"] = ours.before
         state["nargs"] = None
@@ -127,14 +127,14 @@ class RLMAutotuner(Autotuner):
     @property
     def configs(self) -> list[triton.Config]:
         """The configurations; those of a ``ConfigSpace`` are made when first asked for."""
-        configs = vars(self)["configs"]
+        configs = self.__dict__["configs"]
         if isinstance(configs, ConfigSpace):
-            configs = vars(self)["configs"] = configs.to_triton()
+            configs = self.__dict__["configs"] = configs.to_triton()
         return configs
 
     @configs.setter
     def configs(self, configs: list[triton.Config] | ConfigSpace) -> None:
-        vars(self)["configs"] = configs
+        self.__dict__["configs"] = configs
         self._rlm.tasks = None
         self._rlm.rankings.clear()
         self._rlm.forget_choices()
@@ -142,11 +142,11 @@ class RLMAutotuner(Autotuner):
     @property
     def cache(self) -> dict[Any, triton.Config]:
         """The choice by Triton's key: values of the key arguments, then dtypes of all tensors."""
-        return vars(self)["cache"]
+        return self.__dict__["cache"]
 
     @cache.setter
     def cache(self, cache: Mapping[Any, triton.Config]) -> None:
-        vars(self)["cache"] = CacheDict(self._rlm.forget_choices, cache)
+        self.__dict__["cache"] = CacheDict(self._rlm.forget_choices, cache)
         self._rlm.forget_choices()
 
     @property
@@ -418,9 +418,9 @@ class RLMAutotuner(Autotuner):
             configs,
             named,
             kwargs,
-            early=vars(self)["early_config_prune"],
-            perf_model=vars(self)["perf_model"],
-            top_k=vars(self)["configs_top_k"],
+            early=self.__dict__["early_config_prune"],
+            perf_model=self.__dict__["perf_model"],
+            top_k=self.__dict__["configs_top_k"],
             kernel=self.base_fn.__name__,
         )
 
@@ -469,7 +469,7 @@ class RLMAutotuner(Autotuner):
         The user's own function, or None, where all configurations would be measured, and where the
         user gave a ``perf_model``.
         """
-        given = vars(self).get("early_config_prune")
+        given = self.__dict__.get("early_config_prune")
         if not self._model_prunes():
             return given
         if self._rlm.prune is None:
@@ -478,35 +478,35 @@ class RLMAutotuner(Autotuner):
 
     @early_config_prune.setter
     def early_config_prune(self, given: Callable[..., list[triton.Config]] | None) -> None:
-        vars(self)["early_config_prune"] = given
+        self.__dict__["early_config_prune"] = given
         self._rlm.prune = None
 
     @property
     def perf_model(self) -> Callable[..., float] | None:
         """The user's own, else predicted milliseconds of a configuration; all arguments by name."""
         if not self._model_prunes():
-            return vars(self).get("perf_model")
+            return self.__dict__.get("perf_model")
         if self._rlm.perf_model is None:
             self._rlm.perf_model = self._predict_ms
         return self._rlm.perf_model
 
     @perf_model.setter
     def perf_model(self, model: Callable[..., float] | None) -> None:
-        vars(self)["perf_model"] = model
+        self.__dict__["perf_model"] = model
 
     @property
     def configs_top_k(self) -> int | float:
         """The user's own, else how many configurations a search would measure."""
         if not self._model_prunes():
-            return vars(self).get("configs_top_k", 1.0)
+            return self.__dict__.get("configs_top_k", 1.0)
         return self._rlm.settings.with_environment().for_readers(len(self.configs))
 
     @configs_top_k.setter
     def configs_top_k(self, top_k: int | float) -> None:
-        vars(self)["configs_top_k"] = top_k
+        self.__dict__["configs_top_k"] = top_k
 
     def _model_prunes(self) -> bool:
-        if not self._rlm.is_made or vars(self).get("perf_model") is not None or is_disabled():
+        if not self._rlm.is_made or self.__dict__.get("perf_model") is not None or is_disabled():
             return False
         n = len(self.configs)
         return self._rlm.settings.with_environment().for_readers(n) < n

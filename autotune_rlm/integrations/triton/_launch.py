@@ -86,11 +86,17 @@ def triton_key(
 
 
 class CacheDict(dict[Any, Any]):
-    """A dictionary that reports changes, so that faster copies of it can be dropped."""
+    """A dictionary that reports changes of what it held, so that faster copies can be dropped."""
 
     def __init__(self, changed: Callable[[], None], *args: Any) -> None:
         super().__init__(*args)
         self._changed = changed
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        is_new = key not in self
+        super().__setitem__(key, value)
+        if not is_new:  # of a new key there are no copies
+            self._changed()
 
 
 def _reporting(name: str) -> Callable[..., Any]:
@@ -108,6 +114,6 @@ def _reporting(name: str) -> Callable[..., Any]:
 
 
 for _name in (
-    "__delitem__", "__ior__", "__setitem__", "clear", "pop", "popitem", "setdefault", "update",
+    "__delitem__", "__ior__", "clear", "pop", "popitem", "update",
 ):  # fmt: skip
     setattr(CacheDict, _name, _reporting(_name))

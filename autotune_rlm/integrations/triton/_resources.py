@@ -34,14 +34,16 @@ def open_store(store: Any) -> Any:
     """The store that an argument means.
 
     Args:
-        store: A ``Store``; an SQLAlchemy URL or a file's path; None for the user's own; False for
-            none.
+        store: A ``Store``; an SQLAlchemy URL or a file's path; None for the user's own; False or a
+            word such as ``"none"`` for none.
 
     Returns:
         A ``Store``, or None where there is none. One that cannot be opened costs a warning: what is
         measured stays in this process's memory.
     """
-    if store is False:
+    from autotune_rlm.store import means_none
+
+    if store is False or (isinstance(store, str) and means_none(store)):
         return None
     if store is None or isinstance(store, (str, os.PathLike)):
         return _opened(None if store is None else str(store), os.getpid())

@@ -324,7 +324,7 @@ class Selector:
             return list(candidates)
         observed = self._observed(task, candidates)
         prediction = self._surrogate.predict(task, candidates, observed=observed)
-        keep = set()
+        keep: set[triton.Config] = set()
         for here in (observed, *self._alike(task, candidates)):
             working = [o for o in here if o.measurement.ok]
             keep |= {_best(working).config} if working and not keep else set()

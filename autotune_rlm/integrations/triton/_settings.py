@@ -111,12 +111,18 @@ def _number(text: str) -> int | float:
     return float(text) if any(c in text for c in ".eE") else int(text)
 
 
+def _store(text: str) -> str | bool:
+    from autotune_rlm.store import means_none
+
+    return False if means_none(text) else text
+
+
 _READERS: dict[str, Callable[[str], Any]] = {
     "budget": _number,
     "budget_s": float,
     "mode": str.lower,
     "surrogate": str,
-    "store": str,
+    "store": _store,
     "configs_from": str,
     "isolate": _flag,
 }

@@ -245,7 +245,9 @@ def _computed_defaults(tree: ast.Module, function: Callable[..., Any]) -> Iterat
         return
     given = definition.args
     placed = [*given.posonlyargs, *given.args]
-    pairs = [*zip(reversed(placed), reversed(given.defaults), strict=False)]
+    pairs: list[tuple[ast.arg, ast.expr | None]] = [
+        *zip(reversed(placed), reversed(given.defaults), strict=False)
+    ]
     pairs += [*zip(given.kwonlyargs, given.kw_defaults, strict=True)]
     parameters = inspect.signature(function).parameters
     for argument, default in pairs:

@@ -50,7 +50,8 @@ def traceable_prune(choose: Choose, prune: Callable[..., Any] | None) -> Callabl
     ) -> list[Any]:
         if prune is not None:
             configs = prune(configs, named_args, **kwargs)
-        scalars, tensors = [], []
+        scalars: list[tuple[str, Any]] = []
+        tensors: list[tuple[Any, ...]] = []
         for name, value in {**named_args, **kwargs}.items():
             if isinstance(value, torch.Tensor):
                 tensors.append((name, value.dtype, known(value.shape), known(value.stride())))
@@ -78,7 +79,7 @@ def _questions() -> tuple[Callable[..., tuple[int, ...] | None], Callable[[Any],
     from torch._dynamo.variables.torch import TorchInGraphFunctionVariable
 
     traced = TorchInGraphFunctionVariable._get_handlers()
-    hint = getattr(symbolic_shapes, "optimization_hint", None)
+    hint: Any = getattr(symbolic_shapes, "optimization_hint", None)
     static = symbolic_shapes.has_static_value
 
     def hinted(sizes: Sequence[Any]) -> tuple[int, ...] | None:

@@ -65,7 +65,7 @@ def tune_kernel(
             f"{', '.join(lacking) or 'nothing'}; tensors without a shape: "
             f"{', '.join(shapeless) or 'none'} (write x=fp16[4096,4096])"
         )
-    launches = []
+    launches: list[dict[str, Any]] = []
     for candidate in kernel.candidates:
         given = {**problem, **candidate.payload.all_kwargs()}
         full = with_heuristics(kernel.kernel, given)

@@ -213,7 +213,7 @@ class _Worker:
         if cls.surrogate is None:
             from autotune_rlm.surrogate import load
 
-            cls.surrogate = load(cls.bench.surrogate)
+            cls.surrogate = load(cls.bench.surrogate or "nano")  # as shipped
         return cls.surrogate
 
     @classmethod

@@ -91,7 +91,7 @@ def _prepare(
         if SURROGATE_METHODS & set(methods):
             from autotune_rlm.surrogate import load
 
-            load(surrogate)
+            load(surrogate or "nano")
         bench = Bench(
             landscapes=tuple(pick_landscapes(files, number)),
             methods=tuple(dict.fromkeys(methods)),

@@ -43,12 +43,17 @@ def report(
         write_png,
         write_tensorboard,
     )
+    from autotune_rlm.store import weights_folder, weights_version
 
     with open_store(store) as opened:
         events = opened.events(kernel=kernel, device=device)
         source = opened.info().name
-    found = summarize(events, rounds=read_rounds())
+        folder = weights_folder(opened)
+    found = summarize(events, rounds=read_rounds(folder))
     _show(found, source)
+    version = weights_version(folder)
+    weights = "as shipped" if version is None else f"version {version}, fine-tuned on this store"
+    _out.print(f"Weights in use: {weights} (autotune-rlm store weights)", soft_wrap=True)
     try:
         if html is not None:
             _wrote(write_html(found, html, source=source))

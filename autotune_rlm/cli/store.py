@@ -130,6 +130,42 @@ def clear(
     _out.print(f"deleted {gone:,} measurements from {name}", soft_wrap=True)
 
 
+@app.command()
+def weights(
+    use: Annotated[
+        str | None,
+        typer.Option(help="Version to use from now on: a number, or 'bundled' for those shipped."),
+    ] = None,
+    store: _StoreOption = None,
+) -> None:
+    """Show the weights that were fine-tuned on this store, or choose which are used.
+
+    What is in use ranks everywhere: in the decorator, `rank`, `tune`, `watch`, searches and samplers.
+    """
+    from autotune_rlm.surrogate.finetune import Versions
+
+    with open_store(store) as opened:
+        versions, name = Versions(store=opened), opened.name
+    if use is not None:
+        try:
+            versions.use(None if use == "bundled" else int(use))
+        except ValueError as error:
+            raise fail(error) from None
+    table = Table("version", "in use", "fine-tuned", "held-out Spearman", "measurements")
+    rounds = {record.get("version"): record for record in versions.history()}
+    for number in (None, *versions.numbers()):
+        told = rounds.get(number, {}) if number is not None else {}
+        table.add_row(
+            "bundled" if number is None else str(number),
+            "yes" if number == versions.current else "",
+            str(told.get("when", "")),
+            f"{told['before']:.3f} -> {told['after']:.3f}" if told else "",
+            f"{told['measurements']:,}" if told else "",
+        )
+    _out.print(table)
+    _out.print(f"of {name}, in {versions.folder}", soft_wrap=True)
+
+
 def _size(size: int | None) -> str:
     if size is None:
         return "on a server or in memory"

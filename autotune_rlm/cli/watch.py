@@ -52,8 +52,8 @@ def watch(
 
     console = new_console()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    versions, model = _model(surrogate, fine_tune_after > 0)
     with Store(store) if store else Store() as opened:
+        versions, model = _model(surrogate, fine_tune_after > 0, opened)
         try:
             watcher = Watcher(
                 opened,
@@ -87,17 +87,17 @@ def watch(
     console.print(f"{count} problems served.")
 
 
-def _model(name: str | None, learns: bool) -> tuple[Any, Any]:
+def _model(name: str | None, learns: bool, store: Any) -> tuple[Any, Any]:
     """Versions to fine-tune (or None) and the surrogate to begin with (or None)."""
     if name == "none":
         return None, None
     from autotune_rlm.surrogate import load
 
     if name is not None or not learns:
-        return None, load(name)
+        return None, load(name, store=store)
     from autotune_rlm.surrogate.finetune import Versions
 
-    versions = Versions()
+    versions = Versions(store=store)
     return versions, versions.load()
 
 

@@ -112,7 +112,7 @@ def _differing(
         allowed = b.abs().mul_(rtol)
         if usual is None:
             allowed += atol
-        elif usual.whole:
+        elif rows is not None and columns is not None:
             around = rows[piece, None] * columns[None, :]
             allowed += around.clamp_min_(_LEAST * usual.whole).mul_(_ROOM * rtol)
         away = (a - b).abs()

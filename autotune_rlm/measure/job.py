@@ -326,7 +326,7 @@ class Bench:
         seconds = time.monotonic() - self._anchored
         if self._default is None or seconds < self.settings.drift_every_s:
             return
-        job, before = self._default[0], self._default[1].value
+        job, before = self._default[0], self._default[1].value or 0.0
         self._warm_up(job)
         budget_s = self.settings.budget_s / 2
         now = measure_call(job.call, timer=self.timer, rule=self._rule, budget_s=budget_s, warmup=0)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 
 from autotune_rlm.accuracy import TuningEvent
 from autotune_rlm.report._curves import Curve, regret_curve
 from autotune_rlm.report._verdict import Verdict, verdicts
+from autotune_rlm.store import weights_folder
 
 __all__ = ["Failure", "Group", "Report", "Verdict", "read_rounds", "summarize"]
 
@@ -154,12 +154,11 @@ def summarize(events: Iterable[TuningEvent], *, rounds: Sequence[Mapping[str, An
 
 
 def read_rounds(folder: str | Path | None = None) -> list[dict[str, Any]]:
-    """The records of fine-tuning rounds in ``folder``, by default the user's, oldest first.
+    """The records of fine-tuning rounds in ``folder``, by default the own store's, oldest first.
 
     Lines that cannot be read are passed over.
     """
-    default = platformdirs.user_data_path("autotune_rlm") / "surrogates"
-    path = (Path(folder) if folder is not None else default) / "rounds.jsonl"
+    path = (Path(folder) if folder is not None else weights_folder()) / "rounds.jsonl"
     try:
         text = path.read_text("utf-8")
     except OSError:

@@ -128,6 +128,11 @@ class Store:
         self._database.close()
 
     @property
+    def name(self) -> str:
+        """Where it is: a file's path, or a URL without its password."""
+        return self._database.name
+
+    @property
     def read_only(self) -> bool:
         """Whether the database is not written to."""
         return self._database.read_only

@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
-from platformdirs import user_data_path
 from scipy.stats import spearmanr
 
+from autotune_rlm._private import private_folder
 from autotune_rlm.landscapes import Landscape
+from autotune_rlm.store import Store, weights_folder, weights_version
 from autotune_rlm.surrogate.checkpoint import Checkpoint, load_checkpoint
 from autotune_rlm.surrogate.fields import FieldTable
 from autotune_rlm.surrogate.known import together, trained_on
@@ -236,13 +237,22 @@ def _train(
 class Versions:
     """Accepted weights on disk, newest in use, any of them to go back to.
 
+    What is in use in the folder of a store is what ``load_surrogate(store=...)`` gives: to the decorator,
+    ``rank``, ``tune``, the searches and the samplers.
+
     Args:
-        folder: Where they are kept; None for the user's data folder.
+        folder: Where they are kept; None for the folder of ``store``.
+        store: The ``Store`` whose measurements they learn from, or what its constructor takes; None for
+            that of the environment, else the user's own.
     """
 
-    def __init__(self, folder: str | Path | None = None) -> None:
-        default = user_data_path("autotune_rlm") / "surrogates"
-        self.folder = Path(folder) if folder is not None else default
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        *,
+        store: Store | str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.folder = Path(folder) if folder is not None else weights_folder(store)
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fine-tune")
         self._guard = threading.Lock()
 
@@ -253,11 +263,7 @@ class Versions:
     @property
     def current(self) -> int | None:
         """The version in use; None for the bundled weights."""
-        pointer = self.folder / "current.json"
-        if not pointer.exists():
-            return None
-        number = json.loads(pointer.read_text()).get("version")
-        return number if isinstance(number, int) else None
+        return weights_version(self.folder)
 
     def load(self) -> RLMSurrogate:
         """The surrogate in use."""
@@ -272,7 +278,7 @@ class Versions:
         """
         if version is not None and version not in self.numbers():
             raise ValueError(f"version must be one of {self.numbers()} or None, got {version}")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        private_folder(self.folder)
         temporary = self.folder / "current.json.tmp"
         temporary.write_text(json.dumps({"version": version}))
         os.replace(temporary, self.folder / "current.json")
@@ -290,8 +296,8 @@ class Versions:
         options: FineTuneOptions | None = None,
     ) -> FineTuneRound:
         """Fine-tune the version in use and, where accepted, save the result and use it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._guard, FileLock(str(self.folder / "lock")):
+        private_folder(self.folder)
+        with self._guard, FileLock(str(self.folder / "lock"), mode=0o600):
             tuned, record = fine_tune(self.load(), landscapes, replay=replay, options=options)
             if record.accepted:
                 version = max(self.numbers(), default=0) + 1

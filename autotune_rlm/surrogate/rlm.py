@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +15,7 @@ import torch
 
 from autotune_rlm._forks import ForkSafeLock
 from autotune_rlm._threads import one_thread
+from autotune_rlm.store import Store, weights_in_use
 from autotune_rlm.surrogate.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autotune_rlm.surrogate.codec import FAILED, NAN
 from autotune_rlm.surrogate.compiled import from_ir
@@ -29,6 +32,8 @@ from autotune_rlm.surrogate.physics import physical
 from autotune_rlm.types import Candidate, Device, Observation, Prediction, Task
 
 __all__ = ["RLMSurrogate", "load_surrogate"]
+
+_log = logging.getLogger(__name__)
 
 _SPECIAL = max(FAILED, NAN) + 1
 _CHUNK = 2048
@@ -253,17 +258,39 @@ class RLMSurrogate:
         return _ZeroShot(prior, up / down, low, high)
 
 
-def load_surrogate(name_or_path: str | Path | None = None) -> RLMSurrogate:
-    """The bundled surrogate, or another checkpoint.
+def load_surrogate(
+    name_or_path: str | Path | None = None,
+    *,
+    store: Store | str | os.PathLike[str] | None = None,
+) -> RLMSurrogate:
+    """The package's own surrogate, or another checkpoint.
 
     Args:
-        name_or_path: Folder or name; None for the bundled ``nano``.
+        name_or_path: Folder or name, such as ``"nano"`` for the bundled weights as they were shipped.
+            None for the weights in use: the bundled ones, or the version of them that was fine-tuned
+            on the measurements of ``store`` and accepted (``autotune-rlm watch``,
+            ``surrogate.finetune.Versions``). A version that cannot be read costs a warning.
+        store: A ``Store``, or what its constructor takes; None for that of the environment, else the
+            user's own.
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
         ValueError: It was written by a newer version.
     """
-    return RLMSurrogate.load(name_or_path)
+    if name_or_path is not None:
+        return RLMSurrogate.load(name_or_path)
+    version = weights_in_use(store)
+    if version is not None:
+        try:
+            return RLMSurrogate.load(version)
+        except Exception as error:
+            _log.warning(
+                "going on with the bundled weights: cannot read the fine-tuned ones in %s (%s: %s)",
+                version,
+                type(error).__name__,
+                error,
+            )
+    return RLMSurrogate.load()
 
 
 def _scale(task: Task, p: np.ndarray) -> tuple[float, float]:

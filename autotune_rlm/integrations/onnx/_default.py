@@ -31,10 +31,12 @@ def networks_checkpoint() -> Path | None:
 
 @functools.lru_cache(maxsize=1)
 def default_surrogate() -> Surrogate | None:
-    """The surrogate of ``networks_checkpoint``; None where there is none."""
-    folder = networks_checkpoint()
-    if folder is None:
+    """The package's own surrogate where ``networks_checkpoint`` is; None where there is none.
+
+    Its weights are those in use: what was fine-tuned on the store and accepted, else those shipped.
+    """
+    if networks_checkpoint() is None:
         return None
     from autotune_rlm.surrogate import load
 
-    return load(folder)
+    return load()

@@ -62,12 +62,14 @@ class LazySurrogate:
 
     Args:
         surrogate: A ``Surrogate``; a name or a folder for ``autotune_rlm.surrogate.load``; None for
-            the bundled one. Where the bundled one cannot be loaded nothing is known of any
-            configuration, and a warning says so once.
+            the package's own, with the weights in use for ``store``. Where it cannot be loaded nothing
+            is known of any configuration, and a warning says so once.
+        store: As for ``open_store``.
     """
 
-    def __init__(self, surrogate: Any = None) -> None:
+    def __init__(self, surrogate: Any = None, store: Any = None) -> None:
         self._given = surrogate
+        self._store = store
 
     @property
     def is_loaded(self) -> bool:
@@ -89,30 +91,46 @@ class LazySurrogate:
 
     def _surrogate(self) -> Surrogate | None:
         if self._given is None:
-            return _bundled()
+            return _bundled(self._store)
         if isinstance(self._given, (str, os.PathLike)):
             return _loaded(str(self._given))
         return self._given
 
 
 @functools.lru_cache(maxsize=8)
-def _loaded(name: str | None) -> Surrogate:
+def _loaded(name: str) -> Surrogate:
     from autotune_rlm.surrogate import load
 
-    return load() if name is None else load(name)
+    return load(name)
 
 
-@functools.lru_cache(maxsize=1)
-def _bundled() -> Surrogate | None:
+def _bundled(store: Any = None) -> Surrogate | None:
+    """The package's own surrogate, with the weights in use for a store; loaded once a version."""
+    from autotune_rlm.store import StoreError, weights_in_use
+
+    version = None
+    if store is not False:
+        with contextlib.suppress(StoreError):
+            version = weights_in_use(store)
+    if version is not None:
+        try:
+            return _loaded(str(version))
+        except Exception as error:
+            _warn_once("going on with the bundled weights", str(version), error)
     try:
-        return _loaded(None)
+        return _loaded("nano")
     except Exception as error:
-        _log.warning(
-            "configurations are measured without ranking: cannot load the surrogate (%s: %s)",
-            type(error).__name__,
-            error,
-        )
+        _warn_once("configurations are measured without ranking", "the surrogate", error)
         return None
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(consequence: str, what: str, error: Exception) -> None:
+    if what not in _warned:
+        _warned.add(what)
+        _log.warning("%s: cannot load %s (%s: %s)", consequence, what, type(error).__name__, error)
 
 
 def _no_idea(task: Task, n: int) -> Prediction:

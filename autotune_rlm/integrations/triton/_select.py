@@ -76,7 +76,7 @@ class Selector:
         self._key = list(key)
         self.settings = settings
         self.store = open_store(settings.store)
-        self._surrogate = LazySurrogate(settings.surrogate)
+        self._surrogate = LazySurrogate(settings.surrogate, settings.store)
         self._known: dict[str, Recall] = {}
 
     def task(self, arguments: Mapping[str, Any]) -> Task:

@@ -86,7 +86,10 @@ def tune_kernel(
         device="cpu" if interpreted else None,
     )
     task = kernel.task(problem, device, grid=launches[0]["grid"])
-    surrogate, candidates = LazySurrogate(settings.surrogate), list(kernel.candidates)
+    surrogate, candidates = (
+        LazySurrogate(settings.surrogate, settings.store),
+        list(kernel.candidates),
+    )
     if not interpreted and settings.measurements(len(candidates)) < len(candidates):
         candidates = read_offline(kernel, problem, task, surrogate, grid=grid).candidates
     store = open_store(settings.store)

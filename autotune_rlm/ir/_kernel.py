@@ -91,11 +91,19 @@ def as_grid(grid: Grid, arguments: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 def _leaves(types: Mapping[str, Any]) -> list[str]:
-    """Names of the arguments that the compiled function has; items of a tuple one by one."""
+    """Names of the arguments that the compiled function has.
+
+    Items of a tuple are arguments one by one. A tensor descriptor of rank r is 1 + 2 r of them: itself,
+    its sizes, its strides.
+    """
     found: list[str] = []
     for name, kind in types.items():
         if isinstance(kind, tuple):
             found += _leaves({f"{name}.{i}": k for i, k in enumerate(kind)})
         elif kind != "constexpr":
             found.append(name)
+            if kind.startswith("tensordesc<"):
+                rank = kind.count(",") + 1
+                found += [f"{name}.size.{i}" for i in range(rank)]
+                found += [f"{name}.stride.{i}" for i in range(rank)]
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -177,10 +178,20 @@ def _tensor(found: Signature, path: tuple[int, ...], name: str, value: Any) -> s
     if shape is not None and all(isinstance(n, int) for n in shape):
         found.shapes[name] = tuple(shape)
     if about.get("block"):
+        _note_descriptor(found, name, about)
         return f"tensordesc<{dtype}[{', '.join(str(int(n)) for n in about['block'])}]>"
     if about.get("align", _ALIGNMENT) % _ALIGNMENT == 0:
         found.divisible[path] = _ALIGNMENT
     return f"*{dtype}"
+
+
+def _note_descriptor(found: Signature, name: str, about: Mapping[str, Any]) -> None:
+    """Sizes and strides of a tensor descriptor, which the compiled function takes as numbers."""
+    shape = found.shapes.get(name, ())
+    strides = about.get("strides") or [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    for i, (size, stride) in enumerate(zip(shape, strides, strict=False)):
+        found.scalars[f"{name}.size.{i}"] = float(size)
+        found.scalars[f"{name}.stride.{i}"] = float(stride)
 
 
 def _described(value: Any) -> dict[str, Any]:

@@ -71,7 +71,8 @@ class State:
             base = scalars.get(name, 0.0 if root >= 0 else NAN)
             strides = (0.0,) * len(kind.shape)
             if kind.kind == "block":
-                strides = (NAN,) * (len(kind.shape) - 1) + (1.0,)
+                rank = range(len(kind.shape))
+                strides = tuple(scalars.get(f"{name}.stride.{i}", NAN) for i in rank)
             self._values[number] = Value(base, strides, root)
         self._names = dict(zip(function.blocks[0].arguments, self._arguments, strict=False))
 

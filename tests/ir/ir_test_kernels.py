@@ -131,3 +131,43 @@ def pairs(values, out, B: tl.constexpr):
     """Takes a tuple of arguments."""
     at = tl.arange(0, B)
     tl.store(out + at, tl.load(values[0] + at) * values[1])
+
+
+@triton.jit
+def matmul_blocks(a, b, c, M, N, K, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
+    """A matrix product by block pointers."""
+    row, column = tl.program_id(0) * BM, tl.program_id(1) * BN
+    left = tl.make_block_ptr(a, (M, K), (K, 1), (row, 0), (BM, BK), (1, 0))
+    right = tl.make_block_ptr(b, (K, N), (N, 1), (0, column), (BK, BN), (1, 0))
+    total = tl.zeros((BM, BN), dtype=tl.float32)
+    for _ in range(0, K, BK):
+        x = tl.load(left, boundary_check=(0, 1))
+        y = tl.load(right, boundary_check=(0, 1))
+        total = tl.dot(x, y, total)
+        left = tl.advance(left, (0, BK))
+        right = tl.advance(right, (BK, 0))
+    out = tl.make_block_ptr(c, (M, N), (N, 1), (row, column), (BM, BN), (1, 0))
+    tl.store(out, total.to(tl.float16), boundary_check=(0, 1))
+
+
+@triton.jit
+def matmul_descriptors(a, b, c, M, N, K, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
+    """A matrix product by tensor descriptors that the kernel makes."""
+    row, column = tl.program_id(0) * BM, tl.program_id(1) * BN
+    left = tl.make_tensor_descriptor(a, [M, K], [K, 1], [BM, BK])
+    right = tl.make_tensor_descriptor(b, [N, K], [K, 1], [BN, BK])
+    out = tl.make_tensor_descriptor(c, [M, N], [N, 1], [BM, BN])
+    total = tl.zeros((BM, BN), dtype=tl.float32)
+    for k in range(0, K, BK):
+        total = tl.dot(left.load([row, k]), right.load([column, k]).T, total)
+    out.store([row, column], total.to(tl.float16))
+
+
+@triton.jit
+def matmul_host(a, b, c, K, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
+    """A matrix product by tensor descriptors that the host makes."""
+    row, column = tl.program_id(0) * BM, tl.program_id(1) * BN
+    total = tl.zeros((BM, BN), dtype=tl.float32)
+    for k in tl.range(0, K, BK, num_stages=5):
+        total = tl.dot(a.load([row, k]), b.load([k, column]), total)
+    c.store([row, column], total.to(tl.float16))

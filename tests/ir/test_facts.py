@@ -172,3 +172,43 @@ def test_more_stages_take_more_shared_memory_and_more_warps_fewer_registers():
     assert many["shared_bytes"] == 3 * few["shared_bytes"]
     wide = on_device(facts, where, num_warps=8, num_stages=2)
     assert wide["registers"] < few["registers"]
+
+
+def _has_block_pointers():
+    arguments = {**HALF, "M": 64, "N": 64, "K": 64, "BM": 16, "BN": 16, "BK": 16}
+    try:
+        kernel_facts(kernels.matmul_blocks, arguments, grid=(4, 4))
+    except NotRead as error:
+        return "removed" not in str(error)
+    return True
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
+@pytest.mark.parametrize("way", ["matmul_blocks", "matmul_descriptors", "matmul_host"])
+def test_blocks_and_descriptors_count_as_pointers_do(way, target):
+    if way == "matmul_blocks" and not _has_block_pointers():
+        pytest.skip("this Triton has no block pointers")
+    m, n, k, bm, bn, bk = 1024, 512, 768, 128, 64, 32
+    arguments = {**HALF, "M": m, "N": n, "K": k, "BM": bm, "BN": bn, "BK": bk}
+    if way == "matmul_host":
+        shapes = {"a": ([m, k], [bm, bk]), "b": ([k, n], [bk, bn]), "c": ([m, n], [bm, bn])}
+        for name, (shape, block) in shapes.items():
+            arguments[name] = {"dtype": "fp16", "shape": shape, "block": block}
+    facts = kernel_facts(getattr(kernels, way), arguments, grid=(m // bm, n // bn), target=target)
+    assert facts.dot_flops * facts.programs == 2 * m * n * k
+    assert facts.moved_bytes("load") == 2 * (bm + bn) * k
+    assert facts.moved_bytes("store") == 2 * bm * bn
+    assert facts.unique_bytes == pytest.approx(2 * (m * k + k * n + m * n), rel=0.02)
+    assert {(d.a_from, d.b_from) for d in facts.dots} == {("load", "load")}
+    assert facts.loops[0].stages == (5 if way == "matmul_host" else 0)
+
+
+def test_gluon_kernels_are_said_not_to_be_read():
+    gluon = pytest.importorskip("triton.experimental.gluon")
+
+    @gluon.jit
+    def copy(x, y):
+        pass
+
+    with pytest.raises(NotRead, match="Gluon"):
+        kernel_facts(copy, {"x": "*fp32", "y": "*fp32"}, grid=(1,))

@@ -99,3 +99,17 @@ def test_of_a_large_space_a_sample_and_the_best_are_read(monkeypatch):
     for part, full in zip(report.candidates, whole.candidates, strict=True):
         assert set(part.facts) == set(full.facts)
         assert 1 / 3 < part.facts["programs"] / full.facts["programs"] < 3
+
+
+def test_an_unfamiliar_kernel_is_said_to_be_so_once(caplog):
+    from autotune_rlm.integrations.triton._resources import LazySurrogate
+    from autotune_rlm.types import Task
+
+    task = Task(kernel="an unfamiliar kernel", device=lookup("RTX 5090"))
+    candidates = candidates_of(ConfigSpace(OTHER_PARAMETER=[1, 2]).to_triton())
+    with caplog.at_level("INFO", "autotune_rlm"):
+        for _ in range(2):
+            LazySurrogate().predict(task, candidates)
+    (told,) = [r.getMessage() for r in caplog.records if "unfamiliar:" in r.getMessage()]
+    assert "other_parameter" in told
+    assert "RTX 5090" in told

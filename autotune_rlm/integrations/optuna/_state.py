@@ -83,9 +83,7 @@ class StudyState:
         Where there are many that one trial alone has (names made of its number, say), these are left
         out.
         """
-        finished = study.get_trials(
-            deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)
-        )
+        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         for trial in finished:
             if trial._trial_id in self._counted:
                 continue

@@ -87,7 +87,10 @@ class LazySurrogate:
         surrogate = self._surrogate()
         if surrogate is None:
             return _no_idea(task, len(candidates))
-        return surrogate.predict(task, candidates, observed=observed)
+        prediction = surrogate.predict(task, candidates, observed=observed)
+        if prediction.unfamiliar:
+            _say_unfamiliar(task.kernel, task.device.name, prediction.unfamiliar)
+        return prediction
 
     def _surrogate(self) -> Surrogate | None:
         if self._given is None:
@@ -95,6 +98,12 @@ class LazySurrogate:
         if isinstance(self._given, (str, os.PathLike)):
             return _loaded(str(self._given))
         return self._given
+
+
+@functools.lru_cache(maxsize=1024)
+def _say_unfamiliar(kernel: str, device: str, reasons: tuple[str, ...]) -> None:
+    """Tell the log once that a kernel is unfamiliar."""
+    _log.info("%s on %s is unfamiliar: %s", kernel, device, "; ".join(reasons))
 
 
 @functools.lru_cache(maxsize=8)

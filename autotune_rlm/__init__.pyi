@@ -5,7 +5,7 @@ from .integrations.optuna import RLMSampler
 from .integrations.triton import disable, enable, rlm_autotune
 from .store import Store
 from .surrogate import load_surrogate
-from .tuner import Tuner
+from .search.tuner import Tuner
 from .types import (
     Candidate,
     Device,

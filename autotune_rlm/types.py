@@ -25,6 +25,7 @@ __all__ = [
     "Measurer",
     "Observation",
     "Prediction",
+    "Preparing",
     "Status",
     "Surrogate",
     "Task",
@@ -327,6 +328,8 @@ class Prediction:
         log_scale: Whether the metric is modelled on a logarithmic scale.
         unfamiliar: Why the surrogate has little to go by, as sentences; empty where the like of it
             was in its training.
+        familiar: Whether the surrogate was told values of candidates like these; where not, its
+            order is a guess.
     """
 
     metric: str
@@ -337,6 +340,7 @@ class Prediction:
     p_valid: np.ndarray
     log_scale: bool = True
     unfamiliar: tuple[str, ...] = ()
+    familiar: bool = True
 
     def __post_init__(self) -> None:
         shapes = {name: np.shape(getattr(self, name)) for name in self._arrays()}
@@ -375,15 +379,19 @@ class Prediction:
         """A plain dictionary with lists."""
         arrays = {name: [float(x) for x in getattr(self, name)] for name in self._arrays()}
         told = {"unfamiliar": list(self.unfamiliar)} if self.unfamiliar else {}
-        return {"metric": self.metric, "log_scale": self.log_scale, **told, **arrays}
+        about = {"metric": self.metric, "log_scale": self.log_scale, "familiar": self.familiar}
+        return {**about, **told, **arrays}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Prediction:
         """The inverse of ``to_json``."""
         arrays = {name: np.asarray(data[name], dtype=np.float64) for name in cls._arrays()}
-        unfamiliar = tuple(data.get("unfamiliar", ()))
         return cls(
-            metric=data["metric"], log_scale=data["log_scale"], unfamiliar=unfamiliar, **arrays
+            metric=data["metric"],
+            log_scale=data["log_scale"],
+            unfamiliar=tuple(data.get("unfamiliar", ())),
+            familiar=data.get("familiar", True),
+            **arrays,
         )
 
 
@@ -414,6 +422,22 @@ class Measurer(Protocol):
         self, task: Task, candidates: Iterable[Candidate]
     ) -> Iterator[tuple[Candidate, Measurement]]:
         """Yield ``(candidate, measurement)`` for each candidate as it is done; never raises."""
+        ...
+
+
+@runtime_checkable
+class Preparing(Measurer, Protocol):
+    """A ``Measurer`` that can do part of the work ahead, such as compiling in other processes."""
+
+    def prepare(self, task: Task, candidates: Sequence[Candidate]) -> None:
+        """Begin with candidates that may be asked for soon, the most wanted first; never waits.
+
+        Each call replaces what was wanted before: what was not begun of it need not be done.
+        """
+        ...
+
+    def is_ready(self, candidate: Candidate) -> bool:
+        """Whether all that can be done ahead for it is done."""
         ...
 
 

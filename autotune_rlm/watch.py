@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ._private import lock_folder as own_lock_folder
 from .measure._trusted import UntrustedError, trusted_call
 from .measure.pace import PacedMeasurer, busy_share
-from .tuner import Tuner
+from .search.tuner import Tuner
 from .types import Device, Measurer, Surrogate, Task, digest
 
 if TYPE_CHECKING:

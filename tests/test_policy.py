@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune_rlm.learn.columns import encode_configs
-from autotune_rlm.policy import Policy, is_novel
+from autotune_rlm.search.policy import Policy
 from autotune_rlm.types import Candidate, Device, Measurement, Observation, Prediction, Task
 
 TASK = Task(kernel="k", device=Device(name="NVIDIA A100"))
@@ -47,10 +47,10 @@ def failed(candidate):
     n=st.integers(0, 70),
     n_measured=st.integers(0, 64),
     minimize=st.booleans(),
-    novel=st.booleans(),
+    familiar=st.booleans(),
 )
 def test_chooses_distinct_unmeasured_candidates_whatever_is_predicted(
-    seed, n, n_measured, minimize, novel
+    seed, n, n_measured, minimize, familiar
 ):
     rng = np.random.default_rng(seed)
     candidates = grid()
@@ -63,9 +63,10 @@ def test_chooses_distinct_unmeasured_candidates_whatever_is_predicted(
         spread=rng.choice([0, 1e-9, 0.3, 20], 64),
         p_valid=rng.random(64),
     )
+    prediction = dataclasses.replace(prediction, familiar=familiar)
     task = dataclasses.replace(TASK, minimize=minimize)
     chosen = Policy(draws=64).choose(
-        task, candidates, prediction, observed, n, zero_shot=prediction, novel=novel
+        task, candidates, prediction, observed, n, zero_shot=prediction
     )
     measured = {o.candidate.key for o in observed}
     assert len(chosen) == len(set(chosen)) == min(n, 64 - n_measured)
@@ -148,30 +149,30 @@ class TestStop:
         candidates = grid()
         observed = [ok(candidates[0], 1.0)]
         sure = predict(np.r_[1.0, np.full(63, 2.0)], spread=0.05)
-        assert Policy().should_stop(TASK, candidates, sure, observed)
+        assert Policy(patience=0).should_stop(TASK, candidates, sure, observed)
         unsure = predict(np.r_[1.0, np.full(63, 1.02)], spread=0.1)
-        assert not Policy().should_stop(TASK, candidates, unsure, observed)
+        assert not Policy(patience=0).should_stop(TASK, candidates, unsure, observed)
 
     def test_many_small_chances_together_keep_the_search_going(self):
         candidates = grid()
         observed = [ok(candidates[0], 1.0)]
         prediction = predict(np.r_[1.0, np.full(63, 1.12)], spread=0.1)
-        one = Policy().expected_gain(TASK, candidates[:2], prediction.take([0, 1]), observed)
-        many = Policy().expected_gain(TASK, candidates, prediction, observed)
+        one = Policy(patience=0).expected_gain(TASK, candidates[:2], prediction.take([0, 1]), observed)
+        many = Policy(patience=0).expected_gain(TASK, candidates, prediction, observed)
         assert 0 < one < 0.003 < many
 
     def test_never_before_anything_worked_nor_without_a_threshold(self):
         candidates = grid()
         hopeless = predict(np.full(64, 5.0), spread=1e-3)
-        assert not Policy().should_stop(TASK, candidates, hopeless, [])
-        assert not Policy().should_stop(TASK, candidates, hopeless, [failed(candidates[0])])
+        assert not Policy(patience=0).should_stop(TASK, candidates, hopeless, [])
+        assert not Policy(patience=0).should_stop(TASK, candidates, hopeless, [failed(candidates[0])])
         known = [ok(candidates[0], 1.0)]
-        assert not Policy(min_gain=None).should_stop(TASK, candidates, hopeless, known)
+        assert not Policy(patience=0, min_gain=None).should_stop(TASK, candidates, hopeless, known)
 
     def test_stops_when_nothing_is_left(self):
         candidates = grid(2)
         observed = [ok(c, 1.0) for c in candidates]
-        assert Policy().should_stop(TASK, candidates, predict([1.0, 1.0]), observed)
+        assert Policy(patience=0).should_stop(TASK, candidates, predict([1.0, 1.0]), observed)
 
     @pytest.mark.parametrize("minimize", [True, False])
     def test_metrics_that_are_not_positive(self, minimize):
@@ -179,8 +180,8 @@ class TestStop:
         candidates = grid(3)
         observed = [ok(candidates[0], 0.0)]
         prediction = predict([0.0, -1.0, 1.0], spread=0.1, log_scale=False)
-        assert Policy().choose(task, candidates, prediction, observed, 1) == [1 if minimize else 2]
-        assert not Policy().should_stop(task, candidates, prediction, observed)
+        assert Policy(patience=0).choose(task, candidates, prediction, observed, 1) == [1 if minimize else 2]
+        assert not Policy(patience=0).should_stop(task, candidates, prediction, observed)
 
 
 @pytest.mark.parametrize(
@@ -198,15 +199,32 @@ def test_wrong_options_are_named(option, value):
     with pytest.raises(ValueError, match=option):
         Policy(**{option: value})
 
+    def test_waits_for_a_few_without_an_improvement_and_for_more_where_nothing_is_familiar(self):
+        candidates = grid()
+        sure = predict(np.r_[np.ones(9), np.full(55, 2.0)], spread=0.05)
+        guess = dataclasses.replace(sure, familiar=False)
+        observed = [ok(c, 1.0) for c in candidates]
+
+        def stops(prediction, n):
+            return Policy(patience=3).should_stop(TASK, candidates, prediction, observed[:n])
+
+        assert [stops(sure, n) for n in (1, 3, 4)] == [False, False, True]
+        assert [stops(guess, n) for n in (4, 6, 7)] == [False, False, True]
+
 
 def test_a_prediction_of_other_candidates_is_refused():
     with pytest.raises(ValueError, match="64 candidates, got 3"):
         Policy().choose(TASK, grid(), predict([1.0, 2.0, 3.0]), [], 1)
 
 
-def test_rounds_grow_with_the_budget():
-    assert [Policy().batch_size(n) for n in (1, 4, 8, 32, 1000)] == [1, 1, 2, 8, 8]
-    assert Policy(batch=3).batch_size(1000) == 3
+def test_asking_for_more_only_adds_to_what_is_asked_first():
+    rng = np.random.default_rng(2)
+    prediction = predict(rng.uniform(1, 1.3, 64), spread=0.3, p_valid=0.7)
+    known = [ok(c, 1.2) for c in grid()[:6]]
+    many = Policy().choose(TASK, grid(), prediction, known, 12, must=[50], zero_shot=prediction)
+    for n in (1, 2, 5):
+        fewer = Policy().choose(TASK, grid(), prediction, known, n, must=[50], zero_shot=prediction)
+        assert fewer == many[:n]
 
 
 class TestEncoding:
@@ -281,33 +299,10 @@ def test_of_few_candidates_the_third_and_the_fifth_hedge_too():
     assert 199 not in Policy().choose(TASK, many, flat, two, 1, zero_shot=order)
 
 
-def test_on_novel_parameters_the_first_choices_are_good_and_far_apart():
-    candidates = [Candidate({"x": x, "y": y}) for x in range(8) for y in range(8)]
-    median = np.array([1.0 + 0.1 * (c.config["x"] + 0.01 * c.config["y"]) for c in candidates])
-    before = predict(median, spread=0.01)
-
-    def choose(n, observed=(), **more):
-        chosen = Policy().choose(TASK, candidates, before, observed, n, zero_shot=before, **more)
-        return [candidates[i].config for i in chosen]
-
-    assert choose(1, novel=True) == [{"x": 0, "y": 0}]
-    known = {"x": 0, "y": 0}
-    apart = choose(3, [ok(Candidate(known), 1.0)], novel=True)
-    assert all(c["x"] < 4 for c in apart)  # the better half
-    assert {"x": 3, "y": 7} in apart
-    assert {"x": 3, "y": 7} not in choose(3, [ok(Candidate(known), 1.0)])
-    measured = [ok(c, 1.0) for c in candidates[:4]]
-    assert choose(1, measured, novel=True) == choose(1, measured)  # every fourth is the best
-    measured = [ok(c, 1.0) for c in candidates[:8]]
-    assert choose(1, measured, novel=True) == choose(1, measured)
-
-
-def test_a_surrogate_that_says_nothing_of_what_it_knows_is_trusted():
-    class Frank:
-        def knows(self, task, candidates):
-            return len(candidates) < 2
-
-    assert not is_novel(object(), TASK, grid())
-    assert not is_novel(None, TASK, grid())
-    assert is_novel(Frank(), TASK, grid())
-    assert not is_novel(Frank(), TASK, grid()[:1])
+def test_an_unfamiliar_order_is_no_hedge():
+    known = [ok(c, 1.0) for c in grid()[:11]]
+    before = predict(np.r_[np.ones(63), 0.5], spread=0.01)
+    now = predict(np.r_[np.full(11, 1.0), np.full(52, 1.01), 3.0], spread=0.01)
+    guess = dataclasses.replace(now, familiar=False)
+    assert Policy().choose(TASK, grid(), now, known, 1, zero_shot=before) == [63]
+    assert Policy().choose(TASK, grid(), guess, known, 1, zero_shot=before) != [63]

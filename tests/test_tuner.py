@@ -13,9 +13,9 @@ import pytest
 from autotune_rlm.accuracy import TuningEvent
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.measure.replay import ReplayMeasurer
-from autotune_rlm.policy import Policy
+from autotune_rlm.search.policy import Policy
 from autotune_rlm.store import Store
-from autotune_rlm.tuner import Tuner, TuningError, resolve_budget
+from autotune_rlm.search.tuner import Tuner, TuningError, resolve_budget
 from autotune_rlm.types import Candidate, Device, Measurement, Observation, Prediction, Task
 
 TASK = Task(kernel="k", device=Device(name="NVIDIA A100"), problem={"n": 1024})
@@ -127,7 +127,9 @@ class TestBudget:
             def measure(self, task, candidates):
                 return super().measure(task, reversed(list(candidates)))
 
-        search = Tuner(surrogate=None, measurer=LastFirst(LANDSCAPE))
+        search = Tuner(
+            surrogate=None, measurer=LastFirst(LANDSCAPE), policy=Policy(batch=8)
+        )
         for default in (0, 17):
             found = search.tune(TASK, CANDIDATES, budget=8, budget_s=1e-9, default=default)
             assert CANDIDATES[default] in [o.candidate for o in found.observations]
@@ -330,7 +332,7 @@ class TestStore:
         tuner(store=store).tune(TASK, CANDIDATES[:16])
         model = Model()
         result = tuner(store=store, surrogate=model).tune(TASK, CANDIDATES[16:], budget=1)
-        assert len(model.asked[1]) == 16
+        assert len(model.asked[-1]) == 16 + 1
         assert result.event.n_reused == 0
         assert result.best.candidate in CANDIDATES[16:]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from autotune_rlm.bench._method import Method, NotApplicableError, Search
 from autotune_rlm.landscapes import Landscape
-from autotune_rlm.policy import Policy, is_novel
+from autotune_rlm.search.policy import Policy
 from autotune_rlm.store import problem_distance
 from autotune_rlm.types import Device, Measurement, Prediction, Task
 

@@ -180,7 +180,7 @@ def test_nothing_is_lost_with_a_full_disk_or_a_locked_store(tmp_path, trouble):
             from autotune_rlm.store import _engine
             from autotune_rlm.measure.worker import *
             from autotune_rlm.store import Store
-            from autotune_rlm.tuner import Tuner
+            from autotune_rlm.search.tuner import Tuner
             from autotune_rlm.types import *
             task = Task(kernel="k", device=Device(name="CPU", target="cpu"))
             candidates = [Candidate({{"fault": "none", "i": i}}) for i in range(3)]

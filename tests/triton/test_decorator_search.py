@@ -16,7 +16,7 @@ from triton_test_support import Oracle, Quick, body, configs, time_of
 from autotune_rlm import ConfigSpace, Store, rlm_autotune
 from autotune_rlm.integrations.triton import _autotuner, _device
 from autotune_rlm.integrations.triton.stub import StubDriver
-from autotune_rlm.tuner import TuningError
+from autotune_rlm.search.tuner import TuningError
 from autotune_rlm.types import Device, Status
 
 GRID = (1,)

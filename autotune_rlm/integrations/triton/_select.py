@@ -17,9 +17,9 @@ from autotune_rlm.measure.errors import Fault, Owner, failed, owner_of, remember
 from autotune_rlm.measure.job import Bench
 from autotune_rlm.measure.triton import TritonMeasurer
 from autotune_rlm.measure.worker import IsolatedMeasurer
-from autotune_rlm.policy import Policy
+from autotune_rlm.search.policy import Policy
 from autotune_rlm.store import Recall
-from autotune_rlm.tuner import Tuner, TuningError, TuningResult
+from autotune_rlm.search.tuner import Tuner, TuningError, TuningResult
 from autotune_rlm.types import Candidate, Measurer, Observation, Status, Task
 
 from ._device import device_of

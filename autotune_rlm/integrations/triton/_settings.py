@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotune_rlm.config_file import read_configs
-from autotune_rlm.tuner import resolve_budget
+from autotune_rlm.search.tuner import resolve_budget
 from autotune_rlm.types import Device
 
 __all__ = ["MODES", "Settings", "is_disabled"]

@@ -13,7 +13,7 @@ from autotune_rlm.config_file import ConfigFile
 from autotune_rlm.measure.compile import CompilePool
 from autotune_rlm.measure.kernel_call import KernelCall, evaluate_grid
 from autotune_rlm.measure.worker import IsolatedMeasurer
-from autotune_rlm.tuner import Tuner
+from autotune_rlm.search.tuner import Tuner
 from autotune_rlm.types import Device, digest
 
 from ._adopt import enable

@@ -1,0 +1,203 @@
+"""The engine of every search: ask what to measure next, tell what it gave. No clock, no hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from autotune_rlm.learn.columns import encode_configs
+from autotune_rlm.search.policy import Policy
+from autotune_rlm.types import (
+    Candidate,
+    Measurement,
+    Observation,
+    Prediction,
+    Status,
+    Surrogate,
+    Task,
+)
+
+__all__ = ["Search"]
+
+_CLAIMS = 4  # measurements that a stop looks back on
+
+
+class Search:
+    """The state of one search.
+
+    ``ask`` gives the candidates that are wanted most, ``tell`` takes a measurement, and ``ended`` says
+    why no more is wanted. Equal arguments and equal measurements give equal answers, whoever asks: the
+    decorator, a benchmark on recorded landscapes, a test.
+
+    Args:
+        task: What is tuned.
+        candidates: The choices; equal ones are one.
+        surrogate: Predicts the task's metric; None for no ranking, where all are measured anyway.
+        policy: Chooses and stops; by default ``Policy()``.
+        first: Candidates that are measured before all others, in this order.
+        observed: What is known of the task, of these candidates or of others.
+        budget: How many of the candidates may have been measured in the end, those known before
+            included; None for all.
+
+    Raises:
+        ValueError: There are no candidates.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        candidates: Sequence[Candidate],
+        surrogate: Surrogate | None,
+        policy: Policy | None = None,
+        *,
+        first: Iterable[Candidate] = (),
+        observed: Iterable[Observation] = (),
+        budget: int | None = None,
+    ) -> None:
+        if not candidates:
+            raise ValueError("candidates must not be empty; pass at least one Candidate")
+        self.task, self.surrogate, self.policy = task, surrogate, policy or Policy()
+        self.candidates = list({c.key: c for c in reversed(candidates)}.values())[::-1]
+        self.budget = len(self.candidates) if budget is None else budget
+        self._index = {candidate.key: i for i, candidate in enumerate(self.candidates)}
+        self._known: dict[int, Measurement] = {}
+        self._elsewhere: list[Observation] = []
+        self._claims: dict[int, tuple[float, float]] = {}
+        self._now: Prediction | None = None
+        for o in observed:
+            i = self._index.get(o.candidate.key)
+            if o.measurement.status is Status.SKIPPED:
+                continue
+            if i is None:
+                self._elsewhere.append(o)
+            else:
+                self._known[i] = o.measurement
+        self.reused = frozenset(self.candidates[i].key for i in self._known)
+        self._first = list(dict.fromkeys(self._index[c.key] for c in first if c.key in self._index))
+
+    @property
+    def observations(self) -> list[Observation]:
+        """What is known of the candidates, in the order in which it became known."""
+        return [Observation(self.candidates[i], m) for i, m in self._known.items()]
+
+    @property
+    def best(self) -> Observation | None:
+        """The best that was measured; None where none worked."""
+        sign = 1.0 if self.task.minimize else -1.0
+        values = {i: sign * m.value for i, m in self._known.items() if m.value is not None}
+        best = min(values, key=lambda i: (values[i], i), default=None)
+        return None if best is None else Observation(self.candidates[best], self._known[best])
+
+    @cached_property
+    def zero_shot(self) -> Prediction:
+        """The surrogate's word before anything was measured."""
+        if self.surrogate is None:
+            ones = np.ones(len(self.candidates))
+            return Prediction(
+                metric=self.task.metric, median=ones, low=ones, high=ones, spread=ones, p_valid=ones
+            )
+        return self.surrogate.predict(self.task, self.candidates)
+
+    @property
+    def asked(self) -> bool:
+        """Whether the surrogate was asked anything."""
+        return "zero_shot" in vars(self)
+
+    @property
+    def prediction(self) -> Prediction:
+        """The surrogate's word given everything told so far."""
+        if self._now is None:
+            observed = [o for o in self.observations if o.measurement.status is not Status.SKIPPED]
+            observed += self._elsewhere
+            self._now = self.zero_shot
+            if observed and self.surrogate is not None:
+                self._now = self.surrogate.predict(self.task, self.candidates, observed=observed)
+        return self._now
+
+    @property
+    def ended(self) -> str | None:
+        """Why the search is over: all measured, the budget spent, no better one likely; else None."""
+        if len(self._known) >= len(self.candidates):
+            return "measured all"
+        if len(self._known) >= self.budget:
+            return "budget"
+        if self.surrogate is None or not self._known or self._missing_first():
+            return None
+        stops = self._last_claims_held() and self.policy.should_stop(
+            self.task, self.candidates, self.prediction, self.observations, features=self._features
+        )
+        return "no better one is likely" if stops else None
+
+    def ask(self, n: int = 1) -> list[Candidate]:
+        """Up to ``n`` candidates that are within the budget and not measured, the most wanted first.
+
+        The first of them is what ``ask(1)`` gives; the others are those that are wanted most if nothing
+        were learned from it.
+        """
+        n = min(n, self.budget - len(self._known))
+        first = self._missing_first()
+        if n <= len(first):
+            return [self.candidates[i] for i in first[: max(n, 0)]]
+        return [self.candidates[i] for i in self._slot_choices(n)]
+
+    def as_good(self, wanted: Candidate, others: Iterable[Candidate], *, loss: float) -> Candidate:
+        """The one of ``others`` of most worth, if it is worth at least ``1 - loss`` of ``wanted``."""
+        if self._index[wanted.key] in self._missing_first():
+            return wanted
+        worth = self.policy.log_worth(self.task, self.prediction, self.observations)
+        at = [self._index[wanted.key], *(self._index[c.key] for c in others)]
+        best = max(at[1:], key=lambda i: worth[i], default=at[0])
+        good = worth[best] >= worth[at[0]] + np.log1p(-loss)
+        return self.candidates[best] if good else wanted
+
+    def tell(self, candidate: Candidate, measurement: Measurement) -> bool:
+        """Take a measurement.
+
+        Args:
+            candidate: One of the candidates.
+            measurement: What it gave; a skipped one is not asked for again.
+
+        Returns:
+            Whether it was one of the candidates that is not known yet; others are left aside.
+        """
+        i = self._index.get(candidate.key)
+        if i is None or i in self._known:
+            return False
+        if measurement.status is not Status.SKIPPED and self.surrogate is not None:
+            now = self._now if self._now is not None else self.zero_shot
+            self._claims[i] = (float(now.low[i]), float(now.high[i]))
+        self._known[i] = measurement
+        self._now = None
+        return True
+
+    def _slot_choices(self, n: int) -> list[int]:
+        return self.policy.choose(
+            self.task,
+            self.candidates,
+            self.prediction,
+            self.observations,
+            n,
+            must=self._missing_first(),
+            zero_shot=self.zero_shot if self.surrogate is not None else None,
+            features=self._features,
+        )
+
+    @cached_property
+    def _features(self) -> np.ndarray:
+        return encode_configs([c.config for c in self.candidates])
+
+    def _missing_first(self) -> list[int]:
+        return [i for i in self._first if i not in self._known]
+
+    def _last_claims_held(self) -> bool:
+        """Whether half of the last few measurements fell into the intervals predicted for them.
+
+        That no better candidate is likely is a claim of the same model: a search whose model has
+        just been wrong goes on, on a device or kernel that it knows nothing about above all.
+        """
+        last = [(self._claims[i], self._known[i].value) for i in list(self._claims)[-_CLAIMS:]]
+        held = [v is not None and low <= v <= high for (low, high), v in last]
+        return 2 * sum(held) >= len(held)
+

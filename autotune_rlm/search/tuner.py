@@ -1,0 +1,459 @@
+"""The loop around the engine: measures what it asks for, until it or the time has ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autotune_rlm._version import __version__
+from autotune_rlm.accuracy import (
+    TuningEvent,
+    first_choice_regret,
+    predicted_vs_measured,
+    scores,
+)
+from autotune_rlm.measure.errors import remembered
+from autotune_rlm.search.engine import Search
+from autotune_rlm.search.policy import Policy
+from autotune_rlm.types import (
+    Candidate,
+    Measurement,
+    Measurer,
+    Observation,
+    Preparing,
+    Status,
+    Surrogate,
+    Task,
+)
+
+if TYPE_CHECKING:
+    from autotune_rlm.store import Store
+
+__all__ = ["Progress", "Tuner", "TuningError", "TuningResult", "resolve_budget"]
+
+_log = logging.getLogger(__name__)
+_AHEAD = 16  # candidates that a measurer may prepare while another is measured
+_NO_LOSS = 0.05  # of the expected improvement, that a candidate which is ready may be worth less
+_GIVE_UP = 3  # rounds in a row without any result
+
+
+class TuningError(RuntimeError):
+    """Nothing that was measured worked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningResult:
+    """What a tuning run found.
+
+    Attributes:
+        task: What was tuned.
+        best: The best measured candidate; None where none worked.
+        observations: Everything known of the candidates: reused ones first, then in the order of
+            measuring, failures and skipped ones included.
+        event: The run's entry in the accuracy log.
+    """
+
+    task: Task
+    best: Observation | None
+    observations: tuple[Observation, ...]
+    event: TuningEvent
+
+    def raise_if_failed(self) -> None:
+        """Raise one error that lists the failures by reason, if nothing worked.
+
+        Raises:
+            TuningError: ``best`` is None.
+        """
+        if self.best is not None:
+            return
+        reasons = Counter(
+            (o.measurement.status.value, o.measurement.reason) for o in self.observations
+        )
+        lines = [
+            f"  {count} x {status}" + (f": {reason}" if reason else "")
+            for (status, reason), count in reasons.most_common()
+        ]
+        raise TuningError(
+            f"none of the {len(self.observations)} candidates tried for {self.task.kernel!r} on "
+            f"{self.task.device.name!r} worked; raise the budget or change the candidates"
+            + "".join("\n" + line for line in lines)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a search is.
+
+    Attributes:
+        task: What is tuned.
+        measured: Candidates that are known, those known before included.
+        planned: How many will be known when the budget is spent.
+        candidates: How many there are.
+        best: The best so far; None where none worked.
+        default: The default's value; None where it is not known.
+        seconds: Since the start, simulated ones included.
+        stop: Why the search ended; None while it goes on.
+    """
+
+    task: Task
+    measured: int
+    planned: int
+    candidates: int
+    best: Observation | None
+    default: float | None
+    seconds: float
+    stop: str | None = None
+
+
+def resolve_budget(budget: int | float | None, n: int) -> int:
+    """The number of measurements that ``budget`` allows of ``n`` candidates.
+
+    Args:
+        budget: A number (int, at least 1), a fraction of the candidates (float in (0, 1]), or None
+            for all of them.
+        n: Candidates there are.
+
+    Raises:
+        ValueError: ``budget`` is neither.
+    """
+    if budget is None:
+        return n
+    if isinstance(budget, bool) or not isinstance(budget, (int, float)):
+        raise ValueError(f"budget must be an int, a float in (0, 1] or None, got {budget!r}")
+    if isinstance(budget, int):
+        if budget < 1:
+            raise ValueError(
+                f"budget must be at least 1 measurement, got {budget}; to choose without measuring "
+                "rank the candidates with the surrogate"
+            )
+        return min(budget, n)
+    if not 0.0 < budget <= 1.0:
+        raise ValueError(
+            f"a float budget is a fraction of the candidates in (0, 1], got {budget!r}; "
+            "pass an int for a number of measurements"
+        )
+    return max(1, math.ceil(budget * n))
+
+
+class Tuner:
+    """Finds the best of many candidates by measuring few.
+
+    The engine (``Search``) asks for one candidate at a time, the measurer tries it, and the next one is
+    chosen with what it taught. A measurer that can prepare candidates (compile them in parallel) is
+    told meanwhile what is likely to be asked for next. Every measurement goes to the store as it
+    arrives, so that a killed run loses nothing. Failures of candidates never end a run.
+
+    Args:
+        surrogate: Predicts the task's metric; None for no ranking, where all are measured anyway.
+        measurer: Tries candidates. Where it has an attribute ``clock_s`` (simulated seconds so far,
+            as ``ReplayMeasurer`` has), that time counts in addition to the wall clock's.
+        store: Keeps every measurement; None keeps them for the run alone.
+        policy: Chooses and stops; by default ``Policy()``.
+    """
+
+    def __init__(
+        self,
+        *,
+        surrogate: Surrogate | None,
+        measurer: Measurer,
+        store: Store | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        self.surrogate = surrogate
+        self.measurer = measurer
+        self.store = store
+        self.policy = policy or Policy()
+
+    def tune(
+        self,
+        task: Task,
+        candidates: Sequence[Candidate],
+        *,
+        budget: int | float | None = None,
+        budget_s: float | None = None,
+        default: int | None = 0,
+        seed: int = 0,
+        suggested: Sequence[int] = (),
+        progress: Callable[[Progress], None] | None = None,
+    ) -> TuningResult:
+        """Search ``candidates`` for the best one.
+
+        The default comes first, which keeps the promise that the result is never worse than it, then
+        what is suggested, then the best configuration of the nearest known problem where the store
+        knows one, then the model's choices.
+
+        Args:
+            task: What is tuned.
+            candidates: The choices; equal ones are measured once.
+            budget: How many of the candidates may have been measured when the search ends: a number
+                (int), a fraction of the candidates (float in (0, 1]), or None for all unless the
+                policy stops. What the store already knows of them costs nothing and counts, so
+                that a killed search resumes where it was and a finished one is not repeated.
+            budget_s: Seconds after which no further measurement is started, but for the default's
+                where it is not known; at least one is made where none is known.
+            default: Index of the candidate that is always measured; None for no such candidate.
+            seed: Added to the policy's seed. Equal stores and seeds choose equal candidates.
+            suggested: Indices of further candidates that are measured right after the default.
+            progress: Called after each measurement, and once at the end with the reason.
+
+        Returns:
+            The best measured candidate, all observations and the event.
+
+        Raises:
+            ValueError: No candidates, or an argument out of range.
+        """
+        if not candidates:
+            raise ValueError("candidates must not be empty; pass at least one Candidate")
+        if default is not None and not 0 <= default < len(candidates):
+            raise ValueError(
+                f"default must be an index into the {len(candidates)} candidates or None, "
+                f"got {default!r}"
+            )
+        if budget_s is not None and not budget_s > 0:
+            raise ValueError(f"budget_s must be greater than 0 seconds, got {budget_s!r}")
+        search = Search(
+            task,
+            candidates,
+            self.surrogate,
+            dataclasses.replace(self.policy, seed=self.policy.seed + seed),
+            first=self._first(task, candidates, default, suggested),
+            observed=() if self.store is None else remembered(self.store.observations(task)),
+            budget=resolve_budget(budget, len({c.key for c in candidates})),
+        )
+        run = _Run(
+            self, search, budget_s, None if default is None else candidates[default], progress
+        )
+        stop = run.to_the_end()
+        result = TuningResult(
+            task=task,
+            best=search.best,
+            observations=tuple(search.observations),
+            event=run.event(stop, seed),
+        )
+        if self.store is not None and result.event.n_measured:
+            run.try_store("event", self.store.add_event, result.event)
+        _log.info(
+            "%s on %s: best %s after %d measurements (%d reused) of %d candidates in %.2f s; %s",
+            task.kernel,
+            task.device.name,
+            result.event.best_value,
+            result.event.n_measured,
+            result.event.n_reused,
+            len(search.candidates),
+            result.event.total_s,
+            stop,
+        )
+        return result
+
+    def _first(
+        self,
+        task: Task,
+        candidates: Sequence[Candidate],
+        default: int | None,
+        suggested: Sequence[int],
+    ) -> list[Candidate]:
+        first = [candidates[i] for i in ([] if default is None else [default])]
+        first += [candidates[i] for i in suggested]
+        if self.store is not None:
+            first += [o.candidate for _, o in self.store.nearest(task, 1)]
+        return first
+
+
+class _Run:
+    """One run of a search: its clock, its measurements, its entry in the accuracy log."""
+
+    def __init__(
+        self,
+        tuner: Tuner,
+        search: Search,
+        budget_s: float | None,
+        default: Candidate | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.measurer, self.store, self.search = tuner.measurer, tuner.store, search
+        self.task, self.budget_s, self.default = search.task, budget_s, default
+        self.progress = progress
+        self.when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self.model_s = 0.0
+        self.started = self._now()
+        self.empty = 0
+
+    def to_the_end(self) -> str:
+        """Measure until the search has ended; returns why."""
+        stop = self._until_stopped()
+        if stop == "seconds" and self.default is not None:
+            known = {o.candidate.key for o in self.search.observations}
+            if self.default.key not in known:
+                self._measure([self.default])
+        self._tell(stop)
+        return stop
+
+    def _until_stopped(self) -> str:
+        search, ahead = self.search, isinstance(self.measurer, Preparing)
+        while True:
+            if search.observations and self._seconds_are_over():
+                return "seconds"
+            begin = time.perf_counter()
+            stop = search.ended
+            wanted = [] if stop else search.ask(max(search.policy.batch, _AHEAD if ahead else 1))
+            self.model_s += time.perf_counter() - begin
+            if stop:
+                return stop
+            chosen = wanted[: search.policy.batch]
+            if isinstance(self.measurer, Preparing):
+                self.measurer.prepare(self.task, wanted)
+                if len(chosen) == 1:
+                    ready = [c for c in wanted[1:] if self.measurer.is_ready(c)]
+                    if not self.measurer.is_ready(chosen[0]):
+                        chosen = [search.as_good(chosen[0], ready, loss=_NO_LOSS)]
+            _log.debug("measuring %d candidates of %s", len(chosen), self.task.kernel)
+            if not self._measure(chosen):
+                return "seconds" if self._seconds_are_over() else "measurer failed"
+
+    def _measure(self, chosen: list[Candidate]) -> bool:
+        """Measure some; False where the seconds are over or the measurer gives nothing any more."""
+        pending = {c.key: c for c in chosen}
+        reason = "the measurer gave no result"
+        over = False
+        results: Any = ()
+        try:
+            results = self.measurer.measure(self.task, chosen)
+            for candidate, measurement in results:
+                tried = pending.pop(candidate.key, None)
+                if tried is None or not self.search.tell(tried, measurement):
+                    _log.warning("ignored a result that was not asked for: %s", candidate)
+                    continue
+                if self.store is not None and measurement.status is not Status.SKIPPED:
+                    self.try_store("measurement", self.store.add, self.task, tried, measurement)
+                self._tell(None)
+                over = bool(pending) and self._seconds_are_over()
+                if over:
+                    break
+        except Exception as error:
+            reason = f"the measurer raised {type(error).__name__}: {_first_line(error)}"
+            _log.exception("the measurer raised; its remaining candidates are skipped")
+        finally:
+            if hasattr(results, "close"):
+                results.close()
+        if over:
+            return False
+        for candidate in pending.values():
+            self.search.tell(candidate, Measurement(status=Status.SKIPPED, reason=reason))
+        self.empty = self.empty + 1 if len(pending) == len(chosen) else 0
+        return self.empty < _GIVE_UP
+
+    def _tell(self, stop: str | None) -> None:
+        if self.progress is None:
+            return
+        search = self.search
+        known = {o.candidate.key: o.measurement.value for o in search.observations}
+        self.progress(
+            Progress(
+                task=self.task,
+                measured=len(known),
+                planned=search.budget,
+                candidates=len(search.candidates),
+                best=search.best,
+                default=None if self.default is None else known.get(self.default.key),
+                seconds=self._now() - self.started,
+                stop=stop,
+            )
+        )
+
+    def try_store(self, what: str, write: Any, *args: Any) -> None:
+        """Write to the store; a store that cannot be written to costs a warning, not the run."""
+        try:
+            write(*args)
+        except Exception as error:
+            _log.warning(
+                "could not store the %s: %s: %s", what, type(error).__name__, _first_line(error)
+            )
+
+    def event(self, stop: str, seed: int) -> TuningEvent:
+        """The run's entry in the accuracy log."""
+        search, task = self.search, self.task
+        known = [o.measurement for o in search.observations]
+        new = [o.measurement for o in search.observations if o.candidate.key not in search.reused]
+        tried = [m for m in new if m.status is not Status.SKIPPED]
+        cost_s = sum(m.cost_s for m in tried)
+        compile_s = sum(m.compile_s or 0.0 for m in tried)
+        left = len(search.candidates) - sum(m.status is not Status.SKIPPED for m in known)
+        best = search.best
+        accuracy = self._accuracy()
+        return TuningEvent(
+            task_key=task.key,
+            kernel=task.kernel,
+            device=task.device.name,
+            problem=dict(task.problem),
+            metric=task.metric,
+            minimize=task.minimize,
+            when=self.when,
+            versions={**task.versions, "autotune_rlm": __version__},
+            n_candidates=len(search.candidates),
+            n_measured=len(tried),
+            n_reused=len(search.reused),
+            n_failed=dict(Counter(m.status.value for m in known if m.status.is_failure)),
+            reasons=dict(Counter(m.reason for m in known if not m.ok and m.reason)),
+            n_skipped=len(new) - len(tried),
+            best_config=None if best is None else dict(best.candidate.config),
+            best_value=None if best is None else best.measurement.value,
+            compile_s=compile_s,
+            measure_s=max(0.0, cost_s - compile_s),
+            saved_s=left * cost_s / len(tried) if tried else 0.0,
+            stop=stop,
+            seed=seed,
+            **accuracy,
+            model_s=self.model_s,
+            total_s=self._now() - self.started,
+        )
+
+    def _accuracy(self) -> dict[str, Any]:
+        search = self.search
+        if search.surrogate is None or not search.asked:
+            return {}
+        begin = time.perf_counter()
+        first, final = search.zero_shot, search.prediction
+        self.model_s += time.perf_counter() - begin
+        observed = [o for o in search.observations if o.measurement.status is not Status.SKIPPED]
+        place = {c.key: i for i, c in enumerate(search.candidates)}
+        working = [o for o in observed if o.measurement.ok]
+        at = np.array([place[o.candidate.key] for o in working], dtype=int)
+        measured = [float(o.measurement.value or 0.0) for o in working]
+        before, after = (scores(p.take(at), measured) for p in (first, final))
+        return {
+            **before,
+            "familiar": first.familiar,
+            **{f"{name}_final": value for name, value in after.items()},
+            "first_choice_regret": first_choice_regret(
+                first.median[at], measured, minimize=self.task.minimize
+            ),
+            "points": tuple(
+                predicted_vs_measured(
+                    first,
+                    place[o.candidate.key],
+                    o.candidate,
+                    o.measurement,
+                    o.candidate.key in search.reused,
+                )
+                for o in observed
+            ),
+        }
+
+    def _now(self) -> float:
+        return time.perf_counter() + float(getattr(self.measurer, "clock_s", 0.0))
+
+    def _seconds_are_over(self) -> bool:
+        return self.budget_s is not None and self._now() - self.started >= self.budget_s
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]

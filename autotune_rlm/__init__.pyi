@@ -3,9 +3,9 @@ from .config_file import ConfigFile
 from .config_space import ConfigSpace
 from .integrations.optuna import RLMSampler
 from .integrations.triton import disable, enable, rlm_autotune
+from .search.tuner import Tuner
 from .store import Store
 from .surrogate import load_surrogate
-from .search.tuner import Tuner
 from .types import (
     Candidate,
     Device,

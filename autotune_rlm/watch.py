@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ._private import lock_folder as own_lock_folder
 from .measure._trusted import UntrustedError, trusted_call
 from .measure.pace import PacedMeasurer, busy_share
+from .search.policy import Policy
 from .search.tuner import Tuner
 from .types import Device, Measurer, Surrogate, Task, digest
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["AlreadyWatchedError", "FineTune", "Served", "Watcher", "isolated_measurer"]
 
 _log = logging.getLogger(__name__)
+_BATCH = 8
 
 FineTune = Callable[["Store"], "tuple[Surrogate, Mapping[str, Any]]"]
 """Fine-tunes on a store; gives the surrogate to use from now on and a record of the round."""
@@ -220,7 +222,10 @@ class Watcher:
         try:
             with self._measurer(request) as measurer:
                 paced = PacedMeasurer(measurer, duty=self._duty, stop=self._stop, idle=idle)
-                tuner = Tuner(surrogate=self.surrogate, measurer=paced, store=self.store)
+                policy = Policy(batch=_BATCH)  # a failure counts once another one of its batch works
+                tuner = Tuner(
+                    surrogate=self.surrogate, measurer=paced, store=self.store, policy=policy
+                )
                 result = tuner.tune(task, candidates, budget=min(self._top, len(candidates)))
         except Exception:
             _log.exception("benchmarking %s failed; its request is dropped", task.kernel)

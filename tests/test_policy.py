@@ -180,8 +180,10 @@ class TestStop:
         candidates = grid(3)
         observed = [ok(candidates[0], 0.0)]
         prediction = predict([0.0, -1.0, 1.0], spread=0.1, log_scale=False)
-        assert Policy(patience=0).choose(task, candidates, prediction, observed, 1) == [1 if minimize else 2]
-        assert not Policy(patience=0).should_stop(task, candidates, prediction, observed)
+        policy = Policy(patience=0)
+        best = [1 if minimize else 2]
+        assert policy.choose(task, candidates, prediction, observed, 1) == best
+        assert not policy.should_stop(task, candidates, prediction, observed)
 
 
 @pytest.mark.parametrize(

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from autotune_rlm.bench._method import Method, NotApplicableError, Search
+from autotune_rlm.bench._method import Method, NotApplicableError, Search, Step
 from autotune_rlm.landscapes import Landscape
+from autotune_rlm.measure.replay import ReplayMeasurer
 from autotune_rlm.search.policy import Policy
-from autotune_rlm.store import problem_distance
+from autotune_rlm.search.tuner import Tuner
+from autotune_rlm.store import Store, problem_distance
 from autotune_rlm.types import Device, Measurement, Prediction, Task
 
 __all__ = ["Analytical", "Nearest", "Rlm", "RlmZeroShot"]
 
+_WORKERS = 8  # simulated compilations at a time
+
 
 class Rlm(Method):
-    """The surrogate and the policy that the tuner uses: rank, measure, learn, in small rounds.
+    """The product's own loop: ``Tuner`` with the decorator's settings, on a recorded landscape.
 
-    Rounds are of one measurement up to eight, then of a quarter of what is known, at most eight.
+    The first of the (shuffled) candidates is the default, and is measured first. What is given as
+    training data is in the store: the best of the nearest problem is measured second.
     """
 
     def __init__(self, search: Search) -> None:
@@ -28,46 +38,68 @@ class Rlm(Method):
         if search.load_surrogate is None:
             raise ValueError("load_surrogate must be given for the methods that ask a surrogate")
         self.surrogate = search.load_surrogate()
-        self.policy = Policy(seed=search.seed, min_gain=None)
-        self._first: Prediction | None = None
+        self._stop: str | None = None
 
-    def round_size(self, n_measured: int) -> int:
-        return max(1, min(8, n_measured // 4))
+    def run(self, replay: ReplayMeasurer, limit: int) -> Iterator[Step]:
+        search = self.search
+        begin = time.perf_counter()
+        steps: list[Step] = []
+        places = {c.key: i for i, c in enumerate(search.candidates)}
+
+        class Noting(ReplayMeasurer):
+            """Notes each measurement with its time."""
+
+            def measure(self, task: Task, candidates: Any) -> Iterator[tuple[Any, Measurement]]:
+                for candidate, found in super().measure(task, candidates):
+                    seconds = self.clock_s + time.perf_counter() - begin
+                    steps.append(Step(places[candidate.key], found, seconds))
+                    yield candidate, found
+
+        noting = Noting(replay.landscape, workers=_WORKERS)
+        with self._store() as store:
+            tuner = Tuner(surrogate=self.surrogate, measurer=noting, store=store, policy=Policy())
+            result = tuner.tune(search.task, search.candidates, budget=limit, seed=search.seed)
+        if result.event.stop == "no better one is likely":
+            self._stop = result.event.stop
+        replay.clock_s = noting.clock_s
+        yield from steps
+
+    @property
+    def stop(self) -> str | None:
+        return self._stop
 
     def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
-        search, observed = self.search, self.search.observations(measured)
-        prediction = self._predict_first()
-        if observed:
-            prediction = self.surrogate.predict(search.task, search.candidates, observed=observed)
-        return self.policy.choose(
-            search.task,
-            search.candidates,
-            prediction,
-            observed,
-            n,
-            zero_shot=self._predict_first(),
-            novel=is_novel(self.surrogate, search.task, search.candidates),
-            features=search.features,
-        )
+        order = self._zero_shot.order(minimize=self.search.task.minimize)
+        return [int(i) for i in order if i not in measured][:n]
 
     def zero_shot(self) -> np.ndarray:
-        return self._predict_first().median
+        return self._zero_shot.median
 
-    def _predict_first(self) -> Prediction:
-        if self._first is None:
-            self._first = self.surrogate.predict(self.search.task, self.search.candidates)
-        return self._first
+    @cached_property
+    def _zero_shot(self) -> Prediction:
+        return self.surrogate.predict(self.search.task, self.search.candidates)
+
+    @contextlib.contextmanager
+    def _store(self) -> Iterator[Store | None]:
+        known = _known(self.search)
+        if not known:
+            yield None
+            return
+        with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "known.db") as store:
+            for landscape in known:
+                i = landscape.best_index
+                assert i is not None
+                store.add(landscape.task, landscape.candidates[i], landscape.measurements[i])
+            yield store
 
 
 class RlmZeroShot(Rlm):
     """The surrogate's order before anything was measured; nothing is learned."""
 
+    run = Method.run
+
     def round_size(self, n_measured: int) -> int:
         return 1024
-
-    def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
-        order = self._predict_first().order(minimize=self.search.task.minimize)
-        return [int(i) for i in order if i not in measured][:n]
 
 
 class Nearest(Method):
@@ -80,15 +112,7 @@ class Nearest(Method):
 
     def __init__(self, search: Search) -> None:
         super().__init__(search)
-        task = search.task
-        known = [
-            known
-            for known in search.train
-            if known.task.kernel == task.kernel
-            and known.task.metric == task.metric
-            and known.task.key != task.key
-            and known.best_index is not None
-        ]
+        task, known = search.task, _known(search)
         if not known:
             raise NotApplicableError(f"no training landscape of kernel {task.kernel!r}")
         known.sort(key=lambda other: _distance(task, other.task))
@@ -125,6 +149,19 @@ class Analytical(Method):
 
     def zero_shot(self) -> np.ndarray:
         return np.minimum(self._time, 1e12)
+
+
+def _known(search: Search) -> list[Landscape]:
+    """What is known of other problems of the kernel."""
+    task = search.task
+    return [
+        known
+        for known in search.train
+        if known.task.kernel == task.kernel
+        and known.task.metric == task.metric
+        and known.task.key != task.key
+        and known.best_index is not None
+    ]
 
 
 def _distance(task: Task, other: Task) -> float:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.learn.columns import encode_configs
+from autotune_rlm.measure.replay import ReplayMeasurer
 from autotune_rlm.types import Candidate, Measurement, Observation, Task
 
-__all__ = ["Method", "NotApplicableError", "Search"]
+__all__ = ["Method", "NotApplicableError", "Search", "Step"]
 
 
 class NotApplicableError(Exception):
@@ -60,11 +62,42 @@ class Search:
         return [Observation(self.candidates[i], m) for i, m in measured.items()]
 
 
+class Step(NamedTuple):
+    """One measurement of a search.
+
+    Attributes:
+        index: Which candidate.
+        measurement: What it gave.
+        seconds: Simulated seconds since the start, the method's own included.
+    """
+
+    index: int
+    measurement: Measurement
+    seconds: float
+
+
 class Method(ABC):
     """Chooses what to measure next in one search. Subclasses answer ``suggest``."""
 
     def __init__(self, search: Search) -> None:
         self.search = search
+
+    def run(self, replay: ReplayMeasurer, limit: int) -> Iterator[Step]:
+        """Search until ``limit`` candidates are measured or nothing more is suggested."""
+        measured: dict[int, Measurement] = {}
+        thinking_s = 0.0
+        while len(measured) < limit:
+            begin = time.perf_counter()
+            wanted = min(self.round_size(len(measured)), limit - len(measured))
+            chosen = self.suggest(measured, wanted)
+            thinking_s += time.perf_counter() - begin
+            fresh = [i for i in dict.fromkeys(chosen) if i not in measured][:wanted]
+            if not fresh:
+                return
+            batch = [self.search.candidates[i] for i in fresh]
+            for i, (_, found) in zip(fresh, replay.measure(self.search.task, batch), strict=True):
+                measured[i] = found
+                yield Step(i, found, replay.clock_s + thinking_s)
 
     def round_size(self, n_measured: int) -> int:
         """How many suggestions are asked for at once after ``n_measured`` measurements."""
@@ -78,6 +111,11 @@ class Method(ABC):
             measured: Measurements so far by index of the candidate, in the order of measuring.
             n: How many are wanted.
         """
+
+    @property
+    def stop(self) -> str | None:
+        """Why it ended by itself; None where it did not."""
+        return None
 
     def zero_shot(self) -> np.ndarray | None:
         """Predicted value of every candidate before anything was measured; None without a model."""

@@ -82,6 +82,7 @@ class Run:
         worst_regret: Regret of the slowest working configuration; None where none works.
         spearman: Zero-shot rank correlation over the working configurations; None without a model.
         surrogate_s: Seconds of everything that is not measuring, learning included.
+        stopped: After how many measurements the method ended by itself; None where it did not.
         seconds: Simulated wall clock after each measurement: recorded compilation and runs plus
             ``surrogate_s`` so far; None where compile seconds are not recorded.
         best: Regret after each measurement, None until something worked; None as ``seconds``.
@@ -98,6 +99,7 @@ class Run:
     worst_regret: float | None
     spearman: float | None
     surrogate_s: float
+    stopped: int | None = None
     seconds: tuple[float, ...] | None = None
     best: tuple[float | None, ...] | None = None
 
@@ -127,9 +129,6 @@ def run_search(
         NotApplicableError: The method has nothing to say about this landscape.
     """
     order = np.random.default_rng([seed, 0]).permutation(len(landscape))
-    replay = ReplayMeasurer(landscape)
-    measured: dict[int, Measurement] = {}
-    clock: list[float] = []
     begin = time.perf_counter()
     search = Search(
         task=landscape.task,
@@ -139,22 +138,13 @@ def run_search(
         load_surrogate=load_surrogate,
     )
     method = METHODS[method_name](search)
-    thinking_s = time.perf_counter() - begin
+    begun_s = time.perf_counter() - begin
+    replay = ReplayMeasurer(landscape)
     limit = min(max(budgets), len(landscape))
-    while len(measured) < limit:
-        begin = time.perf_counter()
-        wanted = min(method.round_size(len(measured)), limit - len(measured))
-        chosen = method.suggest(measured, wanted)
-        thinking_s += time.perf_counter() - begin
-        fresh = [i for i in dict.fromkeys(chosen) if i not in measured]
-        if not fresh:
-            break
-        for i in fresh[:wanted]:
-            measured[i] = landscape.measurements[order[i]]
-            replay.clock_s += replay.cost_s(measured[i])
-            clock.append(replay.clock_s + thinking_s)
+    steps = list(method.run(replay, limit))
+    thinking_s = begun_s + (steps[-1].seconds - replay.clock_s if steps else 0.0)
     recorded = any(m.compile_s is not None for m in landscape.measurements)
-    best = _best_so_far(landscape, list(measured.values()))
+    best = _best_so_far(landscape, [s.measurement for s in steps])
     return Run(
         landscape=landscape.id,
         kernel=landscape.task.kernel,
@@ -167,7 +157,8 @@ def run_search(
         worst_regret=_finite(landscape.regret(landscape.worst)),
         spearman=_zero_shot_spearman(method.zero_shot(), landscape, order),
         surrogate_s=thinking_s,
-        seconds=tuple(clock) if recorded else None,
+        stopped=len(steps) if method.stop else None,
+        seconds=tuple(s.seconds + begun_s for s in steps) if recorded else None,
         best=tuple(best) if recorded else None,
     )
 

@@ -18,6 +18,7 @@ import queue
 import re
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
@@ -142,7 +143,13 @@ class CompilePool:
         self._all: list[WorkerProcess] = []
         self._lock = threading.Lock()
         self._broken = ""
+        self._used_at = time.monotonic()
         self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="compile")
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since anything was submitted."""
+        return time.monotonic() - self._used_at
 
     def compile(self, spec: CompileSpec) -> CompileResult:
         """Compile one spec and wait for it. Never raises for what the compilation does."""
@@ -150,6 +157,7 @@ class CompilePool:
 
     def submit(self, spec: CompileSpec) -> Future[CompileResult]:
         """Compile one spec in the background."""
+        self._used_at = time.monotonic()
         return self._threads.submit(self._run, spec)
 
     def compile_many(

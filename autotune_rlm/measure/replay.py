@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.types import Candidate, Measurement, Status, Task
@@ -19,20 +20,28 @@ class ReplayMeasurer:
     A candidate costs its recorded ``cost_s`` where there is one, otherwise its compile seconds, and
     ``repeats`` runs where it worked and the metric is a time. The costs add up in ``clock_s``.
 
+    Compilations that were begun ahead (``prepare``) run on simulated workers while others are
+    measured; one that is asked for before it is done is waited for.
+
     Args:
         landscape: The record.
         repeats: Runs that one measurement takes where the record does not say what it cost.
+        workers: Compilations at a time; 0 compiles each candidate when it is measured.
 
     Attributes:
         clock_s: Simulated seconds spent so far.
 
     Raises:
-        ValueError: ``repeats`` is below 1.
+        ValueError: ``repeats`` is below 1, or ``workers`` below 0.
     """
 
-    def __init__(self, landscape: Landscape, *, repeats: int = 32) -> None:
+    def __init__(self, landscape: Landscape, *, repeats: int = 32, workers: int = 0) -> None:
         if repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {repeats!r}")
+        if workers < 0:
+            raise ValueError(f"workers must be at least 0, got {workers!r}")
+        self._workers = workers
+        self._done: dict[str, tuple[float, float]] = {}  # begin and end of what was begun
         self.landscape = landscape
         self.repeats = repeats
         self.clock_s = 0.0
@@ -54,8 +63,35 @@ class ReplayMeasurer:
                 yield candidate, Measurement(status=Status.SKIPPED, reason=reason)
                 continue
             cost_s = self.cost_s(recorded)
-            self.clock_s += cost_s
+            _, ready = self._done.pop(candidate.key, (0.0, None))
+            if ready is None:
+                self.clock_s += cost_s
+            else:
+                self.clock_s = max(self.clock_s, ready) + cost_s - (recorded.compile_s or 0.0)
             yield candidate, dataclasses.replace(recorded, cost_s=cost_s)
+
+    def prepare(self, task: Task, candidates: Sequence[Candidate]) -> None:
+        """Begin to compile candidates, the first first, as far as workers are free for them."""
+        wanted = {c.key for c in candidates}
+        for key, (begin, _) in list(self._done.items()):
+            if begin > self.clock_s and key not in wanted:
+                del self._done[key]
+        waiting = [c.key for c in candidates if self._begun_at(c.key) > self.clock_s]
+        running = [end for begin, end in self._done.values() if begin <= self.clock_s < end]
+        free = sorted([*running, *[self.clock_s] * max(0, self._workers - len(running))])
+        for key in waiting if free else ():
+            recorded = self._by_key.get(key)
+            begin = free.pop(0)
+            end = begin + ((recorded.compile_s or 0.0) if recorded else 0.0)
+            self._done[key] = (begin, end)
+            free = sorted([*free, end])
+
+    def is_ready(self, candidate: Candidate) -> bool:
+        """Whether its simulated compilation is done."""
+        return self._done.get(candidate.key, (0.0, math.inf))[1] <= self.clock_s
+
+    def _begun_at(self, key: str) -> float:
+        return self._done.get(key, (math.inf, math.inf))[0]
 
     def cost_s(self, measurement: Measurement) -> float:
         """Seconds that taking ``measurement`` costs."""

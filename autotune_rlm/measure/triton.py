@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -14,7 +14,7 @@ from .errors import Owner, owner_of
 from .job import Bench, BenchSettings, Job
 from .timing import Timer
 
-__all__ = ["TritonMeasurer", "compiled_ahead"]
+__all__ = ["Begun", "TritonMeasurer", "compiled_ahead"]
 
 
 class TritonMeasurer:
@@ -55,12 +55,19 @@ class TritonMeasurer:
         told: Callable[[Candidate], None] = lambda candidate: None,
     ) -> None:
         self._make = make
-        self._spec = spec
-        self._pool = pool
         self._told = told
         self._believes: bool | None = None
         self.tried: set[str] = set()
         self.bench = Bench(settings, timer=timer, expected=expected, stage="call")
+        self._begun = Begun(pool, spec)
+
+    def prepare(self, task: Task, candidates: Sequence[Candidate]) -> None:
+        """Compile these in the background, the first first; what was wanted before no more."""
+        self._begun.replace(candidates)
+
+    def is_ready(self, candidate: Candidate) -> bool:
+        """Whether its compilation is done."""
+        return self._begun.is_done(candidate)
 
     def measure(
         self, task: Task, candidates: Iterable[Candidate]
@@ -71,7 +78,7 @@ class TritonMeasurer:
         is what their outputs and times are compared with.
         """
         compiled_first = compiled_ahead(
-            self._pool, self._spec, candidates, default_first=not self.bench.has_default
+            self._begun, candidates, default_first=not self.bench.has_default
         )
         for candidate, compiled in compiled_first:
             if self.bench.fatal is not None:
@@ -98,12 +105,55 @@ class TritonMeasurer:
         return here
 
 
+class Begun:
+    """Compilations that were begun before their results are asked for.
+
+    Args:
+        pool: Compiles; None to compile nothing.
+        spec: Gives what to compile for a candidate, or None; None for nothing.
+    """
+
+    def __init__(
+        self,
+        pool: CompilePool | None,
+        spec: Callable[[Candidate], CompileSpec | None] | None,
+    ) -> None:
+        self._pool, self._spec = pool, spec
+        self._futures: dict[str, Future[CompileResult] | None] = {}
+
+    @property
+    def most(self) -> int:
+        """Compilations that may be on their way or ready."""
+        return 0 if self._pool is None or self._spec is None else 4 * self._pool.workers
+
+    def start(self, candidate: Candidate) -> Future[CompileResult] | None:
+        """The compilation of a candidate; None where it is not tried here."""
+        if candidate.key in self._futures:
+            return self._futures.pop(candidate.key)
+        try:
+            wanted = None if self._spec is None else self._spec(candidate)
+        except Exception:
+            return None
+        return None if wanted is None or self._pool is None else self._pool.submit(wanted)
+
+    def replace(self, candidates: Sequence[Candidate]) -> None:
+        """Begin with these, and give up what was begun with others and did not start."""
+        wanted = {c.key: c for c in candidates[: self.most]}
+        for key, future in list(self._futures.items()):
+            if key not in wanted and (future is None or future.cancel()):
+                del self._futures[key]
+        for key, candidate in wanted.items():
+            if key not in self._futures:
+                self._futures[key] = self.start(candidate)
+
+    def is_done(self, candidate: Candidate) -> bool:
+        """Whether the result of a candidate is there."""
+        future = self._futures.get(candidate.key)
+        return future is not None and future.done()
+
+
 def compiled_ahead(
-    pool: CompilePool | None,
-    spec: Callable[[Candidate], CompileSpec | None] | None,
-    candidates: Iterable[Candidate],
-    *,
-    default_first: bool = False,
+    begun: Begun, candidates: Iterable[Candidate], *, default_first: bool = False
 ) -> Iterator[tuple[Candidate, CompileResult | None]]:
     """Candidates with what compiling them gave, as it is done; None where it was not tried.
 
@@ -111,27 +161,18 @@ def compiled_ahead(
     counts as not tried: the launch says why.
 
     Args:
-        pool: None to compile nothing.
-        spec: See ``TritonMeasurer``.
+        begun: Compiles, and knows what was begun before.
         candidates: The candidates.
         default_first: Whether the first candidate is waited for, whatever is compiled before it.
     """
-    if pool is None or spec is None:
+    if not begun.most:
         for candidate in candidates:
             yield candidate, None
         return
-
-    def start(candidate: Candidate) -> Future[CompileResult] | None:
-        try:
-            wanted = spec(candidate)
-        except Exception:
-            return None
-        return None if wanted is None else pool.submit(wanted)
-
     early: list[tuple[Candidate, CompileResult | None]] = []
     numbered = enumerate(candidates)
     for (number, candidate), result in ahead(
-        numbered, lambda item: start(item[1]), most=4 * pool.workers
+        numbered, lambda item: begun.start(item[1]), most=begun.most
     ):
         untried = result is None or result.status is Status.SKIPPED
         early.append((candidate, None if untried else result))

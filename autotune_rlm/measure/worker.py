@@ -9,7 +9,7 @@ measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from ._process import WorkerFailure, WorkerProcess
 from .compile import CompilePool, CompileResult, CompileSpec
 from .errors import Fault, failed, one_line
 from .job import BenchSettings
-from .triton import compiled_ahead
+from .triton import Begun, compiled_ahead
 
 __all__ = ["IsolatedMeasurer", "Workload"]
 
@@ -89,7 +89,8 @@ class IsolatedMeasurer:
         except (TypeError, ValueError) as error:
             raise ValueError(f"workload.arguments must be plain JSON: {error}") from None
         self._timeout_s = timeout_s
-        self._pool = pool
+        self._begun = Begun(pool, self._spec)
+        self._failures = 0
         self._max_restarts = max_restarts
         self._start_timeout_s = start_timeout_s
         self._settings = settings or BenchSettings()
@@ -109,6 +110,14 @@ class IsolatedMeasurer:
         self._reference: dict[str, Any] | None = None
         self._prepared = -1
 
+    def prepare(self, task: Task, candidates: Sequence[Candidate]) -> None:
+        """Compile these in the background, the first first; what was wanted before no more."""
+        self._begun.replace(candidates)
+
+    def is_ready(self, candidate: Candidate) -> bool:
+        """Whether its compilation is done."""
+        return self._begun.is_done(candidate)
+
     def measure(
         self, task: Task, candidates: Iterable[Candidate]
     ) -> Iterator[tuple[Candidate, Measurement]]:
@@ -118,19 +127,18 @@ class IsolatedMeasurer:
         its outputs are the right ones where the workload names no others, and a new worker makes them
         again, also where the default itself was too slow to be timed.
         """
-        failures = 0
         compiled_first = compiled_ahead(
-            self._pool, self._spec, candidates, default_first=self._reference is None
+            self._begun, candidates, default_first=self._reference is None
         )
         for candidate, compiled in compiled_first:
-            if failures >= self._max_restarts:
-                reason = f"the worker died {failures} times in a row"
+            if self._failures >= self._max_restarts:
+                reason = f"the worker died {self._failures} times in a row"
                 yield candidate, Measurement(status=Status.SKIPPED, reason=reason)
                 continue
             measurement = self._one(candidate, compiled)
-            failures = failures + 1 if self._died else 0
+            self._failures = self._failures + 1 if self._died else 0
             if not self._starts:
-                failures = self._max_restarts
+                self._failures = self._max_restarts
             yield candidate, measurement
 
     def close(self) -> None:

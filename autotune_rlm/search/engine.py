@@ -200,4 +200,3 @@ class Search:
         last = [(self._claims[i], self._known[i].value) for i in list(self._claims)[-_CLAIMS:]]
         held = [v is not None and low <= v <= high for (low, high), v in last]
         return 2 * sum(held) >= len(held)
-

@@ -20,7 +20,10 @@ __all__ = ["RULES", "Policy", "Rule", "Slot"]
 _JITTER = 1e-6
 _MIN_SPREAD = 1e-4
 _HEDGE, _FROM = 4, 8  # every fourth from the ninth on
-_EARLY, _FEW = (2, 4), 100  # of up to 100 candidates the third and fifth too: the best of 300 H100 mm
+_EARLY, _FEW = (
+    (2, 4),
+    100,
+)  # of up to 100 candidates the third and fifth too: the best of 300 H100 mm
 _AGREEMENT = 0.2  # Spearman's; below it an order says nothing of what was measured
 
 
@@ -396,7 +399,9 @@ class _View:
 def _since_best(task: Task, observed: Sequence[Observation]) -> int:
     """Measurements since the best one was made; 0 where none worked."""
     sign = 1.0 if task.minimize else -1.0
-    values = [math.inf if o.measurement.value is None else sign * o.measurement.value for o in observed]
+    values = [
+        math.inf if o.measurement.value is None else sign * o.measurement.value for o in observed
+    ]
     best = min(values, default=math.inf)
     return 0 if best == math.inf else len(values) - 1 - values.index(best)
 

@@ -23,16 +23,24 @@ from autotune_rlm.learn.transform import standardised
 __all__ = ["Posterior", "Prior", "correct"]
 
 _MIN_SPREAD = 0.05
-_MOST_SPREAD = 1.2  # a network's doubt beyond it says that it knows nothing, not that all is possible
+_MOST_SPREAD = (
+    1.2  # a network's doubt beyond it says that it knows nothing, not that all is possible
+)
 _OFFSET_SD = 3.0
-_STRENGTH = 3.0  # measurements that the model's own spread is worth against the residuals seen
+_STRENGTH = (
+    3.0  # half the measurements that a trusted model's spread is worth against residuals seen
+)
+_DOUBTFUL = 0.5  # how much wider the spread is where the model is not trusted at all
 _TRUST = 0.9
 _NOISE = 1e-3  # of the values' variance: timings repeat to some per mille
 _MOST = 400  # measurements that the process is conditioned on, and as many failures
 _FITTED = 60  # and that its lengths are fitted to
 _ITERATIONS = 25
 _HIDDEN = 6  # leading directions of the hidden states
-_REACH, _SHARED = 0.7, 0.7  # of failures: how far they tell, in whole ranges; the share that neighbours share
+_REACH, _SHARED = (
+    0.7,
+    0.7,
+)  # of failures: how far they tell, in whole ranges; the share that neighbours share
 _BLOCK = 8192  # candidates that are predicted at once
 _SAMPLE = 2000  # candidates that the directions of the hidden states are taken from
 
@@ -121,12 +129,16 @@ def _kept(index: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 def _values(prior: Prior, at: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     own = float(np.clip(np.sqrt(np.mean(prior.spread**2)), _MIN_SPREAD, _MOST_SPREAD))
-    lead = prior.mean.mean() + prior.trust * (prior.mean - prior.mean.mean())
+    trust = prior.trust if len(at) > 1 else 1.0
+    lead = prior.mean.mean() + trust * (prior.mean - prior.mean.mean())
     rest = value - lead[at]
     doubt = prior.offset_sd**2
     shift = float(rest.mean()) * doubt / (doubt + own**2 / len(at))
-    squares = 2 * _STRENGTH * own**2 + float(((rest - shift) ** 2).sum())
-    scale = float(np.sqrt(squares / (2 * _STRENGTH + len(at))))
+    if len(at) == 1:  # tells the level, and nothing of the order
+        return lead + shift, np.maximum(prior.spread, _MIN_SPREAD)
+    strength = 2 * _STRENGTH * max(prior.trust, 0.1)
+    squares = strength * own**2 + float(((rest - shift) ** 2).sum())
+    scale = float(np.sqrt(squares / (strength + len(at))))
     process = fit(
         prior.points.take(at),
         (rest - shift) / scale,
@@ -135,7 +147,8 @@ def _values(prior: Prior, at: np.ndarray, value: np.ndarray) -> tuple[np.ndarray
         iterations=_ITERATIONS,
     )
     mean, deviation = _predicted(process, prior.points)
-    return lead + shift + scale * mean, scale * deviation
+    doubtful = 1.0 + _DOUBTFUL * (1.0 - prior.trust)
+    return lead + shift + scale * mean, doubtful * scale * deviation
 
 
 def _predicted(process: GaussianProcess, points: Points) -> tuple[np.ndarray, np.ndarray]:

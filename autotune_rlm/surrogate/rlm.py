@@ -144,7 +144,8 @@ class RLMSurrogate:
         mean, spread = posterior.mean[:n], posterior.spread[:n]
         lean = np.clip(zero.lean[:n], 0.5, 8.0)
         low, high = mean - _Z90 * spread, mean + _Z90 * spread * lean
-        return _prediction(task, scale, mean, spread, posterior.p_valid[:n], low, high)
+        told = _prediction(task, scale, mean, spread, posterior.p_valid[:n], low, high)
+        return replace(told, familiar=self.knows(task, candidates))
 
     def _zero_shot(self, task: Task, candidates: Sequence[Candidate]) -> _ZeroShot:
         key = (task.key, len(candidates), hash(tuple(map(attrgetter("key"), candidates))))

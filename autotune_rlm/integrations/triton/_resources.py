@@ -145,7 +145,13 @@ def _warn_once(consequence: str, what: str, error: Exception) -> None:
 def _no_idea(task: Task, n: int) -> Prediction:
     ones = np.ones(n)
     return Prediction(
-        metric=task.metric, median=ones, low=ones / 20, high=ones * 20, spread=ones, p_valid=ones
+        metric=task.metric,
+        median=ones,
+        low=ones / 20,
+        high=ones * 20,
+        spread=ones,
+        p_valid=ones,
+        familiar=False,
     )
 
 
@@ -166,10 +172,21 @@ class _IdlePool:
                 self._pool, self._process = CompilePool(), os.getpid()
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = threading.Timer(_POOL_IDLE_S, self.close)
-            self._timer.daemon = True
-            self._timer.start()
+            self._watch()
             return self._pool
+
+    def _watch(self) -> None:
+        self._timer = threading.Timer(_POOL_IDLE_S, self._close_if_idle)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _close_if_idle(self) -> None:
+        with self._lock:
+            busy = self._pool is not None and self._pool.idle_s < _POOL_IDLE_S
+            if busy:
+                self._watch()
+        if not busy:
+            self.close()
 
     def close(self) -> None:
         with self._lock:
@@ -183,7 +200,7 @@ atexit.register(_compile_pool.close)
 
 
 def compile_pool() -> Any:
-    """The process's ``CompilePool``; stopped a minute after it was last asked for."""
+    """The process's ``CompilePool``; stopped a minute after it was last used."""
     return _compile_pool.get()
 
 

@@ -17,6 +17,7 @@ from autotune_rlm.measure.errors import Fault, Owner, failed, owner_of, remember
 from autotune_rlm.measure.job import Bench
 from autotune_rlm.measure.triton import TritonMeasurer
 from autotune_rlm.measure.worker import IsolatedMeasurer
+from autotune_rlm.search.engine import Search
 from autotune_rlm.search.policy import Policy
 from autotune_rlm.store import Recall
 from autotune_rlm.search.tuner import Tuner, TuningError, TuningResult
@@ -323,18 +324,19 @@ class Selector:
         if budget >= len(candidates):
             return list(candidates)
         observed = self._observed(task, candidates)
-        prediction = self._surrogate.predict(task, candidates, observed=observed)
         keep: set[triton.Config] = set()
         for here in (observed, *self._alike(task, candidates)):
             working = [o for o in here if o.measurement.ok]
             keep |= {_best(working).config} if working and not keep else set()
-        keep |= {c.payload for c in self.recommended(task, candidates)[:_ADVISED]}
-        must = [i for i, c in enumerate(candidates) if i == 0 or c.payload in keep]
-        chosen = Policy(seed=self.settings.seed).choose(
-            task, candidates, prediction, [], budget, must=must
-        )
-        rank = {int(i): place for place, i in enumerate(prediction.order(minimize=task.minimize))}
-        return [candidates[i] for i in sorted(chosen, key=rank.__getitem__)]
+        first = [candidates[0], *(c for c in candidates if c.payload in keep)]
+        first += self.recommended(task, candidates)[:_ADVISED]
+        policy = Policy(seed=self.settings.seed)
+        search = Search(task, candidates, self._surrogate, policy, first=first, observed=observed)
+        known = {o.candidate.key for o in observed}
+        chosen = [c for c in first if c.key in known] + search.ask(budget)
+        keys = list(dict.fromkeys(c.key for c in chosen))[:budget]
+        order = search.prediction.order(minimize=task.minimize)
+        return [candidates[i] for i in order if candidates[i].key in keys]
 
     def predicted(self, task: Task, candidates: Sequence[Candidate]) -> list[float]:
         """Milliseconds per candidate, longer for one that likely fails."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from autotune_rlm.bench._method import Method, NotApplicableError, Search, Step
+from autotune_rlm.dtypes import dtype_bytes
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.measure.replay import ReplayMeasurer
 from autotune_rlm.search.policy import Policy
@@ -186,9 +187,6 @@ def _interleaved(search: Search, known: list[Landscape]) -> list[int]:
     return list(dict.fromkeys(picks))
 
 
-_BYTES = {"fp32": 4, "float32": 4, "tf32": 4, "fp8": 1, "int8": 1, "fp64": 8, "float64": 8}
-
-
 def _matmul_times(search: Search) -> np.ndarray:
     """Predicted milliseconds, shape (n,); infinite where shared memory does not suffice."""
     problem = {str(k).upper(): v for k, v in search.task.problem.items()}
@@ -233,7 +231,7 @@ def _matmul_times(search: Search) -> np.ndarray:
 def _operand_bytes(problem: Mapping[str, Any]) -> tuple[int, int]:
     both = str(problem.get("DTYPE", "fp16"))
     dtypes = (str(problem.get(name, both)) for name in ("MAT1_DTYPE", "MAT2_DTYPE"))
-    a, b = (_BYTES.get(dtype, 2) for dtype in dtypes)
+    a, b = (dtype_bytes(dtype, 2) for dtype in dtypes)
     return a, b
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from autotune_rlm.dtypes import short_name
+
 __all__ = ["NotRead", "Refused", "Signature", "signature_of", "unwrapped"]
 
 _ALIGNMENT = 16
@@ -17,14 +19,6 @@ _DTYPE = re.compile(
     r"(?:i|u|int|uint)(?:1|8|16|32|64)$|fp(?:16|32|64)$|float(?:16|32|64)$|bf16$|bfloat16$|bool$"
     r"|fp8e\w+$|float8\w*$"
 )
-_SHORT = {
-    "bool": "i1", "int1": "i1", "float16": "fp16", "bfloat16": "bf16", "float32": "fp32",
-    "float64": "fp64", "float8_e4m3fn": "fp8e4nv", "float8_e4m3fnuz": "fp8e4b8",
-    "float8_e5m2": "fp8e5", "float8_e5m2fnuz": "fp8e5b16", "f32": "fp32", "f64": "fp64",
-    **{f"int{bits}": f"i{bits}" for bits in (8, 16, 32, 64)},
-    **{f"uint{bits}": f"u{bits}" for bits in (8, 16, 32, 64)},
-}  # fmt: skip
-
 
 class NotRead(Exception):
     """A kernel's IR was not read; the text says why."""
@@ -137,9 +131,9 @@ def _type_text(found: Signature, path: tuple[int, ...], name: str, text: str) ->
         found.divisible[path] = _ALIGNMENT
         constant = "*k" if text.startswith("*k") else "*"
         item = text[len(constant) :]
-        return constant + _SHORT.get(item, item)
+        return constant + (short_name(item) or item)
     if text.startswith("tensordesc<") or _SCALAR.match(text):
-        return _SHORT.get(text, text)
+        return short_name(text) or text
     raise NotRead(
         f"the argument {name} is {text!r}; write '*fp16' for a pointer, a number for a scalar"
     )
@@ -215,7 +209,7 @@ def _ints(values: Any) -> list[int]:
 
 def _short(dtype: Any) -> str:
     name = str(dtype).rpartition(".")[2]
-    return _SHORT.get(name, name)
+    return short_name(name) or name
 
 
 def _is_dtype(value: Any) -> bool:

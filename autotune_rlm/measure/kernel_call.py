@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..dtypes import TORCH_NAMES
 from ..types import canonical_json
 from .job import Job
 from .timing import Call
@@ -39,12 +40,7 @@ __all__ = [
     "note_launch",
 ]
 
-DTYPES: Mapping[str, str] = {
-    "fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16",
-    "fp8e4nv": "float8_e4m3fn", "fp8e5": "float8_e5m2", "i64": "int64", "i32": "int32",
-    "i16": "int16", "i8": "int8", "u8": "uint8", "i1": "bool",
-}  # fmt: skip
-"""torch's name of each dtype."""
+DTYPES = TORCH_NAMES
 
 FACTORY = "autotune_rlm.measure.kernel_call:bench"
 """The factory of every ``KernelCall``'s workload."""

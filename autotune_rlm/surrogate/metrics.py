@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autotune_rlm.dtypes import dtype_bytes
 from autotune_rlm.surrogate.codec import BinCodec
 from autotune_rlm.surrogate.text import problem_fields
 from autotune_rlm.types import Task
@@ -29,7 +30,6 @@ CODECS: dict[str, BinCodec] = {
     **{name: BinCodec(low=0.0, high=16.0, knee=math.inf, bins=BINS) for name in FACTS},
 }
 
-_DTYPE_BYTES = {"fp64": 8, "i64": 8, "fp32": 4, "i32": 4, "fp16": 2, "bf16": 2, "i16": 2}
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ def work_scale(task: Task) -> float:
     for value in task.problem.values():
         if isinstance(value, dict) and isinstance(value.get("shape"), (list, tuple)):
             elements = math.prod(max(1, int(s)) for s in value["shape"])
-            traffic += elements * _DTYPE_BYTES.get(str(value.get("dtype")), 4)
+            width = dtype_bytes(str(value.get("dtype")))
+            traffic += elements * (width if width > 1 else 4)  # as the weights in use learned it
     sizes = [
         f.value
         for f in problem_fields(task.problem)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autotune_rlm.dtypes import short_name
 from autotune_rlm.learn.columns import Column
 from autotune_rlm.types import Candidate, Device, Task
 
@@ -26,12 +27,7 @@ MAX_SOURCE_CHARS = 24_000
 _MAX_SHARED_FIELDS = 96
 _MAX_VALUE_CHARS = 96
 
-_DTYPES = {
-    "float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float32": "fp32", "float": "fp32",
-    "float64": "fp64", "double": "fp64", "int8": "i8", "uint8": "u8", "int16": "i16",
-    "int32": "i32", "int64": "i64", "bool": "i1", "float8_e4m3fn": "fp8e4", "float8_e5m2": "fp8e5",
-    "float8e4nv": "fp8e4", "float8e5": "fp8e5",
-}  # fmt: skip
+_LEARNED = {"fp8e4nv": "fp8e4"}  # how the weights in use were told of a dtype
 _NAMES = {
     "numwarps": "num_warps", "numstages": "num_stages", "numctas": "num_ctas", "warps": "num_warps",
     "stages": "num_stages", "mat1_dtype": "a.dtype", "mat2_dtype": "b.dtype", "dtype": "a.dtype",
@@ -57,7 +53,8 @@ def normalise_name(name: str) -> str:
 @lru_cache(maxsize=65536)
 def _normalise_text(value: str) -> str:
     value = value.strip().removeprefix("torch.").removeprefix("tl.").removeprefix("*")
-    return _DTYPES.get(value.lower(), value)[:_MAX_VALUE_CHARS]
+    name = short_name(value) or value
+    return _LEARNED.get(name, name)[:_MAX_VALUE_CHARS]
 
 
 def _leaf(value: Any) -> float | str:

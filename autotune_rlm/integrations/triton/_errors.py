@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from triton.runtime import errors as _triton
 
-from autotune_rlm.tuner import TuningError
+from autotune_rlm.search.tuner import TuningError
 
 __all__ = ["KernelTuningError", "NothingLeftError"]
 

@@ -12,39 +12,18 @@ from typing import Any
 import numpy as np
 import triton
 
+from autotune_rlm.dtypes import dtype_name
 from autotune_rlm.types import Candidate, Device, Task, digest
 
 from ._identity import compiler_versions, function_key
 from ._source import constant_names, heuristics_of, kernel_source, unwrap, with_heuristics
 
-__all__ = ["KernelTasks", "candidates_of", "describe", "dtype_name"]
+__all__ = ["KernelTasks", "candidates_of", "describe"]
 
 _LAUNCH_ONLY = frozenset({"grid", "warmup", "stream"})
 _MAX_ITEMS = 16
 _MAX_TEXT = 200
 _ALIGNMENT = 16
-_DTYPES = {
-    "float16": "fp16",
-    "bfloat16": "bf16",
-    "float32": "fp32",
-    "float64": "fp64",
-    "bool": "i1",
-    "int1": "i1",
-    **{f"int{bits}": f"i{bits}" for bits in (8, 16, 32, 64)},
-    **{f"uint{bits}": f"u{bits}" for bits in (8, 16, 32, 64)},
-    "float8_e4m3fn": "fp8e4nv",
-    "float8_e4m3fnuz": "fp8e4b8",
-    "float8_e5m2": "fp8e5",
-    "float8_e5m2fnuz": "fp8e5b16",
-}
-
-
-def dtype_name(dtype: Any) -> str:
-    """Triton's short name of a dtype: ``torch.float16`` and ``tl.float16`` are ``"fp16"``."""
-    name = str(dtype).rpartition(".")[2]
-    return _DTYPES.get(name, name)
-
-
 def describe(value: Any) -> Any:
     """A kernel argument as JSON; different ones have different descriptions.
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.fx.experimental import symbolic_shapes
 
-from ._task import dtype_name
+from autotune_rlm.dtypes import dtype_name
 
 __all__ = ["traceable_prune"]
 

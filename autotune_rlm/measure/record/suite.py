@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from ...config_space import ConfigSpace
+from ...dtypes import TORCH_NAMES
 from ...types import digest
 from .._interpreter import interpreting
 
@@ -34,18 +35,6 @@ __all__ = [
 
 Problem = Mapping[str, Any]
 
-_DTYPES = {
-    "fp64": "float64",
-    "fp32": "float32",
-    "fp16": "float16",
-    "bf16": "bfloat16",
-    "fp8e4nv": "float8_e4m3fn",
-    "fp8e5": "float8_e5m2",
-    "i8": "int8",
-    "u8": "uint8",
-    "i32": "int32",
-    "i64": "int64",
-}
 _TOLERANCES = {"fp32": (2e-2, 2e-2), "fp16": (2e-2, 2e-2), "bf16": (5e-2, 5e-2)}
 
 
@@ -53,9 +42,9 @@ def torch_dtype(name: str) -> Any:
     """The torch dtype of a problem's ``dtype``, such as ``"fp16"``."""
     import torch
 
-    if name not in _DTYPES:
-        raise ValueError(f"dtype must be one of {sorted(_DTYPES)}, got {name!r}")
-    return getattr(torch, _DTYPES[name])
+    if name not in TORCH_NAMES:
+        raise ValueError(f"dtype must be one of {sorted(TORCH_NAMES)}, got {name!r}")
+    return getattr(torch, TORCH_NAMES[name])
 
 
 def tolerance_by_dtype(problem: Problem) -> tuple[float, float]:

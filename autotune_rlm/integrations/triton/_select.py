@@ -19,8 +19,8 @@ from autotune_rlm.measure.triton import TritonMeasurer
 from autotune_rlm.measure.worker import IsolatedMeasurer
 from autotune_rlm.search.engine import Search
 from autotune_rlm.search.policy import Policy
-from autotune_rlm.store import Recall
 from autotune_rlm.search.tuner import Tuner, TuningError, TuningResult
+from autotune_rlm.store import Recall
 from autotune_rlm.types import Candidate, Measurer, Observation, Status, Task
 
 from ._device import device_of

@@ -330,6 +330,7 @@ class Prediction:
             was in its training.
         familiar: Whether the surrogate was told values of candidates like these; where not, its
             order is a guess.
+        informed: Whether facts of the compiler ordered the candidates where values never did.
     """
 
     metric: str
@@ -341,6 +342,7 @@ class Prediction:
     log_scale: bool = True
     unfamiliar: tuple[str, ...] = ()
     familiar: bool = True
+    informed: bool = False
 
     def __post_init__(self) -> None:
         shapes = {name: np.shape(getattr(self, name)) for name in self._arrays()}
@@ -353,6 +355,11 @@ class Prediction:
 
     def __len__(self) -> int:
         return len(self.median)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the order is more than a guess: the candidates are familiar, or facts order them."""
+        return self.familiar or self.informed
 
     @property
     def location(self) -> np.ndarray:
@@ -379,8 +386,8 @@ class Prediction:
         """A plain dictionary with lists."""
         arrays = {name: [float(x) for x in getattr(self, name)] for name in self._arrays()}
         told = {"unfamiliar": list(self.unfamiliar)} if self.unfamiliar else {}
-        about = {"metric": self.metric, "log_scale": self.log_scale, "familiar": self.familiar}
-        return {**about, **told, **arrays}
+        names = ("metric", "log_scale", "familiar", "informed")
+        return {**{name: getattr(self, name) for name in names}, **told, **arrays}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Prediction:
@@ -391,6 +398,7 @@ class Prediction:
             log_scale=data["log_scale"],
             unfamiliar=tuple(data.get("unfamiliar", ())),
             familiar=data.get("familiar", True),
+            informed=data.get("informed", False),
             **arrays,
         )
 

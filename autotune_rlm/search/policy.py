@@ -54,7 +54,7 @@ class Policy:
         min_gain: Stop when the expected improvement by all unmeasured candidates together is below
             this fraction of the incumbent's value; None never stops.
         patience: Measurements without an improvement that must have been made before a stop, twice as
-            many where the surrogate was never told values of such candidates.
+            many where the surrogate's order is a guess (``Prediction.ordered``).
         exploration: Factor on the predicted spread. Below 1 because part of a prediction's error is
             shared by all candidates of a task and cannot change their order.
         length: Distance, in units of one parameter's whole range, over which errors stay related.
@@ -163,7 +163,7 @@ class Policy:
             return False
         if len({o.candidate.key for o in observed}) >= len(candidates):
             return True
-        patience = self.patience if prediction.familiar else 2 * self.patience
+        patience = self.patience if prediction.ordered else 2 * self.patience
         if _since_best(task, observed) < patience:
             return False
         slot = self._slot(task, candidates, prediction, observed, features)
@@ -336,7 +336,7 @@ def hedge(slot: Slot) -> int | None:
     """
     few = slot.observed and len(slot.candidates) <= _FEW and slot.number in _EARLY
     late = slot.number >= _FROM and slot.number % _HEDGE == _HEDGE - 1
-    if not (few or late) or not slot.prediction.familiar or not slot.trusts_first_order:
+    if not (few or late) or not slot.prediction.ordered or not slot.trusts_first_order:
         return None
     assert slot.zero_shot is not None
     return slot.best_of(slot.zero_shot.order(minimize=slot.task.minimize))

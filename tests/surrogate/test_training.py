@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +68,47 @@ def test_an_interrupted_training_goes_on(recipe_file, tmp_path):
     second = json.loads((tmp_path / "out" / "training" / "progress.json").read_text())
     assert second["step"] == 12
     assert second["losses"][:5] == first["losses"]
+
+
+def test_two_processes_train_one_network(recipe_file, tmp_path):
+    """``accelerate launch``: each draws batches of its own, and both end with the same weights."""
+    program = tmp_path / "train.py"
+    program.write_text(
+        textwrap.dedent(
+            """
+            import sys
+            from autotune_rlm.surrogate.training import run
+
+            train_network = run.train_network
+
+            def told(*args, **options):
+                state = train_network(*args, **options)
+                weights = [float(p.detach().double().abs().sum()) for p in state.network.parameters()]
+                print("weights", sum(weights), "losses", state.losses, flush=True)
+                return state
+
+            run.train_network = told
+            run.run_recipe(*sys.argv[1:2], out=sys.argv[2], device="cpu", steps=10, progress=False)
+            """
+        )
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
+    launch += ["--num_processes", "2", "--num_machines", "1", "--main_process_port", port]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    done = subprocess.run(
+        [*launch, str(program), str(recipe_file), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (line for line in done.stdout.splitlines() if line.startswith("weights"))
+    assert first.split(" losses ")[0] == second.split(" losses ")[0]
+    assert first.split(" losses ")[1] != second.split(" losses ")[1]
+    assert load(tmp_path / "out").name == "tiny"
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,9 @@ def run_recipe(
         steps: In place of the recipe's.
         progress: Whether to show a progress bar; without it the loss is logged now and then.
 
+    Under ``accelerate launch`` with several processes each draws batches of its own, and the main one
+    writes.
+
     Returns:
         The checkpoint's folder.
     """
@@ -182,6 +185,8 @@ def run_recipe(
         on_step=None if progress else _log_step,
         progress=progress,
     )
+    if not state.is_main:
+        return Path(out)
     return save_checkpoint(
         out,
         state.averaged.cpu(),

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
 
 from autotune_rlm.surrogate.metrics import FACTS
 from autotune_rlm.surrogate.network import FieldTensors, Network
@@ -32,12 +34,29 @@ _MINE_EVERY = 40
 
 @dataclass
 class TrainingState:
-    """What a finished (or interrupted) run leaves behind."""
+    """What a finished (or interrupted) run leaves behind.
+
+    With several processes all of them end with the same weights, and the main one writes them.
+    """
 
     network: Network
     averaged: Network
     step: int
     losses: list[float]
+    is_main: bool = True
+
+
+class _WithLoss(nn.Module):
+    """The network together with its loss: gradients of several processes meet in a ``forward``."""
+
+    def __init__(self, network: Network, loss_of: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self._loss_of = loss_of
+
+    def forward(self, *args: Any, **options: Any) -> torch.Tensor:
+        """The loss of a batch."""
+        return self._loss_of(self.network, *args, **options)
 
 
 def train_network(
@@ -68,12 +87,14 @@ def train_network(
     Raises:
         ValueError: There is nothing to train on.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
     sources = {name: (e, w) for name, (e, w) in sources.items() if len(e) and w > 0}
     if not sources:
         raise ValueError("sources hold no landscape with two working candidates; nothing to learn")
-    accelerator = Accelerator(cpu=device == "cpu")
+    # A batch of one metric leaves the parameters of the others without a gradient.
+    kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[kwargs])
     torch.manual_seed(recipe.seed)
     optimizer = torch.optim.AdamW(
         network.parameters(),
@@ -83,9 +104,10 @@ def train_network(
         fused=True,
     )
     averaged = copy.deepcopy(network)
-    state = TrainingState(network, averaged, 0, [])
+    state = TrainingState(network, averaged, 0, [], accelerator.is_main_process)
     spent = _resume(state, optimizer, folder)
-    model, optimizer = accelerator.prepare(network, optimizer)
+    accelerator.wait_for_everyone()  # nobody writes what another still reads
+    model, optimizer = accelerator.prepare(_WithLoss(network, loss_of), optimizer)
     averaged.to(accelerator.device)
     offset = 7919 * accelerator.process_index + state.step
     timing = _sampler({n: s for n, s in sources.items() if _times(s)}, recipe, offset)
@@ -102,7 +124,7 @@ def train_network(
         task = bar.add_task("training", total=1.0, loss="")
         while True:
             elapsed = spent + time.monotonic() - started
-            done = max(state.step / recipe.steps, elapsed / limit)
+            done = _of_all(accelerator, max(state.step / recipe.steps, elapsed / limit))
             if done >= 1:
                 break
             for group in optimizer.param_groups:
@@ -113,7 +135,7 @@ def train_network(
             if timing is not None and state.step % _MINE_EVERY == 0:
                 _mine(timing, averaged, fields)
             batch = sampler.draw(metrics)
-            loss = loss_of(model, fields, batch, numbers[metrics], smoothing=recipe.smoothing)
+            loss = model(fields, batch, numbers[metrics], smoothing=recipe.smoothing)
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), 1.0)
@@ -126,13 +148,22 @@ def train_network(
                 on_step(state.step, value)
             recent = state.losses[-100:]
             bar.update(task, completed=done, loss=f"{sum(recent) / len(recent):.3f}")
-            if folder and accelerator.is_main_process and time.monotonic() - saved > _SAVE_EVERY_S:
+            if folder and state.is_main and time.monotonic() - saved > _SAVE_EVERY_S:
                 saved = time.monotonic()
                 _save(state, optimizer, folder, elapsed)
-        if folder and accelerator.is_main_process:
+        if folder and state.is_main:
             _save(state, optimizer, folder, spent + time.monotonic() - started)
         bar.update(task, completed=1.0)
     return state
+
+
+def _of_all(accelerator: Any, done: float) -> float:
+    """How far the main process is, in all processes: rates and the end depend on its clock."""
+    if accelerator.num_processes == 1:
+        return done
+    from accelerate.utils import broadcast
+
+    return float(broadcast(torch.tensor([done], device=accelerator.device)).item())
 
 
 def _mine(sampler: Sampler, network: Network, fields: FieldTensors) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from autotune_rlm.networks._graph import Graph, Node, Tensor, read_graph
+from autotune_rlm.networks._control import trips
+from autotune_rlm.networks._graph import Graph, Node, Tensor
 from autotune_rlm.networks._load import ModelLike, load_skeleton
 from autotune_rlm.networks._operators import elements, node_macs, parameter_slots
 
@@ -69,12 +70,13 @@ def graph_facts(model: ModelLike | Graph, *, dims: Mapping[str, int] | None = No
         ValueError: The model is damaged or its graph is not sound; see ``read_graph``.
     """
     from autotune_rlm.networks._dims import assumed_dims
+    from autotune_rlm.networks._read import canonical
 
     assumed: dict[str, int] | None = None
     if not isinstance(model, Graph):
-        model = load_skeleton(model)
-        assumed = assumed_dims(model, dims)
-        model = read_graph(model, dims=assumed)
+        skeleton = load_skeleton(model)
+        assumed = assumed_dims(skeleton, dims)
+        model = canonical(skeleton, assumed)
     weights = counted_weights(model)
     cost = _cost(model)
     return GraphFacts(
@@ -157,8 +159,6 @@ def held(graph: Graph, node: Node) -> tuple[Graph, int | None] | None:
 def _held(graph: Graph, node: Node) -> tuple[Graph, int | None, _Cost] | None:
     if not (graphs := node.graphs):
         return None
-    from autotune_rlm.networks._read import trips
-
     costs = [_cost(g) for g in graphs]
     dearest = max(range(len(graphs)), key=lambda i: (costs[i].macs, costs[i].written))
     return graphs[dearest], trips(graph, node), costs[dearest]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,10 +64,14 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def graphs(self) -> tuple[Graph, ...]:
         """The graphs that it holds."""
-        return tuple(v for v in self.attributes.values() if isinstance(v, Graph))
+        return (
+            ()
+            if not self.attributes
+            else tuple(v for v in self.attributes.values() if isinstance(v, Graph))
+        )
 
 
 @dataclass(frozen=True)
@@ -123,10 +127,7 @@ def read_graph(model: ModelLike | Graph, *, dims: Mapping[str, int] | None = Non
     """
     if isinstance(model, Graph):
         return model
-    from autotune_rlm.networks._dims import bind
     from autotune_rlm.networks._load import load_skeleton
     from autotune_rlm.networks._read import canonical
 
-    skeleton = load_skeleton(model)
-    bind(skeleton, dims)
-    return canonical(skeleton)
+    return canonical(load_skeleton(model), dims)

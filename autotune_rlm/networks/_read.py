@@ -8,6 +8,7 @@ reference evaluator.
 
 from __future__ import annotations
 
+import contextlib
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autotune_rlm.networks._control import body_inputs, held_results, taken_branch
+from autotune_rlm.networks._dims import bind
 from autotune_rlm.networks._foreign import foreign_result
 from autotune_rlm.networks._graph import DTYPES, Graph, Node, Tensor
 from autotune_rlm.networks._load import STANDARD, subgraphs
@@ -23,13 +26,14 @@ from autotune_rlm.networks._load import STANDARD, subgraphs
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["canonical", "trips"]
+__all__ = ["canonical"]
 
 _PASS_THROUGH = frozenset({"Identity", "Dropout"})
 _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike"}
     | {"RandomUniform", "RandomUniformLike"}
 )
+_MOST_HELD = 100  # graphs within a graph, for each of which onnx looks at all values around it
 _MOST_VALUES = 1024  # elements of a value that is computed
 _MOST_STORED = 128  # and of one that is stored, as ``load_skeleton`` keeps them
 _SHOWN = 16  # and of one that is part of the text
@@ -37,14 +41,16 @@ _SHOWN_TYPES = (np.dtype(np.int64), np.dtype(np.int32), np.dtype(bool))
 _CODES = {name: code for code, name in DTYPES.items()}
 
 
-def canonical(model: onnx.ModelProto) -> Graph:
-    """The canonical graph of a skeleton; see ``read_graph``."""
+def canonical(model: onnx.ModelProto, dims: Mapping[str, int] | None = None) -> Graph:
+    """The canonical graph of a skeleton, which is changed; see ``read_graph``."""
     from onnx import shape_inference
 
-    try:
-        inferred = shape_inference.infer_shapes(model, data_prop=True)
-    except Exception:  # onnx raises its own errors and plain RuntimeError; nodes are asked below
-        inferred = model
+    bind(model, dims)
+    inferred = model
+    if sum(1 for n in model.graph.node for _ in subgraphs(n)) <= _MOST_HELD:
+        # onnx raises its own errors and plain RuntimeError; nodes are asked below
+        with contextlib.suppress(Exception):
+            inferred = shape_inference.infer_shapes(model, data_prop=True)
     opsets = {o.domain: o.version for o in inferred.opset_import}
     version = max((opsets.get(domain, 0) for domain in STANDARD), default=0)
     try:
@@ -123,6 +129,7 @@ class _Reader:
 
         self._opsets = dict(opsets)
         self._version = version
+        self._evaluated: dict[Any, list[Any] | None] = {}  # layers repeat what they compute
         self._imports = [onnx.helper.make_opsetid(d, v) for d, v in opsets.items()]
 
     def read(
@@ -180,9 +187,12 @@ class _Reader:
             scope.tensors[sparse.values.name] = Tensor(dtype, tuple(sparse.dims))
         scope.given.update(v.name for v in proto.input)
         for node in proto.node:
-            names = (node.op_type, node.domain, *node.input, *node.output)
-            if not all(isinstance(t, str) for t in names):
-                raise ValueError("model: the name of an operator or value is no text; damaged?")
+            try:
+                "".join((node.op_type, node.domain, *node.input, *node.output))
+            except TypeError:  # bytes
+                raise ValueError(
+                    "model: the name of an operator or value is no text; the file is damaged"
+                ) from None
             standard = node.domain in STANDARD
             if node.op_type == "Constant" and standard and len(node.output) == 1:
                 self._constant(scope, node)
@@ -270,7 +280,7 @@ class _Reader:
         attributes: Mapping[str, Any],
         scope: _Scope,
     ) -> dict[str, Graph]:
-        taken = _taken_branch(op, inputs, scope)
+        taken = taken_branch(op, inputs, scope.values)
         read: dict[str, Graph] = {}
         for attribute in proto.attribute:
             graphs = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
@@ -280,14 +290,14 @@ class _Reader:
                     continue
                 arguments = [scope.tensors.get(i) for i in inputs]
                 names = [v.name for v in graph.input]
-                given = dict(_body_inputs(op, names, arguments, attributes, self._version))
+                given = dict(body_inputs(op, names, arguments, attributes, self._version))
                 read[name] = self.read(graph, scope, given)
         return read
 
     def _infer(self, proto: onnx.NodeProto, node: Node, scope: _Scope) -> None:
         """Complete the types of a node's results, where its arguments' are complete."""
         if node.graphs:
-            for name, tensor in _held_results(node, scope, self._version):
+            for name, tensor in held_results(node, scope.tensors, scope.values, self._version):
                 scope.tensors[name] = tensor
                 scope.types.pop(name, None)
             return
@@ -349,143 +359,37 @@ class _Reader:
         sizes = [scope.tensors.get(o, Tensor()).size() for o in node.outputs if o]
         if any(s is None or s > _MOST_VALUES for s in sizes):
             return False
-        from onnx.reference import ReferenceEvaluator
-
-        feeds = {i: scope.values[r] for i, r in zip(proto.input, node.inputs, strict=True) if i}
-        try:
-            with np.errstate(all="ignore"):
-                results = ReferenceEvaluator(proto, opsets=self._evaluated).run(None, feeds)
-        except Exception:  # the evaluator has no such operator, or the node is not sound
-            return False
-        if not all(isinstance(r, (np.ndarray, np.generic)) for r in results):
+        given = [scope.values[i] for i in inputs]
+        key = (
+            proto.op_type,
+            tuple(a.SerializeToString() for a in proto.attribute),
+            tuple(bool(i) for i in proto.input),
+            tuple((v.dtype.str, v.shape, v.tobytes()) for v in given),
+        )
+        if key not in self._evaluated:
+            self._evaluated[key] = self._run(proto, given)
+        results = self._evaluated[key]
+        if results is None:
             return False
         for name, result in zip(node.outputs, results, strict=False):
             if name:
-                scope.set(name, np.asarray(result))
+                scope.set(name, result)
         return True
 
-    @property
-    def _evaluated(self) -> dict[str, int]:
-        return {"": self._version, **{d: v for d, v in self._opsets.items() if d not in STANDARD}}
+    def _run(self, proto: onnx.NodeProto, given: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+        """The results of a node by onnx's evaluator; None where it does not run."""
+        from onnx.reference import ReferenceEvaluator
 
-
-# ---- graphs within graphs
-
-
-def _taken_branch(op: str, inputs: Sequence[str], scope: _Scope) -> str | None:
-    """Name of the branch of an ``If`` whose condition is known."""
-    if op != "If" or not inputs or (value := scope.values.get(inputs[0])) is None or not value.size:
-        return None
-    return "then_branch" if bool(value.ravel()[0]) else "else_branch"
-
-
-def _body_inputs(
-    op: str,
-    names: Sequence[str],
-    arguments: Sequence[Tensor | None],
-    attributes: Mapping[str, Any],
-    version: int,
-) -> Iterator[tuple[str, Tensor]]:
-    """Types of the inputs of a body, from the arguments of the node that holds it."""
-    if op == "Loop":
-        given: list[Tensor | None] = [Tensor("i64", ()), Tensor("bool", ()), *arguments[2:]]
-    elif op == "Scan":
-        first = 1 if version < 9 else 0  # there with lengths and a leading batch axis
-        arguments = arguments[first:]
-        scanned = int(attributes.get("num_scan_inputs", 0))
-        states = len(arguments) - scanned
-        axes = list(attributes.get("scan_input_axes") or [0] * scanned)
-        given = [_without(t, 0) if first else t for t in arguments[:states]]
-        for tensor, axis in zip(arguments[states:], axes, strict=False):
-            slim = _without(tensor, 0) if first else tensor
-            given.append(_without(slim, axis))
-    else:
-        return
-    for name, tensor in zip(names, given, strict=False):
-        if tensor is not None:
-            yield name, tensor
-
-
-def _without(tensor: Tensor | None, axis: int) -> Tensor | None:
-    if tensor is None or not tensor.shape:
-        return tensor
-    shape = list(tensor.shape)
-    del shape[axis % len(shape)]
-    return Tensor(tensor.dtype, tuple(shape))
-
-
-def trips(graph: Graph, node: Node) -> int | None:
-    """How often a node's body runs; 1 for branches, None where that is not known."""
-    if node.op == "If":
-        return 1
-    if node.op == "Loop":
-        most = graph.constants.get(node.inputs[0]) if node.inputs and node.inputs[0] else None
-        keep = graph.constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
-        if keep is not None and keep.size and not keep.ravel()[0]:
-            return 0
-        return None if most is None or not most.size else max(0, int(most.ravel()[0]))
-    if node.op == "Scan":
-        first = 1 if graph.opset < 9 else 0
-        scanned = int(node.attributes.get("num_scan_inputs", 0))
-        if not 0 < scanned <= len(node.inputs) - first:
+        opsets = {"": self._version, **{d: v for d, v in self._opsets.items() if d not in STANDARD}}
+        feeds = dict(zip(filter(None, proto.input), given, strict=True))
+        try:
+            with np.errstate(all="ignore"):
+                results = ReferenceEvaluator(proto, opsets=opsets).run(None, feeds)
+        except Exception:  # the evaluator has no such operator, or the node is not sound
             return None
-        shape = graph.tensor(node.inputs[-scanned]).shape
-        axes = list(node.attributes.get("scan_input_axes") or [0])
-        if not shape:
+        if not all(isinstance(r, (np.ndarray, np.generic)) for r in results):
             return None
-        sizes = shape[:2] if first else (shape[axes[0] % len(shape)],)
-        known = [d for d in sizes if isinstance(d, int)]
-        return int(np.prod(known)) if len(known) == len(sizes) else None
-    return None
-
-
-def _held_results(node: Node, scope: _Scope, version: int) -> Iterator[tuple[str, Tensor]]:
-    """Types of the results of ``If``, ``Loop`` and ``Scan``, from those of their graphs."""
-    graphs = node.graphs
-    ends = [[g.tensors.get(o) for o in g.outputs] for g in graphs]
-    if node.op == "If":
-        for slot, name in enumerate(node.outputs):
-            several = [e[slot] if slot < len(e) else None for e in ends]
-            if name and (both := _common(several)) is not None:
-                yield name, both
-        return
-    if node.op not in ("Loop", "Scan") or not graphs or version < 9:
-        return
-    view = Graph((), (), (), scope.tensors, frozenset(), scope.values, version)
-    count = trips(view, node)
-    lead: int | str = "?" if count is None else count
-    (body,), (results,) = graphs[:1], ends[:1]
-    first = 1 if node.op == "Loop" else 0
-    scanned = int(node.attributes.get("num_scan_inputs", 0))
-    states = len(node.inputs) - (2 if first else scanned)
-    axes = list(node.attributes.get("scan_output_axes") or [])
-    for slot, name in enumerate(node.outputs):
-        found = results[slot + first] if slot + first < len(results) else None
-        if not name or found is None:
-            continue
-        if slot < states:
-            before = body.tensors.get(body.inputs[slot + 2 * first]) if (
-                slot + 2 * first < len(body.inputs)) else None  # fmt: skip
-            yield name, _common([found, before or found]) or found
-        elif found.shape is not None:
-            axis = axes[slot - states] if slot - states < len(axes) else 0
-            shape = list(found.shape)
-            shape.insert(axis % (len(shape) + 1), lead)
-            yield name, Tensor(found.dtype, tuple(shape))
-
-
-def _common(several: Sequence[Tensor | None]) -> Tensor | None:
-    """What holds for all of them; dimensions that differ are unknown."""
-    known = [t for t in several if t is not None]
-    if len(known) < len(several) or not known:
-        return None
-    shapes = [t.shape for t in known]
-    if any(s is None for s in shapes) or len({len(s) for s in shapes if s is not None}) > 1:
-        return Tensor(known[0].dtype, None)
-    merged = tuple(
-        d[0] if len(set(d)) == 1 else "?" for d in zip(*(s or () for s in shapes), strict=True)
-    )
-    return Tensor(known[0].dtype, merged)
+        return [np.asarray(r) for r in results]
 
 
 # ---- types and values

@@ -313,7 +313,7 @@ class Bench:
 
         if job.prepare is not None:
             job.prepare()
-        self.timer.sample(replace(job.call, run=run), 1)
+        job.call.around(run)
         if callable(self._expected):
             self._expected = self._expected()
         if self._expected is None:

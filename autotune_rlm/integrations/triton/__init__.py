@@ -42,6 +42,7 @@ def rlm_autotune(
     seed: int = 0,
     configs_from: Any = None,
     isolate: bool = False,
+    check: str | None = None,
 ) -> Callable[[Any], RLMAutotuner]:
     """Decorator in place of ``triton.autotune``: the same arguments, and a few more.
 
@@ -86,9 +87,14 @@ def rlm_autotune(
             and dtypes (of small integer tensors the values too), which must fit into memory a second
             time. Where it cannot (own hooks, a kernel that only this process has), a warning says so and
             this process measures.
+        check: ``"default"`` leaves out configurations whose outputs differ from those of the first of
+            ``configs`` by more than rounding (``measure.disagreement``), in the search that measures
+            them; None compares nothing, as Triton. All tensors of the launch are compared, and are after
+            the search what they were before. It takes their memory three times while it searches, and
+            a launch for each. What was measured without it is not trusted.
 
     Environment variables ``AUTOTUNE_RLM_BUDGET``, ``_BUDGET_S``, ``_MODE``, ``_SURROGATE``,
-    ``_STORE``, ``_CONFIGS_FROM`` and ``_ISOLATE`` take the place of the arguments;
+    ``_STORE``, ``_CONFIGS_FROM``, ``_ISOLATE`` and ``_CHECK`` take the place of the arguments;
     ``AUTOTUNE_RLM_DISABLE=1`` leaves everything to Triton's own autotuner.
 
     Example:
@@ -116,6 +122,7 @@ def rlm_autotune(
         seed=seed,
         configs_from=configs_from,
         isolate=isolate,
+        check=check,
     )
 
     def decorator(fn: Any) -> RLMAutotuner:

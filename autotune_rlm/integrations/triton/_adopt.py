@@ -69,6 +69,7 @@ def enable(
     seed: int = 0,
     configs_from: Any = None,
     isolate: bool = False,
+    check: str | None = None,
 ) -> Enabled:
     """Make ``triton.autotune`` mean ``rlm_autotune``, for the kernels of libraries too.
 
@@ -92,6 +93,7 @@ def enable(
         seed: Of the search.
         configs_from: Files of recommended configurations.
         isolate: Whether a process of its own measures.
+        check: ``"default"`` to leave out configurations whose outputs differ from the first one's.
 
     Returns:
         A context manager that goes back to what was before; need not be used as one.
@@ -119,6 +121,7 @@ def enable(
         seed=seed,
         configs_from=configs_from,
         isolate=isolate,
+        check=check,
     )
     return Enabled(_switch(_Adoption(settings, names)))
 

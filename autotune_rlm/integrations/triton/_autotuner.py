@@ -20,6 +20,7 @@ from autotune_rlm.measure.errors import Owner, classify
 from autotune_rlm.measure.worker import IsolatedMeasurer, Workload
 from autotune_rlm.types import Candidate, Task
 
+from ._check import OutputCheck
 from ._device import device_of, is_capturing, wait_for_device
 from ._launch import CacheDict, Choice, LaunchShape, triton_key
 from ._live import LiveLaunch, launch_of
@@ -375,11 +376,29 @@ class RLMAutotuner(Autotuner):
                 return dataclasses.replace(outcome, measured_later=later)
             return outcome
         wait_for_device()
+        if selector.settings.check is not None:
+            return self._checked(selector, task, candidates, launch, named)
         measurer = functools.partial(launch.measurer, self._do_bench, self._announce)
         isolated = None
         if selector.settings.isolate:
             isolated = functools.partial(self._isolated, launch, candidates)
         return selector.by_measuring(task, candidates, measurer, isolated)
+
+    def _checked(
+        self,
+        selector: Selector,
+        task: Task,
+        candidates: Sequence[Candidate],
+        launch: LiveLaunch,
+        named: Mapping[str, Any],
+    ) -> Outcome:
+        """Measure, and leave out what writes something else than the default."""
+        check = OutputCheck(named)
+        measurer = functools.partial(launch.measurer, self._do_bench, self._announce, check=check)
+        try:
+            return selector.by_measuring(task, candidates, measurer, None)
+        finally:
+            check.restore()
 
     def _isolated(
         self, launch: LiveLaunch, candidates: Sequence[Candidate]
@@ -392,9 +411,9 @@ class RLMAutotuner(Autotuner):
         }
         why = next((f"a {name} of its own" for name, is_own in own.items() if is_own), "")
         reset = [*self.reset_to_zero, *self.restore_value]
-        workload = None if why else launch.workload(candidates, reset=reset)
-        if workload is None:
-            why = why or "its arguments or its source cannot be made again there"
+        workload = {"obstacle": why} if why else launch.workload(candidates, reset=reset)
+        if "obstacle" in workload:
+            why = workload["obstacle"]
             name = self.base_fn.__name__
             _log.warning("%s is measured in this process although isolate=True: %s", name, why)
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from autotune_rlm.measure.timing import Call
 from autotune_rlm.measure.triton import TritonMeasurer
 from autotune_rlm.types import Candidate
 
+from ._check import OutputCheck
 from ._resources import compile_pool
 from ._source import constant_names, unwrap, with_heuristics
 from ._timer import timing_for
@@ -63,6 +65,7 @@ class LiveLaunch:
         *,
         begins: Callable[[Candidate], None] = lambda candidate: None,
         ahead: bool = True,
+        check: OutputCheck | None = None,
     ) -> TritonMeasurer:
         """Measures candidates whose payloads are configurations.
 
@@ -71,12 +74,13 @@ class LiveLaunch:
             told: Called with each configuration before it is tried.
             begins: Called with each candidate before anything of it runs in this process.
             ahead: Whether compile workers may be asked; else all is compiled in this process.
+            check: Compares what configurations write; None to compare nothing.
         """
         timer, settings = timing_for(do_bench)
 
         def make(candidate: Candidate) -> Job:
             begins(candidate)
-            return self.job(candidate.payload)
+            return self.job(candidate.payload, check)
 
         return TritonMeasurer(
             make,
@@ -87,8 +91,8 @@ class LiveLaunch:
             told=lambda candidate: told(candidate.payload),
         )
 
-    def job(self, config: triton.Config) -> Job:
-        """The launch with ``config``, hooks around it."""
+    def job(self, config: triton.Config, check: OutputCheck | None = None) -> Job:
+        """The launch with ``config``, hooks around it; with ``check`` its outputs are compared."""
         options = {**self._kwargs, **config.all_kwargs()}
         named = {**self._named, **config.all_kwargs()}
 
@@ -101,7 +105,11 @@ class LiveLaunch:
             self._post_hook(named, exception=error)
 
         call = Call(lambda: self._kernel.run(*self._args, **options), setup, teardown)
-        return Job(call, grid=self._grid(config) if self._is_all_in_the_binary(config) else None)
+        grid = self._grid(config) if self._is_all_in_the_binary(config) else None
+        if check is None:
+            return Job(call, grid=grid)
+        prepare = functools.partial(check.prepare, call)
+        return Job(call, outputs=check.outputs, prepare=prepare, grid=grid)
 
     def spec(self, candidate: Candidate) -> CompileSpec | None:
         """What to compile for a candidate; None where another process cannot."""

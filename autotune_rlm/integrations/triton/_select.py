@@ -21,7 +21,7 @@ from autotune_rlm.search.engine import Search
 from autotune_rlm.search.policy import Policy
 from autotune_rlm.search.tuner import Tuner, TuningError, TuningResult
 from autotune_rlm.store import Recall
-from autotune_rlm.types import Candidate, Measurer, Observation, Status, Task
+from autotune_rlm.types import Candidate, Measurer, Observation, Status, Task, digest
 
 from ._device import device_of
 from ._errors import KernelTuningError
@@ -82,7 +82,15 @@ class Selector:
 
     def task(self, arguments: Mapping[str, Any]) -> Task:
         """The task of a launch."""
-        return self._tasks.build(arguments, device_of(self.settings.device))
+        task = self._tasks.build(arguments, device_of(self.settings.device))
+        if self.settings.check is None:
+            return task
+        # What was measured without the check may be wrong; what does not compile is the same.
+        return dataclasses.replace(
+            task,
+            versions={**task.versions, "check": self.settings.check},
+            like=digest([task.like, self.settings.check]),
+        )
 
     def known(self, task: Task) -> Recall:
         """What the store knows that bears on a task; asked once."""

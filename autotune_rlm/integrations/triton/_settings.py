@@ -40,6 +40,7 @@ class Settings:
     seed: int = 0
     configs_from: Any = None
     isolate: bool = False
+    check: str | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -48,6 +49,13 @@ class Settings:
         if self.budget_s is not None and not self.budget_s > 0:
             raise ValueError(f"budget_s must be a number of seconds above 0, got {self.budget_s!r}")
         read_configs(self.configs_from)
+        if self.check not in (None, "default"):
+            raise ValueError(f"check must be None or 'default', got {self.check!r}")
+        if self.check is not None and self.isolate:
+            raise ValueError(
+                "check='default' compares with the live arguments, which isolate=True does not have; "
+                "give one of the two"
+            )
         if not isinstance(self.isolate, bool):
             raise TypeError(f"isolate must be True or False, got {self.isolate!r}")
         if self.device is not None and not isinstance(self.device, (Device, str)):
@@ -125,4 +133,5 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "store": _store,
     "configs_from": str,
     "isolate": _flag,
+    "check": str.lower,
 }

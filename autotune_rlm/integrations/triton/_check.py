@@ -1,0 +1,85 @@
+"""``check="default"``: what a configuration writes is compared with what the default writes.
+
+Nobody says which arguments a kernel writes. So all tensors of the launch are compared; each
+configuration finds them as they were before the search; and elements that the default overwrites,
+whatever was there, hold NaN before a launch, so that what an earlier one wrote cannot pass for this
+one's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autotune_rlm.measure.timing import Call
+
+__all__ = ["OutputCheck"]
+
+
+class OutputCheck:
+    """The tensors of a launch before and after.
+
+    Takes the memory of all its tensors three times (before, expected, seen), and a byte for each
+    element that is overwritten.
+
+    Args:
+        named: The launch's arguments by name; tensors are found in tensor descriptors too.
+    """
+
+    def __init__(self, named: Mapping[str, Any]) -> None:
+        found = {name: getattr(value, "base", value) for name, value in named.items()}
+        self._tensors = {name: value for name, value in found.items() if _can_be_written(value)}
+        self._before = {name: tensor.clone() for name, tensor in self._tensors.items()}
+        self._overwritten: dict[str, Any] | None = None
+
+    def outputs(self) -> dict[str, Any]:
+        """All tensors; the default's are what others are compared with."""
+        return dict(self._tensors)
+
+    def restore(self) -> None:
+        """Make the tensors what they were before the search."""
+        for name, tensor in self._tensors.items():
+            tensor.copy_(self._before[name])
+
+    def prepare(self, call: Call) -> None:
+        """Make the tensors ready for the launch that is compared.
+
+        Args:
+            call: The launch; the first one that is prepared shows what a launch overwrites.
+
+        Raises:
+            Exception: What the first launch raises.
+        """
+        if self._overwritten is None:
+            self._overwritten = self._find_overwritten(call)
+        self.restore()
+        for name, where in self._overwritten.items():
+            self._tensors[name].masked_fill_(where, float("nan"))
+
+    def _find_overwritten(self, call: Call) -> dict[str, Any]:
+        """Where a launch leaves numbers though the tensor was all NaN before it, by name."""
+        found = {}
+        for name, tensor in self._tensors.items():
+            if not tensor.dtype.is_floating_point:
+                continue  # NaN is harmless anywhere, a wrong index is not
+            self.restore()
+            tensor.fill_(float("nan"))
+            seen: list[Any] = []
+
+            def run(tensor: Any = tensor, seen: list[Any] = seen) -> None:
+                call.run()
+                seen.append(~tensor.isnan())
+
+            call.around(run)
+            if seen[0].any():
+                found[name] = seen[0]
+        return found
+
+
+def _can_be_written(value: Any) -> bool:
+    if not (hasattr(value, "data_ptr") and hasattr(value, "clone") and value.numel()):
+        return False
+    repeats = any(
+        stride == 0 and size > 1 for stride, size in zip(value.stride(), value.shape, strict=True)
+    )
+    return not repeats

@@ -215,8 +215,8 @@ class Candidate:
         config: Parameters by name, such as ``{"BLOCK_M": 64, "num_warps": 4}``.
         text: What the model reads in place of the parameters, such as a network's ONNX text;
             empty where the parameters say it all.
-        facts: What the compiler's first IR and the device say of it, by name (``ir.NUMBERS``); empty
-            where it was not looked at. Never stored or compared.
+        facts: What the compiler's first IR and the device say of it, by name (``ir.on_device``); empty
+            where it was not looked at. Kept with a measurement, never compared.
         payload: The object itself (a ``triton.Config``, a trial); never stored or compared.
     """
 
@@ -236,13 +236,19 @@ class Candidate:
         return hash(self.key)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary without the facts and the payload."""
-        return {"config": dict(self.config), "text": self.text}
+        """A plain dictionary without the payload; facts to six digits, where there are any."""
+        facts = {name: float(f"{value:.6g}") for name, value in self.facts.items()}
+        return {
+            "config": dict(self.config),
+            "text": self.text,
+            **({"facts": facts} if facts else {}),
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Candidate:
         """The inverse of ``to_json``."""
-        return cls(config=dict(data["config"]), text=data.get("text", ""))
+        facts = dict(data.get("facts") or {})
+        return cls(config=dict(data["config"]), text=data.get("text", ""), facts=facts)
 
 
 @dataclass(frozen=True, kw_only=True)

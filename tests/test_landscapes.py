@@ -426,3 +426,15 @@ def test_recorded_data_survives_a_round_trip(tmp_path):
     assert [len(x) for x in found] == [4362] * 4
     write_landscapes(tmp_path / "x.csv.gz", found)
     assert read_landscapes(tmp_path / "x.csv.gz") == found
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".jsonl"])
+def test_facts_of_the_first_ir_are_kept(tmp_path, suffix):
+    candidate = Candidate({"BLOCK": 64}, facts={"waves": 1 / 3, "registers": 40.0})
+    task = Task(kernel="k", device=Device(name="some device"))
+    measured = Measurement(status="ok", value=1.0)
+    file = tmp_path / f"record{suffix}"
+    write_landscapes(file, [Landscape(task, (candidate,), (measured,))])
+    (found,) = read_landscapes(file)[0].candidates
+    assert found == candidate
+    assert found.facts == pytest.approx(dict(candidate.facts), rel=1e-5)

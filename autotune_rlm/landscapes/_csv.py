@@ -31,7 +31,7 @@ _REQUIRED = ("kernel", "device", "config")
 _TASK_COLUMNS = ("kernel", "language", "device", "problem", "metric", "minimize")
 _ONCE = ("source", "versions", "device_spec")
 _MEASURED = ("time_ms", "value", "compile_s", "cost_s", "low", "high", "samples", "reason", "state")
-_KNOWN = {*_COLUMNS, *_TASK_COLUMNS, *_ONCE, *_MEASURED, "text"}
+_KNOWN = {*_COLUMNS, *_TASK_COLUMNS, *_ONCE, *_MEASURED, "text", "ir"}
 _FAILED = "failed"
 
 
@@ -88,7 +88,7 @@ class _Rows:
         self.at = {name: i for i, name in enumerate(names)}
         self.facts = [(i, name) for i, name in enumerate(names) if name not in _KNOWN]
         self.has_once = [name for name in _ONCE if name in self.at]
-        self.candidates: dict[tuple[str, str], Candidate] = {}
+        self.candidates: dict[tuple[str, str, str], Candidate] = {}
         self._rare = [
             name for name in _MEASURED if name in self.at and name not in ("time_ms", "value")
         ]
@@ -122,11 +122,12 @@ class _Rows:
         group.measurements.append(measurement)
 
     def candidate(self, row: list[str]) -> Candidate:
-        key = (self.get(row, "config"), self.get(row, "text"))
+        key = (self.get(row, "config"), self.get(row, "text"), self.get(row, "ir"))
         found = self.candidates.get(key)
         if found is None:
             config = json_object(key[0], "config")
-            found = self.candidates[key] = Candidate(config=config, text=key[1])
+            facts = json_object(key[2], "ir") if key[2] else {}
+            found = self.candidates[key] = Candidate(config=config, text=key[1], facts=facts)
         return found
 
     def measurement(self, row: list[str]) -> Measurement:
@@ -272,6 +273,7 @@ def _rows(landscape: Landscape, *, timed: bool) -> Iterable[dict[str, Any]]:
         row["compile_s"] = "" if m.compile_s is None else repr(float(m.compile_s))
         optional = {
             "text": candidate.text,
+            "ir": canonical_json(candidate.to_json()["facts"]) if candidate.facts else None,
             "reason": m.reason,
             "low": None if m.low is None else repr(float(m.low)),
             "high": None if m.high is None else repr(float(m.high)),

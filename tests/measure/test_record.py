@@ -105,6 +105,9 @@ def test_every_configuration_is_compiled_ahead_and_measured_on_every_problem(
         4096: {2.0},
         8192: {3.0},
     }
+    for n, item in found.items():
+        for candidate in item.candidates:
+            assert candidate.facts["programs"] == -(-n // candidate.config["BLOCK"])
     task = found[4096].task
     assert task.problem["x"] == {"dtype": "fp32", "shape": [4096], "strides": [1], "align": 16}
     assert "def double(x, y, n, BLOCK: tl.constexpr)" in task.source

@@ -118,7 +118,7 @@ class RecordLog:
         self.rows += 1
         row = {
             "landscape": name,
-            "candidate": {"config": dict(candidate.config)},
+            "candidate": {k: v for k, v in candidate.to_json().items() if v},
             "measurement": _compact(measurement),
         }
         self._pending.append(_line(row))

@@ -7,6 +7,7 @@ that may die.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ...ir import Launch, NotRead, Reader, as_grid, target_of
 from ...types import Candidate, Device, Measurement, Status, Task
 from .._ahead import ahead
 from .._process import WorkerFailure, WorkerProcess
@@ -28,6 +30,8 @@ from .plan import Unit, round_robin
 from .suite import SuiteKernel, binary_class, find_suite, load_suite
 
 __all__ = ["Progress", "Recorder", "TaskMaker", "compile_device", "of_compilation"]
+
+_log = logging.getLogger(__name__)
 
 TaskMaker = Callable[[Any, Mapping[str, Any], Device, Sequence[str]], Task]
 """``(kernel, arguments, device, names of the configuration's parameters)`` to the task."""
@@ -145,6 +149,7 @@ class Recorder:
             env={"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1" if interpreter else "0"},
         )
         self._args: dict[tuple[str, int], dict[str, Any]] = {}
+        self._readers: dict[str, Reader] = {}
         self._names: dict[tuple[str, int, str], str] = {}
         self._progress = Progress(status={})
         self._seen_kernels: set[str] = set()
@@ -297,7 +302,8 @@ class Recorder:
                 # says something about this machine, nothing about the kernel
                 self._log.put_off(self._names[unit.kernel, index, unit.target], candidate)
                 continue
-            self._log.add(self._names[unit.kernel, index, unit.target], candidate, measurement)
+            read = candidate if unit.target else self._read(unit, index, candidate)
+            self._log.add(self._names[unit.kernel, index, unit.target], read, measurement)
             self._progress.points += 1
             self._progress.ok += measurement.ok
             counts = self._progress.status
@@ -305,6 +311,25 @@ class Recorder:
             counts[measurement.status.value] = counts.get(measurement.status.value, 0) + 1
         self._seen_kernels.add(unit.kernel)
         self._progress.kernels = len(self._seen_kernels)
+
+    def _read(self, unit: Unit, index: int, candidate: Candidate) -> Candidate:
+        """The candidate with what the kernel's first IR says of it for a problem."""
+        if self._interpreter:
+            return candidate
+        kernel = self._kernels[unit.kernel]
+        given = {**self._args[unit.kernel, index], **unit.config}
+        options = {"num_warps": 4, "num_stages": 3, **unit.config}
+        try:
+            reader = self._readers.get(unit.kernel)
+            if reader is None:
+                reader = Reader(kernel.fn, target=target_of(self._device))
+                self._readers[unit.kernel] = reader
+            grid = as_grid(kernel.grid(given), given)
+            launch = Launch(given, grid, options["num_warps"], options["num_stages"])
+            return replace(candidate, facts=reader.numbers(launch, self._device))
+        except (NotRead, ValueError) as error:
+            _log.debug("%s is not read: %s", unit.kernel, error)
+            return candidate
 
     def _measure(self, unit: Unit, compiled: CompileResult | None) -> list[Measurement]:
         """One measurement per problem; a unit that kills the device's process is taken apart."""

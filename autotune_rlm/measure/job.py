@@ -123,7 +123,7 @@ class Bench:
         settings: BenchSettings | None = None,
         *,
         timer: Timer | None = None,
-        expected: Outputs | Callable[[], Outputs] | None = None,
+        expected: Outputs | Callable[[], Outputs | None] | None = None,
         state: Callable[[], Mapping[str, Any]] | None = None,
         alone: Callable[[], AbstractContextManager[Any]] = device_lock,
         stage: Stage = "run",
@@ -219,7 +219,7 @@ class Bench:
         self._watch_drift()
         wrong = self._check(job)
         if wrong:
-            measurement = Measurement(status=Status.WRONG_RESULT, reason=wrong)
+            measurement = failed(Fault(Status.WRONG_RESULT, wrong))
         else:
             self._warm_up(job)
             measurement = measure_call(

@@ -51,7 +51,7 @@ class TritonMeasurer:
         pool: CompilePool | None = None,
         settings: BenchSettings | None = None,
         timer: Timer | None = None,
-        expected: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+        expected: Mapping[str, Any] | Callable[[], Mapping[str, Any] | None] | None = None,
         told: Callable[[Candidate], None] = lambda candidate: None,
     ) -> None:
         self._make = make

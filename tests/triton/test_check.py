@@ -113,6 +113,27 @@ def test_what_was_measured_without_it_is_not_trusted(stub, store_path, tensors):
     assert len(stub.benchmarked) == before
 
 
+def test_a_search_that_goes_on_compares_with_the_default_too(stub, store_path, tensors):
+    kernel = tuned(kernel_that(doubled), store_path)
+    kernel.configs = [c for c in kernel.configs if c.kwargs["BLOCK"] != 256]
+    kernel[(1,)](*tensors, 64)
+    whole = tuned(kernel_that(doubled), store_path)
+    whole[(1,)](*tensors, 64)  # measures the one that is missing
+    assert statuses(store_path)[256] is Status.WRONG_RESULT
+    assert whole.best_config.kwargs["BLOCK"] != 256
+
+
+def test_where_the_default_does_not_work_the_first_that_does_is_right(stub, store_path, tensors):
+    def picky(x, y, block):
+        if block == 32:
+            raise RuntimeError("Triton Error [CUDA]: invalid argument")
+        y.copy_(x * (3 if block == 256 else 2))
+
+    kernel = tuned(kernel_that(picky), store_path)
+    kernel[(1,)](*tensors, 64)
+    assert kernel.best_config.kwargs["BLOCK"] in (128, 512)
+
+
 def test_the_variable_asks_for_it_too(stub, store_path, tensors, monkeypatch):
     monkeypatch.setenv("AUTOTUNE_RLM_CHECK", "default")
     kernel = tuned(kernel_that(doubled), store_path, check=None)

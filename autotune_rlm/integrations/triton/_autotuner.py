@@ -393,7 +393,7 @@ class RLMAutotuner(Autotuner):
         named: Mapping[str, Any],
     ) -> Outcome:
         """Measure, and leave out what writes something else than the default."""
-        check = OutputCheck(named)
+        check = OutputCheck(named, launch.job(candidates[0].payload).call)
         measurer = functools.partial(launch.measurer, self._do_bench, self._announce, check=check)
         try:
             return selector.by_measuring(task, candidates, measurer, None)

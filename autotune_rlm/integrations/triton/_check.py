@@ -8,12 +8,17 @@ one's.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+from autotune_rlm.measure.correctness import snapshot
+from autotune_rlm.measure.errors import one_line
 from autotune_rlm.measure.timing import Call
 
 __all__ = ["OutputCheck"]
+
+_log = logging.getLogger(__name__)
 
 
 class OutputCheck:
@@ -24,13 +29,20 @@ class OutputCheck:
 
     Args:
         named: The launch's arguments by name; tensors are found in tensor descriptors too.
+        default: The launch with the configuration that is right.
     """
 
-    def __init__(self, named: Mapping[str, Any]) -> None:
+    def __init__(self, named: Mapping[str, Any], default: Call) -> None:
         found = {name: getattr(value, "base", value) for name, value in named.items()}
         self._tensors = {name: value for name, value in found.items() if _can_be_written(value)}
         self._before = {name: tensor.clone() for name, tensor in self._tensors.items()}
+        self._default = default
         self._overwritten: dict[str, Any] | None = None
+        self._expected: dict[str, Any] | None = None
+
+    def expected(self) -> dict[str, Any] | None:
+        """What the default writes; None where it does not work."""
+        return self._expected
 
     def outputs(self) -> dict[str, Any]:
         """All tensors; the default's are what others are compared with."""
@@ -45,16 +57,32 @@ class OutputCheck:
         """Make the tensors ready for the launch that is compared.
 
         Args:
-            call: The launch; the first one that is prepared shows what a launch overwrites.
+            call: The launch. It shows what a launch overwrites where the default does not work.
 
         Raises:
-            Exception: What the first launch raises.
+            Exception: What the launch raises where it has to show that.
         """
         if self._overwritten is None:
-            self._overwritten = self._find_overwritten(call)
+            try:
+                self._overwritten = self._find_overwritten(self._default)
+                self._expected = self._written_by(self._default)
+            except Exception as error:
+                _log.warning("the default configuration does not work: %s", one_line(str(error)))
+                self._overwritten = self._find_overwritten(call)
         self.restore()
         for name, where in self._overwritten.items():
             self._tensors[name].masked_fill_(where, float("nan"))
+
+    def _written_by(self, call: Call) -> dict[str, Any]:
+        self.restore()
+        seen: dict[str, Any] = {}
+
+        def run() -> None:
+            call.run()
+            seen.update(snapshot(self._tensors))
+
+        call.around(run)
+        return seen
 
     def _find_overwritten(self, call: Call) -> dict[str, Any]:
         """Where a launch leaves numbers though the tensor was all NaN before it, by name."""

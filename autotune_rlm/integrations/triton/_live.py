@@ -88,6 +88,7 @@ class LiveLaunch:
             pool=compile_pool() if ahead and not knobs.runtime.interpret else None,
             settings=settings,
             timer=timer,
+            expected=None if check is None else check.expected,
             told=lambda candidate: told(candidate.payload),
         )
 

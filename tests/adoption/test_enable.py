@@ -42,7 +42,12 @@ class Cached(Autotuner):
 
     def run(self, *args, **kwargs):
         self.seen += 1
+        self.look_up([self.arg_names, self.keys])
         return super().run(*args, **kwargs)
+
+    def look_up(self, key):
+        """As fla's, which puts what it finds in its own files into ``cache``."""
+        self.cache.get(tuple(map(tuple, key)))
 
 
 def test_kernels_defined_later_are_ours(stub, oracle):

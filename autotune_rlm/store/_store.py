@@ -29,6 +29,7 @@ __all__ = ["Recall", "Request", "Store"]
 _CACHED_TASKS = 1024
 _MOST_ALIKE = 3  # problems whose choice may be taken over; the next may have ended its search
 _CHUNK = 2000
+_OVERLAP = 256  # a transaction with a smaller id may be committed later than one with a larger
 
 _m = _schema.measurements.c
 _COUNT = sa.select(sa.func.count(), sa.func.max(_m.id)).where(_m.task_key == sa.bindparam("key"))
@@ -265,6 +266,18 @@ class Store:
             alike=tuple((other, tuple(self.observations(other))) for other in alike),
             nearest=next(iter(self._best_of(task, near, 1)), None),
         )
+
+    def measured_since(self, mark: int) -> tuple[int, set[str]]:
+        """Keys of the tasks that were measured since ``mark``, and the next mark; 0 to begin.
+
+        What other processes were about to write at the mark is told again.
+        """
+        newest: Any = self._database.read(lambda c: c.scalar(sa.select(sa.func.max(_m.id))), None)
+        query = sa.select(_m.task_key).where(_m.id > mark - _OVERLAP).distinct()
+        keys = {write.row["task_key"] for write in self._waiting("measurements")}
+        if mark and newest:
+            keys |= self._database.read(lambda c: set(c.scalars(query)), set())
+        return newest or mark, keys
 
     def _near(self, task: Task, k: int, *, same_device: bool) -> list[Near]:
         found: list[Near] = self._database.read(

@@ -12,12 +12,14 @@ import triton.language as tl
 from triton_test_support import Oracle, Quick, body, configs
 
 from autotune_rlm import Store, rlm_autotune
+from autotune_rlm.integrations.triton import _select
 from autotune_rlm.integrations.triton._live import LiveLaunch
+from autotune_rlm.integrations.triton._task import candidates_of
 from autotune_rlm.integrations.triton.stub import StubDriver
 from autotune_rlm.measure.compile import CompileResult
 from autotune_rlm.measure.job import Bench, Job
 from autotune_rlm.measure.timing import Call, WallTimer
-from autotune_rlm.types import Status
+from autotune_rlm.types import Candidate, Measurement, Status
 
 FEW = configs(blocks=(16, 64, 256), warps=(2,))
 
@@ -120,6 +122,45 @@ class TestCost:
         monkeypatch.setattr(type(kernel), "_first_launch", lambda *args: pytest.fail("slow"))
         for n in (1000, 2000):
             launch(kernel, n)
+
+
+class TestTakingUp:
+    def test_a_look_asks_for_those_that_were_measured_alone(self, stub, store_path, monkeypatch):
+        from autotune_rlm.integrations.triton import _autotuner, _refresh
+
+        looks = _refresh.Refresher(first_s=1e6, longest_s=1e6)
+        monkeypatch.setattr(_autotuner, "refresher", looks)
+        asked = []
+        best = _select.Selector.best_measured
+
+        def counted(self, task, *args, **kwargs):
+            asked.append(task.problem["n"])
+            return best(self, task, *args, **kwargs)
+
+        monkeypatch.setattr(_select.Selector, "best_measured", counted)
+        kernel = tuned(store_path, key=["n"], mode="predict", surrogate=Oracle(-1))
+        sizes = [2**i for i in range(4, 14)]
+        for n in sizes:
+            assert launch(kernel, n) == 16
+        assert looks.look() == 0
+        assert sorted(asked) == sizes
+        asked.clear()
+        with Store(store_path) as store:
+            store.add_many(
+                (kernel._selector.task({}), Candidate({"BLOCK": i}), Measurement(status="timeout"))
+                for i in range(300)
+            )
+        assert looks.look() == 0
+        assert asked == []
+        with Store(store_path) as store:
+            (task,) = (r.task for r in store.requests() if r.task.problem["n"] == 64)
+            for config in (FEW[0], FEW[2]):
+                (candidate,) = candidates_of([config])
+                value = 1e-9 * config.kwargs["BLOCK"]
+                store.add(task, candidate, Measurement(status="ok", value=1e-6 - value))
+        assert looks.look() == 1
+        assert asked == [64]
+        assert launch(kernel, 64) == 256
 
 
 class TestWhatIsTimed:

@@ -190,7 +190,10 @@ def _release(autotuner: Any) -> None:
 _METHODS = ("run", "warmup", "prune_configs", "check_disk_cache", "_bench", "do_bench")
 _STATE = ("arg_names", "cache", "configs", "configs_top_k", "fn", "keys", "perf_model")
 _ACCESS = ("__getattribute__", "__getattr__", "__setattr__", "__getitem__", "__slots__")
-_INPUT = {"arg_names", "keys"}  # what a key is made of; fla's asks for it to look into its own files
+_INPUT = {
+    "arg_names",
+    "keys",
+}  # what a key is made of; fla's asks for it to look into its own files
 _CHOOSING = {*_METHODS[1:], *_STATE, "nargs", "best_config", "early_config_prune"} - _INPUT
 
 

@@ -26,7 +26,7 @@ from ._launch import CacheDict, Choice, LaunchShape, triton_key
 from ._live import LiveLaunch, launch_of
 from ._prune import check_conflicts, check_names, config_of, prune
 from ._ranks import ranks
-from ._refresh import refresher
+from ._refresh import Later, refresher
 from ._resources import TUNING_LOCK, compile_pool
 from ._select import Outcome, Selector
 from ._settings import Settings, is_disabled
@@ -366,13 +366,14 @@ class RLMAutotuner(Autotuner):
             workload = functools.partial(launch.workload, reset=reset)
             outcome = selector.by_model(task, candidates, workload if predicts else None)
             if predicts and outcome.how in ("model", "file") and selector.store is not None:
-                later = functools.partial(
+                best = functools.partial(
                     selector.best_measured,
                     task,
                     candidates,
                     chosen=outcome.config,
                     expected_ms=outcome.expected_ms,
                 )
+                later = Later(best, selector.store, task.key)
                 return dataclasses.replace(outcome, measured_later=later)
             return outcome
         wait_for_device()

@@ -12,13 +12,13 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from autotune_rlm._forks import ForkSafeLock
 
-__all__ = ["Refresher", "refresher"]
+__all__ = ["Later", "Refresher", "refresher"]
 
 _log = logging.getLogger(__name__)
 _FIRST_S = 5.0
@@ -26,10 +26,36 @@ _LONGEST_S = 300.0
 
 
 @dataclass(frozen=True)
+class Later:
+    """Looks for something better than a predicted choice.
+
+    Attributes:
+        best: Gives the best measured configuration, or None as long as there is none.
+        store: Where it is looked up; None where not in a ``Store``.
+        task_key: What is looked up there.
+    """
+
+    best: Callable[[], Any]
+    store: Any = None
+    task_key: str = ""
+
+    def __call__(self) -> Any:
+        """The best measured configuration, or None."""
+        return self.best()
+
+
+@dataclass(eq=False)
 class _Waiting:
     autotuner: weakref.ref[Any]
     key: tuple[Any, ...]
     best: Callable[[], Any]
+    is_new: bool = True
+
+    def has_news(self, news: Mapping[int, set[str]]) -> bool:
+        """Whether something was measured since the last look, by the ``id`` of stores."""
+        store = getattr(self.best, "store", None)
+        measured = news.get(id(store))
+        return self.is_new or measured is None or self.best.task_key in measured  # type: ignore[attr-defined]
 
 
 class Refresher:
@@ -47,6 +73,7 @@ class Refresher:
         self._more = threading.Event()
         self._thread: threading.Thread | None = None
         self._process = 0
+        self._marks: dict[int, int] = {}
 
     def add(self, autotuner: Any, key: tuple[Any, ...], best: Callable[[], Any]) -> None:
         """Watch a key.
@@ -70,15 +97,21 @@ class Refresher:
     def look(self) -> int:
         """Look once; returns how many choices were replaced or need no watching any more.
 
-        A replaced choice is watched on: the search that it comes from may not have ended.
+        A replaced choice is watched on: the search that it comes from may not have ended. A store is
+        asked once for what was measured since the last look, and then for those problems alone.
         """
-        done = []
+        done: set[_Waiting] = set()
         replaced = 0
-        for entry in list(self._waiting):
+        waiting = list(self._waiting)
+        news = self._news(waiting)
+        for entry in waiting:
             autotuner = entry.autotuner()
             if autotuner is None or entry.key not in autotuner.cache:
-                done.append(entry)
+                done.add(entry)
                 continue
+            if not entry.has_news(news):
+                continue
+            entry.is_new = False
             try:
                 config = entry.best()
             except Exception as error:
@@ -91,6 +124,14 @@ class Refresher:
         with self._lock:
             self._waiting = [entry for entry in self._waiting if entry not in done]
         return len(done) + replaced
+
+    def _news(self, waiting: Sequence[_Waiting]) -> dict[int, set[str]]:
+        stores = {id(s): s for s in (getattr(w.best, "store", None) for w in waiting)}
+        news: dict[int, set[str]] = {}
+        for name, store in stores.items():
+            if hasattr(store, "measured_since"):
+                self._marks[name], news[name] = store.measured_since(self._marks.get(name, 0))
+        return news
 
     def _run(self) -> None:
         pause_s = self._first_s

@@ -24,6 +24,8 @@ _LAUNCH_ONLY = frozenset({"grid", "warmup", "stream"})
 _MAX_ITEMS = 16
 _MAX_TEXT = 200
 _ALIGNMENT = 16
+
+
 def describe(value: Any) -> Any:
     """A kernel argument as JSON; different ones have different descriptions.
 

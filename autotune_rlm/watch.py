@@ -222,7 +222,9 @@ class Watcher:
         try:
             with self._measurer(request) as measurer:
                 paced = PacedMeasurer(measurer, duty=self._duty, stop=self._stop, idle=idle)
-                policy = Policy(batch=_BATCH)  # a failure counts once another one of its batch works
+                policy = Policy(
+                    batch=_BATCH
+                )  # a failure counts once another one of its batch works
                 tuner = Tuner(
                     surrogate=self.surrogate, measurer=paced, store=self.store, policy=policy
                 )

@@ -9,16 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from autotune_rlm.dtypes import short_name
+from autotune_rlm.dtypes import dtype_name, short_name
 
 __all__ = ["NotRead", "Refused", "Signature", "signature_of", "unwrapped"]
 
 _ALIGNMENT = 16
 _SCALAR = re.compile(r"(?:[iu](?:1|8|16|32|64)|fp(?:16|32|64)|bf16|f32|f64)$")
-_DTYPE = re.compile(
-    r"(?:i|u|int|uint)(?:1|8|16|32|64)$|fp(?:16|32|64)$|float(?:16|32|64)$|bf16$|bfloat16$|bool$"
-    r"|fp8e\w+$|float8\w*$"
-)
+
 
 class NotRead(Exception):
     """A kernel's IR was not read; the text says why."""
@@ -165,8 +162,8 @@ def _number(
 
 def _tensor(found: Signature, path: tuple[int, ...], name: str, value: Any) -> str:
     about = value if isinstance(value, Mapping) else _described(value)
-    dtype = _short(about.get("dtype", ""))
-    if not _DTYPE.match(dtype):
+    dtype = dtype_name(about.get("dtype", ""))
+    if short_name(dtype) is None:
         raise NotRead(f"the argument {name} is {value!r}, which no kernel takes")
     shape = about.get("shape")
     if shape is not None and all(isinstance(n, int) for n in shape):
@@ -205,11 +202,6 @@ def _described(value: Any) -> dict[str, Any]:
 
 def _ints(values: Any) -> list[int]:
     return [int(v) for v in values]
-
-
-def _short(dtype: Any) -> str:
-    name = str(dtype).rpartition(".")[2]
-    return short_name(name) or name
 
 
 def _is_dtype(value: Any) -> bool:

@@ -31,7 +31,6 @@ CODECS: dict[str, BinCodec] = {
 }
 
 
-
 @dataclass(frozen=True)
 class ErrorScale:
     """Turns a metric into a positive value to minimise, and back.

@@ -532,3 +532,17 @@ def test_the_fault_of_an_earlier_kernel_is_the_callers_and_no_configurations(
     monkeypatch.setattr(torch.accelerator, "synchronize", lambda: None)
     kernel[GRID](X, X, 64)
     assert stub.benchmarked
+
+
+class TestWhatPeopleSee:
+    def test_a_long_search_says_what_it_found(self, stub, quick, store_path, capfd, monkeypatch):
+        monkeypatch.setattr("autotune_rlm.search.progress._PATIENCE_S", 0.0)
+        tuned(quick, store_path, budget=4)[GRID](X, X, 64)
+        said = capfd.readouterr().err
+        assert "configurations measured" in said
+        assert quick.fn.__name__ in said
+
+    def test_quiet_says_nothing(self, stub, quick, store_path, capfd, monkeypatch):
+        monkeypatch.setattr("autotune_rlm.search.progress._PATIENCE_S", 0.0)
+        tuned(quick, store_path, budget=4, quiet=True)[GRID](X, X, 64)
+        assert "autotune_rlm" not in capfd.readouterr().err

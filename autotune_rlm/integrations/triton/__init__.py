@@ -43,6 +43,7 @@ def rlm_autotune(
     configs_from: Any = None,
     isolate: bool = False,
     check: str | None = None,
+    quiet: bool = False,
 ) -> Callable[[Any], RLMAutotuner]:
     """Decorator in place of ``triton.autotune``: the same arguments, and a few more.
 
@@ -92,10 +93,12 @@ def rlm_autotune(
             them; None compares nothing, as Triton. All tensors of the launch are compared, and are after
             the search what they were before. It takes their memory three times while it searches, and
             a launch for each. What was measured without it is not trusted.
+        quiet: Write nothing about a search. Otherwise one that takes longer than two seconds says on
+            the standard error stream how far it is, and what it found.
 
     Environment variables ``AUTOTUNE_RLM_BUDGET``, ``_BUDGET_S``, ``_MODE``, ``_SURROGATE``,
-    ``_STORE``, ``_CONFIGS_FROM``, ``_ISOLATE`` and ``_CHECK`` take the place of the arguments;
-    ``AUTOTUNE_RLM_DISABLE=1`` leaves everything to Triton's own autotuner.
+    ``_STORE``, ``_CONFIGS_FROM``, ``_ISOLATE``, ``_CHECK`` and ``_QUIET`` take the place of the
+    arguments; ``AUTOTUNE_RLM_DISABLE=1`` leaves everything to Triton's own autotuner.
 
     Example:
         >>> @rlm_autotune(
@@ -123,6 +126,7 @@ def rlm_autotune(
         configs_from=configs_from,
         isolate=isolate,
         check=check,
+        quiet=quiet,
     )
 
     def decorator(fn: Any) -> RLMAutotuner:

@@ -70,6 +70,7 @@ def enable(
     configs_from: Any = None,
     isolate: bool = False,
     check: str | None = None,
+    quiet: bool = False,
 ) -> Enabled:
     """Make ``triton.autotune`` mean ``rlm_autotune``, for the kernels of libraries too.
 
@@ -94,6 +95,7 @@ def enable(
         configs_from: Files of recommended configurations.
         isolate: Whether a process of its own measures.
         check: ``"default"`` to leave out configurations whose outputs differ from the first one's.
+        quiet: Whether searches write nothing about themselves.
 
     Returns:
         A context manager that goes back to what was before; need not be used as one.
@@ -122,6 +124,7 @@ def enable(
         configs_from=configs_from,
         isolate=isolate,
         check=check,
+        quiet=quiet,
     )
     return Enabled(_switch(_Adoption(settings, names)))
 

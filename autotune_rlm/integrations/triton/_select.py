@@ -19,6 +19,7 @@ from autotune_rlm.measure.triton import TritonMeasurer
 from autotune_rlm.measure.worker import IsolatedMeasurer
 from autotune_rlm.search.engine import Search
 from autotune_rlm.search.policy import Policy
+from autotune_rlm.search.progress import Reporter
 from autotune_rlm.search.tuner import Tuner, TuningError, TuningResult
 from autotune_rlm.store import Recall
 from autotune_rlm.types import Candidate, Measurer, Observation, Status, Task, digest
@@ -371,14 +372,17 @@ class Selector:
                 store=store,
                 policy=Policy(),
             )
-            result = tuner.tune(
-                task,
-                candidates,
-                budget=budget,
-                budget_s=budget_s,
-                seed=self.settings.seed,
-                suggested=advised,
-            )
+            with Reporter(quiet=self.settings.quiet).search() as line:
+                result = tuner.tune(
+                    task,
+                    candidates,
+                    budget=budget,
+                    budget_s=budget_s,
+                    seed=self.settings.seed,
+                    suggested=advised,
+                    progress=line,
+                )
+                line.done(result.event)
             if result.best is not None or result.event.stop not in ("budget", "seconds"):
                 return result
             if in_full and result.event.stop == "budget":

@@ -41,6 +41,7 @@ class Settings:
     configs_from: Any = None
     isolate: bool = False
     check: str | None = None
+    quiet: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -56,8 +57,9 @@ class Settings:
                 "check='default' compares with the live arguments, which isolate=True does not have; "
                 "give one of the two"
             )
-        if not isinstance(self.isolate, bool):
-            raise TypeError(f"isolate must be True or False, got {self.isolate!r}")
+        for name in ("isolate", "quiet"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.device is not None and not isinstance(self.device, (Device, str)):
             raise TypeError(f"device must be a Device or a device's name, got {self.device!r}")
 
@@ -134,4 +136,5 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "configs_from": str,
     "isolate": _flag,
     "check": str.lower,
+    "quiet": _flag,
 }

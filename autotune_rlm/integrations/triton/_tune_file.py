@@ -13,6 +13,7 @@ from autotune_rlm.config_file import ConfigFile
 from autotune_rlm.measure.compile import CompilePool
 from autotune_rlm.measure.kernel_call import KernelCall, evaluate_grid
 from autotune_rlm.measure.worker import IsolatedMeasurer
+from autotune_rlm.search.progress import Reporter
 from autotune_rlm.search.tuner import Tuner
 from autotune_rlm.types import Device, digest
 
@@ -98,13 +99,16 @@ def tune_kernel(
     try:
         with IsolatedMeasurer(call.workload(), env=environment, pool=pool) as measurer:
             tuner = Tuner(surrogate=surrogate, measurer=measurer, store=store)
-            result = tuner.tune(
-                task,
-                candidates,
-                budget=settings.measurements(len(candidates)),
-                budget_s=settings.budget_s,
-                seed=settings.seed,
-            )
+            with Reporter(quiet=settings.quiet).search() as line:
+                result = tuner.tune(
+                    task,
+                    candidates,
+                    budget=settings.measurements(len(candidates)),
+                    budget_s=settings.budget_s,
+                    seed=settings.seed,
+                    progress=line,
+                )
+                line.done(result.event)
     finally:
         if pool is not None:
             pool.close()

@@ -8,6 +8,7 @@ measured.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -60,6 +61,8 @@ class IsolatedMeasurer:
         max_restarts: Restarts in a row with no candidate measured, after which the rest are
             ``skipped``: the workload itself does not work.
         start_timeout_s: Seconds for starting a worker and making the workload in it.
+        reference: Configuration whose outputs are right where the workload names none, for a search
+            that goes on and does not measure its default again; None for the first candidate.
 
     Raises:
         ValueError: An argument is out of range or no plain JSON.
@@ -76,6 +79,7 @@ class IsolatedMeasurer:
         env: Mapping[str, str] | None = None,
         max_restarts: int = 20,
         start_timeout_s: float = 120.0,
+        reference: Mapping[str, Any] | None = None,
     ) -> None:
         if timeout_s <= 0:
             raise ValueError(f"timeout_s must be positive, got {timeout_s}")
@@ -108,6 +112,7 @@ class IsolatedMeasurer:
         )
         self._best_ms: float | None = None
         self._reference: dict[str, Any] | None = None
+        self._default = None if reference is None else dict(reference)
         self._prepared = -1
 
     def prepare(self, task: Task, candidates: Sequence[Candidate]) -> None:
@@ -162,8 +167,7 @@ class IsolatedMeasurer:
                 cost_s = compile_s or 0.0
                 return failed(fault, compile_s=compile_s, cost_s=cost_s, facts=facts)
             if self._reference is None:
-                self._call({"do": "adopt", "config": dict(candidate.config)})
-                self._reference = dict(candidate.config)
+                self._adopt(dict(candidate.config))
             request = {
                 "do": "measure",
                 "config": dict(candidate.config),
@@ -185,6 +189,17 @@ class IsolatedMeasurer:
             return measurement
         cost_s = time.perf_counter() - begin + (compile_s or 0.0)
         return failed(fault, compile_s=compile_s, cost_s=cost_s, facts=facts)
+
+    def _adopt(self, config: dict[str, Any]) -> None:
+        """Have the right outputs made, by the default, and where it does not work by ``config``."""
+        default, self._default = self._default, None
+        if default is not None and default != config:
+            with contextlib.suppress(WorkerFailure):
+                self._call({"do": "adopt", "config": default})
+                self._reference = default
+                return
+        self._call({"do": "adopt", "config": config})
+        self._reference = config
 
     def _spec(self, candidate: Candidate) -> CompileSpec | None:
         request = {"do": "describe", "config": dict(candidate.config)}

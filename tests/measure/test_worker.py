@@ -225,6 +225,20 @@ def test_the_reference_survives_what_becomes_of_its_worker(fault):
     assert found == {"wrong": "wrong_result", "right": "ok"}
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_a_search_that_goes_on_names_its_reference(works):
+    values = {"default": 1.0, "wrong": 7.0, "right": 1.0}
+    arguments = {"values": values if works else {n: v for n, v in values.items() if n != "default"}}
+    workload = Workload(
+        factory=f"{HERE / 'faulty_workload.py'}:output_factory", arguments=arguments
+    )
+    with IsolatedMeasurer(workload, reference={"name": "default"}) as measurer:
+        left = [Candidate({"name": name}) for name in ("wrong", "right")]
+        found = {c.config["name"]: m.status for c, m in measurer.measure(TASK, left)}
+    right, wrong = ("right", "wrong") if works else ("wrong", "right")
+    assert found == {right: "ok", wrong: "wrong_result"}
+
+
 def test_one_process_at_a_time_is_on_a_device(tmp_path, monkeypatch):
     monkeypatch.setattr(_device_lock, "device_identity", lambda: "GPU-1")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

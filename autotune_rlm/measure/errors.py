@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -192,6 +193,8 @@ _TOO_LARGE = (
 
 # The first rule that fits decides. These hold wherever in a chain of exceptions they are met.
 _STRONG: tuple[_Rule, ...] = (
+    # Another kernel's search, in a hook; a warning that the user made an error.
+    _rule(Status.SKIPPED, r"autotune_rlm\..*\.TuningError|builtins.Warning", owner=Owner.CALLER),
     # The device is broken, or the launch broke it.
     _rule(Status.SKIPPED, _DEVICE, _BROKEN_DEVICE, poisoned=True),
     _rule(Status.RUNTIME_ERROR, _DEVICE, _STICKY, poisoned=True),
@@ -260,6 +263,7 @@ _UNNAMED: Mapping[Stage, tuple[Status, Owner]] = {
 }
 _COMPILER = re.compile(r"triton\.(compiler|backends\.\w+\.compiler)\b|triton\.experimental\.gluon")
 _TOOLS = re.compile(r"triton\.(compiler|backends|runtime\.(cache|build|driver)|knobs)\b")
+_NOT_THE_USERS = frozenset({"triton", *sys.stdlib_module_names}) - {"__main__"}
 
 
 def classify(error: BaseException, *, stage: Stage = "run") -> Fault:
@@ -338,13 +342,18 @@ def _names(error: BaseException) -> list[str]:
 
 
 def _passed_through(error: BaseException, modules: re.Pattern[str]) -> bool:
-    """Whether a function of such a module was running when ``error`` was raised."""
+    """Whether such a module was running when ``error`` was raised, and not by the user's own code.
+
+    A signal's handler (an alarm) may raise anywhere.
+    """
+    names = []
     step = error.__traceback__
     while step is not None:
-        if modules.match(str(step.tb_frame.f_globals.get("__name__", ""))):
-            return True
+        names.append(str(step.tb_frame.f_globals.get("__name__", "")))
         step = step.tb_next
-    return False
+    if not names or names[-1].partition(".")[0] not in _NOT_THE_USERS:
+        return False
+    return any(map(modules.match, names))
 
 
 def _reason(error: BaseException, text: str) -> str:

@@ -156,6 +156,31 @@ def test_in_a_live_launch_an_exception_is_the_compilers_only_if_it_passed_throug
         assert classify(error, stage="call").status is Status.SKIPPED
 
 
+def test_an_alarm_that_rings_inside_the_compiler_is_the_callers():
+    triton = pytest.importorskip("triton")
+
+    class Alarm(Exception):
+        pass
+
+    def ring(*_):
+        raise Alarm
+
+    for raised in (ring, lambda *_: (_ for _ in ()).throw(TimeoutError("mine"))):
+        names = {"__name__": triton.compiler.compiler.__name__, "ring": raised}
+        exec("def compile():\n    ring()", names)  # a function of the compiler's module
+        with pytest.raises((Alarm, TimeoutError)) as caught:
+            names["compile"]()
+        assert classify(caught.value, stage="call").owner is Owner.CALLER
+
+
+def test_anothers_search_and_warnings_made_errors_are_the_callers():
+    from autotune_rlm.tuner import TuningError
+
+    nested = TuningError("3 x out_of_resources: OutOfResources: out of resource: shared memory")
+    for error in (nested, DeprecationWarning("unknown error")):
+        assert classify(error, stage="call").owner is Owner.CALLER
+
+
 def test_a_workload_that_cannot_be_made_is_no_candidates_failure():
     error = WorkloadError("ImportError: no module")
     assert classify(error).owner is Owner.CALLER

@@ -87,7 +87,16 @@ class LazySurrogate:
         surrogate = self._surrogate()
         if surrogate is None:
             return _no_idea(task, len(candidates))
-        prediction = surrogate.predict(task, candidates, observed=observed)
+        try:
+            prediction = surrogate.predict(task, candidates, observed=observed)
+        except Exception as error:
+            if self._given is not None:
+                raise
+            # No launch fails for the model that nobody asked for.
+            _warn_once(
+                "configurations are measured without ranking", "what the surrogate needs", error
+            )
+            return _no_idea(task, len(candidates))
         if prediction.unfamiliar:
             _say_unfamiliar(task.kernel, task.device.name, prediction.unfamiliar)
         return prediction
@@ -196,7 +205,8 @@ class _IdlePool:
 
 
 _compile_pool = _IdlePool()
-atexit.register(_compile_pool.close)
+# Before the threads that wait for compilers are waited for, so that a program ends at once.
+getattr(threading, "_register_atexit", atexit.register)(_compile_pool.close)
 
 
 def compile_pool() -> Any:

@@ -20,7 +20,7 @@ _TENSOR_MEMORY_COLUMNS = 512
 def compile_spec(request: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON of a ``CompileResult`` for the JSON of a ``CompileSpec``."""
     try:
-        kernel = load_kernel(request["file"], request["function"], request.get("module", ""))
+        kernel = _kernel(request)
         own = kernel.cache_key
         constexprs = {name: decode_value(value) for name, value in request["constexprs"].items()}
     except KeyboardInterrupt:
@@ -36,6 +36,20 @@ def compile_spec(request: Mapping[str, Any]) -> dict[str, Any]:
     except Exception as error:
         fault = classify(error, stage="compile")
         return {"status": fault.status.value, "reason": fault.reason}
+
+
+def _kernel(request: Mapping[str, Any]) -> Any:
+    """The kernel as it was sent, else as its file has it."""
+    if request.get("packed"):
+        from ._shipping import unpack
+
+        try:
+            kernel = unpack(request["packed"])
+            if kernel.cache_key == request["source_key"]:
+                return kernel
+        except Exception:  # what it needs is in the file alone
+            pass
+    return load_kernel(request["file"], request["function"], request.get("module", ""))
 
 
 def _compile(spec: Mapping[str, Any], kernel: Any, constexprs: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from autotune_rlm._forks import ForkSafeLock
 
 from ..types import Status
 from ._kernel_source import file_sha256, jit_function
+from ._shipping import pack
 from .compile import CompileResult, CompileSpec, Target
 from .errors import classify
 
@@ -50,9 +51,9 @@ def describe_call(
         max_shared_bytes: See ``CompileSpec``.
 
     Returns:
-        None under Triton's interpreter, and where a worker could not load the kernel from its file:
-        it is defined inside of a function or in a notebook, or takes a constant that is no plain
-        value. Compile it in this process then.
+        None under Triton's interpreter, and where a worker could not make the kernel: it takes or reads
+        a constant that is no plain value and is not at the top level of a file. Compile it in this
+        process then.
 
     Raises:
         TypeError: The arguments do not fit the kernel.
@@ -61,8 +62,9 @@ def describe_call(
     if not hasattr(function, "cache_key"):
         return None  # interpreted
     python = function.fn
-    file = inspect.getsourcefile(python)
-    if file is None or file.startswith("<") or "<locals>" in python.__qualname__:
+    file = python.__code__.co_filename
+    packed = pack(function, encode_value)
+    if packed is None and (file.startswith("<") or "<locals>" in python.__qualname__):
         return None
     twin = _twin(function)
     with _capturing() as captured, _pretend(target) if target else nullcontext():
@@ -95,6 +97,7 @@ def describe_call(
         target=target,
         source_key=function.cache_key,
         max_shared_bytes=max_shared_bytes,
+        packed=packed,
     )
 
 

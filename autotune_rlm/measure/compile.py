@@ -50,6 +50,7 @@ class CompileSpec:
         source_key: ``JITFunction.cache_key`` that the loaded kernel must have; empty for any.
         max_shared_bytes: Shared memory that a program may use on the device; more is
             ``out_of_resources``. None for no limit.
+        packed: The kernel itself (``_shipping.pack``), taken in place of the file; None for the file.
     """
 
     file: str
@@ -62,6 +63,7 @@ class CompileSpec:
     module: str = ""
     source_key: str = ""
     max_shared_bytes: int | None = None
+    packed: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""

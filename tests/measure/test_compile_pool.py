@@ -1,11 +1,16 @@
 """Parallel compilation with the real compiler, for targets that are not here."""
 
+import importlib.util
+import json
+import linecache
 import os
 import re
 import signal
 import subprocess
+import textwrap
 import threading
 import time
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +24,7 @@ torch = pytest.importorskip("torch")
 
 import kernels_for_tests as kernels  # noqa: E402
 
+from autotune_rlm.measure._shipping import pack, unpack  # noqa: E402
 from autotune_rlm.measure.capture import _pretend, describe_call, encode_value  # noqa: E402
 
 FILE = str(Path(kernels.__file__))
@@ -136,11 +142,79 @@ def test_describing_a_call_compiles_nothing_and_leaves_other_hooks_alone(monkeyp
     with pytest.raises(TypeError):
         describe_call(kernels.add, (x,), config, target=target)
 
+    secret = object()
+
     @triton.jit
     def local(x):
-        tl.store(x, 0)  # noqa: F821
+        tl.store(x, secret)  # noqa: F821
 
     assert describe_call(local, (x,), target=target) is None
+
+
+class TestShipping:
+    """Kernels travel to the workers as they are in this process."""
+
+    @staticmethod
+    def again(kernel):
+        return unpack(json.loads(json.dumps(pack(kernel, encode_value))))
+
+    def test_every_kernel_of_the_suite_keeps_its_key(self):
+        count = 0
+        for file in sorted((Path(__file__).parents[2] / "benchmarks" / "kernels").glob("*.py")):
+            spec = importlib.util.spec_from_file_location(file.stem, file)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            for kernel in vars(module).values():
+                while hasattr(kernel, "fn") and not hasattr(kernel, "cache_key"):
+                    kernel = kernel.fn
+                if hasattr(kernel, "cache_key"):
+                    assert self.again(kernel).cache_key == kernel.cache_key
+                    count += 1
+        assert count >= 40
+
+    def test_closures_helpers_constants_and_modules_of_ones_own(self, pool):
+        mine = types.ModuleType("a_module_that_no_worker_can_import")
+        mine.SIZE = triton.language.constexpr(3)
+        names = {"tl": triton.language, "triton": triton, "mine": mine, "__name__": "__main__"}
+        source = textwrap.dedent(
+            """
+            def make(factor):
+                @triton.jit
+                def helper(value):
+                    return value * factor
+
+                @triton.jit
+                def kernel(x, n, BLOCK: tl.constexpr):
+                    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+                    value = helper(tl.load(x + at, mask=at < n)) + mine.SIZE
+                    tl.store(x + at, tl.where(value > 1, value, 0.0), mask=at < tl.cdiv(n, 2))
+
+                return kernel
+            """
+        )
+        file = "<ipython-input-7-c0ffee>"
+        linecache.cache[file] = (len(source), None, source.splitlines(True), file)
+        exec(compile(source, file, "exec"), names)
+        x = torch.empty(64, device="meta")
+        hashes = set()
+        for factor in (2, 3):
+            kernel = names["make"](triton.language.constexpr(factor))
+            assert self.again(kernel).cache_key == kernel.cache_key
+            given = {"BLOCK": 64, "num_warps": 1}
+            target = parse_target("sm_90")
+            result = pool.compile(describe_call(kernel, (x, 64), given, target=target))
+            assert result.ok, result.reason
+            hashes.add(result.facts["binary_hash"])
+        assert len(hashes) == 2
+
+    def test_a_kernel_that_is_not_made_again_faithfully_is_not_compiled(self, pool):
+        x = torch.empty(64, device="meta")
+        config = {"BLOCK": 64, "EVEN": True, "UNUSED": 0}
+        spec = describe_call(kernels.add, (x, x, x, 64), config, target=parse_target("sm_80"))
+        assert spec.packed
+        assert pool.compile(replace(spec, file="/no/such/file.py")).ok
+        other = replace(spec, file="/no/such/file.py", source_key="of another kernel")
+        assert pool.compile(other).status is Status.SKIPPED
 
 
 @pytest.mark.parametrize("value", [1, 2.5, True, None, "text", (1, (2.0, None))])

@@ -39,7 +39,7 @@ def pack(kernel: Any, encode: Callable[[Any], Any]) -> dict[str, Any] | None:
     functions: dict[int, dict[str, Any]] = {}
     try:
         _pack(kernel, encode, functions, ())
-    except (TypeError, ValueError, AttributeError, SyntaxError):
+    except (TypeError, ValueError, AttributeError, SyntaxError, OSError):
         return None
     return {"kernel": str(id(kernel)), "functions": {str(k): v for k, v in functions.items()}}
 
@@ -78,14 +78,15 @@ def _pack(
         raise TypeError(f"{kernel!r} names itself, or calls itself")
     if id(kernel) not in functions:
         names = _names(kernel)
-        tree = ast.parse(textwrap.dedent("".join(kernel.raw_src)))
+        lines = list(getattr(kernel, "raw_src", None) or inspect.getsourcelines(kernel.fn)[0])
+        tree = ast.parse(textwrap.dedent("".join(lines)))
         found: dict[str, Any] = {}
         for name, chains in _used(tree):
             if name in names:
                 found[name] = _value(names[name], chains, encode, functions, (*above, id(kernel)))
         python = kernel.fn
         functions[id(kernel)] = {
-            "lines": list(kernel.raw_src),
+            "lines": lines,
             "line": kernel.starting_line_number,
             "file": python.__code__.co_filename,
             "module": python.__module__,
@@ -110,7 +111,7 @@ def _value(value: Any, chains: set[tuple[str, ...]], *rest: Any) -> Any:
             for head in sorted(heads)
         }
         return {"namespace": value.__name__, "of": inner}
-    is_kernel = hasattr(value, "raw_src")
+    is_kernel = hasattr(value, "cache_key")
     if not is_kernel:
         with contextlib.suppress(TypeError):
             return {"value": encode(value)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import json
 import math
@@ -63,7 +64,7 @@ def describe_call(
         return None  # interpreted
     python = function.fn
     file = python.__code__.co_filename
-    packed = pack(function, encode_value)
+    packed = _packed(function, function.cache_key)
     if packed is None and (file.startswith("<") or "<locals>" in python.__qualname__):
         return None
     twin = _twin(function)
@@ -99,6 +100,11 @@ def describe_call(
         max_shared_bytes=max_shared_bytes,
         packed=packed,
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _packed(function: Any, cache_key: str) -> dict[str, Any] | None:
+    return pack(function, encode_value)
 
 
 def compile_here(

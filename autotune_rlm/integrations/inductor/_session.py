@@ -12,6 +12,7 @@ from typing import Any
 
 from autotune_rlm._version import __version__
 from autotune_rlm.integrations.inductor import _read
+from autotune_rlm.search.engine import Search
 from autotune_rlm.store import Store
 from autotune_rlm.types import Candidate, Device, Measurement, Observation, Status, Surrogate, Task
 
@@ -135,27 +136,17 @@ class Session:
         return found
 
     def _best(self, task: Task, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """The model's favourites, what is known to be best, and the nearest known problem's best."""
-        here = {c.key: c for c in candidates}
-        known: list[Observation] = []
-        hints: list[str] = []
-        if self.store is not None:
-            known = [
-                Observation(here[o.candidate.key], o.measurement)
-                for o in self.store.observations(task)
-                if o.candidate.key in here
-            ]
-            timed = [o for o in known if o.measurement.value is not None]
-            hints = [
-                o.candidate.key
-                for o in sorted(timed, key=lambda o: o.measurement.value or math.inf)[:1]
-            ]
-            hints += [o.candidate.key for _, o in self.store.nearest(task, 1)]
+        """What is known to be best, the nearest known problem's best, and what a search would ask for."""
         if self._surrogate is None:
             self._surrogate = self._load()
-        order = self._surrogate.predict(task, candidates, observed=known).order()
-        keys = dict.fromkeys([*hints, *(candidates[i].key for i in order)])
-        return [here[key] for key in keys if key in here][: self.budget]
+        observed: list[Observation] = []
+        near: list[Candidate] = []
+        if self.store is not None:
+            observed = list(self.store.observations(task))
+            near = [o.candidate for _, o in self.store.nearest(task, 1)]
+        search = Search(task, candidates, self._surrogate, first=near, observed=observed)
+        known = [search.best.candidate] if search.best is not None else []
+        return [*known, *search.ask(self.budget)][: self.budget]
 
     def _without_losers(self, made: list[Any], device: Any) -> list[Any]:
         """Without implementations that lost clearly in each of the nearest known problems."""

@@ -20,9 +20,10 @@ from autotune_rlm.measure.replay import ReplayMeasurer
 from autotune_rlm.search.policy import Policy
 from autotune_rlm.search.tuner import Tuner
 from autotune_rlm.store import Store, problem_distance
+from autotune_rlm.surrogate.eye import columns, has_facts
 from autotune_rlm.types import Device, Measurement, Prediction, Task
 
-__all__ = ["Analytical", "Nearest", "Rlm", "RlmZeroShot"]
+__all__ = ["Analytical", "FactsTrees", "Nearest", "Rlm", "RlmZeroShot"]
 
 _WORKERS = 8  # simulated compilations at a time
 
@@ -30,8 +31,8 @@ _WORKERS = 8  # simulated compilations at a time
 class Rlm(Method):
     """The product's own loop: ``Tuner`` with the decorator's settings, on a recorded landscape.
 
-    The first of the (shuffled) candidates is the default, and is measured first. What is given as
-    training data is in the store: the best of the nearest problem is measured second.
+    A record does not tell which candidate was the default, so none is measured for being it. What is
+    given as training data is in the store: the best of the nearest problem is measured first.
     """
 
     def __init__(self, search: Search) -> None:
@@ -59,7 +60,9 @@ class Rlm(Method):
         noting = Noting(replay.landscape, workers=_WORKERS)
         with self._store() as store:
             tuner = Tuner(surrogate=self.surrogate, measurer=noting, store=store, policy=Policy())
-            result = tuner.tune(search.task, search.candidates, budget=limit, seed=search.seed)
+            result = tuner.tune(
+                search.task, search.candidates, budget=limit, seed=search.seed, default=None
+            )
         if result.event.stop == "no better one is likely":
             self._stop = result.event.stop
         replay.clock_s = noting.clock_s
@@ -101,6 +104,35 @@ class RlmZeroShot(Rlm):
 
     def round_size(self, n_measured: int) -> int:
         return 1024
+
+
+class FactsTrees(Method):
+    """XGBoost on the compiler's facts, trained as one usually does on what the surrogate learned from.
+
+    One boosted ensemble with a squared loss on the logarithm of the slow-down; nothing is learned
+    during a search. Chen and Guestrin 2016, "XGBoost: A Scalable Tree Boosting System".
+    """
+
+    def __init__(self, search: Search) -> None:
+        super().__init__(search)
+        if search.load_surrogate is None:
+            raise ValueError("load_surrogate must be given for the methods that ask a surrogate")
+        eye = search.load_surrogate().eye
+        if eye is None:
+            raise NotApplicableError("the surrogate's checkpoint has no trees")
+        if not has_facts(search.candidates):
+            raise NotApplicableError("facts of its candidates are not known; give its program")
+        self._predicted = eye.plain.predict(columns(search.candidates))
+
+    def round_size(self, n_measured: int) -> int:
+        return 1024
+
+    def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
+        order = np.argsort(self._predicted, kind="stable")
+        return [int(i) for i in order if i not in measured][:n]
+
+    def zero_shot(self) -> np.ndarray:
+        return np.exp(self._predicted)
 
 
 class Nearest(Method):

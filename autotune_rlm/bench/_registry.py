@@ -10,6 +10,7 @@ __all__ = ["METHODS", "SURROGATE_METHODS", "TRAIN_METHODS"]
 METHODS: dict[str, type[Method]] = {
     "rlm": _knowing.Rlm,
     "rlm-zero-shot": _knowing.RlmZeroShot,
+    "trees": _knowing.FactsTrees,
     "random": _baselines.RandomSearch,
     "xgboost": _baselines.XGBoost,
     "random-forest": _baselines.RandomForest,
@@ -20,5 +21,5 @@ METHODS: dict[str, type[Method]] = {
 }
 """The tuning methods by name, as `autotune-rlm bench kernels --method` takes them."""
 
-SURROGATE_METHODS = frozenset({"rlm", "rlm-zero-shot"})
+SURROGATE_METHODS = frozenset({"rlm", "rlm-zero-shot", "trees"})
 TRAIN_METHODS = frozenset({"nearest"})

@@ -14,6 +14,7 @@ from autotune_rlm.cli._app import new_console
 
 if TYPE_CHECKING:
     from autotune_rlm.bench import Bench, Run, Skipped
+    from autotune_rlm.landscapes import Landscape
 
 _METHODS = "rlm", "rlm-zero-shot", "random", "xgboost", "random-forest", "gp", "tpe"
 _BUDGETS = 1, 2, 4, 8, 16, 32, 64
@@ -25,8 +26,8 @@ def kernels(
     ),
     method: list[str] = typer.Option(
         list(_METHODS),
-        help="Repeatable: rlm, rlm-zero-shot, random, xgboost, random-forest, gp, tpe, nearest, "
-        "analytical.",
+        help="Repeatable: rlm, rlm-zero-shot, trees, random, xgboost, random-forest, gp, tpe, "
+        "nearest, analytical.",
     ),
     budget: list[int] = typer.Option(
         list(_BUDGETS), min=1, help="Repeatable: measurements at which regret is read."
@@ -37,6 +38,13 @@ def kernels(
     ),
     train: list[Path] = typer.Option(
         [], exists=True, dir_okay=False, help="Repeatable: landscapes known before, for 'nearest'."
+    ),
+    programs: Path = typer.Option(
+        None,
+        exists=True,
+        dir_okay=False,
+        help="A Python file with PROGRAMS = {kernel name: function(problem, config)}, which returns "
+        "the kernel, its arguments and its grid: the compiler's facts of them are read.",
     ),
     surrogate: str = typer.Option(None, help="Name or path of the surrogate; default: bundled."),
     out: Path = typer.Option(None, "--json", dir_okay=False, help="Write the results here."),
@@ -51,7 +59,7 @@ def kernels(
     FILE holds landscapes as CSV (.csv, .csv.gz), Kernel Tuner cache, T4 or JSON lines. Regret at n
     is the best of the first n measured over the best of the landscape, minus 1.
     """
-    bench, output = _prepare(files, method, budget, seeds, landscapes, train, surrogate)
+    bench, output = _prepare(files, method, budget, seeds, landscapes, train, surrogate, programs)
     for file in filter(None, (out, plot, plot_time)):
         if not file.absolute().parent.is_dir():
             raise typer.BadParameter(f"folder of {file} does not exist")
@@ -73,6 +81,7 @@ def _prepare(
     number: int | None,
     train: Sequence[Path],
     surrogate: str | None,
+    programs: Path | None = None,
 ) -> tuple[Bench, Any]:
     try:
         from autotune_rlm.bench import METHODS, Bench, pick_landscapes, results_json
@@ -93,7 +102,7 @@ def _prepare(
 
             load(surrogate or "nano")
         bench = Bench(
-            landscapes=tuple(pick_landscapes(files, number)),
+            landscapes=tuple(_with_facts(pick_landscapes(files, number), programs)),
             methods=tuple(dict.fromkeys(methods)),
             budgets=tuple(sorted(set(budgets))),
             seeds=seeds,
@@ -103,6 +112,21 @@ def _prepare(
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
     return bench, results_json
+
+
+def _with_facts(landscapes: Sequence[Landscape], programs: Path | None) -> Sequence[Landscape]:
+    """The landscapes with what the compiler says of their candidates, where there is a program."""
+    if programs is None:
+        return landscapes
+    from rich.progress import track
+
+    from autotune_rlm.surrogate.programs import load_programs
+
+    known = load_programs(programs)
+    if not any(one.task.kernel in known for one in landscapes):
+        names = ", ".join(sorted({one.task.kernel for one in landscapes}))
+        raise ValueError(f"{programs} has no program of the kernels of the landscapes: {names}")
+    return [known.read(one) for one in track(landscapes, "reading facts", transient=True)]
 
 
 def _run(bench: Bench, jobs: int) -> tuple[list[Run], list[Skipped]]:

@@ -60,7 +60,8 @@ def on_device(
         products per thread and iteration; ``warp_rows``, ``warp_columns``: of the result tile per
         warp; ``dot_k``; ``warp_redundancy``: warps that compute the same rows, ``chained``: whether a
         product takes the result of another one; ``shared_ms``: reads of operands from shared memory
-        by all warps, at 128 bytes a clock; ``stage_kb``: loads of products in an iteration;
+        by all warps, at 128 bytes a clock; ``turned``: whether
+        ``wgmma`` needs an operand turned first; ``stage_kb``: loads of products in an iteration;
         ``stages``, ``warps``: as given; ``exchanges``: reductions and scans per program in thousands of
         elements.
     """
@@ -144,6 +145,7 @@ def on_device(
         "chained": float(main is not None and is_chained(facts, main)),
         "shared_ms": _operand_bytes(facts, family, num_warps) * programs / peaks.shared_bytes_ms,
         "stage_kb": sum(a.tile_bytes for a in facts.accesses if a.feeds_dot and a.loop >= 0) / 1024,
+        "turned": float(turned),
         "stages": float(num_stages),
         "warps": float(num_warps),
         "exchanges": sum(r.elements for r in facts.reductions) / 1e3,

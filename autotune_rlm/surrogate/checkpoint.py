@@ -13,6 +13,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from autotune_rlm._version import __version__
+from autotune_rlm.surrogate.eye import Eye
 from autotune_rlm.surrogate.network import Network, NetworkConfig
 from autotune_rlm.surrogate.tokenizer import TextTokenizer
 
@@ -24,12 +25,13 @@ _FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A loaded checkpoint."""
+    """A loaded checkpoint; ``eye`` is what it learned of the compiler's facts, if anything."""
 
     name: str
     network: Network
     tokenizer: TextTokenizer
     settings: dict[str, object]
+    eye: Eye | None = None
 
 
 def save_checkpoint(
@@ -39,6 +41,7 @@ def save_checkpoint(
     *,
     name: str,
     settings: dict[str, object] | None = None,
+    eye: Eye | None = None,
 ) -> Path:
     """Write a checkpoint.
 
@@ -48,6 +51,7 @@ def save_checkpoint(
         tokenizer: Of the texts.
         name: Of the surrogate.
         settings: Anything else worth keeping, such as calibration; JSON.
+        eye: What was learned of the compiler's facts.
 
     Returns:
         The folder.
@@ -58,6 +62,8 @@ def save_checkpoint(
     save_file(weights, str(folder / "model.safetensors.tmp"), metadata={"format": "pt"})
     os.replace(folder / "model.safetensors.tmp", folder / "model.safetensors")
     tokenizer.save(folder / "tokenizer.json")
+    if eye is not None:
+        eye.save(folder)
     config = {
         "model_type": "autotune_rlm",
         "name": name,
@@ -99,4 +105,6 @@ def load_checkpoint(name_or_path: str | Path | None = None) -> Checkpoint:
     network.load_state_dict({k.removeprefix("network."): v.float() for k, v in weights.items()})
     network.eval().requires_grad_(False)
     tokenizer = TextTokenizer.load(folder / "tokenizer.json")
-    return Checkpoint(config.get("name", wanted), network, tokenizer, config.get("settings", {}))
+    return Checkpoint(
+        config.get("name", wanted), network, tokenizer, config.get("settings", {}), Eye.load(folder)
+    )

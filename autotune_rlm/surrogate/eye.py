@@ -8,17 +8,20 @@ landscapes and winners as the network.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from autotune_rlm.surrogate.text import normalise_name
 from autotune_rlm.surrogate.trees import Trees
 from autotune_rlm.types import Candidate
 
-__all__ = ["COLUMNS", "Eye", "columns", "has_facts"]
+__all__ = ["COLUMNS", "Eye", "Seen", "columns", "has_facts", "known_costs"]
 
 _FILE = "eye.safetensors"
 _PLAIN = (
@@ -42,9 +45,22 @@ COLUMNS = (
     *(f"{name} of roofline" for name in _TIMES),
     *(f"{name} over least" for name in (*_TIMES, _WHOLE)),
     f"{_WHOLE} least",
+    "group",
 )
 """Names of the columns, in the order of ``columns``."""
 _LEAST_MS = 1e-6
+_TURNING = float(np.log(3.0))
+"""A read, a write and another read of shared memory in place of one read."""
+_SURELY_FITS, _FITTING_WORKS = 0.95, 0.9
+_PARTS = ("slowdown", "works", "scale", "plain")
+
+
+def known_costs(candidates: Sequence[Candidate]) -> np.ndarray:
+    """What is known to slow candidates down and cannot be learned on every device, (n,), logarithms.
+
+    A ``wgmma`` that needs its operand turned in shared memory first; devices before Hopper have none.
+    """
+    return np.array([_TURNING * c.facts.get("turned", 0.0) for c in candidates])
 
 
 def has_facts(candidates: Sequence[Candidate]) -> bool:
@@ -69,8 +85,37 @@ def columns(candidates: Sequence[Candidate]) -> np.ndarray:
     least = known.min(0) if len(known) else np.zeros(times.shape[1])
     of_whole = times[:, :-1] - times[:, -1:]
     whole = np.broadcast_to(least[-1:], (len(times), 1))
-    out = np.hstack([plain, sizes, of_whole, times - least, whole])
+    group = np.log2([[_group(c)] for c in candidates]) if candidates else np.zeros((0, 1))
+    out = np.hstack([plain, sizes, of_whole, times - least, whole, group])
     return out.astype(np.float32)
+
+
+def _group(candidate: Candidate) -> float:
+    """Tiles of rows that are taken together, by the parameter that many kernels have; NaN without."""
+    for name, value in candidate.config.items():
+        if normalise_name(str(name)) == "group_m" and isinstance(value, (int, float)) and value > 0:
+            return float(value)
+    return np.nan
+
+
+class Seen(NamedTuple):
+    """What the facts say of n candidates.
+
+    Attributes:
+        slowdown: Logarithm of the time, up to a constant, (n,).
+        p_valid: Probability of working, (n,).
+        best: Logarithm of the best time in ms.
+        states: The columns, scaled, for distances between candidates, (n, c).
+        spread: Standard deviation of the error of ``slowdown``.
+        scale_spread: Of ``best``.
+    """
+
+    slowdown: np.ndarray
+    p_valid: np.ndarray
+    best: float
+    states: np.ndarray
+    spread: float
+    scale_spread: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +123,11 @@ class Eye:
     """What a checkpoint has learned of facts.
 
     Attributes:
-        slowdown: Of the columns: logarithm of the time, up to what all candidates of a task share.
+        slowdown: Of the columns: logarithm of the time, up to what all candidates of a task share,
+            over ``known_costs``.
         works: Of the columns: logarithm of the odds that a candidate compiles and fits.
         scale: Of the columns: logarithm of the time over the roofline's.
+        plain: What the bench's ``trees`` asks: the slow-down by one ensemble with a squared loss.
         spread: Standard deviation of the error of ``slowdown`` on kernels that were left out.
         scale_spread: Of ``scale``.
     """
@@ -88,14 +135,33 @@ class Eye:
     slowdown: Trees
     works: Trees
     scale: Trees
+    plain: Trees
     spread: float
     scale_spread: float
+
+    def look(self, candidates: Sequence[Candidate]) -> Seen:
+        """What it says of candidates with facts; those without are taken for typical ones."""
+        x = columns(candidates)
+        slowdown = self.slowdown.predict(x) + known_costs(candidates)
+        works = 1.0 / (1.0 + np.exp(-np.clip(self.works.predict(x), -30.0, 30.0)))
+        fits = x[:, COLUMNS.index("shared_share")] <= _SURELY_FITS
+        p_valid = np.where(fits, np.maximum(works, _FITTING_WORKS), works)
+        whole = np.array([c.facts.get(_WHOLE, np.nan) for c in candidates])
+        known = ~np.isnan(whole)
+        logs = np.log(np.maximum(whole[known], _LEAST_MS)) + self.scale.predict(x[known])
+        best = float(np.median(logs - slowdown[known] + slowdown[known].min()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a column that no candidate has
+            centred = np.nan_to_num(x - np.nanmean(x[known], axis=0))
+        deviation = centred.std(0)
+        states = centred / np.where(deviation > 0, deviation, 1.0)
+        return Seen(slowdown, p_valid, best, states, self.spread, self.scale_spread)
 
     def save(self, folder: Path) -> None:
         """Write it beside a checkpoint's weights."""
         arrays = {
             f"{name}.{part}": np.ascontiguousarray(array)
-            for name in ("slowdown", "works", "scale")
+            for name in _PARTS
             for part, array in getattr(self, name).arrays().items()
         }
         arrays["spreads"] = np.array([self.spread, self.scale_spread])
@@ -117,7 +183,7 @@ class Eye:
             Trees.from_arrays(
                 {k.removeprefix(f"{n}."): v for k, v in arrays.items() if k.startswith(f"{n}.")}
             )
-            for n in ("slowdown", "works", "scale")
+            for n in _PARTS
         ]
         spread, scale_spread = arrays["spreads"]
         return cls(*parts, float(spread), float(scale_spread))

@@ -14,6 +14,7 @@ __all__ = [
     "CERTAIN",
     "Doubt",
     "doubt",
+    "kind_of",
     "knows",
     "knows_device",
     "together",
@@ -23,6 +24,8 @@ __all__ = [
 
 _NETWORKS = "onnx"
 _ALIKE = 0.75
+_KINDS = ("product",)
+"""Kinds of kernels that checkpoints were timed on which do not list them."""
 _LISTS = ("languages", "devices", "parameters", "networks")
 
 
@@ -65,18 +68,39 @@ def together(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, A
 def knows(settings: Mapping[str, Any], task: Task, candidates: Sequence[Candidate]) -> bool:
     """Whether configurations like these were timed in training, of whatever kernel and device.
 
-    Alike are sets of parameters that share three quarters of their names. A checkpoint that does
-    not say what it was trained on is taken at its word.
+    Alike are sets of parameters that share three quarters of their names and name the same tiles: an
+    attention has BLOCK_M and BLOCK_N as a matrix product has, but no BLOCK_K. Where the compiler's
+    facts are known, the kernel must also be of a ``kind`` that was timed. A checkpoint that does not
+    say what it was trained on is taken at its word.
     """
     if task.language == _NETWORKS:
         return _NETWORKS in settings.get("languages", (_NETWORKS,))
     if "parameters" not in settings:
         return True
+    kind = kind_of(candidates)
+    if kind and kind not in settings.get("kinds", _KINDS):
+        return False
     names = _names(candidates)
     return any(
         len(names & set(timed)) >= _ALIKE * max(len(names | set(timed)), 1)
+        and _tiles(names) == _tiles(timed)
         for timed in settings["parameters"]
     )
+
+
+def kind_of(candidates: Sequence[Candidate]) -> str:
+    """What the facts say that a kernel is, such as ``"product"``; empty where they are not known."""
+    facts = next((c.facts for c in candidates if "exchanges" in c.facts), None)
+    if facts is None:
+        return ""
+    product = "chained products" if facts.get("chained") else "product"
+    parts = [product] if facts.get("dot_ms") else []
+    parts += ["exchange"] if facts["exchanges"] else []
+    return " with ".join(parts) or "element-wise"
+
+
+def _tiles(names: Iterable[str]) -> set[str]:
+    return {name for name in names if name.startswith(("block", "tile"))}
 
 
 def knows_device(

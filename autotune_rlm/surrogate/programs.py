@@ -15,13 +15,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.surrogate.text import normalise_name
 from autotune_rlm.types import Candidate, Task
 
-__all__ = ["Programs", "load_programs"]
+if TYPE_CHECKING:
+    from autotune_rlm.ir import KernelFacts, Launch, Reader
+
+__all__ = ["Programs", "load_programs", "options_of"]
 
 _log = logging.getLogger(__name__)
 Program = Callable[[dict[str, Any], dict[str, Any]], Mapping[str, Any]]
@@ -90,16 +93,34 @@ class Programs:
         for candidate in candidates:
             numbers, reason = self._numbers(task, candidate)
             refused = refused or reason
-            found.append(replace(candidate, facts=numbers, payload=candidate.payload))
+            found.append(replace(candidate, facts=numbers))
         if refused:
             _log.warning("some facts of %s are not known: %s", task.kernel, refused)
         return found
 
-    def _numbers(self, task: Task, candidate: Candidate) -> tuple[dict[str, float], str]:
-        from autotune_rlm.ir import Launch, NotRead, Reader, target_of
+    def facts(self, task: Task, config: Mapping[str, Any]) -> KernelFacts:
+        """What one launch does, whatever runs it.
 
-        config = dict(candidate.config)
-        program = self._functions[task.kernel](dict(task.problem), config)
+        Raises:
+            NotRead: Triton's front end refuses the kernel.
+            ValueError: The program gives something else than a kernel, arguments and a grid.
+        """
+        reader, launch = self._launch(task, config)
+        return reader.facts(launch)
+
+    def _numbers(self, task: Task, candidate: Candidate) -> tuple[dict[str, float], str]:
+        from autotune_rlm.ir import NotRead
+
+        try:
+            reader, launch = self._launch(task, candidate.config)
+            return reader.numbers(launch, task.device), ""
+        except NotRead as error:
+            return {"refused": 1.0}, str(error)
+
+    def _launch(self, task: Task, config: Mapping[str, Any]) -> tuple[Reader, Launch]:
+        from autotune_rlm.ir import Launch, Reader, target_of
+
+        program = self._functions[task.kernel](dict(task.problem), dict(config))
         try:
             kernel, arguments = program["kernel"], dict(program["arguments"])
             grid = tuple(int(n) for n in program["grid"])
@@ -108,23 +129,19 @@ class Programs:
                 f"the program of {task.kernel!r} must return "
                 f"{{'kernel', 'arguments', 'grid'}}, got {program!r}: {error}"
             ) from error
-        options = {normalise_name(name): value for name, value in config.items()}
         x, y, z = (*grid, 1, 1)[:3]
-        launch = Launch(
-            arguments,
-            (x, y, z),
-            num_warps=int(options.get("num_warps") or 4),
-            num_stages=int(_or(options.get("num_stages"), 3)),
-        )
         target = target_of(task.device)
         key = (kernel, target)
-        try:
-            if key not in self._readers:
-                self._readers[key] = Reader(kernel, target=target)
-            return self._readers[key].numbers(launch, task.device), ""
-        except NotRead as error:
-            return {}, str(error)
+        if key not in self._readers:
+            self._readers[key] = Reader(kernel, target=target)
+        return self._readers[key], Launch(arguments, (x, y, z), **options_of(config))
 
 
-def _or(value: Any, default: int) -> int:
-    return default if value is None else value
+def options_of(config: Mapping[str, Any]) -> dict[str, int]:
+    """``num_warps`` and ``num_stages`` of a configuration, under any of their names."""
+    options = {normalise_name(str(name)): value for name, value in config.items()}
+    warps, stages = options.get("num_warps"), options.get("num_stages")
+    return {
+        "num_warps": int(4 if warps is None else warps),
+        "num_stages": int(3 if stages is None else stages),
+    }

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from autotune_rlm.store import Store, weights_in_use
 from autotune_rlm.surrogate.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autotune_rlm.surrogate.codec import FAILED, NAN
 from autotune_rlm.surrogate.compiled import from_ir
+from autotune_rlm.surrogate.eye import Eye, Seen, has_facts
 from autotune_rlm.surrogate.fields import (
     FieldTable,
     encode_candidates,
@@ -42,6 +44,7 @@ _Z75, _Z90 = 0.6744898, 1.6448536
 _SMOOTHING = 1.5  # of the recipes, in bins
 _LEAST_SCALE_SPREAD = 0.05
 _LEAST_OFFSET = 0.5  # a first measurement far from what was expected may be that of a bad candidate
+_EYE_FAMILIAR, _EYE_OTHER_DEVICE, _EYE_OTHER_KERNEL = 0.2, 0.4, 1.0
 _TIME = "time_ms"  # the metric of the tasks whose facts of compilation are told
 
 
@@ -57,6 +60,51 @@ class _ZeroShot:
     lean: np.ndarray
     low: np.ndarray
     high: np.ndarray
+
+
+class _Word(NamedTuple):
+    """The slow-down of n candidates and the scale of their task, as logarithms."""
+
+    mean: np.ndarray
+    down: np.ndarray
+    up: np.ndarray
+    p_valid: np.ndarray
+    scale: float
+    scale_spread: float
+
+    def doubted(self, unsure: Doubt) -> _Word:
+        """The network's word, with what it errs where it was not trained."""
+        return self._replace(
+            down=np.hypot(self.down, unsure.slowdown),
+            up=np.hypot(self.up, unsure.slowdown),
+            scale_spread=float(np.hypot(self.scale_spread, unsure.scale)),
+        )
+
+    def with_eye(self, seen: Seen, share: float, unsure: Doubt) -> _Word:
+        """The network's word and that of the compiler's facts, which has the given share."""
+        own, theirs = self.mean - self.mean.min(), seen.slowdown - seen.slowdown.min()
+        mean = (1 - share) * own + share * theirs
+        doubtful = self.doubted(unsure)
+        by_facts = unsure.trust < CERTAIN.trust
+        spread = share * seen.spread
+        return _Word(
+            mean,
+            np.hypot((1 - share) * doubtful.down, spread),
+            np.hypot((1 - share) * doubtful.up, spread),
+            (1 - share) * self.p_valid + share * seen.p_valid,
+            seen.best if by_facts else self.scale + float(self.mean.min()),
+            seen.scale_spread if by_facts else doubtful.scale_spread,
+        )
+
+
+def _share(unsure: Doubt) -> float:
+    """The say of the compiler's facts beside the network's.
+
+    The network keeps the word on what it knows; of another kernel it knows names and sizes alone.
+    """
+    if unsure.trust < CERTAIN.trust:
+        return _EYE_OTHER_KERNEL
+    return _EYE_OTHER_DEVICE if unsure.slowdown > 0 else _EYE_FAMILIAR
 
 
 class RLMSurrogate:
@@ -85,12 +133,19 @@ class RLMSurrogate:
     def save(self, folder: str | Path) -> Path:
         """Write the checkpoint to a folder."""
         c = self.checkpoint
-        return save_checkpoint(folder, c.network, c.tokenizer, name=c.name, settings=c.settings)
+        return save_checkpoint(
+            folder, c.network, c.tokenizer, name=c.name, settings=c.settings, eye=c.eye
+        )
 
     @classmethod
     def load(cls, name_or_path: str | Path | None = None) -> RLMSurrogate:
         """Read a checkpoint; see ``checkpoint.load_checkpoint``."""
         return cls(load_checkpoint(name_or_path))
+
+    @property
+    def eye(self) -> Eye | None:
+        """What the checkpoint learned of the compiler's facts."""
+        return self.checkpoint.eye
 
     def knows(self, task: Task, candidates: Sequence[Candidate]) -> bool:
         """Whether configurations like these were timed in its training; see ``known.knows``."""
@@ -150,7 +205,8 @@ class RLMSurrogate:
         return replace(told, familiar=self.knows(task, candidates))
 
     def _zero_shot(self, task: Task, candidates: Sequence[Candidate]) -> _ZeroShot:
-        key = (task.key, len(candidates), hash(tuple(map(attrgetter("key"), candidates))))
+        keys = tuple((c.key, bool(c.facts)) for c in candidates)
+        key = (task.key, len(candidates), hash(keys))
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
@@ -208,6 +264,12 @@ class RLMSurrogate:
         known = [fact for fact in FACTS if fact in written]
         return known[: known.index(metric) + 1]
 
+    def _seen(self, task: Task, candidates: Sequence[Candidate]) -> Seen | None:
+        """What the compiler's facts say; None where they are not known or tell nothing of the metric."""
+        if self.eye is None or task.metric != _TIME or not task.minimize:
+            return None
+        return self.eye.look(candidates) if has_facts(candidates) else None
+
     @torch.inference_mode()
     def _ask(self, task: Task, candidates: Sequence[Candidate]) -> _ZeroShot:
         network, config = self._network, self._network.config
@@ -242,19 +304,27 @@ class RLMSurrogate:
         bins = p[:, _SPECIAL:] / np.maximum(p[:, _SPECIAL:].sum(1, keepdims=True), 1e-12)
         codec = CODECS[metrics[-1]]
         mean = codec.value_at(bins @ np.arange(codec.bins))
-        unsure = self._doubt(task, candidates)
-        scale_spread = float(np.hypot(scale_spread, unsure.scale))
         down = np.maximum(mean - codec.quantile(bins, 0.05), 1e-3) / _Z90
         up = np.maximum(codec.quantile(bins, 0.95) - mean, 1e-3) / _Z90
-        down, up = np.hypot(down, unsure.slowdown), np.hypot(up, unsure.slowdown)
+        unsure = self._doubt(task, candidates)
+        word = _Word(mean, down, up, p_valid, scale, scale_spread)
+        hidden_states = torch.cat(hidden).double().numpy()
+        seen = self._seen(task, candidates)
+        if seen is None:
+            word = word.doubted(unsure)
+        else:
+            word = word.with_eye(seen, _share(unsure), unsure)
+            if unsure.trust < CERTAIN.trust:
+                hidden_states = seen.states
+        mean, down, up, p_valid, scale, scale_spread = word
         prior = Prior(
             mean=scale + mean,
             spread=down,
             p_valid=p_valid,
-            hidden=torch.cat(hidden).double().numpy(),
+            hidden=hidden_states,
             parameters=parameter_features(task, candidates),
             offset_sd=max(scale_spread, _LEAST_OFFSET),
-            trust=unsure.trust,
+            trust=unsure.trust if seen is None else CERTAIN.trust,
         )
         low = scale + mean - _Z90 * np.hypot(down, scale_spread)
         high = scale + mean + _Z90 * np.hypot(up, scale_spread)

@@ -89,7 +89,7 @@ class Trees:
 
     @classmethod
     def from_xgboost(cls, boosters: Sequence[Any]) -> Trees:
-        """The mean of some ``xgboost.Booster`` of one output each."""
+        """The mean of the sums (before any link) of some ``xgboost.Booster`` of one output each."""
         roots: list[int] = []
         column: list[np.ndarray] = []
         value: list[np.ndarray] = []
@@ -98,8 +98,10 @@ class Trees:
         start, depth, base = 0, 0, 0.0
         for booster in boosters:
             model = json.loads(bytes(booster.save_raw("json")))["learner"]
-            score = model["learner_model_param"]["base_score"]
-            base += float(str(score).strip("[]").split(",")[0]) / len(boosters)
+            score = float(str(model["learner_model_param"]["base_score"]).strip("[]").split(",")[0])
+            if model["objective"]["name"] == "binary:logistic":  # kept as a probability
+                score = float(np.log(score / (1 - score)))
+            base += score / len(boosters)
             for tree in model["gradient_booster"]["model"]["trees"]:
                 order, children, deep = _breadth_first(tree)
                 depth = max(depth, deep)

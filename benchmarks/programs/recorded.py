@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 Program = dict[str, Any]
+_GROUP = 8  # the order of the programs: it changes no fact, and one IR serves all values of it
 
 
 @triton.jit
@@ -167,11 +168,12 @@ def expert_product(
         if SCALES == 128:
             at = step * BLOCK_SIZE_K // 128
             a_scale = tl.load(a_scale_at + at, mask=mask, other=0.0)
-            acc += tl.dot(a, b) * a_scale[:, None] * tl.load(b_scale_at + at)[None, :]
+            scale = a_scale[:, None] * tl.load(b_scale_at + at)[None, :]
+            acc += tl.dot(a, b).to(tl.float32) * scale
         elif SCALES == 2:
             acc = tl.dot(a, b.to(a.dtype), acc)
         else:
-            acc = tl.dot(a, b, acc)
+            acc += tl.dot(a, b).to(tl.float32)
         a_at += BLOCK_SIZE_K
         b_at += BLOCK_SIZE_K
     if SCALES == 1:
@@ -274,7 +276,7 @@ def product(problem: dict[str, Any], config: dict[str, Any]) -> Program:
             "stride_bn": p.get("mat2_stride_1", 1),
             "ALLOW_TF32": str(p.get("using_tf32", "True")) == "True",
             "EVEN_K": k % config["BLOCK_K"] == 0,
-            "GROUP_M": config.get("GROUP_M", 8),
+            "GROUP_M": _GROUP,
             **blocks,
         },
         "grid": _tiles({"m": m, "n": n}, config, "BLOCK_M", "BLOCK_N"),
@@ -306,7 +308,7 @@ def block_scaled(problem: dict[str, Any], config: dict[str, Any]) -> Program:
             "BLOCK_SIZE_M": c["BLOCK_M"],
             "BLOCK_SIZE_N": c["BLOCK_N"],
             "BLOCK_SIZE_K": c["BLOCK_K"],
-            "GROUP_SIZE_M": c.get("GROUP_M", 1),
+            "GROUP_SIZE_M": _GROUP,
         },
         "grid": _tiles(p, c, "BLOCK_M", "BLOCK_N"),
     }
@@ -358,7 +360,7 @@ def mixture_of_experts(problem: dict[str, Any], config: dict[str, Any]) -> Progr
             "BLOCK_SIZE_M": block,
             "BLOCK_SIZE_N": config["BLOCK_SIZE_N"],
             "BLOCK_SIZE_K": config["BLOCK_SIZE_K"],
-            "GROUP_SIZE_M": config.get("GROUP_SIZE_M", 1),
+            "GROUP_SIZE_M": _GROUP,
         },
         "grid": (padded // block * math.ceil(n / config["BLOCK_SIZE_N"]),),
     }

@@ -1,0 +1,200 @@
+"""Training of the compiler's eye: boosted trees over facts, with a listwise loss.
+
+A landscape and a winner are both lists. Of a landscape all times are known: the loss is the
+cross-entropy between the softmax of the predicted and of the measured logarithms (ListNet, Cao et
+al., ICML 2007), and a squared error of what is left after each list's mean is taken off. Of a winner
+only the first is known: its share of the softmax is one, less what near misses get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from autotune_rlm.surrogate.eye import Eye
+from autotune_rlm.surrogate.trees import Trees
+
+__all__ = ["RankedList", "fit_eye", "fit_slowdown"]
+
+_TEMPERATURE = 0.2
+"""Of the softmax, on the logarithm of a time: 20 % slower is e times less likely to be the best."""
+_LISTWISE = 0.6
+_WORST = 2.5  # logarithm of a slow-down; beyond, it does not matter how slow
+_LONGEST = 32
+_SEEDS = 3
+_ROUNDS = 220
+_SETTINGS: dict[str, Any] = {
+    "max_depth": 6,
+    "eta": 0.05,
+    "subsample": 0.7,
+    "colsample_bytree": 0.6,
+    "min_child_weight": 2,
+    "nthread": 1,
+    "base_score": 0.0,
+    "tree_method": "hist",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class RankedList:
+    """Candidates of one task that compete.
+
+    Attributes:
+        family: Kernel; what is left out at once.
+        device: Its name.
+        columns: ``eye.columns``, (n, c).
+        log_time: Logarithm of each time in ms, NaN where it failed; None for a winner's list.
+        share: Of a winner's list, how much of being the best each has, (n,).
+        roofline: Logarithm of each roofline in ms, (n,).
+        costs: ``eye.known_costs``, (n,).
+    """
+
+    family: str
+    device: str
+    columns: np.ndarray
+    log_time: np.ndarray | None
+    share: np.ndarray | None
+    roofline: np.ndarray
+    costs: np.ndarray
+
+
+class _Joined(NamedTuple):
+    x: np.ndarray
+    y: np.ndarray
+    """Logarithm of the slow-down; 0 in winners' lists."""
+    share: np.ndarray
+    timed: np.ndarray
+    group: np.ndarray
+    weight: np.ndarray
+    costs: np.ndarray
+
+
+def fit_eye(lists: Sequence[RankedList], *, spreads: tuple[float, float] = (0.35, 0.6)) -> Eye:
+    """Fit all trees of a checkpoint.
+
+    Args:
+        lists: What to learn from.
+        spreads: Standard deviations on unseen kernels: of the slow-down, of the scale.
+    """
+    joined = _join(lists)
+    return Eye(
+        slowdown=Trees.from_xgboost(fit_slowdown(joined)),
+        works=Trees.from_xgboost([_fit_works(lists)]),
+        scale=Trees.from_xgboost([_fit_scale(lists)]),
+        plain=Trees.from_xgboost([_fit_plain(joined)]),
+        spread=spreads[0],
+        scale_spread=spreads[1],
+    )
+
+
+def fit_slowdown(
+    data: _Joined | Sequence[RankedList], *, seeds: int = _SEEDS, rounds: int = _ROUNDS
+) -> list[Any]:
+    """Boosters whose mean predicts the logarithm of the slow-down, up to a constant of the list."""
+    import xgboost
+
+    joined = data if isinstance(data, _Joined) else _join(data)
+    matrix = xgboost.DMatrix(joined.x, label=joined.y, base_margin=joined.costs)
+    objective = _objective(joined)
+    return [
+        xgboost.train({**_SETTINGS, "seed": seed}, matrix, rounds, obj=objective)
+        for seed in range(seeds)
+    ]
+
+
+def _join(lists: Sequence[RankedList]) -> _Joined:
+    """Lists one after the other, long ones in parts; each family has a weight of its own."""
+    rng = np.random.default_rng(0)
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, bool, str, np.ndarray]] = []
+    for one in lists:
+        if one.log_time is None:
+            assert one.share is not None
+            nothing = np.zeros(len(one.share))
+            share = one.share / one.share.sum()
+            parts.append((one.columns, nothing, share, False, one.family, one.costs))
+            continue
+        ok = np.flatnonzero(np.isfinite(one.log_time))
+        if len(ok) < 2:
+            continue
+        y = np.minimum(one.log_time[ok] - one.log_time[ok].min(), _WORST)
+        pieces = -(-len(ok) // _LONGEST)
+        for piece in np.array_split(rng.permutation(len(ok)), pieces if pieces > 2 else 1):
+            x, values = one.columns[ok[piece]], y[piece]
+            soft = np.exp(-(values - values.min()) / _TEMPERATURE)
+            soft /= soft.sum()
+            parts.append((x, values, soft, True, one.family, one.costs[ok[piece]]))
+    sizes = [len(p[0]) for p in parts]
+    names = [p[4] for p in parts]
+    count = {name: names.count(name) for name in set(names)}
+    largest = max(count.values(), default=1)
+    weights = [min(3.0, (largest / count[name]) ** 0.5) for name in names]
+    return _Joined(
+        np.concatenate([p[0] for p in parts]),
+        np.concatenate([p[1] for p in parts]),
+        np.concatenate([p[2] for p in parts]),
+        np.repeat([p[3] for p in parts], sizes),
+        np.repeat(np.arange(len(parts)), sizes),
+        np.repeat(weights, sizes),
+        np.concatenate([p[5] for p in parts]),
+    )
+
+
+def _objective(data: _Joined) -> Callable[[np.ndarray, Any], tuple[np.ndarray, np.ndarray]]:
+    groups = int(data.group.max()) + 1
+    size = np.bincount(data.group, minlength=groups)
+    centred = data.y - _mean(data.y, data.group, size)[data.group]
+    listwise = np.where(data.timed, _LISTWISE, 1.0)
+
+    def objective(predicted: np.ndarray, _: Any) -> tuple[np.ndarray, np.ndarray]:
+        likely = _softmax(-predicted / _TEMPERATURE, data.group, groups)
+        residual = predicted - _mean(predicted, data.group, size)[data.group] - centred
+        slope = listwise * (data.share - likely) + 0.5 * (1 - listwise) * residual
+        curve = np.maximum(likely * (1 - likely) / _TEMPERATURE, 1e-3)
+        return data.weight * slope, data.weight * (listwise * curve + 0.5 * (1 - listwise))
+
+    return objective
+
+
+def _mean(values: np.ndarray, group: np.ndarray, size: np.ndarray) -> np.ndarray:
+    return np.bincount(group, values, len(size)) / size
+
+
+def _softmax(values: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    top = np.full(groups, -np.inf)
+    np.maximum.at(top, group, values)
+    e = np.exp(values - top[group])
+    return e / np.bincount(group, e, groups)[group]
+
+
+def _fit_plain(data: _Joined) -> Any:
+    import xgboost
+
+    x, y = data.x[data.timed], data.y[data.timed]
+    settings = {**_SETTINGS, "min_child_weight": 10}
+    return xgboost.train(settings, xgboost.DMatrix(x, label=y), _ROUNDS)
+
+
+def _fit_works(lists: Sequence[RankedList]) -> Any:
+    import xgboost
+
+    timed = [one for one in lists if one.log_time is not None]
+    x = np.concatenate([one.columns for one in timed])
+    works = np.concatenate([np.isfinite(one.log_time) for one in timed])
+    settings = {**_SETTINGS, "objective": "binary:logistic", "max_depth": 4, "base_score": 0.5}
+    return xgboost.train(settings, xgboost.DMatrix(x, label=works), 60)
+
+
+def _fit_scale(lists: Sequence[RankedList]) -> Any:
+    import xgboost
+
+    x, y = [], []
+    for one in lists:
+        if one.log_time is not None:
+            ok = np.isfinite(one.log_time)
+            x.append(one.columns[ok])
+            y.append((one.log_time - one.roofline)[ok])
+    settings = {**_SETTINGS, "max_depth": 4, "min_child_weight": 20}
+    return xgboost.train(settings, xgboost.DMatrix(np.concatenate(x), label=np.concatenate(y)), 100)

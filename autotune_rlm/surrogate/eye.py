@@ -103,6 +103,7 @@ class Seen(NamedTuple):
 
     Attributes:
         slowdown: Logarithm of the time, up to a constant, (n,).
+        costs: The part of it that is ``known_costs``.
         p_valid: Probability of working, (n,).
         best: Logarithm of the best time in ms.
         states: The columns, scaled, for distances between candidates, (n, c).
@@ -111,6 +112,7 @@ class Seen(NamedTuple):
     """
 
     slowdown: np.ndarray
+    costs: np.ndarray
     p_valid: np.ndarray
     best: float
     states: np.ndarray
@@ -142,7 +144,8 @@ class Eye:
     def look(self, candidates: Sequence[Candidate]) -> Seen:
         """What it says of candidates with facts; those without are taken for typical ones."""
         x = columns(candidates)
-        slowdown = self.slowdown.predict(x) + known_costs(candidates)
+        costs = known_costs(candidates)
+        slowdown = self.slowdown.predict(x) + costs
         works = 1.0 / (1.0 + np.exp(-np.clip(self.works.predict(x), -30.0, 30.0)))
         fits = x[:, COLUMNS.index("shared_share")] <= _SURELY_FITS
         p_valid = np.where(fits, np.maximum(works, _FITTING_WORKS), works)
@@ -155,7 +158,7 @@ class Eye:
             centred = np.nan_to_num(x - np.nanmean(x[known], axis=0))
         deviation = centred.std(0)
         states = centred / np.where(deviation > 0, deviation, 1.0)
-        return Seen(slowdown, p_valid, best, states, self.spread, self.scale_spread)
+        return Seen(slowdown, costs, p_valid, best, states, self.spread, self.scale_spread)
 
     def save(self, folder: Path) -> None:
         """Write it beside a checkpoint's weights."""

@@ -84,6 +84,8 @@ class _Word(NamedTuple):
         """The network's word and that of the compiler's facts, which has the given share."""
         own, theirs = self.mean - self.mean.min(), seen.slowdown - seen.slowdown.min()
         mean = (1 - share) * own + share * theirs
+        if unsure.slowdown > 0:  # the network was never told what this device costs
+            mean = mean + (1 - share) * seen.costs
         doubtful = self.doubted(unsure)
         by_facts = unsure.trust < CERTAIN.trust
         spread = share * seen.spread
@@ -187,9 +189,8 @@ class RLMSurrogate:
             scale = ErrorScale.of(task)
             told = _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
             why = unfamiliar(self.checkpoint.settings, task, candidates)
-            known = self.knows(task, candidates)
-            told = replace(told, unfamiliar=why, familiar=known)
-            return physical(told, task, candidates)
+            told = replace(told, unfamiliar=why)
+            return physical(self._placed(told, task, candidates), task, candidates)
         everyone, index = _with_observed(candidates, seen)
         zero = self._zero_shot(task, everyone)
         values = np.array([np.nan if not o.measurement.ok else o.measurement.value for o in seen])
@@ -202,7 +203,13 @@ class RLMSurrogate:
         lean = np.clip(zero.lean[:n], 0.5, 8.0)
         low, high = mean - _Z90 * spread, mean + _Z90 * spread * lean
         told = _prediction(task, scale, mean, spread, posterior.p_valid[:n], low, high)
-        return replace(told, familiar=self.knows(task, candidates))
+        return self._placed(told, task, candidates)
+
+    def _placed(self, told: Prediction, task: Task, candidates: Sequence[Candidate]) -> Prediction:
+        """The prediction with what its order rests on."""
+        familiar = self.knows(task, candidates)
+        informed = not familiar and self._informed(task, candidates)
+        return replace(told, familiar=familiar, informed=informed)
 
     def _zero_shot(self, task: Task, candidates: Sequence[Candidate]) -> _ZeroShot:
         keys = tuple((c.key, bool(c.facts)) for c in candidates)
@@ -266,9 +273,12 @@ class RLMSurrogate:
 
     def _seen(self, task: Task, candidates: Sequence[Candidate]) -> Seen | None:
         """What the compiler's facts say; None where they are not known or tell nothing of the metric."""
-        if self.eye is None or task.metric != _TIME or not task.minimize:
-            return None
-        return self.eye.look(candidates) if has_facts(candidates) else None
+        return self.eye.look(candidates) if self.eye and self._informed(task, candidates) else None
+
+    def _informed(self, task: Task, candidates: Sequence[Candidate]) -> bool:
+        """Whether the compiler's facts order the candidates."""
+        timed = task.metric == _TIME and task.minimize
+        return self.eye is not None and timed and has_facts(candidates)
 
     @torch.inference_mode()
     def _ask(self, task: Task, candidates: Sequence[Candidate]) -> _ZeroShot:

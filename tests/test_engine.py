@@ -107,7 +107,11 @@ def test_what_is_first_comes_first_and_what_is_known_is_not_asked():
     known = [Observation(c, measured(c)) for c in CANDIDATES[:5]]
     elsewhere = Observation(Candidate({"BLOCK": 3}), Measurement(status="ok", value=9.0))
     search = Search(
-        TASK, CANDIDATES, Model(), first=[CANDIDATES[2], CANDIDATES[9]], observed=[*known, elsewhere]
+        TASK,
+        CANDIDATES,
+        Model(),
+        first=[CANDIDATES[2], CANDIDATES[9]],
+        observed=[*known, elsewhere],
     )
     assert search.ask(1) == [CANDIDATES[9]]
     assert len(search.observations) == 5

@@ -157,7 +157,9 @@ class TestStop:
         candidates = grid()
         observed = [ok(candidates[0], 1.0)]
         prediction = predict(np.r_[1.0, np.full(63, 1.12)], spread=0.1)
-        one = Policy(patience=0).expected_gain(TASK, candidates[:2], prediction.take([0, 1]), observed)
+        one = Policy(patience=0).expected_gain(
+            TASK, candidates[:2], prediction.take([0, 1]), observed
+        )
         many = Policy(patience=0).expected_gain(TASK, candidates, prediction, observed)
         assert 0 < one < 0.003 < many
 
@@ -165,7 +167,9 @@ class TestStop:
         candidates = grid()
         hopeless = predict(np.full(64, 5.0), spread=1e-3)
         assert not Policy(patience=0).should_stop(TASK, candidates, hopeless, [])
-        assert not Policy(patience=0).should_stop(TASK, candidates, hopeless, [failed(candidates[0])])
+        assert not Policy(patience=0).should_stop(
+            TASK, candidates, hopeless, [failed(candidates[0])]
+        )
         known = [ok(candidates[0], 1.0)]
         assert not Policy(patience=0, min_gain=None).should_stop(TASK, candidates, hopeless, known)
 

@@ -127,9 +127,7 @@ class TestBudget:
             def measure(self, task, candidates):
                 return super().measure(task, reversed(list(candidates)))
 
-        search = Tuner(
-            surrogate=None, measurer=LastFirst(LANDSCAPE), policy=Policy(batch=8)
-        )
+        search = Tuner(surrogate=None, measurer=LastFirst(LANDSCAPE), policy=Policy(batch=8))
         for default in (0, 17):
             found = search.tune(TASK, CANDIDATES, budget=8, budget_s=1e-9, default=default)
             assert CANDIDATES[default] in [o.candidate for o in found.observations]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import triton
 import triton_test_kernels as kernels
+from triton_test_support import Oracle
 
-from autotune_rlm import ConfigSpace
+from autotune_rlm import ConfigSpace, Store, rlm_autotune
 from autotune_rlm.devices import lookup
 from autotune_rlm.integrations.triton import _facts
 from autotune_rlm.integrations.triton._facts import with_facts
@@ -113,3 +115,33 @@ def test_an_unfamiliar_kernel_is_said_to_be_so_once(caplog):
     (told,) = [r.getMessage() for r in caplog.records if "unfamiliar:" in r.getMessage()]
     assert "other_parameter" in told
     assert "RTX 5090" in told
+
+
+class _Witness(Oracle):
+    """A surrogate that remembers the candidates that it was asked about."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def predict(self, task, candidates, *, observed=()):
+        self.seen.append(list(candidates))
+        return super().predict(task, candidates, observed=observed)
+
+
+@pytest.mark.parametrize(("budget", "reads"), [(4, True), (1.0, False)])
+def test_the_decorator_reads_the_ir_where_a_model_chooses(stub, store_path, budget, reads):
+    witness = _Witness()
+    x = torch.zeros(4096, dtype=torch.float16)
+    space = ConfigSpace(BLOCK=[64, 128, 256, 512], num_warps=[1, 2, 4])
+    kernel = rlm_autotune(
+        configs=space, key=["n"], store=store_path, surrogate=witness, budget=budget
+    )(kernels.scale)
+    kernel[lambda meta: (triton.cdiv(4096, meta["BLOCK"]),)](x, x.clone(), 4096)
+    assert bool(witness.seen) == reads
+    for candidate in (c for seen in witness.seen for c in seen):
+        assert candidate.facts["programs"] == 4096 // candidate.config["BLOCK"]
+    with Store(store_path) as store:
+        (task,) = store.tasks()
+        kept = [o.candidate for o in store.observations(task)]
+    assert all(bool(candidate.facts) == reads for candidate in kept)

@@ -81,15 +81,15 @@ def launcher(tuned: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Calla
 
 
 def interleaved(calls: dict[str, Callable[[], Any]], batches: int, size: int) -> dict[str, float]:
-    """Median seconds of one call, from alternating batches."""
+    """Median CPU seconds of one call, from alternating batches."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for batch in range(batches):
         order = list(calls.items())
         for name, call in order if batch % 2 else reversed(order):
-            begin = time.perf_counter()
+            begin = time.process_time()
             for _ in range(size):
                 call()
-            seconds[name].append((time.perf_counter() - begin) / size)
+            seconds[name].append((time.process_time() - begin) / size)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from triton.runtime.autotuner import Autotuner
+from triton.runtime.autotuner import Autotuner, Config
 
 from autotune_rlm.types import Device
 
@@ -184,10 +184,14 @@ def _adopt(autotuner: Any, adoption: _Adoption) -> None:
 
 
 def _release(autotuner: Any) -> None:
-    theirs = _theirs[type(autotuner)]
+    """Give an autotuner back; raises nothing."""
+    _adopted.pop(id(autotuner), None)
+    theirs = _theirs.get(type(autotuner))
+    if theirs is None:
+        _log.warning("a %s is no longer as it was adopted", type(autotuner).__qualname__)
+        return
     autotuner.released()
     autotuner.__class__ = theirs
-    _adopted.pop(id(autotuner), None)
 
 
 _METHODS = ("run", "warmup", "prune_configs", "check_disk_cache", "_bench", "do_bench")
@@ -216,7 +220,7 @@ def _cannot_serve(autotuner: Any) -> str:
             if name != "run" or not _only_adds(vars(level)["run"]):
                 return f"{level.__qualname__} has its own {name}"
     for name in ("run", "_bench", "prune_configs"):
-        if _file_of(getattr(Autotuner, name)) != _file_of(_triton_init):
+        if _file_of(getattr(Autotuner, name)) != _file_of(Config.__init__):
             return f"Autotuner.{name} of Triton was replaced"
     return ""
 

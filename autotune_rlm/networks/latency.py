@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 from autotune_rlm.networks._facts import counted_weights, held, node_macs
@@ -60,10 +62,11 @@ class _Kind:
 # Launches: 2 to 5 us a kernel on NVIDIA GPUs and about as much for the host's share (ONNX Runtime);
 # PyTorch took 43 to 64 us an operator on four GPUs (least squares over the networks of
 # HELP's FBNet tables, arXiv 2106.08630; the greatest of NAS-Bench-201 is 134 us). CPU rates are those
-# of one core with 256-bit vectors.
+# of one core with 256-bit vectors; its launch and its bandwidth, mostly that of caches, were
+# chosen among nine pairs on the even sizes of benchmarks/exported_networks.py on an AMD EPYC.
 _KINDS = {
     "gpu": _Kind(tflops=20.0, gb_s=600.0, launch_us=10.0, slow_launch_us=150.0, shortest_us=2.0),
-    "cpu": _Kind(tflops=0.05, gb_s=15.0, launch_us=3.0, slow_launch_us=150.0, shortest_us=0.1),
+    "cpu": _Kind(tflops=0.05, gb_s=40.0, launch_us=1.0, slow_launch_us=150.0, shortest_us=0.1),
     "mobile": _Kind(tflops=0.02, gb_s=5.0, launch_us=10.0, slow_launch_us=500.0, shortest_us=0.5),
 }
 _COMPUTE, _BANDWIDTH, _THROUGH_MEMORY = 0.5, 0.8, 0.4
@@ -75,6 +78,8 @@ the throughput of MnasNet-style networks on an A100 and an RTX 3090 (traffic 0.8
 _WORST = 0.01  # share of the peaks below which no sensible runtime falls
 _UNTOLD = 20.0  # how far a device may be from its kind where it does not tell its figures
 _WIDEST_CORE = 0.25  # float32 TFLOPS of one core with two 512-bit units at 4 GHz
+_FLOP_A_CYCLE = {"avx512f": 64, "avx2": 32, "asimd": 16, "avx": 16}
+"""Float32 operations a cycle of a core with two such units, by the flag that Linux shows."""
 _HALF = frozenset({"f16", "bf16"})
 _BYTE = frozenset({"i8", "u8", "f8e4m3", "f8e5m2", "f8e4m3uz", "f8e5m2uz"})
 
@@ -113,7 +118,7 @@ def latency_ms(work: Work, device: Device) -> Latency:
     rates = {4: tflops, 2: tensor, 1: 2 * tensor}
     best = {4: tensor, 2: tensor, 1: 2 * tensor}
     if not gpu:
-        tflops, gb_s = kind.tflops, min(gb_s, kind.gb_s)
+        tflops, gb_s = _core_tflops(device) or kind.tflops, min(gb_s, kind.gb_s)
         rates = {4: tflops, 2: tflops, 1: 2 * tflops}
         best = {width: 4 // width * _WIDEST_CORE * (device.sms or 64) for width in (4, 2, 1)}
     told = 1.0 if device.fp32_tflops and device.mem_gb_s else _UNTOLD
@@ -138,6 +143,19 @@ def latency_ms(work: Work, device: Device) -> Latency:
     ceiling = told * (compute(rates) + traffic(1.0, gb_s)) / _WORST + slow + 1.0
     expected = min(max(expected, floor), ceiling)
     return Latency(floor_ms=floor, expected_ms=expected, ceiling_ms=ceiling)
+
+
+@lru_cache(maxsize=64)
+def _core_tflops(device: Device) -> float | None:
+    """Peak of one core of this machine's CPU by its clock and vector units; None of another."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return None
+    if not device.name or device.name not in text or not device.clock_mhz:
+        return None
+    wide = next((n for flag, n in _FLOP_A_CYCLE.items() if re.search(rf"\b{flag}\b", text)), None)
+    return None if wide is None else wide * device.clock_mhz / 1e6
 
 
 @lru_cache(maxsize=1024)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import t
 
 from autotune_rlm.integrations.onnx._default import default_surrogate
 from autotune_rlm.learn.gaussian_process import Points, fit
@@ -53,6 +54,7 @@ _COSTS = frozenset(
     {"macs", "flops", "activation_mb", "peak_memory_mb"}
 )  # that an operator may hide
 _SPREAD = 1.0  # of log(latency) from public figures: they say little about a network's efficiency
+_NORMAL = 1.6449  # 95 % quantile of the normal distribution
 _ENOUGH = 2  # measured networks from which a process is fitted to them
 _TRUST, _INERTIA = 0.8, 10.0  # of a surrogate's word, as in ``networks.regression``
 _TABLED_MACS = (1e6, 3e9)  # of the networks in the tables that the surrogate is trained on
@@ -204,7 +206,7 @@ def _asked(
     alike = np.array([_is_like_the_tables(n.fields) for n in networks])
     times = [latency_ms(n.work, device) for n in networks]
     told = _within(
-        told, np.array([t.floor_ms for t in times]), np.array([t.ceiling_ms for t in times])
+        told, np.array([x.floor_ms for x in times]), np.array([x.ceiling_ms for x in times])
     )
     either = {
         key: np.where(alike, getattr(told, key), getattr(physical, key))
@@ -256,8 +258,8 @@ def _fitted(
             return _as_prediction(name, prior[:n] + shift, np.full(n, _SPREAD), True)
         told = _as_prediction(name, prior[:n], np.full(n, _SPREAD), positive)
         times = [latency_ms(x.work, device) for x in networks]
-        floor = np.array([t.floor_ms for t in times])
-        return _within(told, floor, np.array([t.ceiling_ms for t in times]))
+        floor = np.array([x.floor_ms for x in times])
+        return _within(told, floor, np.array([x.ceiling_ms for x in times]))
     values = np.array([v for *_, v in seen])
     targets = np.log(values) if positive else values
     if lead is not None and name != "latency_ms":
@@ -269,13 +271,16 @@ def _fitted(
     mean, deviation = process.predict(points.take(np.arange(n)))
     mean = mean * len(seen) / (len(seen) + inertia)
     deviation = np.sqrt(deviation**2 + process.noise)
+    deviation = (
+        deviation * t.ppf(0.95, len(seen) - 1) / _NORMAL
+    )  # few networks tell the scale badly
     return _as_prediction(name, prior[:n] + middle + width * mean, width * deviation, positive)
 
 
 def _as_prediction(
     name: str, mean: np.ndarray, deviation: np.ndarray, positive: bool
 ) -> Prediction:
-    low, high = mean - 1.6449 * deviation, mean + 1.6449 * deviation
+    low, high = mean - _NORMAL * deviation, mean + _NORMAL * deviation
     if positive:
         mean, low, high = np.exp(mean), np.exp(low), np.exp(high)
     return Prediction(

@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 __all__ = ["Block", "Function", "Op", "Type", "parse_module"]
 
-_OP = re.compile(r'(?:(%[\w$.\-]+)(?::(\d+))? = )?"?([a-z_]\w*(?:\.\w+)+)"?(.*)$')
+_OP = re.compile(
+    r'(?:(%[\w$.\-]+)(?::(\d+))?((?:, %[\w$.\-]+)*) = )?"?([a-z_]\w*(?:\.\w+)+)"?(.*)$'
+)
 _VALUE = re.compile(r"%[\w$.\-]+(?:#\d+)?")
 _ASSIGNED = re.compile(r"(%[\w$.\-]+) = (%[\w$.\-]+(?:#\d+)?)")
 _ARGUMENT = re.compile(r"(%[\w$.\-]+): ((?:[^,()<>{}]|<(?:[^<>]|<(?:[^<>]|<[^<>]*>)*>)*>)+)")
@@ -190,7 +192,9 @@ class _Parser:
         match = _OP.match(line)
         if match is None:
             return
-        result, count, name, rest = match[1], int(match[2] or 1), match[3], match[4]
+        result, count, name, rest = match[1], int(match[2] or 1), match[4], match[5]
+        labels = [result, *_VALUE.findall(match[3])] if match[3] else []
+        count = max(count, len(labels))
         opens = rest.endswith("{")
         arguments: list[int] | None = None
         pairs = _ASSIGNED.findall(rest) if name in ("scf.for", "scf.while") else []
@@ -215,7 +219,7 @@ class _Parser:
         if result:
             kinds = _result_types(name, rest, count)
             for i in range(count):
-                label = result if count == 1 else f"{result}#{i}"
+                label = labels[i] if labels else result if count == 1 else f"{result}#{i}"
                 op.results.append(self._new(label, kinds[i] if i < len(kinds) else NO_TYPE))
         self._blocks[-1][-1].ops.append(op)
         if opens:

@@ -17,7 +17,6 @@ _ALIGNMENT = 16
 _SCALAR = re.compile(r"(?:[iu](?:1|8|16|32|64)|fp(?:16|32|64)|bf16|f32|f64)$")
 
 
-
 class NotRead(Exception):
     """A kernel's IR was not read; the text says why."""
 

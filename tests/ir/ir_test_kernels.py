@@ -171,3 +171,11 @@ def matmul_host(a, b, c, K, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr
     for k in tl.range(0, K, BK, num_stages=5):
         total = tl.dot(a.load([row, k]), b.load([k, column]), total)
     c.store([row, column], total.to(tl.float16))
+
+
+@triton.jit
+def halves(x, out, B: tl.constexpr):
+    """Splits pairs, which is an operation with two results."""
+    pair = tl.reshape(tl.load(x + tl.arange(0, 2 * B)), (B, 2))
+    left, right = tl.split(pair)
+    tl.store(out + tl.arange(0, B), left * right)

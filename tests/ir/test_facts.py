@@ -212,3 +212,9 @@ def test_gluon_kernels_are_said_not_to_be_read():
 
     with pytest.raises(NotRead, match="Gluon"):
         kernel_facts(copy, {"x": "*fp32", "y": "*fp32"}, grid=(1,))
+
+
+def test_operations_with_several_results_are_followed():
+    facts = kernel_facts(kernels.halves, {"x": "*fp32", "out": "*fp32", "B": 64}, grid=(1,))
+    assert facts.moved_bytes("load") == 2 * facts.moved_bytes("store") == 4 * 128
+    assert facts.float_ops == 64

@@ -7,21 +7,33 @@ its file with the functions that it calls, so that the packages need not be impo
 are guessed from their names and uses; a guess that does not compile is changed a few times and then
 given up. Each kernel is compiled with three sets of block sizes, warps and stages, each for two of five
 targets. The extracted texts stay in ``--work``; the record holds numbers and hashes of texts.
+
+    python benchmarks/package_kernels.py --out kernels.jsonl --table data/package_kernels/kernels.csv.gz
+
+joins the record with what the first IR says of the same kernels, and prints how far predicted registers
+and shared memory are from the compiler's.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import hashlib
+import importlib.util
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from autotune_rlm.devices import lookup
+from autotune_rlm.ir import facts_of
 from autotune_rlm.measure.compile import CompilePool, CompileSpec, parse_target
 
 TARGETS = ("sm_80", "gfx942"), ("sm_90", "gfx1100"), ("sm_100", "sm_80")
@@ -30,6 +42,14 @@ VARIANTS = (
     {"block": 128, "num_warps": 8, "num_stages": 2, "dtype": "fp16"},
     {"block": 32, "num_warps": 4, "num_stages": 4, "dtype": "fp32"},
 )
+DEVICES = {
+    "sm_80": "NVIDIA A100",
+    "sm_90": "NVIDIA H100",
+    "sm_100": "NVIDIA B200",
+    "gfx942": "AMD MI300X",
+    "gfx1100": "AMD RX 7900 XTX",
+}
+LONG = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 HEAD = """import triton
 import triton.language as tl
 from triton.language.extra import libdevice
@@ -249,17 +269,72 @@ def spec_of(
     )  # fmt: skip
 
 
+def write_table(record: Path, work: Path, table: Path) -> None:
+    """Numbers of the record and of the first IR, one row a compilation."""
+    import pandas
+
+    devices = {target: lookup(name) for target, name in DEVICES.items()}
+    rows = []
+    for one in map(json.loads, record.open()):
+        if one["status"] != "ok":
+            continue
+        options = {k: int(one["options"][k]) for k in ("num_warps", "num_stages")}
+        arguments = {k: _constant_of(v) for k, v in one["arguments"].items()}
+        device = devices[one["target"]]
+        try:
+            kernel = getattr(_module(work / f"k{one['kernel']}.py"), one["name"])
+            told = facts_of(kernel, arguments, grid=(64, 1, 1), device=device, **options)
+        except Exception as error:
+            print(f"{one['kernel']} is not read: {error}")
+            continue
+        facts = {k: one["facts"].get(k) for k in ("registers", "spills", "shared_bytes")}
+        names = ("package", "kernel", "variant", "target")
+        known = {f"ir.{k}": float(f"{v:.5g}") for k, v in told.items()}
+        rows.append({**{k: one[k] for k in names}, **facts, "compile_s": one["compile_s"], **known})
+    table.parent.mkdir(parents=True, exist_ok=True)
+    found = pandas.DataFrame(rows)
+    found.to_csv(table, index=False, compression={"method": "gzip", "mtime": 0})
+    print(f"{len(found)} rows of {found['kernel'].nunique()} kernels in {table}")
+    for fact in ("registers", "shared_bytes"):
+        both = found[[fact, f"ir.{fact}"]].dropna() + 1
+        factor = np.exp(np.abs(np.log(both[fact] / both[f"ir.{fact}"])))
+        by = factor.groupby(found["target"]).median().round(2).to_dict()
+        print(
+            f"{fact}: median factor {factor.median():.2f}, 90 % quantile {factor.quantile(0.9):.2f}; {by}"
+        )
+
+
+@functools.cache
+def _module(file: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _constant_of(value: Any) -> Any:
+    import triton.language as tl
+
+    return getattr(tl, LONG[value["dtype"]]) if isinstance(value, dict) else value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("folders", nargs="*", type=Path)
+    parser.add_argument("--table", type=Path, help="write this instead of compiling")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("runs/package_kernels"))
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
+    if args.table:
+        return write_table(args.out, args.work, args.table)
     known = {}
     if args.out.exists():
         known = {(r["kernel"], r["variant"], r["target"]) for r in map(json.loads, args.out.open())}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,9 +23,18 @@ from autotune_rlm.types import Candidate, Surrogate, Task, canonical_json
 if TYPE_CHECKING:
     from optuna.study import Study
 
-__all__ = ["Describe", "Describer", "Description", "names_trained_metric", "tasks_of"]
+__all__ = [
+    "Describe",
+    "Describer",
+    "Description",
+    "is_number_of_text",
+    "names_trained_metric",
+    "tasks_of",
+]
 
 _COSTS = ("parameters", "macs", "activation_bytes", "depth")
+
+_MOST_WORDS, _MOST_NUMBERS = 48, 16  # of a text that are facts
 
 Describe = Callable[[Mapping[str, Any]], Any]
 
@@ -48,6 +58,9 @@ class Describer:
         surrogate: Asked for the value of each description; None for facts only.
         only_networks: Whether the surrogate is asked of networks only, and of the metrics that it
             was trained on; for other metrics it says 0.
+
+    Attributes:
+        names: Of the facts seen so far.
     """
 
     def __init__(
@@ -62,7 +75,7 @@ class Describer:
         self._only_networks = only_networks
         self._known: dict[str, Description] = {}
         self._predicted: dict[tuple[str, str], float] = {}
-        self._names: list[str] = []
+        self.names: list[str] = []
 
     @property
     def asks(self) -> bool:
@@ -79,16 +92,16 @@ class Describer:
             if key not in self._known:
                 self._known[key] = _description(one, self._describe(dict(one)))
                 for name in self._known[key].facts:
-                    if name not in self._names:
-                        self._names.append(name)
+                    if name not in self.names:
+                        self.names.append(name)
             found.append(self._known[key])
         return found
 
     def facts(self, params: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """Facts as columns, shape (n, f); f grows as new ones are seen."""
         descriptions = self.descriptions(params)
-        rows = [[d.facts.get(name, 0.0) for name in self._names] for d in descriptions]
-        return np.array(rows, dtype=float).reshape(len(descriptions), len(self._names))
+        rows = [[d.facts.get(name, 0.0) for name in self.names] for d in descriptions]
+        return np.array(rows, dtype=float).reshape(len(descriptions), len(self.names))
 
     def predicted(self, task: Task, params: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """What the surrogate expects of each, to be maximised, on its scale; shape (n,)."""
@@ -174,7 +187,7 @@ def _description(params: Mapping[str, Any], given: Any) -> Description:
         facts = {str(k): float(v) for k, v in given.items()}
         return Description(Candidate({**config, **facts}), facts)
     if isinstance(given, str) and not given.endswith(".onnx"):
-        return Description(Candidate(config, text=given))
+        return Description(Candidate(config, text=given), _text_facts(given))
     if (
         not isinstance(given, (str, os.PathLike))
         and not hasattr(given, "graph")
@@ -192,6 +205,20 @@ def _description(params: Mapping[str, Any], given: Any) -> Description:
     facts = _cost_facts(fields) | {f"number of {op}": float(n) for op, n in operators.items()}
     candidate = network_candidate(fields, text=onnx_text(graph))
     return Description(candidate, facts, is_network=True)
+
+
+def is_number_of_text(fact: str) -> bool:
+    """Whether a fact is one of the numbers in a text, which may mean anything."""
+    return fact.startswith("number ") and fact[7:].isdigit()
+
+
+def _text_facts(text: str) -> dict[str, float]:
+    """Of code or prose: its length, how often its words occur, and the numbers in it, in their order."""
+    words = Counter(re.findall(r"[^\W\d]\w*|[^\w\s]", text)).most_common(_MOST_WORDS)
+    numbers = re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?", text)[:_MOST_NUMBERS]
+    facts = {"log length": math.log1p(len(text)), "log lines": math.log1p(text.count("\n"))}
+    facts |= {f"number of {word}": math.log1p(count) for word, count in words}
+    return facts | {f"number {i}": math.log1p(float(n)) for i, n in enumerate(numbers)}
 
 
 def _cost_facts(fields: Mapping[str, float]) -> dict[str, float]:

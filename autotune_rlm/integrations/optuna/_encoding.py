@@ -228,11 +228,27 @@ class Encoding:
             int(i): learn_rule(finished, int(i), self.unordered) for i in np.flatnonzero(absent)
         }
 
+    @property
+    def branches(self) -> int:
+        """The most values of a category that others depend on, as far as ``learn`` found; or 0."""
+        parents = {rule.parent for rule in self._rules.values() if rule.parent is not None}
+        grids = [self.grids[i] for i in parents if self.unordered[i]]
+        return max((len(grid) for grid in grids if grid is not None), default=0)
+
     def fix(self, params: Mapping[str, Any]) -> None:
         """Have all candidates take these values (``Study.enqueue_trial`` of some parameters)."""
         pairs = zip(self.names, self._parameters, strict=True)
         raw = {i: p.raw(params[n]) for i, (n, p) in enumerate(pairs) if n in params}
         self._fixed = {i: value for i, value in raw.items() if not math.isnan(value)}
+
+    def fix_raw(self, values: Mapping[int, float]) -> None:
+        """Have all candidates take these raw values, too, by index of the parameter."""
+        self._fixed = {**values, **self._fixed}
+
+    @property
+    def pinned(self) -> dict[int, float]:
+        """The fixed categories, by index."""
+        return {i: value for i, value in self._fixed.items() if self.unordered[i]}
 
     @property
     def free(self) -> np.ndarray:

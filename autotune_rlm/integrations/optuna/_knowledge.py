@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from optuna.trial import TrialState
 
-from autotune_rlm.integrations.optuna._describe import Describer
+from autotune_rlm.integrations.optuna._describe import Describer, is_number_of_text
 from autotune_rlm.integrations.optuna._encoding import Encoding
 from autotune_rlm.integrations.optuna._model import Words, normalised
 from autotune_rlm.integrations.optuna._trials import constraints_of, maximised
@@ -148,9 +148,10 @@ class Descriptions:
         self._encoding = encoding
         self._tasks = tasks
         facts = describer.facts(self._params(reference))
-        self._width = facts.shape[1]
+        self._known, self._width = facts, facts.shape[1]
         self._mean, self._scale = facts.mean(0), facts.std(0)
         self._live = self._scale > 1e-9
+        self._alone = np.array([is_number_of_text(name) for name in describer.names], dtype=bool)
         self._word_scale = []
         if describer.asks:
             predicted = self._predicted(reference)
@@ -180,8 +181,16 @@ class Descriptions:
         raise NotImplementedError
 
     def points(self, raw: np.ndarray) -> Points:
-        """Parameters' columns, then facts."""
+        """Parameters' columns, then facts: each number of a text by itself, all others together."""
         facts = self._describer.facts(self._params(raw))[:, : self._width][:, self._live]
         scaled = np.clip((facts - self._mean[self._live]) / self._scale[self._live], -4.0, 4.0)
-        unit = scaled / np.sqrt(max(scaled.shape[1], 1))
-        return extend(self._encoding.points(raw), unit, distance=0.5)
+        alone = self._alone[self._live]
+        points = self._encoding.points(raw)
+        for column, known in zip(
+            facts[:, alone].T, self._known[:, self._live][:, alone].T, strict=True
+        ):
+            levels = np.unique(known)
+            place = np.interp(column, levels, np.linspace(-1.0, 1.0, len(levels)))
+            points = extend(points, place[:, None], distance=0.5)
+        rest = scaled[:, ~alone]
+        return extend(points, rest / np.sqrt(max(rest.shape[1], 1)), distance=0.5)

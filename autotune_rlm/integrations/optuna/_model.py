@@ -88,7 +88,8 @@ class StudyModel:
         words: What other models say; it is the prior mean, and a linear input each, so that their
             weight is learned.
         name: Tells the fits of several models apart in ``starts``.
-        starts: ``theta`` of each process's last fit by name, read and written here.
+        starts: ``theta`` of each process's last fit by name, read and written here; None leaves the
+            hyperparameters as they are expected beforehand.
         refit: Whether to fit hyperparameters, rather than to reuse ``starts`` where they are.
         noise: Expected variance of the noise relative to the values.
         rng: Source of the directions in which four and more objectives are compared.
@@ -101,7 +102,7 @@ class StudyModel:
         *,
         words: Words | None = None,
         name: str = "",
-        starts: dict[str, np.ndarray],
+        starts: dict[str, np.ndarray] | None,
         refit: bool,
         noise: float,
         rng: np.random.RandomState,
@@ -135,6 +136,7 @@ class StudyModel:
             [g.predict(points, self._lead(word, i))[0] for i, g in enumerate(self._objectives)]
         )
         self._observed = means[feasible[rows]]
+        self._observed_rows = rows[feasible[rows]]
         if len(data.pending):
             self._believe(data.pending)
         self._boxes = self._free() if 1 < self._k <= _MOST_BOXED and self._any_feasible else None
@@ -148,7 +150,8 @@ class StudyModel:
     def _fit(self, name: str, points: Points, targets: np.ndarray, lead: Lead | None = None) -> Led:
         prefix, starts, refit, noise = self._options
         name = f"{prefix} {name}"
-        start = starts.get(name)
+        start = None if starts is None else starts.get(name)
+        fits = starts is not None and (refit or start is None)
         led = fit_led(
             points,
             targets,
@@ -156,9 +159,10 @@ class StudyModel:
             start=start,
             noise=noise,
             max_fit=_MOST_FITTED,
-            iterations=30 if refit or start is None else 0,
+            iterations=30 if fits else 0,
         )
-        starts[name] = led.process.theta
+        if starts is not None:
+            starts[name] = led.process.theta
         return led
 
     def _of_failures(self, data: StudyData, rows: np.ndarray) -> tuple[Led, float]:
@@ -179,6 +183,12 @@ class StudyModel:
             self._objectives[i] = process.given(points, lead, believed[-1])
         if self._any_feasible:
             self._observed = np.vstack([self._observed, np.column_stack(believed)])
+
+    def compete_with(self, among: np.ndarray) -> None:
+        """Take the best of some trials (mask, shape (n,)) as what is to be improved, if any is known."""
+        rivals = self._observed[: len(self._observed_rows)][among[self._observed_rows]]
+        if len(rivals):
+            self._observed = rivals
 
     def _free(self) -> Any:
         front = self._observed[non_dominated(self._observed)]

@@ -35,13 +35,17 @@ from autotune_rlm.networks.rendering import is_known_space
 if TYPE_CHECKING:
     from optuna.study import Study
 
-__all__ = ["Policy", "is_stuck"]
+__all__ = ["Policy", "another_branch", "is_stuck"]
 
 _STARTUP = 6
+_PER_BRANCH, _MOST_STARTUP = 4, 16  # start-up trials where parameters depend on a category
 _REFERENCE = 48  # random points that fix the scale of what descriptions say
 _FIRST = 128  # random candidates that a surrogate chooses the first trial from
 _DESCRIBED = (24, 8)  # most promising and random candidates described per trial
 _MANY = 200  # trials from which on half as many are
+_STILL, _GAIN = 8, 1e-3  # a search is stuck that gained less than this share in so many trials
+_BRANCHES = 16  # values of a category that a stuck search goes over one by one
+_FEW = 10_000  # combinations up to which a search is never stuck
 
 
 class Policy:
@@ -171,22 +175,47 @@ class Policy:
         encoding: Encoding,
         data: StudyData,
         rng: np.random.RandomState,
+        *,
+        fitted: bool = True,
+        branch: Mapping[int, float] | None = None,
     ) -> np.ndarray:
-        """Raw vectors with every parameter, the most promising first, (m, d) with m >= 1."""
+        """Raw vectors with every parameter, the most promising first, (m, d) with m >= 1.
+
+        Args:
+            study: The study.
+            state: What is remembered of it.
+            space: What is remembered of the search space.
+            encoding: Of the search space.
+            data: The trials.
+            rng: Source of randomness.
+            fitted: Whether the process is fitted; a stuck search also asks one that is not, which
+                doubts more.
+            branch: Raw values that the candidates are to have, by index. With fixed categories the best
+                of the trials that have them is to be improved on, else the best of all.
+        """
         n = len(data.values)
-        if n < max(self.n_startup_trials(study, state), 1):
+        startup = self.n_startup_trials(study, state)
+        if self._n_startup_trials is None and startup == _STARTUP:
+            startup = max(startup, min(_PER_BRANCH * encoding.branches, _MOST_STARTUP))
+        if n < max(startup, 1):
             if self._surrogate_leads:
                 return self._by_surrogate(study, encoding, space, data.seen, rng)
             return self._spread_out(space, encoding, data.seen, rng)
-        refit = n < 40 or n >= space.fitted_at * 1.1 or n < space.fitted_at
+        refit = fitted and (n < 40 or n >= space.fitted_at * 1.1 or n < space.fitted_at)
         if refit:
             space.fitted_at = n
         words = self._words(study, state, space, encoding)
-        model = self._model("plain", data, space, encoding, words, refit, rng)
+        starts = space.starts if fitted else None
+        model = self._model("plain", data, starts, encoding, words, refit, rng)
+        encoding.fix_raw(branch or {})
+        if branch := encoding.pinned:
+            model.compete_with(
+                np.all([data.raw[:, i] == value for i, value in branch.items()], axis=0)
+            )
         good = data.raw[_best_rows(data, 12)]
         taken = set(keys(data.seen if encoding.cardinality < math.inf else data.pending))
         ranked = climb(encoding, model, good, taken, rng)
-        if self._describe is None:
+        if self._describe is None or not fitted:
             return ranked
         return self._second_look(study, space, encoding, data, ranked, taken, rng, words, refit)
 
@@ -205,7 +234,7 @@ class Policy:
         self,
         name: str,
         data: StudyData,
-        space: SpaceState,
+        starts: dict[str, np.ndarray] | None,
         columns: Space,
         words: Words | None,
         refit: bool,
@@ -216,7 +245,7 @@ class Policy:
             columns,
             words=words,
             name=name,
-            starts=space.starts,
+            starts=starts,
             refit=refit,
             noise=self._noise,
             rng=rng,
@@ -251,7 +280,7 @@ class Policy:
         pool = np.array(fresh) if fresh else ranked
         if space.describer is not None and space.describer.asks:
             words = described if words is None else Together([words, described])
-        model = self._model("described", data, space, described, words, refit, rng)
+        model = self._model("described", data, space.starts, described, words, refit, rng)
         scores = model.score(encoding.prune(pool))
         return pool[np.argsort(-scores, kind="stable")]
 
@@ -315,16 +344,40 @@ class Policy:
 
 
 def is_stuck(encoding: Encoding, data: StudyData) -> bool:
-    """Whether a continuous search should try another sampler's idea now: one trial in three.
+    """Whether a search in a large space gains too little to go on as it does.
 
-    Where the best value is older than the last ten trials, the process may have settled on an edge
-    of a plateau that it takes for noise.
+    Where the last eight trials gained less than a thousandth of what the best is above the median, the
+    process may polish one branch, or have settled on an edge of a plateau that it takes for noise.
     """
     n, k = data.values.shape
-    if k > 1 or n < 20 or n % 3 or encoding.cardinality < math.inf:
+    if k > 1 or n < 2 * _STILL or encoding.cardinality <= _FEW:
         return False
     values = np.where(data.feasible, data.values[:, 0], -np.inf)
-    return int(np.argmax(values)) < n - 10
+    before, now = values[:-_STILL].max(), values.max()
+    with np.errstate(invalid="ignore", over="ignore"):
+        return bool(now - before <= _GAIN * (now - np.median(data.values[:, 0])))
+
+
+def another_branch(
+    encoding: Encoding, data: StudyData, rng: np.random.RandomState
+) -> dict[int, float]:
+    """A category that the best trial does not have, by index and raw value; those seldom tried first.
+
+    Empty where no parameter is a category of few values.
+    """
+    best = data.raw[_best_rows(data, 1)[0]]
+    others, tried = [], []
+    for i in np.flatnonzero(encoding.unordered & encoding.free):
+        grid = encoding.grids[i]
+        if grid is None or len(grid) > _BRANCHES or math.isnan(best[i]):
+            continue
+        for value in grid[grid != best[i]]:
+            others.append((int(i), float(value)))
+            tried.append(int((data.raw[:, i] == value).sum()))
+    if not others:
+        return {}
+    weight = 1.0 / (1.0 + np.array(tried)) ** 2
+    return dict([others[rng.choice(len(others), p=weight / weight.sum())]])
 
 
 def _best_rows(data: StudyData, n: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from autotune_rlm._threads import one_thread
 from autotune_rlm.integrations.optuna._arguments import check_arguments
 from autotune_rlm.integrations.optuna._encoding import Encoding
 from autotune_rlm.integrations.optuna._memory import StudyMemory
-from autotune_rlm.integrations.optuna._policy import Policy, is_stuck
+from autotune_rlm.integrations.optuna._policy import Policy, another_branch, is_stuck
 from autotune_rlm.integrations.optuna._propose import keys
 from autotune_rlm.integrations.optuna._state import SpaceState, StudyState, StudyStates
 from autotune_rlm.integrations.optuna._trials import (
@@ -210,13 +210,21 @@ class RLMSampler(BaseSampler):
         *,
         attempt: int,
     ) -> np.ndarray:
-        if attempt == 0 and is_stuck(encoding, data):
-            other = {
-                name: self._hedge.sample_independent(study, trial, name, distribution)
-                for name, distribution in encoding.space.items()
-            }
-            return encoding.snap(encoding.raw(other)[None, :])[0]
-        ranked = self._policy.rank(study, state, space, encoding, data, self._rng)
+        fitted, branch = True, {}
+        n = len(data.values)
+        hedges = attempt == 0 and n % 3 == 0 and encoding.free.all()  # one trial in three
+        if hedges and is_stuck(encoding, data):
+            branch = another_branch(encoding, data, self._rng)
+            if not branch and n % 2:
+                other = {
+                    name: self._hedge.sample_independent(study, trial, name, distribution)
+                    for name, distribution in encoding.space.items()
+                }
+                return encoding.snap(encoding.raw(other)[None, :])[0]
+            fitted = bool(branch)
+        ranked = self._policy.rank(
+            study, state, space, encoding, data, self._rng, fitted=fitted, branch=branch
+        )
         return ranked[0] if attempt == 0 else ranked[self._rng.randint(min(len(ranked), 8))]
 
     def _collect(

@@ -6,7 +6,6 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import sqlalchemy as sa
 from autotune_rlm._forks import ForkSafeLock
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.store import _rows, _running, _schema
+from autotune_rlm.store._answers import Recall, Request
 from autotune_rlm.store._database import Database
 from autotune_rlm.store._info import StoreInfo, describe
 from autotune_rlm.store._places import Near, near_to
@@ -38,48 +38,6 @@ _ROWS = (
     .where(_m.task_key == sa.bindparam("key"))
     .order_by(_m.created, _m.id)
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """A problem that was met where nothing could be measured, for a later benchmark.
-
-    Attributes:
-        task: The problem.
-        candidates: What there was to choose from.
-        uses: How often it was noted.
-        first: Seconds since the epoch when it was first noted.
-        last: The same for the last time.
-        workload: How to run the candidates (``measure.worker.Workload`` as JSON); None where that
-            was not noted, and nobody else can.
-        obstacle: Why they cannot be run elsewhere, where that was noted.
-    """
-
-    task: Task
-    candidates: tuple[Candidate, ...]
-    uses: int
-    first: float
-    last: float
-    workload: Mapping[str, Any] | None = None
-    obstacle: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recall:
-    """What a store knows that bears on a task.
-
-    Attributes:
-        own: Observations of the task itself, one per candidate.
-        failed: Candidates whose very binaries are known not to compile or to fit, from other tasks.
-        alike: Tasks whose choice may be taken over, nearest first, with their observations: all is
-            equal but sizes, and those differ by a factor of two at most.
-        nearest: The nearest other problem of the kernel on this device, with its best observation.
-    """
-
-    own: tuple[Observation, ...] = ()
-    failed: tuple[Observation, ...] = ()
-    alike: tuple[tuple[Task, tuple[Observation, ...]], ...] = ()
-    nearest: tuple[Task, Observation] | None = None
 
 
 class Store:

@@ -129,7 +129,7 @@ class Refresher:
         stores = {id(s): s for s in (getattr(w.best, "store", None) for w in waiting)}
         news: dict[int, set[str]] = {}
         for name, store in stores.items():
-            if hasattr(store, "measured_since"):
+            if store is not None and hasattr(store, "measured_since"):
                 self._marks[name], news[name] = store.measured_since(self._marks.get(name, 0))
         return news
 

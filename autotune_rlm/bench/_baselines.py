@@ -20,7 +20,7 @@ from scipy.stats import norm
 from autotune_rlm.bench._method import Method, Search
 from autotune_rlm.types import Measurement
 
-__all__ = ["GaussianProcess", "RandomForest", "RandomSearch", "Tpe", "XGBoost"]
+__all__ = ["GaussianProcess", "RandomForest", "RandomSearch", "ModelBased", "Tpe"]
 
 _START = 4
 _TOLD_FAILURE = 1e30
@@ -36,7 +36,7 @@ class RandomSearch(Method):
         return self.search.rng.permutation(self.search.unmeasured(measured))[:n].tolist()
 
 
-class _ModelBased(Method):
+class ModelBased(Method):
     """Random candidates first, then the one of highest ``worth`` that rather works than not."""
 
     def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
@@ -69,33 +69,7 @@ class _ModelBased(Method):
         """
 
 
-class XGBoost(_ModelBased):
-    """Gradient-boosted trees, greedy with one random choice in ten, as AutoTVM's tuner explores.
-
-    Chen et al. 2018, "Learning to Optimize Tensor Programs" (epsilon-greedy selection).
-    """
-
-    epsilon = 0.1
-
-    def worth(
-        self, x: np.ndarray, y: np.ndarray, x_new: np.ndarray, p_valid: np.ndarray
-    ) -> np.ndarray:
-        import xgboost
-
-        if self.search.rng.random() < self.epsilon:
-            return np.zeros(len(x_new))
-        settings: dict[str, Any] = {
-            "max_depth": 4,
-            "eta": 0.2,
-            "min_child_weight": 1,
-            "nthread": 1,
-            "seed": self.search.seed,
-        }
-        model = xgboost.train(settings, xgboost.DMatrix(x, label=y), num_boost_round=60)
-        return -model.predict(xgboost.DMatrix(x_new)).astype(float)
-
-
-class RandomForest(_ModelBased):
+class RandomForest(ModelBased):
     """A random forest with expected improvement from the spread over its trees.
 
     Hutter et al. 2011, "Sequential Model-Based Optimization for General Algorithm Configuration".
@@ -119,7 +93,7 @@ class RandomForest(_ModelBased):
         return p_valid * expected_improvement(votes.mean(axis=0), votes.std(axis=0), y.min())
 
 
-class GaussianProcess(_ModelBased):
+class GaussianProcess(ModelBased):
     """A Gaussian process (Matern 5/2, one length per column) with expected improvement.
 
     Hyperparameters are refitted after every measurement up to 16, then after every fourth. Snoek et

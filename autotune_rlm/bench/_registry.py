@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autotune_rlm.bench import _baselines, _knowing
+from autotune_rlm.bench import _baselines, _knowing, _peers
 from autotune_rlm.bench._method import Method
 
 __all__ = ["METHODS", "SURROGATE_METHODS", "TRAIN_METHODS"]
@@ -12,10 +12,14 @@ METHODS: dict[str, type[Method]] = {
     "rlm-zero-shot": _knowing.RlmZeroShot,
     "trees": _knowing.FactsTrees,
     "random": _baselines.RandomSearch,
-    "xgboost": _baselines.XGBoost,
+    "xgboost": _peers.XGBoost,
     "random-forest": _baselines.RandomForest,
     "gp": _baselines.GaussianProcess,
     "tpe": _baselines.Tpe,
+    "lightgbm": _peers.LightGBM,
+    "catboost": _peers.CatBoost,
+    "botorch": _peers.BoTorch,
+    **{f"kt-{name}": _peers.kernel_tuner(name) for name in _peers.KERNEL_TUNER},
     "nearest": _knowing.Nearest,
     "analytical": _knowing.Analytical,
 }

@@ -224,6 +224,8 @@ class _Worker:
             ]
         except NotApplicableError as error:
             return Skipped(landscape=landscape.id, method=method, reason=str(error))
+        except ImportError as error:
+            return Skipped(landscape=landscape.id, method=method, reason=f"not installed: {error}")
         except Exception as error:
             _log.exception("%s failed on %s", method, landscape.id)
             reason = f"{type(error).__name__}: {error}"

@@ -2,8 +2,8 @@
 
 The model leads, and one Gaussian process (``learn.gaussian_process``) is fitted to what it did not
 tell: on the parameters, with a length for each that is learned from this task, on the network's hidden
-states, and on the model's own prediction as one more input, so that an order that turns out to be wrong
-loses its say. Failures are learned apart. Everything is fitted anew at each call: a pure function of
+states, and, as far as the model is not trusted, on its own prediction as one more input, so that an order
+that turns out to be wrong loses its say. Failures are learned apart. Everything is fitted anew at each call: a pure function of
 what was measured, deterministic, some tens of milliseconds.
 """
 
@@ -82,7 +82,7 @@ class Prior:
         columns = self.unit.shape[1]
         return Points(
             np.hstack([self.unit, states / length]),
-            standardised(self.mean)[:, None],
+            (1.0 - self.trust) * standardised(self.mean)[:, None],
             np.concatenate([np.arange(columns), np.full(states.shape[1], columns)]),
             np.zeros(1, dtype=int),
         )

@@ -18,6 +18,7 @@ test: $(VENV)/.ready lint
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # The suite with the oldest and the newest Triton side by side, in two environments.

@@ -1,4 +1,4 @@
-"""An import may only point down the list of rooms, in no circle, and to no other room's private module."""
+"""An import may only point down the list of rooms, in no circle, to no private module of another."""
 
 import ast
 from collections import defaultdict
@@ -91,7 +91,7 @@ def test_every_module_is_in_a_room():
 
 
 def _is_code(path):
-    return path.suffix == ".py" and path.stem != "__init__" or (path / "__init__.py").exists()
+    return (path.suffix == ".py" and path.stem != "__init__") or (path / "__init__.py").exists()
 
 
 def test_an_import_at_the_top_of_a_module_only_points_down():

@@ -23,7 +23,7 @@ from autotune_rlm.store import Store, problem_distance
 from autotune_rlm.surrogate.eye import columns, has_facts
 from autotune_rlm.types import Device, Measurement, Prediction, Task
 
-__all__ = ["Analytical", "FactsTrees", "Nearest", "Rlm", "RlmZeroShot"]
+__all__ = ["Analytical", "FactsTrees", "Nearest", "Rlm", "RlmWithDefault", "RlmZeroShot"]
 
 _WORKERS = 8  # simulated compilations at a time
 
@@ -34,6 +34,8 @@ class Rlm(Method):
     A record does not tell which candidate was the default, so none is measured for being it. What is
     given as training data is in the store: the best of the nearest problem is measured first.
     """
+
+    default: int | None = None
 
     def __init__(self, search: Search) -> None:
         super().__init__(search)
@@ -61,7 +63,11 @@ class Rlm(Method):
         with self._store() as store:
             tuner = Tuner(surrogate=self.surrogate, measurer=noting, store=store, policy=Policy())
             result = tuner.tune(
-                search.task, search.candidates, budget=limit, seed=search.seed, default=None
+                search.task,
+                search.candidates,
+                budget=limit,
+                seed=search.seed,
+                default=self.default,
             )
         if result.event.stop == "no better one is likely":
             self._stop = result.event.stop
@@ -95,6 +101,12 @@ class Rlm(Method):
                 assert i is not None
                 store.add(landscape.task, landscape.candidates[i], landscape.measurements[i])
             yield store
+
+
+class RlmWithDefault(Rlm):
+    """As ``Rlm``, with the first of the shuffled candidates as the default: what a launch does."""
+
+    default = 0
 
 
 class RlmZeroShot(Rlm):

@@ -9,6 +9,7 @@ __all__ = ["METHODS", "SURROGATE_METHODS", "TRAIN_METHODS"]
 
 METHODS: dict[str, type[Method]] = {
     "rlm": _knowing.Rlm,
+    "rlm-default": _knowing.RlmWithDefault,
     "rlm-zero-shot": _knowing.RlmZeroShot,
     "trees": _knowing.FactsTrees,
     "random": _baselines.RandomSearch,
@@ -25,5 +26,5 @@ METHODS: dict[str, type[Method]] = {
 }
 """The tuning methods by name, as `autotune-rlm bench kernels --method` takes them."""
 
-SURROGATE_METHODS = frozenset({"rlm", "rlm-zero-shot", "trees"})
+SURROGATE_METHODS = frozenset({"rlm", "rlm-default", "rlm-zero-shot", "trees"})
 TRAIN_METHODS = frozenset({"nearest"})

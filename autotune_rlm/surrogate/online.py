@@ -3,8 +3,8 @@
 The model leads, and one Gaussian process (``learn.gaussian_process``) is fitted to what it did not
 tell: on the parameters, with a length for each that is learned from this task, on the network's hidden
 states, and, as far as the model is not trusted, on its own prediction as one more input, so that an order
-that turns out to be wrong loses its say. Failures are learned apart. Everything is fitted anew at each call: a pure function of
-what was measured, deterministic, some tens of milliseconds.
+that turns out to be wrong loses its say. Failures are learned apart. Everything is fitted anew at each
+call: a pure function of what was measured, deterministic, some tens of milliseconds.
 """
 
 from __future__ import annotations

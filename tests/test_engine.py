@@ -149,7 +149,9 @@ def test_the_harness_and_the_loop_of_the_decorator_choose_alike():
     selector = Selector(None, ["n"], settings_)
     shuffled = [CANDIDATES[i] for i in order]
     selector._tune(TASK, shuffled, Replay(LANDSCAPE, workers=8), None)
-    run = run_search(LANDSCAPE, "rlm-default", budgets=[budget], seed=0, load_surrogate=lambda: model)
+    run = run_search(
+        LANDSCAPE, "rlm-default", budgets=[budget], seed=0, load_surrogate=lambda: model
+    )
     theirs = [LANDSCAPE.regret(measured(c).value or 1e9) for c in asked]
     assert run.best == pytest.approx(list(np.minimum.accumulate(theirs)))
     assert asked[0] == shuffled[0]

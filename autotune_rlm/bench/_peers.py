@@ -137,7 +137,9 @@ class KernelTuner(Method):
         search, landscape = self.search, replay.landscape
         names = sorted({name for c in search.candidates for name in c.config})
         if any(set(c.config) != set(names) for c in search.candidates):
-            raise NotApplicableError("Kernel Tuner needs the same parameters in every configuration")
+            raise NotApplicableError(
+                "Kernel Tuner needs the same parameters in every configuration"
+            )
         places = {self._key(c, names): i for i, c in enumerate(search.candidates)}
         levels = {
             name: sorted({c.config[name] for c in search.candidates}, key=repr) for name in names
@@ -191,4 +193,3 @@ def _listed(names: list[str], places: Mapping[tuple[str, ...], int]) -> list[Any
 def kernel_tuner(strategy: str) -> type[KernelTuner]:
     """The method of one of Kernel Tuner's strategies."""
     return type(f"KernelTuner_{strategy}", (KernelTuner,), {"strategy": strategy})
-

@@ -53,6 +53,7 @@ def results_json(bench: Bench, runs: Sequence[Run], skipped: Sequence[Skipped]) 
                 "regret": {str(n): value for n, value in r.regret.items()},
                 "spearman": r.spearman,
                 "surrogate_s": r.surrogate_s,
+                "stopped": r.stopped,
             }
             for r in runs
         ],

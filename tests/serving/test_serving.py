@@ -14,7 +14,7 @@ from autotune_rlm import Prediction
 from autotune_rlm.cli import app
 from autotune_rlm.devices import lookup
 from autotune_rlm.integrations.serving import BATCHES, ServingFile, check, predict
-from autotune_rlm.integrations.serving._programs import PROGRAMS
+from autotune_rlm.integrations.serving.programs import PROGRAMS
 from autotune_rlm.surrogate.programs import Programs
 
 # Names as they stand in the servers' folders.

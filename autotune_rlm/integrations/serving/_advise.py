@@ -170,7 +170,7 @@ def _index(candidates: Sequence[Candidate], config: dict[str, int]) -> int:
 
 
 def _facts() -> Any:
-    from autotune_rlm.integrations.serving._programs import PROGRAMS
+    from autotune_rlm.integrations.serving.programs import PROGRAMS
     from autotune_rlm.surrogate.programs import Programs
 
     return Programs(PROGRAMS).candidates

@@ -10,13 +10,16 @@ from typing import Any
 import triton
 import triton.language as tl
 
-__all__ = ["PROGRAMS"]
+__all__ = ["GROUP", "PROGRAMS", "Program", "block_scaled", "grouped", "tiles"]
 
 Program = dict[str, Any]
+GROUP = 8
+"""The order of the programs: it changes no fact, and one IR serves all values of it."""
 
 
 @triton.jit
-def _grouped(pid, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
+def grouped(pid, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
+    """Row and column of the tile of a program, rows in groups that share columns in the cache."""
     tiles_m = tl.cdiv(M, BLOCK_M)
     tiles_n = tl.cdiv(N, BLOCK_N)
     width = GROUP_M * tiles_n
@@ -43,7 +46,7 @@ def block_scaled_product(
     GROUP_SIZE_M: tl.constexpr,
 ):
     """C = A B^T of eight-bit operands with a scale for each row and group of K, and block of B."""
-    pid_m, pid_n = _grouped(tl.program_id(0), M, N, BLOCK_SIZE_M, BLOCK_SIZE_N, GROUP_SIZE_M)
+    pid_m, pid_n = grouped(tl.program_id(0), M, N, BLOCK_SIZE_M, BLOCK_SIZE_N, GROUP_SIZE_M)
     rm = (pid_m * BLOCK_SIZE_M + tl.arange(0, BLOCK_SIZE_M)) % M
     rn = (pid_n * BLOCK_SIZE_N + tl.arange(0, BLOCK_SIZE_N)) % N
     rk = tl.arange(0, BLOCK_SIZE_K)
@@ -90,7 +93,7 @@ def expert_product(
     GROUP_SIZE_M: tl.constexpr,
 ):
     """Rows gathered by expert, each block times its expert's weights (a mixture of experts)."""
-    pid_m, pid_n = _grouped(tl.program_id(0), EM, N, BLOCK_SIZE_M, BLOCK_SIZE_N, GROUP_SIZE_M)
+    pid_m, pid_n = grouped(tl.program_id(0), EM, N, BLOCK_SIZE_M, BLOCK_SIZE_N, GROUP_SIZE_M)
     if pid_m * BLOCK_SIZE_M >= tl.load(padded_ptr):
         return
     rows = tl.load(row_ptr + pid_m * BLOCK_SIZE_M + tl.arange(0, BLOCK_SIZE_M))
@@ -113,11 +116,12 @@ def expert_product(
         if SCALES == 128:
             at = step * BLOCK_SIZE_K // 128
             a_scale = tl.load(a_scale_at + at, mask=mask, other=0.0)
-            acc += tl.dot(a, b) * a_scale[:, None] * tl.load(b_scale_at + at)[None, :]
+            scale = a_scale[:, None] * tl.load(b_scale_at + at)[None, :]
+            acc += tl.dot(a, b).to(tl.float32) * scale
         elif SCALES == 2:
             acc = tl.dot(a, b.to(a.dtype), acc)
         else:
-            acc = tl.dot(a, b, acc)
+            acc += tl.dot(a, b).to(tl.float32)
         a_at += BLOCK_SIZE_K
         b_at += BLOCK_SIZE_K
     if SCALES == 1:
@@ -129,7 +133,8 @@ def expert_product(
     tl.store(c_at, acc.to(tl.bfloat16), mask=mask[:, None] & (rn[None, :] < N))
 
 
-def _tiles(problem: dict[str, int], config: dict[str, Any], m: str, n: str) -> tuple[int]:
+def tiles(problem: dict[str, int], config: dict[str, Any], m: str, n: str) -> tuple[int]:
+    """The grid of one program a tile, where ``m`` and ``n`` name the tile's sides."""
     return (math.ceil(problem["m"] / config[m]) * math.ceil(problem["n"] / config[n]),)
 
 
@@ -158,9 +163,9 @@ def block_scaled(problem: dict[str, Any], config: dict[str, Any]) -> Program:
             "BLOCK_SIZE_M": c["BLOCK_M"],
             "BLOCK_SIZE_N": c["BLOCK_N"],
             "BLOCK_SIZE_K": c["BLOCK_K"],
-            "GROUP_SIZE_M": c.get("GROUP_M", 1),
+            "GROUP_SIZE_M": GROUP,
         },
-        "grid": _tiles(p, c, "BLOCK_M", "BLOCK_N"),
+        "grid": tiles(p, c, "BLOCK_M", "BLOCK_N"),
     }
 
 
@@ -210,7 +215,7 @@ def mixture_of_experts(problem: dict[str, Any], config: dict[str, Any]) -> Progr
             "BLOCK_SIZE_M": block,
             "BLOCK_SIZE_N": config["BLOCK_SIZE_N"],
             "BLOCK_SIZE_K": config["BLOCK_SIZE_K"],
-            "GROUP_SIZE_M": config.get("GROUP_SIZE_M", 1),
+            "GROUP_SIZE_M": GROUP,
         },
         "grid": (padded // block * math.ceil(n / config["BLOCK_SIZE_N"]),),
     }

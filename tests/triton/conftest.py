@@ -24,7 +24,8 @@ def _triton_settings(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _own_settings(monkeypatch):
-    for name in ("BUDGET", "BUDGET_S", "MODE", "SURROGATE", "STORE", "DISABLE"):
+    names = ("BUDGET", "BUDGET_S", "MODE", "SURROGATE", "STORE", "DISABLE")
+    for name in (*names, "CONFIGS_FROM", "ISOLATE", "CHECK", "QUIET"):
         monkeypatch.delenv(f"AUTOTUNE_RLM_{name}", raising=False)
 
 

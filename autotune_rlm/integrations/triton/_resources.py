@@ -93,9 +93,7 @@ class LazySurrogate:
             if self._given is not None:
                 raise
             # No launch fails for the model that nobody asked for.
-            _warn_once(
-                "configurations are measured without ranking", "what the surrogate needs", error
-            )
+            _warn_once(_UNRANKED, error)
             return _no_idea(task, len(candidates))
         if prediction.unfamiliar:
             _say_unfamiliar(task.kernel, task.device.name, prediction.unfamiliar)
@@ -134,21 +132,23 @@ def _bundled(store: Any = None) -> Surrogate | None:
         try:
             return _loaded(str(version))
         except Exception as error:
-            _warn_once("going on with the bundled weights", str(version), error)
+            _warn_once(f"going on with the bundled weights: cannot load {version}", error)
     try:
         return _loaded("nano")
     except Exception as error:
-        _warn_once("configurations are measured without ranking", "the surrogate", error)
+        _warn_once(_UNRANKED, error)
         return None
 
 
+_UNRANKED = "configurations are measured without ranking: cannot load the surrogate"
 _warned: set[str] = set()
 
 
-def _warn_once(consequence: str, what: str, error: Exception) -> None:
-    if what not in _warned:
-        _warned.add(what)
-        _log.warning("%s: cannot load %s (%s: %s)", consequence, what, type(error).__name__, error)
+def _warn_once(message: str, error: Exception) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        cause = f"{type(error).__name__}: {error}"
+        _log.warning("%s (%s)", message, cause)
 
 
 def _no_idea(task: Task, n: int) -> Prediction:

@@ -174,7 +174,7 @@ def test_an_alarm_that_rings_inside_the_compiler_is_the_callers():
 
 
 def test_anothers_search_and_warnings_made_errors_are_the_callers():
-    from autotune_rlm.tuner import TuningError
+    from autotune_rlm.search.tuner import TuningError
 
     nested = TuningError("3 x out_of_resources: OutOfResources: out of resource: shared memory")
     for error in (nested, DeprecationWarning("unknown error")):

@@ -20,7 +20,7 @@ import autotune_rlm
 from autotune_rlm import Store, rlm_autotune
 from autotune_rlm.integrations.triton import _autotuner, _errors
 from autotune_rlm.measure import errors, job
-from autotune_rlm.tuner import TuningError
+from autotune_rlm.search.tuner import TuningError
 from autotune_rlm.types import Measurement, Status
 
 X = torch.zeros(64)

@@ -215,6 +215,10 @@ def test_wrong_options_are_named(option, value):
             return Policy(patience=3).should_stop(TASK, candidates, prediction, observed[:n])
 
         assert [stops(sure, n) for n in (1, 3, 4)] == [False, False, True]
+        many = [Candidate({"x": i}) for i in range(4096)]
+        flat = predict(np.r_[1.0, np.full(4095, 9.0)], spread=0.01)
+        seen = [ok(many[0], 1.0), *(ok(c, 9.0) for c in many[1:20])]
+        assert [Policy().should_stop(TASK, many, flat, seen[:n]) for n in (11, 12)] == [False, True]
         assert [stops(guess, n) for n in (4, 6, 7)] == [False, False, True]
 
 

@@ -24,6 +24,7 @@ _EARLY, _FEW = (
     (2, 4),
     100,
 )  # of up to 100 candidates the third and fifth too: the best of 300 H100 mm
+_PATIENCE = 4
 _AGREEMENT = 0.2  # Spearman's; below it an order says nothing of what was measured
 
 
@@ -54,7 +55,8 @@ class Policy:
         min_gain: Stop when the expected improvement by all unmeasured candidates together is below
             this fraction of the incumbent's value; None never stops.
         patience: Measurements without an improvement that must have been made before a stop, twice as
-            many where the surrogate's order is a guess (``Prediction.ordered``).
+            many where the surrogate's order is a guess (``Prediction.ordered``). None for as often as
+            the candidates can be halved until two are left, at least 4: 4 of 32, 13 of 8,640.
         exploration: Factor on the predicted spread. Below 1 because part of a prediction's error is
             shared by all candidates of a task and cannot change their order.
         length: Distance, in units of one parameter's whole range, over which errors stay related.
@@ -68,7 +70,7 @@ class Policy:
     seed: int = 0
     batch: int = 1
     min_gain: float | None = 0.003
-    patience: int = 4
+    patience: int | None = None
     exploration: float = 0.7
     length: float = 0.5
     shortlist: int = 128
@@ -80,8 +82,8 @@ class Policy:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
         if self.min_gain is not None and not self.min_gain >= 0:
             raise ValueError(f"min_gain must be at least 0 or None, got {self.min_gain!r}")
-        if self.patience < 0:
-            raise ValueError(f"patience must be at least 0, got {self.patience!r}")
+        if self.patience is not None and self.patience < 0:
+            raise ValueError(f"patience must be at least 0 or None, got {self.patience!r}")
         for name in ("exploration", "length"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)!r}")
@@ -163,8 +165,10 @@ class Policy:
             return False
         if len({o.candidate.key for o in observed}) >= len(candidates):
             return True
-        patience = self.patience if prediction.ordered else 2 * self.patience
-        if _since_best(task, observed) < patience:
+        patience = self.patience
+        if patience is None:
+            patience = max(_PATIENCE, math.ceil(math.log2(len(candidates) / 2)))
+        if _since_best(task, observed) < (1 if prediction.ordered else 2) * patience:
             return False
         slot = self._slot(task, candidates, prediction, observed, features)
         return slot.gain(enough=self.min_gain) < self.min_gain

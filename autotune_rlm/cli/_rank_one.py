@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotune_rlm.cli._app import new_console
-from autotune_rlm.report.formats import milliseconds
+from autotune_rlm.report.formats import config, milliseconds
 
 if TYPE_CHECKING:
     from autotune_rlm.integrations.triton._offline import OfflineKernel
@@ -100,7 +100,7 @@ def show_one(answer: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     out = new_console()
-    sizes = ", ".join(f"{k}={v}" for k, v in answer["problem"].items())
+    sizes = config(answer["problem"])
     rows = answer["ranking"]
     name = answer["device"]["name"]
     title = f"{answer['kernel']} ({sizes}) on {name}: {answer['n_configs']} configurations"

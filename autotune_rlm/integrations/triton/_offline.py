@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,31 +111,31 @@ class OfflineKernel:
             problem if grid is None else {**problem, "grid": list(grid)}, device
         )
 
-    def launch(
-        self,
-        problem: Mapping[str, Any],
-        candidate: Candidate,
-        *,
-        grid: Sequence[str] = (),
-    ) -> Launch:
-        """The launch of a candidate as the compiler's eye reads it.
+    def launches(
+        self, problem: Mapping[str, Any], *, grid: Sequence[str] = ()
+    ) -> Callable[[Candidate], Launch]:
+        """Gives the launch of a candidate as the compiler's eye reads it.
 
         Args:
             problem: Arguments by name.
-            candidate: One of the candidates.
             grid: One to three expressions such as ``"cdiv(n, BLOCK)"``; none for a guess.
 
         Raises:
-            ValueError: An argument is not known, or the grid cannot be evaluated.
+            ValueError: An argument is not known.
         """
-        config = candidate.payload
-        given = with_heuristics(self.kernel, {**self.arguments(problem), **config.all_kwargs()})
-        found = as_grid(evaluate_grid(grid, given), given) if grid else None
+        arguments = self.arguments(problem)
         tensors = {name: v for name, v in problem.items() if isinstance(v, Mapping)}
-        for name, value in given.items():
+        for name, value in arguments.items():
             if name not in problem and hasattr(value, "dtype") and hasattr(value, "stride"):
                 tensors[name] = {"dtype": value.dtype}  # of no known shape
-        return Launch({**given, **tensors}, found, config.num_warps, config.num_stages)
+
+        def launch(candidate: Candidate) -> Launch:
+            config = candidate.payload
+            given = with_heuristics(self.kernel, {**arguments, **config.all_kwargs()})
+            found = as_grid(evaluate_grid(grid, given), given) if grid else None
+            return Launch({**given, **tensors}, found, config.num_warps, config.num_stages)
+
+        return launch
 
     def spec(self, problem: Mapping[str, Any], device: Device, candidate: Candidate) -> CompileSpec:
         """What to compile for ``candidate``; the arguments are those of ``arguments``.

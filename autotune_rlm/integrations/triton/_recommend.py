@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotune_rlm.config_file import Recommendation, RecommendedConfig
-from autotune_rlm.ir import Launch
 from autotune_rlm.measure.compile import CompilePool, CompileResult
 from autotune_rlm.types import Candidate, Device, Observation, Prediction, Surrogate, Task
 
@@ -116,9 +115,11 @@ def read_offline(
     def order(known: Sequence[Candidate]) -> list[int]:
         return surrogate.predict(task, known).order(minimize=task.minimize).tolist()
 
-    def launch(candidate: Candidate) -> Launch:
-        return kernel.launch(problem, candidate, grid=grid)
-
+    try:
+        launch = kernel.launches(problem, grid=grid)
+    except ValueError as error:  # an argument that nobody knows: ranked without facts
+        candidates = list(kernel.candidates)
+        return FactsReport(candidates, 0, 0, 0.0, {str(error): len(candidates)}, ())
     return with_facts(kernel.kernel, kernel.candidates, launch, task.device, order=order)
 
 

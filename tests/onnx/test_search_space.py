@@ -163,4 +163,4 @@ def test_zero_cost_proxies_are_read_where_there_is_a_module():
     assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
     assert zero_cost(chain([4]), (2, 8)) == {}
     study = search(Mlp(), {"macs": "minimize"}, 10, seed=0, surrogate=False)
-    assert len(study.trials) == 4
+    assert len([t for t in study.trials if "twin_of" not in t.user_attrs]) == 4

@@ -193,6 +193,7 @@ class _Job:
         for trial in finished.values():
             if trial.state.is_finished() and set(trial.params) == set(self._choices):
                 self.tried.add(self._key(trial.params))
+        self._twins: list[Any] = []
         self._all: dict[str, dict[str, Any]] | None = None
         if self.space.size <= _LISTED:
             self._all = {self._key(c): c for c in _combinations(self.space)}
@@ -203,7 +204,7 @@ class _Job:
         while len(trials) < n and (new := self._new()) is not None:
             trial = self.study.ask(self._choices)
             if self._key(trial.params) in self.tried:
-                self._tell_twin(trial)
+                self._twins.append(trial)  # its values may only come with this batch
                 self.study.enqueue_trial(new)
                 trial = self.study.ask(self._choices)
             self.tried.add(self._key(trial.params))
@@ -268,6 +269,8 @@ class _Job:
                 self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
             else:
                 self.study.tell(trial, [reached[name] for name in self.directions])
+        while self._twins:
+            self._tell_twin(self._twins.pop())
 
     def _facts(self, trial: Any) -> dict[str, float] | None:
         """Facts by name; None, with the error as an attribute, where the network is not built."""

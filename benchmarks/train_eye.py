@@ -56,7 +56,7 @@ def timed(landscape: Landscape, table: FactsTable, rng: np.random.Generator) -> 
 
 def won(winner: Winner, table: FactsTable, rng: np.random.Generator) -> RankedList | None:
     """A winner as a list with sampled others that fit its device; None where its facts are not known."""
-    pairs = [(table.candidate(winner.task, c), near) for c, near in sample(winner, 400, rng)]
+    pairs = [(table.candidate(winner.task, c), near) for c, near in sample(winner, 110, rng)]
     pairs = [(c, near) for c, near in pairs if c.facts and (near or c.facts["shared_share"] <= 1)]
     if not pairs or pairs[0][1] < 1:
         return None
@@ -169,12 +169,12 @@ def main() -> None:
     for one in lists:
         count[one.family, one.device] += 1
     print({f"{k} on {d}": n for (k, d), n in sorted(count.items())})
-    if args.leave_out:
-        families = sorted({x.family for x in lists})
-        leave_out(lists, families if args.leave_out == ["all"] else args.leave_out)
     if args.surrogate:
         fit_eye(lists).save(args.surrogate)
         print(f"wrote {args.surrogate / 'eye.safetensors'}")
+    if args.leave_out:
+        families = sorted({x.family for x in lists})
+        leave_out(lists, families if args.leave_out == ["all"] else args.leave_out)
 
 
 if __name__ == "__main__":

@@ -182,11 +182,11 @@ class Eye:
             if (opened.metadata() or {}).get("columns") != "\n".join(COLUMNS):
                 return None
         arrays = load_file(str(file))
-        parts = [
-            Trees.from_arrays(
-                {k.removeprefix(f"{n}."): v for k, v in arrays.items() if k.startswith(f"{n}.")}
+        parts = {
+            name: Trees.from_arrays(
+                {k[len(name) + 1 :]: v for k, v in arrays.items() if k.startswith(f"{name}.")}
             )
-            for n in _PARTS
-        ]
+            for name in _PARTS
+        }
         spread, scale_spread = arrays["spreads"]
-        return cls(*parts, float(spread), float(scale_spread))
+        return cls(**parts, spread=float(spread), scale_spread=float(scale_spread))

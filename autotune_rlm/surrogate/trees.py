@@ -76,7 +76,8 @@ class Trees:
         """
         base, depth = arrays["base"]
         names = ("roots", "column", "value", "left", "missing_left")
-        found = cls(*(np.asarray(arrays[n]) for n in names), float(base), int(depth))
+        parts = {name: np.asarray(arrays[name]) for name in names}
+        found = cls(**parts, base=float(base), depth=int(depth))
         size, inner = len(found.column), found.column >= 0
         children = found.left[inner]
         if len(found.roots) and not (

@@ -182,7 +182,8 @@ def _fit_works(lists: Sequence[RankedList]) -> Any:
 
     timed = [one for one in lists if one.log_time is not None]
     x = np.concatenate([one.columns for one in timed])
-    works = np.concatenate([np.isfinite(one.log_time) for one in timed])
+    times = [one.log_time for one in timed if one.log_time is not None]
+    works = np.isfinite(np.concatenate(times))
     settings = {**_SETTINGS, "objective": "binary:logistic", "max_depth": 4, "base_score": 0.5}
     return xgboost.train(settings, xgboost.DMatrix(x, label=works), 60)
 

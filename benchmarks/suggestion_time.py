@@ -1,9 +1,11 @@
 """Seconds that RLMSampler takes to propose a trial when many are finished.
 
     python benchmarks/suggestion_time.py --finished 1000 --proposals 30
+    python benchmarks/suggestion_time.py --finished 12 --proposals 5 --gp
 
-Three studies, each filled with random finished trials: numbers alone, choices alone (with no
-description), and NAS-Bench-201 cells with their space as description. Prints the median, the 90 %
+Studies filled with random finished trials: few and many numbers, few and many mixed parameters, and
+NAS-Bench-201 cells with their space as description. With ``--gp`` also Optuna's GPSampler. Prints the
+median, the 90 %
 quantile and the largest of the wall-clock and of the CPU times of a proposal, one thread.
 """
 
@@ -24,8 +26,15 @@ from autotune_rlm.integrations.optuna import RLMSampler
 CELLS = space("nasbench201")
 
 
-def numbers(trial):
-    return sum((trial.suggest_float(f"x{i}", 0, 1) - 0.3) ** 2 for i in range(6))
+def numbers(n):
+    return lambda trial: sum((trial.suggest_float(f"x{i}", 0, 1) - 0.3) ** 2 for i in range(n))
+
+
+def twenty(trial):
+    floats = sum((trial.suggest_float(f"x{i}", 0, 1) - 0.3) ** 2 for i in range(7))
+    ints = sum(abs(trial.suggest_int(f"n{i}", 1, 100, log=True) - 9) for i in range(7))
+    kinds = [trial.suggest_categorical(f"kind{i}", ["a", "b", "c"]) for i in range(6)]
+    return floats + 0.1 * ints + sum(kind != "b" for kind in kinds)
 
 
 def mixed(trial):
@@ -40,32 +49,46 @@ def cells(trial):
     return -sum((i + 1) * (v == "nor_conv_3x3") for i, v in enumerate(config.values()))
 
 
-STUDIES = {"6 numbers": (numbers, None), "mixed": (mixed, None), "NAS-Bench-201": (cells, CELLS)}
+STUDIES = {
+    "6 numbers": (numbers(6), None),
+    "200 numbers": (numbers(200), None),
+    "3 mixed": (mixed, None),
+    "20 mixed": (twenty, None),
+    "NAS-Bench-201": (cells, CELLS),
+}
+
+
+def samplers(describe, gp):
+    yield "rlm", RLMSampler(describe=describe, seed=0, warn_independent_sampling=False)
+    if gp and describe is None:
+        yield "gp", optuna.samplers.GPSampler(seed=0)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--finished", type=int, default=1000)
     parser.add_argument("--proposals", type=int, default=30)
+    parser.add_argument("--gp", action="store_true", help="also time Optuna's GPSampler")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    table = Table("study", "clock", "median ms", "90 % ms", "largest ms", title="one proposal")
+    table = Table("study", "sampler", "clock", "median ms", "90 % ms", "largest ms")
     for name, (objective, describe) in STUDIES.items():
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-        study.optimize(objective, n_trials=args.finished)
-        study.sampler = RLMSampler(describe=describe, seed=0, warn_independent_sampling=False)
-        study.optimize(objective, n_trials=2)  # load, fit and describe once
-        wall, cpu = [], []
-        for _ in range(args.proposals):
-            begin = time.perf_counter(), time.process_time()
-            trial = study.ask()
-            value = objective(trial)
-            wall.append(time.perf_counter() - begin[0])
-            cpu.append(time.process_time() - begin[1])
-            study.tell(trial, value)
-        for clock, seconds in (("wall", wall), ("CPU", cpu)):
-            values = 1e3 * np.array([*np.quantile(seconds, (0.5, 0.9)), max(seconds)])
-            table.add_row(name, clock, *(f"{v:.0f}" for v in values))
+        for short, sampler in samplers(describe, args.gp):
+            study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+            study.optimize(objective, n_trials=args.finished)
+            study.sampler = sampler
+            study.optimize(objective, n_trials=2)  # load, fit and describe once
+            wall, cpu = [], []
+            for _ in range(args.proposals):
+                begin = time.perf_counter(), time.process_time()
+                trial = study.ask()
+                value = objective(trial)
+                wall.append(time.perf_counter() - begin[0])
+                cpu.append(time.process_time() - begin[1])
+                study.tell(trial, value)
+            for clock, seconds in (("wall", wall), ("CPU", cpu)):
+                values = 1e3 * np.array([*np.quantile(seconds, (0.5, 0.9)), max(seconds)])
+                table.add_row(name, short, clock, *(f"{v:.0f}" for v in values))
     Console().print(table)
 
 

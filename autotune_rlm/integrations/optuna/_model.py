@@ -23,7 +23,7 @@ from autotune_rlm.learn.transform import PowerTransform
 
 __all__ = ["Space", "StudyModel", "Words", "normalised"]
 
-_MOST_POINTS = 400  # the processes are conditioned on at most this many trials
+_MOST_POINTS = 320  # the processes are conditioned on at most this many trials
 _MOST_FITTED = 160  # their hyperparameters are fitted to at most this many
 _REACH = 4.0  # hopeless values are drawn in to the median less 4 times the way to the best
 _MOST_BOXED = 3  # objectives up to which the hypervolume is computed exactly

@@ -13,7 +13,7 @@ __all__ = ["climb", "keys", "spread_out"]
 
 _EVERYTHING = 1024  # combinations up to which all of them are compared
 _STEEPEST = 36  # most iterations of the first ascent
-_NEIGHBOURS = 64  # most candidates one step from each start, in a round
+_NEIGHBOURS = 48  # most candidates one step from each start, in a round
 
 
 class Score(Protocol):

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +62,8 @@ class Search:
         return [Observation(self.candidates[i], m) for i, m in measured.items()]
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Step:
     """One measurement of a search.
 
     Attributes:

@@ -69,7 +69,9 @@ def load_function(name: str) -> Any:
 def current_device_index() -> int | None:
     """This process's current accelerator; None where it uses none, or asking would take it up."""
     torch = sys.modules.get("torch")
-    accelerator = torch.accelerator.current_accelerator() if torch is not None else None
+    if torch is None:
+        return None
+    accelerator = torch.accelerator.current_accelerator()
     if accelerator is None or not getattr(torch, accelerator.type).is_initialized():
         return None
     return int(torch.accelerator.current_device_index())

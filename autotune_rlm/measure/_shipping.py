@@ -160,7 +160,8 @@ def _defined(packed: Mapping[str, Any], make: Callable[[str], Any]) -> Any:
     exec(compile(ast.increment_lineno(tree, line - 1), packed["file"], "exec"), names)
     function = names[definition.name]
     function.__qualname__ = packed["qualname"]
-    read, inspect.getsourcelines = inspect.getsourcelines, lambda of: (list(lines), line)
+    read = inspect.getsourcelines
+    inspect.getsourcelines = lambda of: (list(lines), line)  # type: ignore[assignment]
     try:
         return JITFunction(function, **packed["options"])
     finally:

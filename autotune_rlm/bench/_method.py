@@ -67,12 +67,12 @@ class Step:
     """One measurement of a search.
 
     Attributes:
-        index: Which candidate.
+        place: Which candidate.
         measurement: What it gave.
         seconds: Simulated seconds since the start, the method's own included.
     """
 
-    index: int
+    place: int
     measurement: Measurement
     seconds: float
 

@@ -78,6 +78,26 @@ def test_part_of_a_tensor_and_integers(stub, store_path):
     assert not y[32:].any()
 
 
+@pytest.mark.parametrize("kind", ["parameter", "inference"])
+def test_a_tensor_that_torch_guards_is_read_as_any_other(stub, store_path, kind):
+    with torch.inference_mode(kind == "inference"):
+        x = torch.nn.Parameter(torch.randn(64)) if kind == "parameter" else torch.randn(64)
+    y, before = torch.zeros(64), x.detach().clone()
+    kernel = tuned(kernel_that(lambda x, y, block: y.copy_(2 * x.detach())), store_path)
+    kernel[(1,)](x, y, 64)
+    assert set(statuses(store_path).values()) == {Status.OK}
+    assert torch.equal(x, before)
+
+
+def test_what_a_backward_pass_has_saved_is_not_taken_for_changed(stub, store_path):
+    x = torch.randn(64, requires_grad=True)
+    saved = x.exp()
+    kernel = tuned(kernel_that(lambda x, y, block: y.copy_(x.detach())), store_path)
+    kernel[(1,)](saved, torch.zeros(64), 64)
+    saved.sum().backward()
+    assert torch.equal(x.grad, saved.detach())
+
+
 def test_a_kernel_that_adds_in_place_has_added_once(stub, store_path, tensors):
     def add(x, y, block):
         y.add_(x)

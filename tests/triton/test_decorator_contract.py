@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 
@@ -85,6 +86,17 @@ def test_changing_the_cache_changes_the_next_launch(stub, quick, autotune, x, ch
         assert stub.launches[-1].constants["BLOCK"] == 128
     else:
         assert len(stub.launches) - before == 5
+
+
+def test_a_copy_has_configurations_and_choices_of_its_own(stub, quick, autotune, x):
+    tuned = autotune(configs=FEW[:2], key=["n"])(quick)
+    other = copy.copy(tuned)
+    other.configs, other.cache = FEW[2:4], {}
+    for _ in range(2):
+        tuned[GRID](x, x, 8)
+        other[GRID](x, x, 8)
+        assert tuned.best_config in FEW[:2]
+        assert other.best_config in FEW[2:4]
 
 
 def test_one_configuration_is_not_benchmarked(stub, quick, autotune, x):

@@ -84,6 +84,16 @@ class Attributes(Autotuner):
         state["cache"] = ours.before
         state["nargs"] = None
 
+    def __copy__(self) -> Attributes:
+        """An autotuner whose configurations and choices can be changed apart from these."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        made._rlm = State(self._rlm.settings)
+        made._rlm.before = self._rlm.before
+        made.cache = self.cache
+        made._rlm.is_made = True
+        return made
+
     # What Triton's constructor assigns and others may replace stays in the instance's dictionary,
     # under Triton's names. The fast path holds copies.
 

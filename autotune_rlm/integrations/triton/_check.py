@@ -8,8 +8,9 @@ one's.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from autotune_rlm.measure.correctness import snapshot
@@ -35,7 +36,7 @@ class OutputCheck:
     def __init__(self, named: Mapping[str, Any], default: Call) -> None:
         found = {name: getattr(value, "base", value) for name, value in named.items()}
         self._tensors = {name: value for name, value in found.items() if _can_be_written(value)}
-        self._before = {name: tensor.clone() for name, tensor in self._tensors.items()}
+        self._before = snapshot(self._tensors)
         self._default = default
         self._overwritten: dict[str, Any] | None = None
         self._expected: dict[str, Any] | None = None
@@ -51,7 +52,8 @@ class OutputCheck:
     def restore(self) -> None:
         """Make the tensors what they were before the search."""
         for name, tensor in self._tensors.items():
-            tensor.copy_(self._before[name])
+            with _values_of(tensor) as values:
+                values.copy_(self._before[name])
 
     def prepare(self, call: Call) -> None:
         """Make the tensors ready for the launch that is compared.
@@ -71,7 +73,8 @@ class OutputCheck:
                 self._overwritten = self._find_overwritten(call)
         self.restore()
         for name, where in self._overwritten.items():
-            self._tensors[name].masked_fill_(where, float("nan"))
+            with _values_of(self._tensors[name]) as values:
+                values.masked_fill_(where, float("nan"))
 
     def _written_by(self, call: Call) -> dict[str, Any]:
         self.restore()
@@ -91,7 +94,8 @@ class OutputCheck:
             if not tensor.dtype.is_floating_point:
                 continue  # NaN is harmless anywhere, a wrong index is not
             self.restore()
-            tensor.fill_(float("nan"))
+            with _values_of(tensor) as values:
+                values.fill_(float("nan"))
             seen: list[Any] = []
 
             def run(tensor: Any = tensor, seen: list[Any] = seen) -> None:
@@ -102,6 +106,18 @@ class OutputCheck:
             if seen[0].any():
                 found[name] = seen[0]
         return found
+
+
+@contextlib.contextmanager
+def _values_of(tensor: Any) -> Iterator[Any]:
+    """The values of any tensor, to be changed unseen by autograd: they come back in the end.
+
+    A parameter, a tensor that a backward pass has saved and one of an inference mode are no exception.
+    """
+    import torch
+
+    with torch.inference_mode():
+        yield tensor.data
 
 
 def _can_be_written(value: Any) -> bool:

@@ -68,7 +68,7 @@ def run(stub, monkeypatch):
 
     monkeypatch.setattr(torch.utils._triton, "has_triton", lambda *args: True)
 
-    def run(kernel, sizes=(64, 96, 128, 4096), *more, fullgraph=True, **named):
+    def run(kernel, sizes=(64, 96, 128, 4096), *more, fullgraph=True, dynamic=None, **named):
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
         kernel_side_table.reset_table()
@@ -79,7 +79,7 @@ def run(stub, monkeypatch):
             kernel[lambda meta: (triton.cdiv(n, meta["BLOCK"]),)](x * 2, y, n, *more, **named)
             return y + 1
 
-        function = torch.compile(launch, backend="aot_eager", fullgraph=fullgraph)
+        function = torch.compile(launch, backend="aot_eager", fullgraph=fullgraph, dynamic=dynamic)
         for n in sizes:
             function(torch.zeros(n))
         assert not torch._dynamo.utils.counters["graph_break"]
@@ -90,10 +90,12 @@ def run(stub, monkeypatch):
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize("dynamic", [None, True, False])
 @pytest.mark.parametrize("fullgraph", [False, True])
-def test_sizes_that_change(run, fullgraph):
+def test_sizes_that_change(run, fullgraph, dynamic):
     kernel = rlm_autotune(configs=MANY, key=["n"], store=False, surrogate=Oracle())(scale)
-    kept = run(kernel, fullgraph=fullgraph)
+    sizes = (64,) if dynamic is False else (64, 96, 128, 4096)
+    kept = run(kernel, sizes, fullgraph=fullgraph, dynamic=dynamic)
     assert len(kept.configs) == 8
 
 

@@ -45,6 +45,13 @@ def traceable_prune(choose: Choose, prune: Callable[..., Any] | None) -> Callabl
                 described |= {"shape": list(shape), "strides": list(strides)}
         return tuple(choose(arguments, [dict(config) for config in configs]))
 
+    def plain(value: Any) -> Any:
+        """A number of a configuration, which ``torch.compile(dynamic=True)`` makes a symbol."""
+        if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
+            size = known((value,))
+            return value if size is None else size[0]
+        return value
+
     def early_config_prune(
         configs: Sequence[Any], named_args: dict[str, Any], **kwargs: Any
     ) -> list[Any]:
@@ -64,7 +71,9 @@ def traceable_prune(choose: Choose, prune: Callable[..., Any] | None) -> Callabl
                     scalars.append((name, size[0]))
             elif value is None or isinstance(value, (bool, str, torch.dtype)):
                 scalars.append((name, value))
-        described = tuple([tuple(config.all_kwargs().items()) for config in configs])
+        described = tuple(
+            [tuple([(k, plain(v)) for k, v in c.all_kwargs().items()]) for c in configs]
+        )
         return [configs[i] for i in chosen(tuple(scalars), tuple(tensors), described)]
 
     return early_config_prune

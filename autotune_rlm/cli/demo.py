@@ -90,7 +90,7 @@ def _show(out: Console, store: Path | None, *, interpreting: bool) -> None:
                 _add(table, step)
             out.print(table)
             _tell(out, steps)
-        out.print(_accuracy_table(kept.events()))
+        _accuracy(out, kept.events())
     out.print(
         "\nIn your code: replace @triton.autotune( with @rlm_autotune( "
         "(from autotune_rlm import rlm_autotune)."
@@ -143,13 +143,25 @@ def _add(table: Table, step: Step) -> None:
 def _tell(out: Console, steps: list[Step]) -> None:
     new, _, _, everything = steps
     slower = new.best_ms / everything.best_ms - 1
+    result = f"{slower:.1%} slower than" if slower > 0.01 else "as fast as"
     worst = max(step.wrong for step in steps)
     out.print(
         f"{new.measured} of {new.configs} measured in {new.seconds:.1f} s instead of "
-        f"{everything.seconds:.1f} s; the result is {abs(slower):.1%} "
-        f"{'slower' if slower > 0 else 'faster'} than the best of all "
-        f"(timings here repeat within some per cent). Largest error of any result: {worst:.1g}.\n"
+        f"{everything.seconds:.1f} s; the result is {result} the best of all. Largest error of any "
+        f"result: {worst:.1g}.\n"
     )
+
+
+def _accuracy(out: Console, events: list[TuningEvent]) -> None:
+    """How right the model was, where it was told of such kernels and devices."""
+    told = [event for event in events if event.familiar is not False]
+    if told:
+        out.print(_accuracy_table(told))
+    else:
+        out.print(
+            "The model was never told of such kernels on this device: its first order was a guess, and "
+            "measuring corrected it.\nWhere it was told of them, a table here says how right it was."
+        )
 
 
 def _accuracy_table(events: list[TuningEvent]) -> Table:

@@ -15,6 +15,7 @@ from ._signature import NotRead, Refused, Signature
 __all__ = ["DEFAULT_TARGET", "first_ir", "parse_target"]
 
 DEFAULT_TARGET = "sm_90"
+"""What the front end is told that it compiles for, where no device is named."""
 _lock = ForkSafeLock()  # Triton's front end keeps state in its modules
 _backends: dict[str, tuple[Any, Any]] = {}
 _contexts: dict[str, tuple[Any, int]] = {}

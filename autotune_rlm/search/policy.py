@@ -326,6 +326,7 @@ class Slot:
 
 
 Rule = Callable[[Slot], "int | None"]
+"""Gives the candidate that it wants in a slot; None to leave it to the next rule."""
 
 
 def first(slot: Slot) -> int | None:
@@ -352,6 +353,7 @@ def improve(slot: Slot) -> int | None:
 
 
 RULES: tuple[Rule, ...] = (first, hedge, improve)
+"""The rules that fill a slot, in the order in which they are asked."""
 
 
 @dataclass(frozen=True)

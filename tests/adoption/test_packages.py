@@ -193,7 +193,9 @@ def test_rank_as_json_and_for_one_kernel(package, command, tmp_path):
     told = command("rank", package, "--device", "h100", "--json")
     assert json.loads(told.stdout)["format"] == "autotune_rlm/configs"
     out = tmp_path / "one.json"
-    told = command("rank", f"{package}.deep.ops:gather", "--device", "h100", "--out", out)
+    told = command(
+        "rank", f"{package}.deep.ops:gather", "--device", "h100", "--out", out, "--guess"
+    )
     assert told.exit_code == 0, told.output
     assert "6 configurations" in told.output
     assert len(ConfigFile.load(out)) == 1

@@ -92,9 +92,7 @@ def test_use_words_a_task_as_the_tables_do():
     assert network_device("A100").sms == 108
 
 
-def test_the_default_surrogate_is_the_checkpoint_whose_settings_name_networks(
-    tmp_path, monkeypatch
-):
+def test_the_default_surrogate_is_asked_where_a_checkpoint_names_networks(tmp_path, monkeypatch):
     import json
 
     import autotune_rlm.surrogate
@@ -108,14 +106,17 @@ def test_the_default_surrogate_is_the_checkpoint_whose_settings_name_networks(
     class Found:
         submodule_search_locations = (str(tmp_path),)
 
-    loaded = []
     monkeypatch.setattr(_default.importlib.util, "find_spec", lambda name: Found)
-    monkeypatch.setattr(autotune_rlm.surrogate, "load", lambda path: loaded.append(path) or "it")
+    monkeypatch.setattr(autotune_rlm.surrogate, "load", lambda: "the weights in use")
     for cached in (_default.networks_checkpoint, _default.default_surrogate):
         cached.cache_clear()
     try:
-        assert _default.default_surrogate() == "it"
-        assert loaded == [tmp_path / "weights" / "b"]
+        assert _default.networks_checkpoint() == tmp_path / "weights" / "b"
+        assert _default.default_surrogate() == "the weights in use"
+        for cached in (_default.networks_checkpoint, _default.default_surrogate):
+            cached.cache_clear()
+        (tmp_path / "weights" / "b" / "config.json").unlink()
+        assert _default.default_surrogate() is None
     finally:
         for cached in (_default.networks_checkpoint, _default.default_surrogate):
             cached.cache_clear()

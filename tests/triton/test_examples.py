@@ -45,7 +45,8 @@ def test_the_code_in_the_documentation_runs(tmp_path, store_path):
     program.write_text("\n\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)))
     done = run([program], store_path)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"BLOCK: \d+, num_warps: \d+.* 3$", done.stdout.strip())
+    # three configurations, of which two may have one binary, which is timed once
+    assert re.search(r"BLOCK: \d+, num_warps: \d+.* [23]$", done.stdout.strip())
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import autotune_rlm
 from autotune_rlm.cli import app
 from autotune_rlm.config_file import ConfigFile
 from autotune_rlm.devices import lookup
-from autotune_rlm.integrations.triton import RLMAutotuner, _discover, _offline, rlm_autotune
+from autotune_rlm.integrations.triton import RLMAutotuner, _discover, _offline, _resources, rlm_autotune
 from autotune_rlm.integrations.triton._offline import OfflineKernel
 from autotune_rlm.integrations.triton._recommend import rank_all
 from autotune_rlm.measure.compile import CompilePool
@@ -91,7 +91,8 @@ def command(monkeypatch):
 
     monkeypatch.setattr(autotune_rlm.surrogate, "load", lambda name=None: Oracle())
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    return lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
+    yield lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
+    _resources._loaded.cache_clear()  # no oracle for the tests that follow
 
 
 def one(package, name="gather"):

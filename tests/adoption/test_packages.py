@@ -17,7 +17,13 @@ import autotune_rlm
 from autotune_rlm.cli import app
 from autotune_rlm.config_file import ConfigFile
 from autotune_rlm.devices import lookup
-from autotune_rlm.integrations.triton import RLMAutotuner, _discover, _offline, _resources, rlm_autotune
+from autotune_rlm.integrations.triton import (
+    RLMAutotuner,
+    _discover,
+    _offline,
+    _resources,
+    rlm_autotune,
+)
 from autotune_rlm.integrations.triton._offline import OfflineKernel
 from autotune_rlm.integrations.triton._recommend import rank_all
 from autotune_rlm.measure.compile import CompilePool

@@ -9,9 +9,8 @@ import time
 import pytest
 import torch
 import triton
-from triton.runtime.errors import AutotunerError
 from triton_test_kernels import masked, picky, product, scale
-from triton_test_support import Oracle, Quick, body, configs, time_of
+from triton_test_support import AutotunerError, Oracle, Quick, body, configs, time_of
 
 from autotune_rlm import ConfigSpace, Store, rlm_autotune
 from autotune_rlm.integrations.triton import _autotuner, _device

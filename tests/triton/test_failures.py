@@ -12,9 +12,9 @@ import time
 import pytest
 import torch
 import triton
-from triton.runtime.errors import AutotunerError, OutOfResources
+from triton.runtime.errors import OutOfResources
 from triton_test_kernels import picky, scale
-from triton_test_support import Oracle, Quick, body, configs, time_of
+from triton_test_support import AutotunerError, Oracle, Quick, body, configs, time_of
 
 import autotune_rlm
 from autotune_rlm import Store, rlm_autotune

@@ -13,6 +13,9 @@ from triton.runtime.jit import KernelInterface
 from autotune_rlm.integrations.triton.stub import Launch
 from autotune_rlm.types import Prediction
 
+# Older versions raise plain errors where nothing worked.
+AutotunerError = getattr(triton.runtime.errors, "AutotunerError", RuntimeError)
+
 
 def time_of(launch: Launch) -> float:
     """Milliseconds by configuration: a block of 256 with 2 warps is the fastest."""

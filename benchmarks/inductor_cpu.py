@@ -35,7 +35,7 @@ def build(count: int, seed: int = 0):
 
 def compile_once(layers: int, batch: int, store: str | None) -> dict:
     import torch
-    from torch._inductor import config
+    from torch._inductor import config, select_algorithm
 
     from autotune_rlm import Store
     from autotune_rlm.integrations import inductor
@@ -46,7 +46,7 @@ def compile_once(layers: int, batch: int, store: str | None) -> dict:
         nonlocal timed
         timed += len(timings)
 
-    torch._inductor.select_algorithm.add_feedback_saver(count)
+    select_algorithm.add_feedback_saver(count)
     model, width = build(layers)
     x = torch.randn(batch, width)
     config.max_autotune_gemm_backends = "ATEN,CPP"

@@ -40,9 +40,9 @@ _MOST_RELATED = 600  # and those of any other column
 _DISTANCE = 0.3  # scale of trends as columns that distances are taken of
 _NOISE = 1e-2
 _FEWEST_WITH = 2  # networks, and one in 200 of them, that must have something for it to be counted
-_ENOUGH = 100  # networks of the same column that say more than a surrogate
+_COLUMN_SUFFICES = 100  # networks of the same column that say more than a surrogate
 _RIDGE, _LEAST_ERROR, _CAUTION = 0.3, 0.02, 0.3
-_LED = (0.8, 10.0)  # trust in a surrogate that was trained on networks, and its inertia
+_SURROGATE_LEAD = (0.8, 10.0)  # trust in a surrogate that was trained on networks, and its inertia
 
 
 def encode_networks(
@@ -208,7 +208,7 @@ def few_shot(
         heard = standardised(np.asarray(lead, dtype=float))
         means.append(heard)
         points = with_trends(points, heard[:, None])
-        trust, inertia = max(trust, _LED[0]), max(inertia, _LED[1])
+        trust, inertia = max(trust, _SURROGATE_LEAD[0]), max(inertia, _SURROGATE_LEAD[1])
     if not means:
         means.append(standardised(np.log1p([f["macs"] for f in table.fields])))
     trend = standardised(np.mean(means, axis=0))
@@ -217,7 +217,7 @@ def few_shot(
 
 def _known_well(table: ArchitectureTable, column: str, sources: Sequence[Source]) -> bool:
     known = [s for s in _of_space(table, sources) if s.column == column]
-    return sum(int(np.isfinite(s.table.target(column)).sum()) for s in known) >= _ENOUGH
+    return sum(int(np.isfinite(s.table.target(column)).sum()) for s in known) >= _COLUMN_SUFFICES
 
 
 def _of_space(table: ArchitectureTable, sources: Sequence[Source]) -> list[Source]:

@@ -36,7 +36,7 @@ _NOISE = 1e-3  # of the values' variance: timings repeat to some per mille
 _MOST = 400  # measurements that the process is conditioned on, and as many failures
 _FITTED = 60  # and that its lengths are fitted to
 _ITERATIONS = 25
-_ENOUGH = 4  # measurements from which lengths are fitted
+_LEAST_FITTED = 4  # measurements from which lengths are fitted
 _HIDDEN = 6  # leading directions of the hidden states
 _REACH = 0.4  # how far a failure tells, in whole ranges of a parameter
 _SHARED = 0.7  # of a failure's variance, that neighbours have in common
@@ -143,7 +143,7 @@ def _values(prior: Prior, at: np.ndarray, value: np.ndarray) -> tuple[np.ndarray
         (rest - shift) / scale,
         noise=_NOISE,
         max_fit=_FITTED,
-        iterations=_ITERATIONS if len(at) >= _ENOUGH else 0,
+        iterations=_ITERATIONS if len(at) >= _LEAST_FITTED else 0,
     )
     mean, deviation = _predicted(process, prior.points)
     doubtful = 1.0 + _DOUBTFUL * (1.0 - prior.trust)

@@ -55,8 +55,11 @@ _COSTS = frozenset(
 )  # that an operator may hide
 _SPREAD = 1.0  # of log(latency) from public figures: they say little about a network's efficiency
 _NORMAL = 1.6449  # 95 % quantile of the normal distribution
-_ENOUGH = 2  # measured networks from which a process is fitted to them
-_TRUST, _INERTIA = 0.8, 10.0  # of a surrogate's word, as in ``networks.regression``
+_LEAST_FITTED = 2  # measured networks from which a process is fitted to them
+_SURROGATE_TRUST, _SURROGATE_INERTIA = (
+    0.8,
+    10.0,
+)  # of a surrogate's word, as in ``networks.regression``
 _TABLED_MACS = (1e6, 3e9)  # of the networks in the tables that the surrogate is trained on
 _FEW_PRODUCTS = 0.2  # share of matrix products among their weighted layers
 
@@ -187,7 +190,7 @@ def _asked(
     context: Mapping[str, Any] | None,
 ) -> Prediction:
     task = network_task(name, device=device, context=context)
-    if len(seen) >= _ENOUGH:
+    if len(seen) >= _LEAST_FITTED:
         everyone = [n.candidate for n in (*networks, *(n for n, _ in seen))]
         lead = surrogate.predict(task, everyone).location
         return _fitted(name, device, networks, seen, lead)
@@ -252,7 +255,7 @@ def _fitted(
     if name == "latency_ms":
         prior = np.log([latency_ms(n.work, device).expected_ms for n in everyone])
     n, inertia = len(networks), 0.0
-    if len(seen) < _ENOUGH:
+    if len(seen) < _LEAST_FITTED:
         if seen and positive:
             shift = float(np.log(seen[0][1]) - prior[n])
             return _as_prediction(name, prior[:n] + shift, np.full(n, _SPREAD), True)
@@ -263,7 +266,10 @@ def _fitted(
     values = np.array([v for *_, v in seen])
     targets = np.log(values) if positive else values
     if lead is not None and name != "latency_ms":
-        prior, inertia = _TRUST * standardised(lead) * (float(targets.std()) or 1.0), _INERTIA
+        prior, inertia = (
+            _SURROGATE_TRUST * standardised(lead) * (float(targets.std()) or 1.0),
+            _SURROGATE_INERTIA,
+        )
     rest = targets - prior[n:]
     middle, width = float(np.median(rest)), float(rest.std()) or 1.0
     points = _points(everyone, lead)

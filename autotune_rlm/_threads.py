@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 from threadpoolctl import ThreadpoolController
 
+from autotune_rlm._forks import ForkSafeLock
+
 __all__ = ["one_thread"]
+
+_lock = ForkSafeLock()
 
 
 @cache
@@ -17,8 +21,12 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-@contextlib.contextmanager
+@contextmanager
 def one_thread() -> Iterator[None]:
-    """Run the block with BLAS on one thread."""
-    with _controller().limit(limits=1, user_api="blas"):
+    """Run the block with BLAS on one thread.
+
+    The limit is the process's, so that blocks of several threads run one after the other: the end of
+    one would lift the limit of another, whose sums would then come in another order.
+    """
+    with _lock, _controller().limit(limits=1, user_api="blas"):
         yield

@@ -409,6 +409,25 @@ class TestEvent:
         assert [p.reused for p in event.points] == [True] * 4 + [False] * 2
         assert (event.n_reused, event.n_measured) == (4, 2)
 
+    @pytest.mark.parametrize(
+        ("told", "familiar"),
+        [
+            ({}, True),
+            ({"familiar": False}, False),
+            ({"unfamiliar": ("the interpreter was not among the devices of training",)}, False),
+        ],
+    )
+    def test_it_says_whether_the_model_was_told_of_such_candidates_and_devices(
+        self, told, familiar
+    ):
+        class Told(Model):
+            def predict(self, task, candidates, *, observed=()):
+                found = super().predict(task, candidates, observed=observed)
+                return dataclasses.replace(found, **told)
+
+        result = tuner(surrogate=Told()).tune(TASK, CANDIDATES, budget=3)
+        assert result.event.familiar is familiar
+
 
 class TestReplay:
     def test_answers_what_was_recorded_and_its_clock_runs(self):

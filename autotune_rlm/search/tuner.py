@@ -431,7 +431,7 @@ class _Run:
         before, after = (scores(p.take(at), measured) for p in (first, final))
         return {
             **before,
-            "familiar": first.familiar,
+            "familiar": first.familiar and not first.unfamiliar,
             **{f"{name}_final": value for name, value in after.items()},
             "first_choice_regret": first_choice_regret(
                 first.median[at], measured, minimize=self.task.minimize

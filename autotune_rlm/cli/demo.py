@@ -143,12 +143,16 @@ def _add(table: Table, step: Step) -> None:
 def _tell(out: Console, steps: list[Step]) -> None:
     new, _, _, everything = steps
     slower = new.best_ms / everything.best_ms - 1
-    result = f"{slower:.1%} slower than" if slower > 0.01 else "as fast as"
+    if new.best == everything.best:
+        result = "the same configuration as the best of all"
+    else:
+        pace = f"{slower:.1%} slower than" if slower > 0.01 else "as fast as"
+        result = f"{pace} the best of all (timings here repeat within some per cent)"
     worst = max(step.wrong for step in steps)
     out.print(
         f"{new.measured} of {new.configs} measured in {new.seconds:.1f} s instead of "
-        f"{everything.seconds:.1f} s; the result is {result} the best of all. Largest error of any "
-        f"result: {worst:.1g}.\n"
+        f"{everything.seconds:.1f} s; the result is {result}. Largest error of any result: "
+        f"{worst:.1g}.\n"
     )
 
 

@@ -21,12 +21,14 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The suite with the oldest and the newest Triton side by side, in two environments.
+# The suite at both ends of what is supported: the oldest Python with the oldest Triton, the newest with the newest.
+OLDEST_PYTHON ?= python3.10
+NEWEST_PYTHON ?= python3.13
 test-matrix:
-	PYTHON="$(PYTHON)" TRITON_VERSION=3.6.0 bash scripts/setup.sh .venv-triton36
-	PYTHON="$(PYTHON)" TRITON_VERSION=3.9.0 bash scripts/setup.sh .venv-triton39
-	.venv-triton36/bin/python -m pytest -n 2 --dist loadfile
-	.venv-triton39/bin/python -m pytest -n 2 --dist loadfile
+	PYTHON="$(OLDEST_PYTHON)" TRITON_VERSION=3.4.0 bash scripts/setup.sh .venv-oldest
+	PYTHON="$(NEWEST_PYTHON)" TRITON_VERSION=3.9.0 bash scripts/setup.sh .venv-newest
+	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile
+	.venv-newest/bin/python -m pytest -n 2 --dist loadfile
 
 # The pages and the reference of every public name: build/site/index.html opens without a server.
 docs: $(VENV)/.ready
@@ -38,4 +40,4 @@ dist: $(VENV)/.ready
 	$(BIN)/python -m build --outdir dist
 
 clean:
-	rm -rf $(VENV) .venv-triton36 .venv-triton39 build dist
+	rm -rf $(VENV) .venv-oldest .venv-newest build dist

@@ -8,7 +8,9 @@ without one:
     <!-- test: options --minutes 0.1 -->  options added to the block's last command
     <!-- test: environment NAME=value --> variables set for the block
     <!-- test: file add.py -->          a file that later blocks use
-    <!-- test: output -->              text that the Python above printed
+    <!-- test: output -->              text that the blocks above printed
+    <!-- test: output but figures -->  the same, in which other figures may stand; ``...`` is any text
+    <!-- test: picture -->             text that nothing prints
     <!-- test: setup                    Python that runs where the comment stands: what the reader
     ... -->                             would have already (files, functions of their own)
 """
@@ -41,7 +43,9 @@ FOLDERS = ("benchmarks", "examples", "recipes", "tests", "docs", "optunahub", "a
 FILES = ("pyproject.toml", "README.md", "Makefile")
 SHELL, PYTHON, DATA = ("sh", "bash"), ("python",), ("json", "text", "toml", "yaml")
 NEEDS = ("gpu", "network", "data", "minutes")
-KINDS = ("needs", "slow", "options", "environment", "file", "output", "setup")
+KINDS = ("needs", "slow", "options", "environment", "file", "output", "picture", "setup")
+_FIGURE = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?(?: (?:ns|us|ms|s|min|h)\b)?")
+_BORDERS = re.compile(r"[\s\u2500-\u257f|]+")
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class Session:
 
     def __init__(self, page: list[Block], folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
-        self.environment = environment
+        self.environment = dict(environment)
         self._done = 0
         self._page = page
         for name in (*FOLDERS, *FILES):
@@ -139,16 +143,24 @@ class Session:
         index = self._page.index(block)
         above = range(self._done, index)
         self._done = max(self._done, index + 1)
+        before = dict(os.environ)
         for i in above:
             if self._page[i].runs and "slow" not in self._page[i].marks:
                 self._run(self._page[i])
         self._run(block)
+        self.environment |= {k: v for k, v in os.environ.items() if before.get(k) != v}
 
     def _run(self, block: Block) -> None:
         if name := block.marks.get("file"):
             (self.folder / name).write_text(block.text, "utf-8")
         elif block.checks_output:
-            assert block.text in self._printed.getvalue(), self._printed.getvalue()
+            printed = self._printed.getvalue()
+            if block.marks["output"] == "but figures":
+                alike = map(re.escape, without_figures(block.text).split("..."))
+                found = re.search(".*?".join(alike), without_figures(printed)) is not None
+            else:
+                found = block.text in printed
+            assert found, f"printed:\n{printed}"
         elif block.is_shell:
             self._shell(block)
         else:
@@ -159,7 +171,8 @@ class Session:
         self._file.write_text("\n".join(self._lines) + "\n", "utf-8")
         linecache.checkcache(str(self._file))
         padded = "\n" * (block.line - 1) + block.text
-        with contextlib.redirect_stdout(self._printed):
+        printed = self._printed
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             exec(compile(padded, str(self._file), "exec"), self._module.__dict__)
 
     def _shell(self, block: Block) -> None:
@@ -184,7 +197,13 @@ class Session:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(bash.pid, signal.SIGKILL)  # what a time-out leaves behind
             log.seek(0)
-            assert code == 0, f"exit {code}\n{log.read()}"
+            self._printed.write(printed := log.read())
+            assert code == 0, f"exit {code}\n{printed}"
+
+
+def without_figures(text: str) -> str:
+    """The text with one sign for a number and its unit of time, in one line, without borders."""
+    return _BORDERS.sub(" ", _FIGURE.sub("#", text)).strip()
 
 
 class Vocabulary:

@@ -2,8 +2,10 @@
 
 import ast
 import json
+import os
 import re
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from documentation_support import (
@@ -69,7 +71,8 @@ def test_block_runs(block, sessions, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name, value in session.environment.items():
         monkeypatch.setenv(name, value)
-    session.run(block)
+    with mock.patch.dict(os.environ):  # what a page sets ends with its block
+        session.run(block)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
@@ -79,6 +82,10 @@ def test_blocks_say_what_they_are(page):
         assert block.language in known, f"{block.id}: name one of {known} after the fence"
         if block.language in PYTHON:
             compile(block.text, block.id, "exec")
+        if block.language == "text":
+            assert {"output", "picture"} & block.marks.keys(), (
+                f"{block.id}: is it 'output' of the blocks above or a 'picture'?"
+            )
         if block.language == "json":
             json.loads(block.text)
         for need in block.marks.get("needs", "").split():

@@ -25,6 +25,10 @@ FAILED = 0
 NAN = 1
 """Token at position 0 of a value that is not a number."""
 _SPECIAL = 2
+_HUGE = float(np.finfo(np.float64).max)
+_TINY = float(np.finfo(np.float64).smallest_subnormal)
+_ROUNDING = 1e-12  # what a product of two floats may be off by, with room
+_FAR = 2000  # exponents beyond all floats, whatever the base
 
 
 class NumericCodec(ABC):
@@ -160,12 +164,18 @@ class BinCodec(NumericCodec):
 class DigitCodec(NumericCodec):
     """Sign, exponent and mantissa digits, as the paper writes them.
 
+    Values are those of the authors' library (google-deepmind/regress-lm): ``p10`` rounds to the nearest,
+    ``ieee`` cuts digits off; what is too large becomes the largest number, and what is too small
+    becomes 0 (``p10``: or the smallest number, whichever is nearer). ``ieee`` with three exponent
+    digits holds every finite float.
+
     Args:
         style: ``"p10"``: sign, mantissa digits, exponent as one token; ``"ieee"``: sign, exponent's
             sign, exponent digits, mantissa digits.
-        mantissa: Mantissa digits.
+        mantissa: Mantissa digits (``num_digits`` and ``num_mantissa_digits`` of that library).
         base: Base of the digits; ``p10`` is always decimal.
-        exponent: ``p10``: largest exponent; ``ieee``: number of exponent digits.
+        exponent: ``p10``: largest exponent of the last digit, 10 by default (``exponent_range``);
+            ``ieee``: number of exponent digits, 2 by default (``num_exponent_digits``).
     """
 
     def __init__(
@@ -185,31 +195,14 @@ class DigitCodec(NumericCodec):
         self.length = 2 + mantissa if style == "p10" else 2 + self.exponent + mantissa
         self.vocab_size = self._exp + (2 * self.exponent + 1 if style == "p10" else 0)
         self._largest = self.exponent if style == "p10" else base**self.exponent - 1
-
-    def _split(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mantissa as an integer of ``mantissa`` digits and the exponent of its last digit."""
-        size = np.abs(np.nan_to_num(values, posinf=1e300, neginf=1e300))
-        top = 0 if self.style == "ieee" else self.mantissa - 1
-        with np.errstate(divide="ignore"):
-            power = np.floor(np.log(size) / math.log(self.base))
-        power = np.where(size > 0, power, -np.inf)
-        lowest, highest = -self._largest + top, self._largest + top
-        power = np.clip(power, lowest, highest)
-        digits = np.rint(size / float(self.base) ** power * self.base ** (self.mantissa - 1))
-        carry = (digits >= self.base**self.mantissa) & (power < highest)
-        power = np.where(carry, power + 1, power)
-        digits = np.where(carry, self.base ** (self.mantissa - 1), digits)
-        digits = np.minimum(digits, self.base**self.mantissa - 1).astype(np.int64)
-        return digits, (power - top).astype(np.int64)
-
-    def _digits(self, number: np.ndarray, count: int) -> np.ndarray:
-        powers = self.base ** np.arange(count - 1, -1, -1)
-        return number[:, None] // powers % self.base + self._digit
+        self._powers = _powers(base)
 
     def encode(self, values: np.ndarray, failed: np.ndarray | None = None) -> np.ndarray:
         values = np.asarray(values, dtype=np.float64)
-        number, power = self._split(values)
-        sign = np.where(np.signbit(values), self._minus, self._plus)[:, None]
+        size = np.minimum(np.abs(np.nan_to_num(values, posinf=_HUGE, neginf=-_HUGE)), _HUGE)
+        split = self._rounded if self.style == "p10" else self._truncated
+        number, power = split(size)
+        sign = np.where(values < 0, self._minus, self._plus)[:, None]
         mantissa = self._digits(number, self.mantissa)
         if self.style == "p10":
             parts = [sign, mantissa, (power + self.exponent + self._exp)[:, None]]
@@ -217,6 +210,49 @@ class DigitCodec(NumericCodec):
             exponent_sign = np.where(power < 0, self._minus, self._plus)[:, None]
             parts = [sign, exponent_sign, self._digits(np.abs(power), self.exponent), mantissa]
         return self._specials(np.concatenate(parts, axis=1).astype(np.int64), values, failed)
+
+    def _rounded(self, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mantissas as integers, rounded to the nearest, and the exponents of their last digits."""
+        least = max(float(f"1e{self.mantissa - 1 - self._largest}"), _TINY)
+        tiny = size < least
+        size = np.where(tiny, np.rint(np.where(tiny, size, 0.0) / least) * least, size)
+        texts = [f"{x:.{self.mantissa - 1}e}".split("e") for x in size.tolist()]
+        number = np.array([int(m.replace(".", "")) for m, _ in texts], dtype=np.int64)
+        power = np.array([int(e) - self.mantissa + 1 for _, e in texts], dtype=np.int64)
+        above = power > self._largest
+        number = np.where(above, 10**self.mantissa - 1, number)
+        return number, np.where(number == 0, 0, np.minimum(power, self._largest))
+
+    def _truncated(self, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mantissas as integers, cut off after their last digit, and the exponents of the first."""
+        full, first = self.base**self.mantissa, self.base ** (self.mantissa - 1)
+        some = size > 0
+        power = np.zeros(len(size), dtype=np.int64)
+        power[some] = np.floor(np.log(size[some]) / math.log(self.base))
+        scaled = self._times_power(size, self.mantissa - 1 - power)
+        power -= some & (scaled < first * (1 - _ROUNDING))  # a logarithm can be off by one
+        scaled = self._times_power(size, self.mantissa - 1 - power)
+        power += scaled >= full
+        scaled = self._times_power(size, self.mantissa - 1 - power)
+        number = np.where(some, np.clip(np.floor(scaled), first, full - 1), 0)
+        number = np.where(power < -self._largest, 0, number)
+        number = np.where(power > self._largest, full - 1, number)
+        lowest = np.where(number > 0, -self._largest, 0)
+        return number.astype(np.int64), np.clip(power, lowest, self._largest)
+
+    def _times_power(self, x: np.ndarray, power: np.ndarray) -> np.ndarray:
+        """``x * base ** power`` with one rounding, or more where the power alone is no float."""
+        limit = len(self._powers) // 2
+        rest = power
+        while (rest != 0).any():
+            step = np.clip(rest, -limit, limit)
+            x = x * self._powers[step + limit]
+            rest = rest - step
+        return x
+
+    def _digits(self, number: np.ndarray, count: int) -> np.ndarray:
+        powers = self.base ** np.arange(count - 1, -1, -1)
+        return number[:, None] // powers % self.base + self._digit
 
     def _number(self, tokens: np.ndarray) -> np.ndarray:
         powers = float(self.base) ** np.arange(tokens.shape[1] - 1, -1, -1)
@@ -230,10 +266,13 @@ class DigitCodec(NumericCodec):
             power = tokens[:, -1] - self._exp - self.exponent
         else:
             mantissa = self._number(tokens[:, -self.mantissa :]) / self.base ** (self.mantissa - 1)
-            power = self._number(tokens[:, 2 : 2 + self.exponent])
+            power = self._number(tokens[:, 2 : 2 + self.exponent]).astype(np.int64)
             power = np.where(tokens[:, 1] == self._minus, -power, power)
-        values = sign * mantissa * float(self.base) ** np.asarray(power, dtype=np.float64)
-        return np.where(tokens[:, 0] < _SPECIAL, np.nan, values)
+        special = tokens[:, 0] < _SPECIAL
+        power = np.where(special | (mantissa == 0), 0, np.clip(power, -_FAR, _FAR))
+        with np.errstate(over="ignore", under="ignore"):
+            size = np.minimum(self._times_power(mantissa, power), _HUGE)
+        return np.where(special, np.nan, sign * size)
 
     def masks(self) -> np.ndarray:
         allowed = np.zeros((self.length, self.vocab_size), dtype=bool)
@@ -254,6 +293,13 @@ class DigitCodec(NumericCodec):
             "base": self.base,
             "exponent": self.exponent,
         }
+
+
+def _powers(base: int) -> np.ndarray:
+    """``base ** k`` for k from -n to n, each rounded once; n is the last whose power is a float."""
+    last = int(math.log(_HUGE) / math.log(base))
+    last -= base**last > _HUGE
+    return np.array([base**k for k in range(-last, last + 1)], dtype=np.float64)
 
 
 def codec_from_json(data: dict[str, Any]) -> NumericCodec:

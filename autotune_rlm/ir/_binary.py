@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from ._types import Access, Dot, KernelFacts
@@ -16,10 +17,12 @@ from ._types import Access, Dot, KernelFacts
 __all__ = [
     "Family",
     "is_chained",
+    "item_bytes",
     "redundancy",
     "registers_per_thread",
     "shared_bytes",
     "tensor_memory_columns",
+    "warps_of",
 ]
 
 
@@ -91,21 +94,47 @@ def is_chained(facts: KernelFacts, dot: Dot) -> bool:
     )
 
 
-def redundancy(facts: KernelFacts, family: Family, dot: Dot, num_warps: int) -> float:
-    """Warps that compute the same part of a product's result, because there is no more of it.
+def warps_of(facts: KernelFacts, family: Family, dot: Dot, num_warps: int) -> tuple[int, int]:
+    """Warps along the rows and along the columns of a product's result.
 
-    Triton places all warps along the rows where products are chained, so that a softmax between them
-    stays within a warp; else it fills rows and columns with pieces of 16 x 8 until they run out
-    (``warpsPerTileV2`` and ``warpsPerTileV3`` in ``AccelerateMatmul.cpp``).
+    The rules are those of ``AccelerateMatmul.cpp``. ``mma`` (``warpsPerTileV2``): where products are
+    chained, all warps lie along one side of the last one's result, so that rows of a softmax stay
+    within a warp; else rows and columns are filled with pieces of 16 x 8. ``wgmma``
+    (``warpsPerTileV3``): all warps along the rows where another product takes the result, else groups
+    of four along the rows, then along the columns. ``tcgen05`` has no such warps.
     """
     if family.uses_tensor_memory and family.is_async(dot, num_warps):
+        return num_warps, 1
+    chained = is_chained(facts, dot)
+    if family.is_async(dot, num_warps):
+        if chained and {dot.a_from, dot.b_from} <= {"load", "loaded"}:
+            return num_warps, 1
+        rows = 4
+        while rows < num_warps and dot.m > 16 * rows:
+            rows *= 2
+        return rows, num_warps // rows
+    if chained:
+        last = [d for d in facts.dots if d.loop == dot.loop][-1]
+        return (num_warps, 1) if family.vendor != "cuda" or last.m >= last.n else (1, num_warps)
+    rows = cols = 1
+    while rows * cols < num_warps:
+        if dot.m / 16 / rows >= dot.n / 16 / cols and rows < dot.m / 16:
+            rows *= 2
+        else:
+            cols *= 2
+    return rows, cols
+
+
+def redundancy(facts: KernelFacts, family: Family, dot: Dot, num_warps: int) -> float:
+    """Warps that compute the same part of a product's result, because there is no more of it."""
+    if family.uses_tensor_memory and family.is_async(dot, num_warps):
         return 1.0
-    if is_chained(facts, dot):
-        return max(1.0, 16.0 * num_warps / dot.m)
-    return max(1.0, 16.0 * 8.0 * num_warps / (dot.m * dot.n))
+    rows, cols = warps_of(facts, family, dot, num_warps)
+    return max(1.0, 16.0 * rows / dot.m) * max(1.0, 8.0 * cols / dot.n)
 
 
-def _item(element: str) -> float:
+def item_bytes(element: str) -> float:
+    """Bytes of an element by MLIR's name of it."""
     digits = re.search(r"\d+", element)
     return max(1, int(digits[0]) // 8) if digits else 4
 
@@ -136,11 +165,13 @@ def _of_products(
         sizes = [float(b) for b in direct]
         total += max(sizes, default=0.0) if family.vendor == "hip" else sum(sizes)
     else:
-        buffers = stages if is_async else stages - 1
+        # loads ahead of their use, AssignLatencies.cpp
+        ahead = (stages - 1) // (1 + max((a.indirection for a in staged), default=0))
+        buffers = max(1, ahead + 1 if is_async else ahead)
         total += buffers * sum(direct)
         total += buffers * sum(_copied(a, family) for a in staged if a.feeds_dot == "loaded")
     outside = _outside(facts, loop) if family.vendor == "cuda" else 0.0
-    return total + outside + max(_converted(dot, family, num_warps) for dot in dots)
+    return total + outside + max(_converted(facts, dot, family, num_warps) for dot in dots)
 
 
 def _of_one(dot: Dot, family: Family, num_warps: int, item: int) -> float:
@@ -151,16 +182,16 @@ def _of_one(dot: Dot, family: Family, num_warps: int, item: int) -> float:
     """
     a, b = dot.m * dot.k, dot.k * dot.n
     direct = [
-        size * _item(element)
+        size * item_bytes(element)
         for size, element, source in ((a, dot.a, dot.a_from), (b, dot.b, dot.b_from))
         if source == "load"
     ]
     through = [
-        a * min(_item(dot.a), item) if dot.a_from == "loaded" else 0.0,
-        b * (_item(dot.b) if family.is_async(dot, num_warps) else min(_item(dot.b), item))
+        a * min(item_bytes(dot.a), item) if dot.a_from == "loaded" else 0.0,
+        b * (item_bytes(dot.b) if family.is_async(dot, num_warps) else min(item_bytes(dot.b), item))
         if dot.b_from != "load"
         else 0.0,
-        a * _item(dot.a) if dot.a_from == "computed" and dot.m < 16 * num_warps else 0.0,
+        a * item_bytes(dot.a) if dot.a_from == "computed" and dot.m < 16 * num_warps else 0.0,
     ]
     together = max(direct, default=0.0) if family.vendor == "hip" else sum(direct)
     return max(together, *through)
@@ -175,27 +206,27 @@ def _copied(access: Access, family: Family) -> float:
 
 def _outside(facts: KernelFacts, loop: int) -> float:
     """Operands that are loaded before the loop and stay in shared memory."""
-    needed = {(dot.m, dot.k) for dot in facts.dots if dot.loop == loop and dot.a_from == "load"}
-    needed |= {(dot.k, dot.n) for dot in facts.dots if dot.loop == loop and dot.b_from == "load"}
-    needed |= {(n, m) for m, n in needed}
-    inside = {a.shape[-2:] for a in facts.accesses if a.feeds_dot == "load" and a.loop == loop}
-    return float(
-        sum(
-            a.tile_bytes
-            for a in facts.accesses
-            if a.feeds_dot == "load" and a.loop != loop and a.shape[-2:] in needed - inside
-        )
-    )
+    dots = [dot for dot in facts.dots if dot.loop == loop]
+    needed = Counter(frozenset((d.m, d.k)) for d in dots if d.a_from == "load")
+    needed += Counter(frozenset((d.k, d.n)) for d in dots if d.b_from == "load")
+    direct = [a for a in facts.accesses if a.feeds_dot == "load"]
+    needed -= Counter(frozenset(a.shape[-2:]) for a in direct if a.loop == loop)
+    total = 0.0
+    for access in direct:
+        if access.loop != loop and needed[frozenset(access.shape[-2:])] > 0:
+            needed[frozenset(access.shape[-2:])] -= 1
+            total += access.tile_bytes
+    return total
 
 
-def _converted(dot: Dot, family: Family, num_warps: int) -> float:
+def _converted(facts: KernelFacts, dot: Dot, family: Family, num_warps: int) -> float:
     """Operands that are computed in registers and go to the product through shared memory."""
     total = 0.0
-    narrow = dot.m < 16 * num_warps
-    if dot.a_from != "load" and (narrow or dot.a_from == "loaded") and family.vendor == "cuda":
-        total += dot.m * dot.k * _item(dot.a)
+    shared = warps_of(facts, family, dot, num_warps)[1] > 1 and not family.is_async(dot, num_warps)
+    if dot.a_from != "load" and (shared or dot.a_from == "loaded") and family.vendor == "cuda":
+        total += dot.m * dot.k * item_bytes(dot.a)
     if dot.b_from != "load":
-        total += dot.k * dot.n * _item(dot.b)
+        total += dot.k * dot.n * item_bytes(dot.b)
     return total
 
 
@@ -311,4 +342,6 @@ def _fragment(dot: Dot, family: Family, num_warps: int) -> float:
     if family.is_async(dot, num_warps):
         return 0.0
     k = min(dot.k, 32)
-    return (dot.m * k * _item(dot.a) + dot.n * k * _item(dot.b)) / (4.0 * family.warp * num_warps)
+    return (dot.m * k * item_bytes(dot.a) + dot.n * k * item_bytes(dot.b)) / (
+        4.0 * family.warp * num_warps
+    )

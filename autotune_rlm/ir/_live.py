@@ -35,6 +35,8 @@ class Uses:
     def __init__(self, function: Function) -> None:
         self.defined: dict[int, Op] = {}
         self.feeds: dict[int, str] = {}
+        self._loop_of: dict[int, int] = {}
+        self._note_loops(function.blocks, -1)
         dots = []
         for op in operations(function.blocks):
             for result in op.results:
@@ -68,6 +70,30 @@ class Uses:
             direct = direct and op.name in _VIEWS
             value = op.operands[0]
         return "computed"
+
+    def indirection(self, load: Op) -> int:
+        """Loads one after the other that the address of a load rests on, inside of its own loop."""
+        loop = self._loop_of.get(load.results[0])
+        most, seen, queue = 0, set(load.results), list(load.operands[:1])
+        while queue:
+            value = queue.pop()
+            op = self.defined.get(value)
+            if op is None or value in seen or self._loop_of.get(value) != loop:
+                continue
+            seen.add(value)
+            if op.name in _LOADS:
+                most = max(most, 1 + self.indirection(op))
+            elif not op.regions:
+                queue += op.operands
+        return most
+
+    def _note_loops(self, blocks: Sequence[Block], loop: int) -> None:
+        for block in blocks:
+            for op in block.ops:
+                self._loop_of.update(dict.fromkeys(op.results, loop))
+                inner = id(op) if op.name in ("scf.for", "scf.while") else loop
+                for region in op.regions:
+                    self._note_loops(region, inner)
 
     def _mark(self, value: int, function: Function) -> None:
         seen: set[int] = set()

@@ -9,10 +9,12 @@ from autotune_rlm.types import Device
 from ._binary import (
     Family,
     is_chained,
+    item_bytes,
     redundancy,
     registers_per_thread,
     shared_bytes,
     tensor_memory_columns,
+    warps_of,
 )
 from ._roofline import LAUNCH_MS, Peaks, floor_ms
 from ._types import Dot, KernelFacts
@@ -107,7 +109,7 @@ def on_device(
     in_flight = _in_flight(facts, num_stages) * resident
     needed = peaks.bytes_ms * _LATENCY_MS / peaks.sms
     main = max(facts.dots, key=lambda d: d.flops, default=None)
-    rows, cols = _warp_tile(main.m, main.n, num_warps) if main else (0.0, 0.0)
+    rows, cols = _warp_tile(facts, family, main, num_warps) if main else (0.0, 0.0)
     loop = max(facts.loops, key=lambda x: x.trips * x.times, default=None)
     trips = loop.trips if loop else 1.0
     numbers = {
@@ -198,17 +200,22 @@ def _is_turned(facts: KernelFacts, family: Family, dot: Dot, num_warps: int) -> 
 
 
 def _operand_bytes(facts: KernelFacts, family: Family, num_warps: int) -> float:
-    """Bytes of operands that a program reads from shared memory: each warp reads what it needs."""
+    """Bytes of operands that a program reads from shared memory: each warp reads what it needs.
+
+    A first operand that is computed lies in the registers of the warps that need it, unless several
+    warps share its rows.
+    """
     total = 0.0
     for dot in facts.dots:
-        rows, cols = _warp_tile(dot.m, dot.n, num_warps)
+        along_rows, along_columns = warps_of(facts, family, dot, num_warps)
+        rows, cols = max(16.0, dot.m / along_rows), max(8.0, dot.n / along_columns)
+        pieces = along_rows * along_columns
         if family.is_async(dot, num_warps):  # four warps share a read
-            rows, cols = max(rows, min(dot.m, 64)), float(dot.n)
-        if is_chained(facts, dot):
-            rows, cols = max(16.0, dot.m / num_warps), float(dot.n)
-        pieces = num_warps / (4 if family.is_async(dot, num_warps) else 1)
-        item = max(a.item_bytes for a in facts.accesses) if facts.accesses else 2
-        total += pieces * (rows + cols) * dot.k * min(item, 4) * dot.times
+            rows, cols, pieces = max(rows, min(dot.m, 64)), float(dot.n), num_warps / 4
+        if dot.a_from not in ("load", "loaded") and along_columns == 1:
+            rows = 0.0
+        size = rows * item_bytes(dot.a) + cols * item_bytes(dot.b)
+        total += pieces * size * dot.k * dot.times * dot.batch
     return total
 
 
@@ -246,15 +253,7 @@ def _active(facts: KernelFacts) -> float:
     return sum(a.bytes for a in facts.accesses) / whole if whole > 0 else 1.0
 
 
-def _warp_tile(m: int, n: int, num_warps: int) -> tuple[float, float]:
-    """Rows and columns of a result tile that a warp computes, as Triton splits it for ``mma``."""
-    rows, cols, left = float(m), float(n), num_warps
-    while left > 1:
-        if rows >= 2 * 16 and rows >= cols / 2:
-            rows /= 2
-        elif cols >= 2 * 8:
-            cols /= 2
-        else:
-            break
-        left //= 2
-    return rows, cols
+def _warp_tile(facts: KernelFacts, family: Family, dot: Dot, num_warps: int) -> tuple[float, float]:
+    """Rows and columns of a result tile that a warp computes."""
+    along_rows, along_columns = warps_of(facts, family, dot, num_warps)
+    return max(16.0, dot.m / along_rows), max(8.0, dot.n / along_columns)

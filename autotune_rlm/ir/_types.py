@@ -70,6 +70,8 @@ class Access:
         descriptor: Whether a tensor descriptor or a block pointer is used.
         feeds_dot: ``"load"`` where a matrix product takes it as it is, ``"loaded"`` where something is
             computed in between, else empty.
+        indirection: Loads of the same loop, one after the other, that its address rests on; noted for
+            what feeds a product.
     """
 
     kind: str
@@ -85,6 +87,7 @@ class Access:
     masked: bool = False
     descriptor: bool = False
     feeds_dot: str = ""
+    indirection: int = 0
 
     @property
     def tile_bytes(self) -> int:

@@ -15,7 +15,11 @@ from ._walk_work import WorkWalk
 
 __all__ = ["ControlWalk"]
 
-_UNKNOWN_TRIPS = 8.0  # of a loop whose bounds were loaded from memory
+_UNKNOWN_TRIPS = 8.0  # of a loop of which nothing is known
+_LOADED = 1024.0  # an integer that a loop's bounds need and that lies in memory, such as a length
+_UNKNOWN = f"a loop whose bounds are loaded from memory runs {_UNKNOWN_TRIPS:.0f} times"
+_ASSUMED = f"the bounds of a loop need integers from memory, which are taken to be {_LOADED:.0f}"
+_LOADS = frozenset({"tt.load", "tt.descriptor_load"})
 
 
 class ControlWalk(WorkWalk):
@@ -92,14 +96,60 @@ class ControlWalk(WorkWalk):
     def _for(self, op: Op) -> None:
         low, high, step = (self._value(o).base for o in op.operands[:3])
         carried = op.operands[3:]
-        trips = np.ceil((high - low) / np.where(np.asarray(step) == 0, NAN, step))
+        trips = _trips(low, high, step)
+        instead = None
+        if np.isnan(trips).any():
+            low, high, step = self._with_loaded(op.operands[:3])
+            likely = _trips(low, high, step)
+            instead = likely if np.any(likely > 0) else None
         block = op.regions[0][0]
         counter = block.arguments[0]
 
         def at(iteration: Number) -> None:
             self._values[counter] = Value(low + iteration * step)
 
-        self._loop_body(op, op.regions[0], block.arguments[1:], carried, trips, at)
+        self._loop_body(op, op.regions[0], block.arguments[1:], carried, trips, at, instead)
+
+    def _with_loaded(self, numbers: Sequence[int]) -> list[Number]:
+        """Integers that depend on memory, as if each integer there were ``_LOADED``.
+
+        Two that lie beside each other, such as where two sequences start, are as far apart.
+        """
+        order: list[int] = []
+        queue, seen = [(n, False) for n in numbers], set()
+        while queue:
+            number, done = queue.pop()
+            if done:
+                order.append(number)
+            elif number not in seen and np.isnan(self._value(number).base).any():
+                seen.add(number)
+                op = self._uses.defined.get(number)
+                inner = [] if op is None or op.regions or op.name in _LOADS else op.operands
+                queue += [(number, True), *((n, False) for n in inner)]
+        before = {number: self._values[number] for number in order}
+        counting, self._counting = self._counting, False
+        places: dict[int, Any] = {}
+        for number in order:
+            op = self._uses.defined.get(number)
+            if op is not None and op.operands and not op.regions and op.name not in _LOADS:
+                self._op(op)
+            if np.isnan(self._values[number].base).any():
+                self._values[number] = Value(self._loaded(op, places), before[number].strides)
+        self._counting = counting
+        found = [self._value(n).base for n in numbers]
+        for number, value in before.items():
+            self._values[number] = value
+        return found
+
+    def _loaded(self, op: Op | None, places: dict[int, Any]) -> float:
+        if op is None or op.name not in _LOADS:
+            return _LOADED
+        address = self._value(op.operands[0])
+        first = places.setdefault(address.root, address.base)
+        apart = np.unique(np.asarray(address.base - first))
+        return _LOADED * (
+            1.0 + (float(apart[0]) if len(apart) == 1 and apart[0] == apart[0] else 0.0)
+        )
 
     def _while(self, op: Op) -> None:
         before, after = op.regions[0], op.regions[1] if len(op.regions) > 1 else op.regions[0]
@@ -163,15 +213,19 @@ class ControlWalk(WorkWalk):
         carried: Sequence[int],
         trips: Any,
         at: Callable[[Number], None],
+        instead: Any = None,
     ) -> None:
-        """Count a loop's body, at a sampled iteration, and give its results their last values."""
+        """Count a loop's body, at a sampled iteration, and give its results their last values.
+
+        Iterations that are not known are taken from ``instead``, where that is given.
+        """
         trips = np.zeros(SAMPLES) + trips
         known = ~np.isnan(trips)
         if self._counting and not known[self._weight > 0].all():
-            self.assumed.append(
-                f"a loop whose bounds are loaded from memory runs {_UNKNOWN_TRIPS:.0f} times"
-            )
-        trips = np.clip(np.where(known, trips, _UNKNOWN_TRIPS), 0, MOST_TRIPS)
+            self.assumed.append(_UNKNOWN if instead is None else _ASSUMED)
+        if instead is not None:
+            trips = np.where(known, trips, instead)
+        trips = np.clip(np.where(np.isnan(trips), _UNKNOWN_TRIPS, trips), 0, MOST_TRIPS)
         starts = [self._value(o) for o in carried]
         deltas, starts = self._deltas(region, arguments, starts, at)
         level = self._depth % len(self._random)
@@ -250,6 +304,10 @@ class ControlWalk(WorkWalk):
             "carried_bytes": float(sum(t.size * t.bytes for t in carried if t.is_float)),
             "known": bool(known.all()),
         }
+
+
+def _trips(low: Number, high: Number, step: Number) -> Any:
+    return np.ceil((high - low) / np.where(np.asarray(step) == 0, NAN, step))
 
 
 def _yielded(region: Sequence[Block]) -> list[int]:

@@ -69,6 +69,7 @@ class WorkWalk(ValueWalk):
         axis, run = contiguous(address, about.shape)
         elements = about.size if is_block else distinct(address, about.shape)
         name = self._names.get(address.root, "")
+        feeds = self._uses.feeds.get(op.results[0], "") if op.results else ""
         self._accesses.append(
             Access(
                 kind=kind,
@@ -83,7 +84,8 @@ class WorkWalk(ValueWalk):
                 loop=self._loop,
                 masked=bool(masks),
                 descriptor=is_block,
-                feeds_dot=self._uses.feeds.get(op.results[0], "") if op.results else "",
+                feeds_dot=feeds,
+                indirection=self._uses.indirection(op) if feeds else 0,
             )
         )
         total = elements * about.item_bytes * effective * times

@@ -74,6 +74,17 @@ def ragged(x, lengths, out, B: tl.constexpr):
 
 
 @triton.jit
+def packed(x, starts, out, B: tl.constexpr):
+    """Sequences one after the other; where each starts lies in memory."""
+    first = tl.load(starts + tl.program_id(0))
+    last = tl.load(starts + tl.program_id(0) + 1)
+    total = tl.zeros((B,), dtype=tl.float32)
+    for i in range(first, last, B):
+        total += tl.load(x + i + tl.arange(0, B), mask=i + tl.arange(0, B) < last, other=0.0)
+    tl.store(out + tl.program_id(0) * B + tl.arange(0, B), total)
+
+
+@triton.jit
 def early(x, out, limit, B: tl.constexpr):
     """Programs beyond a limit return at once; the others work twice where they are few."""
     pid = tl.program_id(0)

@@ -87,6 +87,13 @@ def test_a_bound_from_memory_is_said_to_be_assumed():
     assert any("memory" in sentence for sentence in facts.assumed)
 
 
+@pytest.mark.parametrize("block", [16, 64, 256])
+def test_a_length_in_memory_is_covered_by_fewer_iterations_of_larger_blocks(block):
+    arguments = {"x": "*fp32", "starts": "*i32", "out": "*fp32", "B": block}
+    facts = kernel_facts(kernels.packed, arguments, grid=(8,))
+    assert facts.loops[0].trips * block == pytest.approx(1024)
+
+
 def test_programs_that_return_early_are_idle():
     facts = kernel_facts(
         kernels.early, {"x": "*fp32", "out": "*fp32", "limit": 16, "B": 64}, grid=(64,)

@@ -114,7 +114,7 @@ def test_warps_and_stages_have_any_of_their_names(candidates):
     assert [c.facts["warps"] for c in candidates] == [4.0, 4.0, 8.0]
     assert [c.facts["stages"] for c in candidates] == [3.0, 3.0, 2.0]
     assert all(c.facts["chained"] for c in candidates)
-    assert candidates[2].facts["warp_redundancy"] == 4.0
+    assert candidates[2].facts["warp_redundancy"] == 2.0
 
 
 def test_a_kernel_never_seen_is_ordered_by_its_facts(candidates):

@@ -6,4 +6,7 @@ The public names stand in ``__init__.pyi``. They are imported on first use, so t
 
 import lazy_loader
 
+from autotune_rlm import _moved
+
+_moved.install()
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,10 +1,10 @@
 from ._version import __version__
-from .config_file import ConfigFile
 from .config_space import ConfigSpace
 from .integrations.optuna import RLMSampler
 from .integrations.triton import disable, enable, rlm_autotune
 from .search.tuner import Tuner
 from .store import Store
+from .store.config_file import ConfigFile
 from .surrogate import load_surrogate
 from .types import (
     Candidate,

@@ -37,12 +37,12 @@ from autotune_rlm.surrogate.metrics import BINS, CODECS
 from autotune_rlm.surrogate.network import FieldTensors, Network
 from autotune_rlm.surrogate.numbers import NUMBER_FEATURES
 from autotune_rlm.surrogate.tokenizer import TextTokenizer
-from autotune_rlm.surrogate.training.examples import Batch, Example, collate, encode_landscape
-from autotune_rlm.surrogate.training.loss import batch_loss, forward
-from autotune_rlm.surrogate.training.prompts import live_renderings
-from autotune_rlm.surrogate.training.recipe import Recipe
-from autotune_rlm.surrogate.training.run import TrainingData, load_data
-from autotune_rlm.surrogate.training.trainer import train_network
+from autotune_rlm.training.examples import Batch, Example, collate, encode_landscape
+from autotune_rlm.training.loss import batch_loss, forward
+from autotune_rlm.training.prompts import live_renderings
+from autotune_rlm.training.recipe import Recipe
+from autotune_rlm.training.run import TrainingData, load_data
+from autotune_rlm.training.trainer import train_network
 
 _SPECIAL, _FAILED, _UNKNOWN = 2, -1.0, -2.0
 _OF_EACH, _ROWS, _WIDTH = 60, 200, 16

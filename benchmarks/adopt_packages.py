@@ -28,11 +28,11 @@ from typing import Any
 
 import psutil
 
-from autotune_rlm.config_file import ConfigFile
 from autotune_rlm.devices import lookup
-from autotune_rlm.integrations.triton._discover import find_kernels
-from autotune_rlm.integrations.triton._recommend import Ranked, rank_all
-from autotune_rlm.measure.compile import CompilePool, CompileResult
+from autotune_rlm.integrations.triton.offline.discover import find_kernels
+from autotune_rlm.integrations.triton.offline.recommend import Ranked, rank_all
+from autotune_rlm.measure.triton.compile import CompilePool, CompileResult
+from autotune_rlm.store.config_file import ConfigFile
 from autotune_rlm.surrogate import load
 from autotune_rlm.types import Candidate
 

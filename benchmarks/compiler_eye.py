@@ -22,7 +22,7 @@ from rich.table import Table
 
 from autotune_rlm.devices import lookup
 from autotune_rlm.ir import IRCache, Launch, NotRead, Reader, as_grid, on_device
-from autotune_rlm.measure.record.suite import SuiteKernel, load_suite
+from autotune_rlm.record.suite import SuiteKernel, load_suite
 
 SUITE = Path(__file__).with_name("kernels")
 SETS = 6
@@ -58,7 +58,7 @@ def whole_space(kernel: SuiteKernel, n: int) -> tuple[int, int, float, float]:
     """Configurations, distinct sets, wall seconds, CPU seconds of this process."""
     from autotune_rlm.integrations.triton import _facts
     from autotune_rlm.integrations.triton._live import launch_of
-    from autotune_rlm.integrations.triton._task import candidates_of
+    from autotune_rlm.integrations.triton.task import candidates_of
 
     given = kernel.make_args(kernel.problems[-1], "meta", None)
     candidates = candidates_of(kernel.space.to_triton())[:n]

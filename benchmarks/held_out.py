@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from autotune_rlm.landscapes import Landscape, write_landscapes
-from autotune_rlm.surrogate.training.examples import is_held_out
-from autotune_rlm.surrogate.training.recipe import Recipe
-from autotune_rlm.surrogate.training.run import read_source
+from autotune_rlm.training.examples import is_held_out
+from autotune_rlm.training.recipe import Recipe
+from autotune_rlm.training.run import read_source
 
 
 def main() -> None:

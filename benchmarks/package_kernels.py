@@ -34,7 +34,7 @@ import numpy as np
 
 from autotune_rlm.devices import lookup
 from autotune_rlm.ir import facts_of
-from autotune_rlm.measure.compile import CompilePool, CompileSpec, parse_target
+from autotune_rlm.measure.triton.compile import CompilePool, CompileSpec, parse_target
 
 TARGETS = ("sm_80", "gfx942"), ("sm_90", "gfx1100"), ("sm_100", "sm_80")
 VARIANTS = (

@@ -25,7 +25,7 @@ from scipy.stats import spearmanr
 from autotune_rlm.devices import completed
 from autotune_rlm.ir import IRCache, Launch, Reader
 from autotune_rlm.landscapes import Landscape, read_landscapes
-from autotune_rlm.measure.record.suite import SuiteKernel, load_suite
+from autotune_rlm.record.suite import SuiteKernel, load_suite
 from autotune_rlm.surrogate import load
 from autotune_rlm.types import Candidate, Device
 

@@ -22,7 +22,7 @@ from autotune_rlm.landscapes import Landscape
 from autotune_rlm.landscapes.architectures import read_architectures
 from autotune_rlm.surrogate import load
 from autotune_rlm.surrogate.rlm import RLMSurrogate
-from autotune_rlm.surrogate.training.recipe import Recipe
+from autotune_rlm.training.recipe import Recipe
 
 
 def main() -> None:

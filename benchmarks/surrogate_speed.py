@@ -75,7 +75,7 @@ def main() -> None:
     from autotune_rlm.devices import lookup
     from autotune_rlm.landscapes import Landscape
     from autotune_rlm.surrogate import RLMSurrogate, load
-    from autotune_rlm.surrogate.finetune import fine_tune
+    from autotune_rlm.training.finetune import fine_tune
     from autotune_rlm.types import Candidate, Measurement, Observation, Status, Task
 
     torch.set_num_threads(args.threads)

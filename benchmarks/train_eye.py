@@ -28,11 +28,11 @@ from autotune_rlm.landscapes import Landscape, read_landscapes
 from autotune_rlm.landscapes.winners import Winner, read_winners, sample
 from autotune_rlm.surrogate.eye import columns, known_costs
 from autotune_rlm.surrogate.programs import load_programs
-from autotune_rlm.surrogate.training.examples import is_held_out
-from autotune_rlm.surrogate.training.eye import RankedList, fit_eye, fit_slowdown
-from autotune_rlm.surrogate.training.facts_table import FactsTable
-from autotune_rlm.surrogate.training.recipe import Holdout, Recipe
 from autotune_rlm.surrogate.trees import Trees
+from autotune_rlm.training.examples import is_held_out
+from autotune_rlm.training.eye import RankedList, fit_eye, fit_slowdown
+from autotune_rlm.training.facts_table import FactsTable
+from autotune_rlm.training.recipe import Holdout, Recipe
 from autotune_rlm.types import Candidate
 
 ROOT = Path(__file__).parents[1]

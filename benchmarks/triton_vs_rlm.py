@@ -30,8 +30,8 @@ import triton
 
 from autotune_rlm import ConfigSpace, load_surrogate, rlm_autotune
 from autotune_rlm.integrations.triton.stub import StubDriver
-from autotune_rlm.measure.record.suite import SuiteKernel, load_suite
-from autotune_rlm.measure.timing import Call, default_timer, race_calls
+from autotune_rlm.measure.statistics.timing import Call, default_timer, race_calls
+from autotune_rlm.record.suite import SuiteKernel, load_suite
 
 DEFAULT = (
     "matmul_kernel", "softmax_rows", "layer_norm_forward", "attention_forward", "swiglu_forward",

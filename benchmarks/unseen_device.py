@@ -17,9 +17,9 @@ import numpy as np
 from autotune_rlm.bench.kernels import run_search
 from autotune_rlm.landscapes import Landscape, read_landscapes
 from autotune_rlm.surrogate import load_surrogate
-from autotune_rlm.surrogate.training.examples import is_held_out
-from autotune_rlm.surrogate.training.facts_table import FactsTable
-from autotune_rlm.surrogate.training.recipe import Recipe
+from autotune_rlm.training.examples import is_held_out
+from autotune_rlm.training.facts_table import FactsTable
+from autotune_rlm.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 BUDGETS = (1, 2, 3)

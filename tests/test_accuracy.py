@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune_rlm.accuracy import (
+from autotune_rlm.store.accuracy import (
     PredictedVsMeasured,
     TuningEvent,
     coverage,

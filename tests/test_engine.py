@@ -134,7 +134,7 @@ def test_a_stop_comes_only_after_a_while_without_an_improvement():
 def test_the_harness_and_the_loop_of_the_decorator_choose_alike():
     pytest.importorskip("triton")
     from autotune_rlm.integrations.triton._select import Selector
-    from autotune_rlm.integrations.triton._settings import Settings
+    from autotune_rlm.integrations.triton.settings import Settings
 
     model, budget, order = Model(), 16, np.random.default_rng([0, 0]).permutation(len(CANDIDATES))
     asked = []

@@ -8,49 +8,37 @@ import autotune_rlm
 
 ROOT = Path(autotune_rlm.__file__).parent
 ROOMS = (
-    {"_version", "_threads", "_private", "_forks", "types", "devices", "config_space", "dtypes"},
+    {
+        "_version",
+        "_threads",
+        "_private",
+        "_forks",
+        "_moved",
+        "types",
+        "devices",
+        "config_space",
+        "dtypes",
+    },
     {"learn"},
     {"landscapes", "networks", "ir"},
-    {"accuracy"},
-    {"store", "config_file"},
+    {"store"},
     {"measure"},
     {"surrogate"},
+    {"training", "record"},
     {"search"},
-    {"watch"},
     {"integrations"},
     {"bench"},
     {"report"},
     {"cli"},
     {"__main__"},
 )
-OLD_PATHS = {"encoding", "gaussian_process", "policy", "tuner"}  # go with the next release
-SHARED = {"_version", "_threads", "_private", "_forks"}  # private to the package, not to a room
-STILL_PRIVATE = {  # to be given a public name; none may be added
-    ("bench", "landscapes._columns"),
-    ("cli", "bench._registry"),
-    ("cli", "integrations.onnx._default"),
-    ("cli", "integrations.triton._demo_kernels"),
-    ("cli", "integrations.triton._device"),
-    ("cli", "integrations.triton._discover"),
-    ("cli", "integrations.triton._offline"),
-    ("cli", "integrations.triton._recommend"),
-    ("cli", "integrations.triton._settings"),
-    ("cli", "integrations.triton._task"),
-    ("cli", "integrations.triton._tune_file"),
-    ("cli", "measure._interpreter"),
-    ("integrations", "measure._ir_worker"),
-    ("integrations", "measure._process"),
-    ("integrations", "networks._load"),
-    ("landscapes", "networks._fields"),
-    ("measure", "ir._reader"),
-    ("measure", "ir._signature"),
-    ("measure", "landscapes._jsonl"),
-    ("measure", "networks._dims"),
-    ("store", "landscapes._io"),
-    ("store", "landscapes._jsonl"),
-    ("watch", "measure._device_lock"),
-    ("watch", "measure._trusted"),
-}
+SHARED = {
+    "_version",
+    "_threads",
+    "_private",
+    "_forks",
+    "_moved",
+}  # private to the package, not to a room
 
 
 def imports():
@@ -87,7 +75,7 @@ def level(module):
 
 def test_every_module_is_in_a_room():
     found = {f.stem if f.is_file() else f.name for f in ROOT.iterdir() if _is_code(f)}
-    assert found == set.union(*ROOMS) | OLD_PATHS
+    assert found == set.union(*ROOMS)
 
 
 def _is_code(path):
@@ -99,7 +87,7 @@ def test_an_import_at_the_top_of_a_module_only_points_down():
         (a, b)
         for a, b, later in imports()
         if not later
-        and room(a) not in OLD_PATHS | {""}
+        and room(a) != ""
         and room(a) != room(b)
         and _is_module(b)
         and level(a) < level(b)
@@ -121,14 +109,13 @@ def test_no_room_imports_a_private_module_of_another():
             continue
         if room(a) not in (room(b), "") and room(b) not in SHARED:
             found.add((room(a), ".".join(parts[: private + 1])))
-    assert found - STILL_PRIVATE == set()
-    assert STILL_PRIVATE - found == set(), "these are public now: take them off the list"
+    assert not found
 
 
 def test_rooms_make_no_circle():
     edges = defaultdict(set)
     for a, b, later in imports():
-        if not later and room(a) not in OLD_PATHS | {"", room(b)} and _is_module(b):
+        if not later and room(a) not in {"", room(b)} and _is_module(b):
             edges[room(a)].add(room(b))
 
     def visit(node, path):

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from autotune_rlm import Candidate, Device, Measurement, Observation, Task
-from autotune_rlm.accuracy import TuningEvent
 from autotune_rlm.search import progress
 from autotune_rlm.search.tuner import Progress
+from autotune_rlm.store.accuracy import TuningEvent
 
 TASK = Task(kernel="softmax", device=Device(name="NVIDIA H100"))
 EVENT = TuningEvent(

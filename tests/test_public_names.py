@@ -8,7 +8,16 @@ import sys
 
 import pytest
 
-LAZY = "autotune_rlm", "autotune_rlm.measure", "autotune_rlm.networks", "autotune_rlm.report"
+from autotune_rlm._moved import MOVED
+
+LAZY = (
+    "autotune_rlm",
+    "autotune_rlm.measure",
+    "autotune_rlm.measure.onnxruntime",
+    "autotune_rlm.measure.triton",
+    "autotune_rlm.networks",
+    "autotune_rlm.report",
+)
 TYPED = """
 from typing import assert_type
 
@@ -35,6 +44,23 @@ def test_every_lazy_name_can_be_imported(name):
         assert getattr(module, public) is not None
     with pytest.raises(AttributeError):
         module.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize(("old", "new"), MOVED.items())
+def test_an_old_name_of_a_module_warns_and_gives_the_same_module(old, new, monkeypatch):
+    for name in [m for m in sys.modules if f"{m}.".startswith(f"autotune_rlm.{old}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.warns(DeprecationWarning, match=rf"{old} is now autotune_rlm\.{new}$") as warned:
+        module = importlib.import_module(f"autotune_rlm.{old}")
+    assert module is importlib.import_module(f"autotune_rlm.{new}")
+    assert module.__spec__.name == module.__name__ == f"autotune_rlm.{new}"
+    assert any(w.filename == importlib.__file__ for w in warned)
+
+
+def test_what_is_below_a_moved_package_moves_with_it():
+    with pytest.warns(DeprecationWarning, match=r"training\.recipe is now"):
+        recipe = importlib.import_module("autotune_rlm.surrogate.training.recipe")
+    assert recipe.__name__ == "autotune_rlm.training.recipe"
 
 
 def test_import_loads_neither_torch_nor_triton_nor_numpy():

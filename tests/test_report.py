@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from autotune_rlm.accuracy import PredictedVsMeasured, TuningEvent
 from autotune_rlm.cli import app
 from autotune_rlm.report import (
     read_rounds,
@@ -28,6 +27,7 @@ from autotune_rlm.report import (
 )
 from autotune_rlm.report._curves import expected_best
 from autotune_rlm.store import Store
+from autotune_rlm.store.accuracy import PredictedVsMeasured, TuningEvent
 
 ROUNDS = [
     {"accepted": True, "before": 0.7, "after": 0.8, "measurements": 99, "seconds": 9.0}

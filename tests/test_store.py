@@ -19,7 +19,6 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune_rlm.accuracy import PredictedVsMeasured, TuningEvent
 from autotune_rlm.store import (
     Recall,
     Store,
@@ -30,6 +29,7 @@ from autotune_rlm.store import (
     import_file,
     problem_distance,
 )
+from autotune_rlm.store.accuracy import PredictedVsMeasured, TuningEvent
 from autotune_rlm.types import Candidate, Device, Measurement, Status, Task
 
 GPU = Device(name="NVIDIA H100")

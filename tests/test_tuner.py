@@ -10,12 +10,12 @@ import textwrap
 import numpy as np
 import pytest
 
-from autotune_rlm.accuracy import TuningEvent
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.measure.replay import ReplayMeasurer
 from autotune_rlm.search.policy import Policy
 from autotune_rlm.search.tuner import Tuner, TuningError, resolve_budget
 from autotune_rlm.store import Store
+from autotune_rlm.store.accuracy import TuningEvent
 from autotune_rlm.types import Candidate, Device, Measurement, Observation, Prediction, Task
 
 TASK = Task(kernel="k", device=Device(name="NVIDIA A100"), problem={"n": 1024})

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from autotune_rlm.accuracy import spearman
 from autotune_rlm.bench._method import NotApplicableError, Search
-from autotune_rlm.bench._registry import METHODS, SURROGATE_METHODS
+from autotune_rlm.bench.registry import METHODS, SURROGATE_METHODS
 from autotune_rlm.landscapes import Landscape, read_landscapes
 from autotune_rlm.measure.replay import ReplayMeasurer
+from autotune_rlm.store.accuracy import spearman
 from autotune_rlm.types import Measurement
 
 __all__ = ["Bench", "Run", "Skipped", "pick_landscapes", "run", "run_search"]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
-from autotune_rlm.landscapes._columns import column_task
 from autotune_rlm.landscapes.architectures import ArchitectureTable
+from autotune_rlm.landscapes.columns import column_task
 from autotune_rlm.networks.regression import Source, few_shot
 from autotune_rlm.networks.rendering import is_known_space, network_candidate
 from autotune_rlm.types import Surrogate

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from autotune_rlm.bench._table_surrogate import TableSurrogate
-from autotune_rlm.landscapes._columns import column_task
 from autotune_rlm.landscapes.architectures import ArchitectureTable
+from autotune_rlm.landscapes.columns import column_task
 from autotune_rlm.networks.rendering import is_known_space
 from autotune_rlm.networks.spaces import ArchitectureSpace
 from autotune_rlm.types import Surrogate, Task, canonical_json

@@ -85,7 +85,7 @@ def _prepare(
 ) -> tuple[Bench, Any]:
     try:
         from autotune_rlm.bench import METHODS, Bench, pick_landscapes, results_json
-        from autotune_rlm.bench._registry import SURROGATE_METHODS, TRAIN_METHODS
+        from autotune_rlm.bench.registry import SURROGATE_METHODS, TRAIN_METHODS
         from autotune_rlm.landscapes import read_landscapes
     except ImportError as error:
         raise typer.BadParameter(

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 import triton
 
+from autotune_rlm.cli import _demo_kernels
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.integrations.triton import RLMAutotuner, _demo_kernels, rlm_autotune
+from autotune_rlm.integrations.triton import RLMAutotuner, rlm_autotune
 from autotune_rlm.store import Store
 
 __all__ = ["Demo", "Step", "demos"]

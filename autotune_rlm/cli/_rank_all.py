@@ -14,8 +14,8 @@ from rich.text import Text
 from autotune_rlm.cli._app import new_console
 
 if TYPE_CHECKING:
-    from autotune_rlm.config_file import ConfigFile
-    from autotune_rlm.integrations.triton._recommend import Ranked
+    from autotune_rlm.integrations.triton.offline.recommend import Ranked
+    from autotune_rlm.store.config_file import ConfigFile
     from autotune_rlm.types import Device
 
 __all__ = ["rank_everything", "show_everything"]
@@ -30,9 +30,9 @@ def rank_everything(
     top: int,
 ) -> tuple[list[Ranked], dict[str, str]]:
     """What was ranked, and the modules that could not be imported with their reasons."""
-    from autotune_rlm.integrations.triton._discover import find_kernels
-    from autotune_rlm.integrations.triton._offline import OfflineKernel
-    from autotune_rlm.integrations.triton._recommend import rank_all
+    from autotune_rlm.integrations.triton.offline.discover import find_kernels
+    from autotune_rlm.integrations.triton.offline.kernel import OfflineKernel
+    from autotune_rlm.integrations.triton.offline.recommend import rank_all
     from autotune_rlm.surrogate import load
 
     found = find_kernels(where)

@@ -12,8 +12,8 @@ from autotune_rlm.cli._app import new_console
 from autotune_rlm.report.formats import config, milliseconds
 
 if TYPE_CHECKING:
-    from autotune_rlm.integrations.triton._offline import OfflineKernel
-    from autotune_rlm.measure.compile import CompileResult
+    from autotune_rlm.integrations.triton.offline.kernel import OfflineKernel
+    from autotune_rlm.measure.triton.compile import CompileResult
     from autotune_rlm.types import Candidate, Device
 
 __all__ = ["RankRequest", "rank_one", "show_one"]
@@ -42,10 +42,14 @@ def rank_one(ask: RankRequest) -> dict[str, Any]:
     Raises:
         ValueError: The kernel, a size or a constant of it, or the device's target is not known.
     """
-    from autotune_rlm.config_file import ConfigFile
     from autotune_rlm.devices import completed, lookup
-    from autotune_rlm.integrations.triton._offline import load_file, parse_problem, parse_space
-    from autotune_rlm.integrations.triton._recommend import read_offline, recommendation
+    from autotune_rlm.integrations.triton.offline.kernel import (
+        load_file,
+        parse_problem,
+        parse_space,
+    )
+    from autotune_rlm.integrations.triton.offline.recommend import read_offline, recommendation
+    from autotune_rlm.store.config_file import ConfigFile
     from autotune_rlm.surrogate import load
 
     given = parse_problem(ask.problem)
@@ -149,7 +153,7 @@ def _compiled(
     device: Device,
     candidates: Sequence[Candidate],
 ) -> list[CompileResult]:
-    from autotune_rlm.measure.compile import CompilePool
+    from autotune_rlm.measure.triton.compile import CompilePool
 
     specs = [kernel.spec(problem, device, candidate) for candidate in candidates]
     with CompilePool() as pool:

@@ -17,8 +17,8 @@ from rich.table import Table
 from autotune_rlm.cli._app import new_app, new_console
 
 if TYPE_CHECKING:
-    from autotune_rlm.accuracy import TuningEvent
     from autotune_rlm.cli._demo import Step
+    from autotune_rlm.store.accuracy import TuningEvent
 
 app = new_app()
 
@@ -66,7 +66,7 @@ def _kernels(out: Console, store: Path | None) -> None:
     if _compiles(out):
         _show(out, store, interpreting=False)
     else:
-        from autotune_rlm.measure._interpreter import interpreted
+        from autotune_rlm.measure.interpreter import interpreted
 
         with interpreted():
             _show(out, store, interpreting=True)

@@ -67,7 +67,7 @@ def rank(
     it holds of other kernels, devices and problems.
     """
     from autotune_rlm.cli._rank_one import RankRequest, rank_one, show_one
-    from autotune_rlm.measure._interpreter import interpreted
+    from autotune_rlm.measure.interpreter import interpreted
 
     try:
         with interpreted(False):
@@ -115,9 +115,9 @@ def _rank_whole(
     out: Path | None,
 ) -> None:
     from autotune_rlm.cli._rank_all import rank_everything, show_everything
-    from autotune_rlm.config_file import ConfigFile
     from autotune_rlm.devices import lookup
-    from autotune_rlm.integrations.triton._offline import parse_problem
+    from autotune_rlm.integrations.triton.offline.kernel import parse_problem
+    from autotune_rlm.store.config_file import ConfigFile
 
     ranked, failed = rank_everything(
         where,

@@ -55,10 +55,10 @@ def record(
     ),
 ) -> None:
     """Record landscapes of the kernel suite on the device at hand."""
-    from autotune_rlm.measure._interpreter import interpreted
-    from autotune_rlm.measure.record.log import RecordLog
-    from autotune_rlm.measure.record.log import convert as to_csv
-    from autotune_rlm.measure.record.log import merge as add_records
+    from autotune_rlm.measure.interpreter import interpreted
+    from autotune_rlm.record.log import RecordLog
+    from autotune_rlm.record.log import convert as to_csv
+    from autotune_rlm.record.log import merge as add_records
 
     if compile_only and interpreter:
         _fail("--compile-only does not go with --interpreter")
@@ -120,7 +120,7 @@ def _record_suite(
     max_points: int | None,
     **options: Any,
 ) -> None:
-    from autotune_rlm.measure.record.recorder import Recorder
+    from autotune_rlm.record.recorder import Recorder
 
     cache = _throwaway_cache() if targets else contextlib.nullcontext(None)
     with cache as cache_dir:
@@ -155,8 +155,8 @@ def _record_program(
     minutes: float,
     **options: Any,
 ) -> None:
-    from autotune_rlm.measure.record.program import record_program
-    from autotune_rlm.measure.record.recorder import compile_device
+    from autotune_rlm.record.program import record_program
+    from autotune_rlm.record.recorder import compile_device
 
     wanted = None if target is None else _target(target)
     device = (
@@ -187,7 +187,7 @@ def _record_program(
 
 
 def _make_task(kernel: Any, args: Mapping[str, Any], device: Any, names: Sequence[str]) -> Any:
-    from autotune_rlm.integrations.triton._task import KernelTasks
+    from autotune_rlm.integrations.triton.task import KernelTasks
 
     return KernelTasks(kernel, names).build(args, device)
 
@@ -213,7 +213,7 @@ def _device(*, interpreter: bool, compile_only: bool) -> Any:
 
 
 def _target(name: str) -> Any:
-    from autotune_rlm.measure.compile import parse_target
+    from autotune_rlm.measure.triton.compile import parse_target
 
     backend, colon, arch = name.partition(":")
     if not colon:

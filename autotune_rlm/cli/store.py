@@ -142,7 +142,7 @@ def weights(
 
     What is in use ranks everywhere: in the decorator, `rank`, `tune`, `watch`, searches and samplers.
     """
-    from autotune_rlm.surrogate.finetune import Versions
+    from autotune_rlm.training.finetune import Versions
 
     with open_store(store) as opened:
         versions, name = Versions(store=opened), opened.name

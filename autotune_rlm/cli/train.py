@@ -27,7 +27,7 @@ def train(
     verbose: Annotated[bool, typer.Option(help="Print the loss now and then.")] = False,
 ) -> None:
     """Train a surrogate from a recipe; interrupted runs go on where they were."""
-    from autotune_rlm.surrogate.training.run import run_recipe
+    from autotune_rlm.training.run import run_recipe
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     folder = run_recipe(

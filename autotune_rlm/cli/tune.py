@@ -12,7 +12,7 @@ from rich.table import Table
 from autotune_rlm.cli._app import new_app, new_console, print_error
 
 if TYPE_CHECKING:
-    from autotune_rlm.config_file import ConfigFile
+    from autotune_rlm.store.config_file import ConfigFile
 
 app = new_app()
 _Text = Optional[str]  # noqa: UP045 (typer evaluates it on Python 3.10 too)
@@ -62,7 +62,7 @@ def tune(
 
     Needs a GPU: without one nothing can be timed, and autotune-rlm rank gives the model's choice.
     """
-    from autotune_rlm.measure._interpreter import interpreted
+    from autotune_rlm.measure.interpreter import interpreted
 
     settings = {"mode": mode, "budget": budget, "store": store, "surrogate": surrogate}
     try:
@@ -99,11 +99,11 @@ def _one(
     interpreter: bool,
     top: int,
 ) -> ConfigFile:
-    from autotune_rlm.integrations.triton._device import device_of
-    from autotune_rlm.integrations.triton._offline import load_file, parse_problem
-    from autotune_rlm.integrations.triton._settings import Settings
-    from autotune_rlm.integrations.triton._tune_file import tune_kernel
-    from autotune_rlm.measure._interpreter import interpreted
+    from autotune_rlm.integrations.triton.device import device_of
+    from autotune_rlm.integrations.triton.offline.kernel import load_file, parse_problem
+    from autotune_rlm.integrations.triton.offline.tune import tune_kernel
+    from autotune_rlm.integrations.triton.settings import Settings
+    from autotune_rlm.measure.interpreter import interpreted
 
     if not grid:
         raise ValueError('--problem takes --grid too, such as --grid "cdiv(n, BLOCK)"')
@@ -126,7 +126,7 @@ def _one(
 def _run(
     where: str, program: Path | None, arguments: list[str], settings: dict[str, Any], top: int
 ) -> ConfigFile:
-    from autotune_rlm.integrations.triton._tune_file import tune_program
+    from autotune_rlm.integrations.triton.offline.tune import tune_program
 
     if program is None and not (where.endswith(".py") and Path(where).is_file()):
         raise ValueError(

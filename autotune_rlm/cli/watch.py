@@ -47,8 +47,8 @@ def watch(
     measures their best candidates and writes to the store, where the programs find them at their
     next launch. Ctrl-C stops it after the candidate in hand.
     """
+    from autotune_rlm.search.watch import AlreadyWatchedError, Served, Watcher
     from autotune_rlm.store import Store
-    from autotune_rlm.watch import AlreadyWatchedError, Served, Watcher
 
     console = new_console()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -95,7 +95,7 @@ def _model(name: str | None, learns: bool, store: Any) -> tuple[Any, Any]:
 
     if name is not None or not learns:
         return None, load(name, store=store)
-    from autotune_rlm.surrogate.finetune import Versions
+    from autotune_rlm.training.finetune import Versions
 
     versions = Versions(store=store)
     return versions, versions.load()

@@ -8,9 +8,9 @@ from ._cache import IRCache
 from ._frontend import DEFAULT_TARGET
 from ._kernel import as_grid, kernel_facts, read_ir
 from ._on_device import on_device
-from ._reader import Launch, Reader, facts_of, target_of
+from ._reader import Launch, Reader, facts_of, read_or_reason, target_of
 from ._roofline import LAUNCH_MS, Peaks, floor_ms
-from ._signature import NotRead, Refused
+from ._signature import NotRead, Refused, Signature
 from ._types import Access, Dot, KernelFacts, Loop, Reduction
 
 __all__ = [
@@ -27,11 +27,13 @@ __all__ = [
     "Reader",
     "Reduction",
     "Refused",
+    "Signature",
     "as_grid",
     "facts_of",
     "floor_ms",
     "kernel_facts",
     "on_device",
     "read_ir",
+    "read_or_reason",
     "target_of",
 ]

@@ -4,7 +4,7 @@ Reads and writes the landscape CSV (``.csv``, ``.csv.gz``), Kernel Tuner cache f
 community's T4 results and JSON lines. Nothing read from a file is ever executed.
 """
 
-from autotune_rlm.landscapes._io import FORMATS, read_landscapes, write_landscapes
 from autotune_rlm.landscapes._landscape import Landscape
+from autotune_rlm.landscapes.io import FORMATS, read_landscapes, write_landscapes
 
 __all__ = ["FORMATS", "Landscape", "read_landscapes", "write_landscapes"]

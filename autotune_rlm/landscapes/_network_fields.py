@@ -14,7 +14,7 @@ import numpy as np
 import platformdirs
 
 from autotune_rlm.networks import ArchitectureSpace
-from autotune_rlm.networks._fields import FIELDS
+from autotune_rlm.networks.fields import FIELDS
 from autotune_rlm.types import digest
 
 __all__ = ["fields_of"]

@@ -21,10 +21,10 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from autotune_rlm.landscapes._columns import column_task, maximised
 from autotune_rlm.landscapes._landscape import Landscape
 from autotune_rlm.landscapes._network_fields import fields_of
-from autotune_rlm.networks._fields import FIELDS
+from autotune_rlm.landscapes.columns import column_task, maximised
+from autotune_rlm.networks.fields import FIELDS
 from autotune_rlm.networks.rendering import network_candidate
 from autotune_rlm.networks.spaces import ArchitectureSpace, space
 from autotune_rlm.types import Candidate, Measurement, Status, canonical_json

@@ -21,7 +21,7 @@ import numpy as np
 
 from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes._common import json_object
-from autotune_rlm.landscapes._io import read_text
+from autotune_rlm.landscapes.io import read_text
 from autotune_rlm.types import Candidate, Task
 
 __all__ = ["NOISY", "Winner", "read_winners", "space_of"]

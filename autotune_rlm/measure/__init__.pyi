@@ -1,16 +1,5 @@
-from .capture import describe_call
-from .compile import (
-    CompilePool,
-    CompileResult,
-    CompileSpec,
-    parse_target,
-)
-from .correctness import disagreement
 from .detect import current_device, device_state
-from .device_timers import EventTimer, GraphTimer
 from .errors import Fault, classify
-from .job import Bench, BenchSettings, Job
-from .kernel_call import KernelCall, note_launch
 from .onnxruntime import (
     OnnxRuntimeMeasurer,
     OnnxRuntimeSettings,
@@ -24,7 +13,8 @@ from .statistics import (
     median_interval,
     race,
 )
-from .timing import (
+from .statistics.device_timers import EventTimer, GraphTimer
+from .statistics.timing import (
     Call,
     Timing,
     WallTimer,
@@ -32,8 +22,18 @@ from .timing import (
     measure_call,
     race_calls,
 )
-from .triton import TritonMeasurer
-from .worker import IsolatedMeasurer, Workload
+from .triton.capture import describe_call
+from .triton.compile import (
+    CompilePool,
+    CompileResult,
+    CompileSpec,
+    parse_target,
+)
+from .triton.correctness import disagreement
+from .triton.in_process import TritonMeasurer
+from .triton.isolated import IsolatedMeasurer, Workload
+from .triton.job import Bench, BenchSettings, Job
+from .triton.kernel_call import KernelCall, note_launch
 
 __all__ = [
     "Bench",

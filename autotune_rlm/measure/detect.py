@@ -21,7 +21,7 @@ from autotune_rlm._forks import ForkSafeLock
 
 from .. import devices
 from ..types import Device
-from ._interpreter import interpreting
+from .interpreter import interpreting
 
 __all__ = ["cpu_device", "current_device", "device_state", "versions"]
 

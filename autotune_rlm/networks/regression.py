@@ -17,7 +17,7 @@ import numpy as np
 from autotune_rlm.learn.gaussian_process import GaussianProcess, Points, fit
 from autotune_rlm.learn.lead import differences, extend
 from autotune_rlm.learn.transform import PowerTransform, standardised
-from autotune_rlm.networks._fields import FIELDS
+from autotune_rlm.networks.fields import FIELDS
 
 if TYPE_CHECKING:
     from autotune_rlm.landscapes.architectures import ArchitectureTable

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln
 
-from autotune_rlm.accuracy import TuningEvent
+from autotune_rlm.store.accuracy import TuningEvent
 
 __all__ = ["Curve", "expected_best", "regret_curve"]
 

@@ -22,9 +22,9 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from autotune_rlm.accuracy import TuningEvent
 from autotune_rlm.report import formats
 from autotune_rlm.report._summary import Report, when
+from autotune_rlm.store.accuracy import TuningEvent
 
 __all__ = ["FigureOf", "figures", "to_png", "to_svg"]
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from autotune_rlm.accuracy import TuningEvent
 from autotune_rlm.report._curves import Curve, regret_curve
 from autotune_rlm.report._verdict import Verdict, verdicts
 from autotune_rlm.store import weights_folder
+from autotune_rlm.store.accuracy import TuningEvent
 
 __all__ = ["Failure", "Group", "Report", "Verdict", "read_rounds", "summarize"]
 

@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from autotune_rlm.accuracy import TuningEvent
 from autotune_rlm.report._summary import Report, when
+from autotune_rlm.store.accuracy import TuningEvent
 
 __all__ = ["write_tensorboard"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autotune_rlm.accuracy import TuningEvent
 from autotune_rlm.report import formats
+from autotune_rlm.store.accuracy import TuningEvent
 
 __all__ = ["Verdict", "verdicts"]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from autotune_rlm.accuracy import TuningEvent
     from autotune_rlm.search.tuner import Progress
+    from autotune_rlm.store.accuracy import TuningEvent
 
 __all__ = ["Reporter", "duration", "final_line", "progress_line"]
 

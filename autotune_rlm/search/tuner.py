@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autotune_rlm._version import __version__
-from autotune_rlm.accuracy import (
+from autotune_rlm.measure.errors import remembered
+from autotune_rlm.search.engine import Search
+from autotune_rlm.search.policy import Policy
+from autotune_rlm.store.accuracy import (
     TuningEvent,
     first_choice_regret,
     predicted_vs_measured,
     scores,
 )
-from autotune_rlm.measure.errors import remembered
-from autotune_rlm.search.engine import Search
-from autotune_rlm.search.policy import Policy
 from autotune_rlm.types import (
     Candidate,
     Measurement,

@@ -21,7 +21,7 @@ class Request:
         uses: How often it was noted.
         first: Seconds since the epoch when it was first noted.
         last: The same for the last time.
-        workload: How to run the candidates (``measure.worker.Workload`` as JSON); None where that
+        workload: How to run the candidates (``measure.Workload`` as JSON); None where that
             was not noted, and nobody else can.
         obstacle: Why they cannot be run elsewhere, where that was noted.
     """

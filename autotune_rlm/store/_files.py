@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from autotune_rlm.landscapes import Landscape, read_landscapes, write_landscapes
-from autotune_rlm.landscapes._io import read_text, write_text
-from autotune_rlm.landscapes._jsonl import lines, to_line
+from autotune_rlm.landscapes.io import read_text, write_text
+from autotune_rlm.landscapes.jsonl import lines, to_line
 from autotune_rlm.store._store import Store
 
 __all__ = ["export_store", "import_file"]

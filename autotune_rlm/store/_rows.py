@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from autotune_rlm.types import Candidate, Measurement, Observation, Task
 
 if TYPE_CHECKING:
-    from autotune_rlm.accuracy import TuningEvent
+    from autotune_rlm.store.accuracy import TuningEvent
 
 __all__ = [
     "Write",
@@ -144,7 +144,7 @@ def observation_from(candidate: str, measurement: str) -> Observation | None:
 
 def event_from(text: str) -> TuningEvent | None:
     """The event of a row; None, with a warning, where it cannot be read."""
-    from autotune_rlm.accuracy import TuningEvent  # above this part; needed only here
+    from autotune_rlm.store.accuracy import TuningEvent  # above this part; needed only here
 
     try:
         return TuningEvent.from_json(json.loads(text))

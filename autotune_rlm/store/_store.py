@@ -22,7 +22,7 @@ from autotune_rlm.store._running import Interrupted
 from autotune_rlm.types import Candidate, Measurement, Observation, Task
 
 if TYPE_CHECKING:
-    from autotune_rlm.accuracy import TuningEvent
+    from autotune_rlm.store.accuracy import TuningEvent
 
 __all__ = ["Recall", "Request", "Store"]
 
@@ -344,7 +344,7 @@ class Store:
         """Note that ``task`` was met with nothing measured; ``candidates`` as such or as their JSON.
 
         Noting it again counts its uses up and replaces the candidates and the workload, which says
-        how to run them (``measure.worker.Workload`` as JSON), or as ``{"obstacle": text}`` why nobody
+        how to run them (``measure.Workload`` as JSON), or as ``{"obstacle": text}`` why nobody
         else can.
         """
         now = time.time()

@@ -352,7 +352,7 @@ def load_surrogate(
         name_or_path: Folder or name, such as ``"nano"`` for the bundled weights as they were shipped.
             None for the weights in use: the bundled ones, or the version of them that was fine-tuned
             on the measurements of ``store`` and accepted (``autotune-rlm watch``,
-            ``surrogate.finetune.Versions``). A version that cannot be read costs a warning.
+            ``training.finetune.Versions``). A version that cannot be read costs a warning.
         store: A ``Store``, or what its constructor takes; None for that of the environment, else the
             user's own.
 

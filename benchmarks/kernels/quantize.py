@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_ints, random_normal, resized
+from autotune_rlm.record.suite import SuiteKernel, random_ints, random_normal, resized
 
 
 @triton.jit

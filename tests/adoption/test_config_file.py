@@ -12,8 +12,13 @@ import triton
 from triton_test_support import Oracle, Quick, body, configs
 
 import autotune_rlm
-from autotune_rlm.config_file import ConfigFile, Recommendation, RecommendedConfig, read_configs
 from autotune_rlm.integrations.triton import rlm_autotune
+from autotune_rlm.store.config_file import (
+    ConfigFile,
+    Recommendation,
+    RecommendedConfig,
+    read_configs,
+)
 from autotune_rlm.types import Device, Task
 
 X = torch.zeros(64)

@@ -15,18 +15,18 @@ from typer.testing import CliRunner
 
 import autotune_rlm
 from autotune_rlm.cli import app
-from autotune_rlm.config_file import ConfigFile
 from autotune_rlm.devices import lookup
 from autotune_rlm.integrations.triton import (
     RLMAutotuner,
-    _discover,
-    _offline,
     _resources,
     rlm_autotune,
 )
-from autotune_rlm.integrations.triton._offline import OfflineKernel
-from autotune_rlm.integrations.triton._recommend import rank_all
-from autotune_rlm.measure.compile import CompilePool
+from autotune_rlm.integrations.triton.offline import discover
+from autotune_rlm.integrations.triton.offline import kernel as offline
+from autotune_rlm.integrations.triton.offline.kernel import OfflineKernel
+from autotune_rlm.integrations.triton.offline.recommend import rank_all
+from autotune_rlm.measure.triton.compile import CompilePool
+from autotune_rlm.store.config_file import ConfigFile
 
 KERNELS = """
     import triton
@@ -102,26 +102,26 @@ def command(monkeypatch):
 
 
 def one(package, name="gather"):
-    found = _discover.find_kernels(package)
+    found = discover.find_kernels(package)
     (kernel,) = [k for where, k in found.kernels.items() if where.endswith(f":{name}")]
     return OfflineKernel.of(kernel)
 
 
 def test_every_kernel_of_a_package_is_found(package):
-    found = _discover.find_kernels(package)
+    found = discover.find_kernels(package)
     names = [f"{package}.deep.ops:described", f"{package}.deep.ops:gather"]
     assert list(found.kernels) == names
     assert list(found.failed) == [f"{package}.broken"]
     assert "no_such_module_at_all" in found.failed[f"{package}.broken"]
-    assert list(_discover.find_kernels(f"{package}.deep.ops:gather").kernels) == names[1:]
+    assert list(discover.find_kernels(f"{package}.deep.ops:gather").kernels) == names[1:]
     assert f"{package}.unrelated" not in sys.modules
 
 
 def test_there_must_be_something():
     with pytest.raises(ValueError, match="no module 'no_such'"):
-        _discover.find_kernels("no_such")
+        discover.find_kernels("no_such")
     with pytest.raises(ValueError, match=r"no file at nowhere\.py"):
-        _discover.find_kernels("nowhere.py")
+        discover.find_kernels("nowhere.py")
 
 
 def test_arguments_are_read_from_the_text(package):
@@ -182,7 +182,7 @@ def test_rank_writes_what_the_decorator_loads(package, command, tmp_path, stub):
         (device, n) for device in ("NVIDIA H100", "AMD MI300X") for n in (64, 1024)
     }
     gather = one(package).kernel
-    autotuner = _discover.autotuner_of(gather)
+    autotuner = discover.autotuner_of(gather)
     ours = rlm_autotune(
         autotuner.configs, ["n"], mode="predict", configs_from=out, device="h100", store=False
     )(autotuner.fn)
@@ -315,7 +315,7 @@ def test_real_packages(module, command, tmp_path):
     assert told.exit_code == 0, told.output
     file = ConfigFile.load(out)
     assert len(file) >= REAL[module]
-    found = _discover.find_kernels(module)
+    found = discover.find_kernels(module)
     with autotune_rlm.enable(mode="predict", store=False, only=package) as enabled:
         assert len(enabled.kernels) >= REAL[module]
         assert all(isinstance(kernel, RLMAutotuner) for kernel in enabled.kernels)
@@ -325,4 +325,4 @@ def test_real_packages(module, command, tmp_path):
     with CompilePool(1) as pool:
         ((_, result),) = rows[0].compile(rows[0].order[:1], pool)
     assert result.ok, result.reason
-    assert _offline.load_file(rows[0].where).name in {r.kernel for r in file.recommendations}
+    assert offline.load_file(rows[0].where).name in {r.kernel for r in file.recommendations}

@@ -15,7 +15,7 @@ import triton
 from autotune_rlm.integrations.triton import _ranks
 from autotune_rlm.integrations.triton._ranks import Ranks
 from autotune_rlm.integrations.triton._select import Outcome
-from autotune_rlm.integrations.triton._task import candidates_of
+from autotune_rlm.integrations.triton.task import candidates_of
 from autotune_rlm.store import Store
 from autotune_rlm.types import Candidate, Device, Measurement, Task
 

@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from autotune_rlm.measure.record.suite import load_suite
+from autotune_rlm.record.suite import load_suite
 
 
 def programs(kernel, args, config):

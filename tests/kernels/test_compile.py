@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from autotune_rlm.measure.capture import describe_call
-from autotune_rlm.measure.compile import CompilePool, parse_target
-from autotune_rlm.measure.record.suite import load_suite
+from autotune_rlm.measure.triton.capture import describe_call
+from autotune_rlm.measure.triton.compile import CompilePool, parse_target
+from autotune_rlm.record.suite import load_suite
 
 pytest.importorskip("triton")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autotune_rlm.measure.record.suite import load_suite
+from autotune_rlm.record.suite import load_suite
 
 pytest.importorskip("triton")
 

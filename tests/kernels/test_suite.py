@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autotune_rlm.config_space import TRITON_OPTIONS
-from autotune_rlm.measure.record.suite import (
+from autotune_rlm.record.suite import (
     binary_class,
     find_suite,
     load_suite,

@@ -8,8 +8,8 @@ import socket
 import sys
 import time
 
-from autotune_rlm.measure.job import Job
-from autotune_rlm.measure.timing import Call
+from autotune_rlm.measure.statistics.timing import Call
+from autotune_rlm.measure.triton.job import Job
 
 
 def factory(**_):

@@ -6,8 +6,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from autotune_rlm.measure._ahead import ahead
-from autotune_rlm.measure.compile import CompileResult
+from autotune_rlm.measure.triton.ahead import ahead
+from autotune_rlm.measure.triton.compile import CompileResult
 from autotune_rlm.types import Status
 
 OK = CompileResult(status=Status.OK)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from autotune_rlm.measure.compile import CompilePool, CompileSpec, parse_target
+from autotune_rlm.measure.triton.compile import CompilePool, CompileSpec, parse_target
 from autotune_rlm.types import Status
 
 triton = pytest.importorskip("triton")
@@ -24,8 +24,8 @@ torch = pytest.importorskip("torch")
 
 import kernels_for_tests as kernels  # noqa: E402
 
-from autotune_rlm.measure._shipping import pack, unpack  # noqa: E402
-from autotune_rlm.measure.capture import _pretend, describe_call, encode_value  # noqa: E402
+from autotune_rlm.measure.triton._shipping import pack, unpack  # noqa: E402
+from autotune_rlm.measure.triton.capture import _pretend, describe_call, encode_value  # noqa: E402
 
 FILE = str(Path(kernels.__file__))
 
@@ -89,7 +89,7 @@ def test_facts_for_nvidia_and_amd_and_what_fails(pool):
 
 
 def test_registers_and_stack_are_those_that_the_vendors_tool_tells(tmp_path):
-    from autotune_rlm.measure._binary import binary_facts
+    from autotune_rlm.measure.triton._binary import binary_facts
 
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     if not tool.exists():
@@ -219,7 +219,7 @@ class TestShipping:
 
 @pytest.mark.parametrize("value", [1, 2.5, True, None, "text", (1, (2.0, None))])
 def test_constants_survive_as_json(value):
-    from autotune_rlm.measure._compile_worker import decode_value
+    from autotune_rlm.measure.triton._compile_worker import decode_value
 
     assert decode_value(encode_value(value)) == value
 
@@ -229,7 +229,7 @@ def test_constants_of_tritons_own_survive_as_json():
 
     import triton.language as tl
 
-    from autotune_rlm.measure._compile_worker import decode_value
+    from autotune_rlm.measure.triton._compile_worker import decode_value
 
     assert decode_value(encode_value(tl.float16)) == tl.float16
     assert decode_value(encode_value(tl.constexpr(3))).value == 3

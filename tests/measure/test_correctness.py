@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from autotune_rlm.measure.correctness import disagreement, snapshot  # noqa: E402
+from autotune_rlm.measure.triton.correctness import disagreement, snapshot  # noqa: E402
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
@@ -119,7 +119,7 @@ def test_rounding_of_a_product_passes_whatever_the_scales_of_rows_and_columns(se
 def test_comparing_takes_bounded_memory():
     program = """
 import resource, torch
-from autotune_rlm.measure.correctness import disagreement
+from autotune_rlm.measure.triton.correctness import disagreement
 want = torch.randn(4096, 4096)
 got = want.clone()
 disagreement({"o": got[:64]}, {"o": want[:64]})

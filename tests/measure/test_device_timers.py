@@ -5,9 +5,9 @@ import types
 import pytest
 import torch
 
-from autotune_rlm.measure import device_timers
-from autotune_rlm.measure.device_timers import EventTimer, GraphTimer
-from autotune_rlm.measure.timing import Call, measure_call
+from autotune_rlm.measure.statistics import device_timers
+from autotune_rlm.measure.statistics.device_timers import EventTimer, GraphTimer
+from autotune_rlm.measure.statistics.timing import Call, measure_call
 
 CYCLES_PER_MS = 1_500_000
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune_rlm.measure.kernel_call import (
+from autotune_rlm.measure.triton import IsolatedMeasurer, Workload
+from autotune_rlm.measure.triton.kernel_call import (
     KernelCall,
     NotRepeatableError,
     describe_launch,
@@ -14,7 +15,6 @@ from autotune_rlm.measure.kernel_call import (
     make_tensor,
     note_launch,
 )
-from autotune_rlm.measure.worker import IsolatedMeasurer, Workload
 from autotune_rlm.types import Candidate, Device, Status, Task, canonical_json
 
 FILE = str(Path(__file__).with_name("kernels_for_tests.py"))

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from autotune_rlm.measure.onnxruntime import (  # noqa: E402
     OnnxRuntimeMeasurer,
     OnnxRuntimeSettings,
-    _quantile_interval,
 )
+from autotune_rlm.measure.onnxruntime._measurer import _quantile_interval  # noqa: E402
 from autotune_rlm.types import Candidate, Device, Status, Task  # noqa: E402
 
 TASK = Task(kernel="net", device=Device(name="CPU"), language="onnx", metric="latency_ms")
@@ -168,7 +168,7 @@ def test_openvino_runs_what_onnx_runtime_runs():
 
 
 def test_energy_is_read_where_the_machine_tells_it(tmp_path):
-    from autotune_rlm.measure._energy import Rapl
+    from autotune_rlm.measure.statistics.energy import Rapl
 
     assert not Rapl(tmp_path / "nowhere").available
     zone = tmp_path / "intel-rapl:0"

@@ -12,11 +12,11 @@ pytest.importorskip("triton")
 
 from autotune_rlm.cli.record import _make_task
 from autotune_rlm.landscapes import read_landscapes
-from autotune_rlm.measure.compile import parse_target
-from autotune_rlm.measure.record import recorder as module
-from autotune_rlm.measure.record.log import RecordLog, read_record
-from autotune_rlm.measure.record.plan import Unit
-from autotune_rlm.measure.record.recorder import Recorder
+from autotune_rlm.measure.triton.compile import parse_target
+from autotune_rlm.record import recorder as module
+from autotune_rlm.record.log import RecordLog, read_record
+from autotune_rlm.record.plan import Unit
+from autotune_rlm.record.recorder import Recorder
 from autotune_rlm.types import Device, Status
 
 pytestmark = pytest.mark.timeout(600)
@@ -28,7 +28,7 @@ import triton
 import triton.language as tl
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.suite import SuiteKernel, random_normal
+from autotune_rlm.record.suite import SuiteKernel, random_normal
 
 
 @triton.jit

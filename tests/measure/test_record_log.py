@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune_rlm.landscapes import read_landscapes
-from autotune_rlm.measure.record.log import RecordLog, convert, merge, read_record
+from autotune_rlm.record.log import RecordLog, convert, merge, read_record
 from autotune_rlm.types import Candidate, Device, Measurement, Status, Task
 
 TASK = Task(kernel="k", device=Device(name="d"), problem={"n": 1}, source="def k(): pass")
@@ -84,7 +84,7 @@ def test_kill_9_in_mid_recording_loses_at_most_what_was_not_flushed(path):
     script = textwrap.dedent(
         """
         import sys
-        from autotune_rlm.measure.record.log import RecordLog
+        from autotune_rlm.record.log import RecordLog
         from autotune_rlm.types import *
         task = Task(kernel="k", device=Device(name="d"))
         with RecordLog(sys.argv[1]) as log:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.measure.record.plan import round_robin, spread_configs
+from autotune_rlm.record.plan import round_robin, spread_configs
 
 SPACE = ConfigSpace(
     A=[16, 32, 64, 128],

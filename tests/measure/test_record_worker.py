@@ -9,8 +9,8 @@ import torch
 pytest.importorskip("triton")
 
 from autotune_rlm.integrations.triton.stub import StubDriver
-from autotune_rlm.measure.record import _worker
-from autotune_rlm.measure.record.suite import find_suite, load_suite
+from autotune_rlm.record import _worker
+from autotune_rlm.record.suite import find_suite, load_suite
 from autotune_rlm.types import Measurement, Status
 
 CONFIG = {"BLOCK_R": 32, "BLOCK_C": 16, "COLUMN_MAJOR": False, "num_warps": 2}

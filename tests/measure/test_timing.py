@@ -9,13 +9,18 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from autotune_rlm.measure import job as job_module
-from autotune_rlm.measure import timing
-from autotune_rlm.measure.compile import CompileResult
-from autotune_rlm.measure.job import Bench, BenchSettings, Job
-from autotune_rlm.measure.statistics import StoppingRule
-from autotune_rlm.measure.timing import Call, WallTimer, default_timer, measure_call, race_calls
+from autotune_rlm.measure.statistics import StoppingRule, timing
+from autotune_rlm.measure.statistics.timing import (
+    Call,
+    WallTimer,
+    default_timer,
+    measure_call,
+    race_calls,
+)
 from autotune_rlm.measure.triton import TritonMeasurer
+from autotune_rlm.measure.triton import job as job_module
+from autotune_rlm.measure.triton.compile import CompileResult
+from autotune_rlm.measure.triton.job import Bench, BenchSettings, Job
 from autotune_rlm.types import Candidate, Device, Status, Task
 
 TASK = Task(kernel="k", device=Device(name="CPU", target="cpu"))

@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from autotune_rlm.measure._kernel_source import load_kernel
-from autotune_rlm.measure._trusted import UntrustedError, trusted_call
 from autotune_rlm.measure.detect import cpu_device
-from autotune_rlm.measure.kernel_call import describe_launch
 from autotune_rlm.measure.pace import PacedMeasurer
-from autotune_rlm.measure.worker import Workload
+from autotune_rlm.measure.triton import Workload
+from autotune_rlm.measure.triton._kernel_source import load_kernel
+from autotune_rlm.measure.triton.kernel_call import describe_launch
+from autotune_rlm.measure.triton.trusted import UntrustedError, trusted_call
+from autotune_rlm.search.watch import AlreadyWatchedError, Watcher
 from autotune_rlm.store import Store
 from autotune_rlm.types import Candidate, Device, Measurement, Status, Task
-from autotune_rlm.watch import AlreadyWatchedError, Watcher
 
 HERE = Path(__file__).parent
 WORKLOAD = Workload(factory=f"{HERE / 'faulty_workload.py'}:factory").to_json()
@@ -214,8 +214,8 @@ def test_a_watcher_that_is_killed_loses_nothing(tmp_path):
             f"""
             from autotune_rlm.store import Store
             from autotune_rlm.measure.detect import cpu_device
-            from autotune_rlm.measure.worker import IsolatedMeasurer, Workload
-            from autotune_rlm.watch import Watcher
+            from autotune_rlm.measure.triton import IsolatedMeasurer, Workload
+            from autotune_rlm.search.watch import Watcher
             Watcher(
                 Store({str(database)!r}),
                 device=cpu_device(),
@@ -295,6 +295,10 @@ class TestWhatTheStoreMayAskFor:
 
         return make
 
+    def test_what_a_program_with_an_older_version_noted(self, asks):
+        older = asks() | {"factory": "autotune_rlm.measure.kernel_call:bench"}
+        assert trusted_call(older, [HERE]).function == "add"
+
     def test_a_launch_of_a_kernel_in_a_named_folder(self, asks):
         assert trusted_call(asks(), [HERE]).function == "add"
         assert trusted_call(asks(), ["/elsewhere", HERE.parent]).function == "add"
@@ -305,7 +309,7 @@ class TestWhatTheStoreMayAskFor:
             ("os:system", {"command": "touch pwned"}),
             ("subprocess:run", {"args": "touch pwned", "shell": True}),
             ("/tmp/mine.py:factory", {}),
-            ("autotune_rlm.measure.kernel_call:make_tensor", {}),
+            ("autotune_rlm.measure.triton.kernel_call:make_tensor", {}),
             (None, {}),
         ],
     )

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from autotune_rlm.measure import _device_lock
-from autotune_rlm.measure._process import WorkerFailure, WorkerProcess
-from autotune_rlm.measure.worker import IsolatedMeasurer, Workload
+from autotune_rlm.measure.triton import IsolatedMeasurer, Workload
+from autotune_rlm.measure.workers import device_lock
+from autotune_rlm.measure.workers.process import WorkerFailure, WorkerProcess
 from autotune_rlm.types import Candidate, Device, Status, Task
 
 HERE = Path(__file__).parent
@@ -88,7 +88,7 @@ def test_a_worker_that_cannot_start_is_given_up_at_once(monkeypatch):
 def test_a_worker_uses_the_current_device_of_its_parent(monkeypatch):
     import torch
 
-    from autotune_rlm.measure import _device_worker
+    from autotune_rlm.measure.triton import _device_worker
 
     used = []
     state = types.SimpleNamespace(is_initialized=lambda: True)
@@ -144,7 +144,7 @@ def test_workers_die_with_a_parent_that_is_killed(tmp_path):
         textwrap.dedent(
             f"""
             import threading, time
-            from autotune_rlm.measure.worker import *
+            from autotune_rlm.measure.triton import *
             from autotune_rlm.types import *
             measurer = IsolatedMeasurer(Workload(factory={FAULTY.factory!r}))
             task = Task(kernel="k", device=Device(name="CPU", target="cpu"))
@@ -178,7 +178,7 @@ def test_nothing_is_lost_with_a_full_disk_or_a_locked_store(tmp_path, trouble):
             f"""
             import resource, signal, sqlite3
             from autotune_rlm.store import _engine
-            from autotune_rlm.measure.worker import *
+            from autotune_rlm.measure.triton import *
             from autotune_rlm.store import Store
             from autotune_rlm.search.tuner import Tuner
             from autotune_rlm.types import *
@@ -240,13 +240,13 @@ def test_a_search_that_goes_on_names_its_reference(works):
 
 
 def test_one_process_at_a_time_is_on_a_device(tmp_path, monkeypatch):
-    monkeypatch.setattr(_device_lock, "device_identity", lambda: "GPU-1")
+    monkeypatch.setattr(device_lock, "device_identity", lambda: "GPU-1")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     program = """
 import tempfile, time
-from autotune_rlm.measure import _device_lock
+from autotune_rlm.measure.workers import device_lock
 tempfile.tempdir = {folder!r}
-with _device_lock._holding("GPU-1"):
+with device_lock._holding("GPU-1"):
     print("held", flush=True)
     time.sleep(1.0)
     print(time.monotonic(), flush=True)
@@ -257,9 +257,9 @@ with _device_lock._holding("GPU-1"):
         text=True,
     )
     assert other.stdout.readline() == "held\n"
-    with _device_lock._holding("GPU-2"):
+    with device_lock._holding("GPU-2"):
         pass  # another device
-    with _device_lock._holding("GPU-1"):
+    with device_lock._holding("GPU-1"):
         mine = time.monotonic()
     assert mine >= float(other.stdout.readline())
     other.wait()
@@ -270,15 +270,15 @@ with _device_lock._holding("GPU-1"):
 
 def test_a_lock_that_is_never_given_back_stops_nobody(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(_device_lock, "_PATIENCE_S", 0.1)
-    monkeypatch.setattr(_device_lock, "_waits_again_at", 0.0)
+    monkeypatch.setattr(device_lock, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(device_lock, "_waits_again_at", 0.0)
     from filelock import FileLock
 
-    with _device_lock._holding("GPU-1"):
+    with device_lock._holding("GPU-1"):
         (file,) = next(tmp_path.iterdir()).iterdir()
     with FileLock(file):
         for _ in range(3):
-            with _device_lock._holding("GPU-1"):
+            with device_lock._holding("GPU-1"):
                 pass
     assert caplog.text.count("another process has been timing") == 1
 
@@ -290,6 +290,6 @@ def test_a_lock_folder_that_somebody_else_prepared_is_not_used(tmp_path, monkeyp
     victim = tmp_path / "victim"
     victim.mkdir()
     own.symlink_to(victim) if kind == "link" else own.write_text("")
-    with _device_lock._holding("GPU-1"):
+    with device_lock._holding("GPU-1"):
         pass
     assert list(victim.iterdir()) == []

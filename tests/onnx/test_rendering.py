@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from autotune_rlm.landscapes._columns import column_task
 from autotune_rlm.landscapes._network_fields import fields_of
+from autotune_rlm.landscapes.columns import column_task
 from autotune_rlm.networks import graph_facts, network_fields, read_graph, space
-from autotune_rlm.networks._fields import FIELDS
+from autotune_rlm.networks.fields import FIELDS
 from autotune_rlm.networks.rendering import network_candidate, network_device, network_task
 
 SPACES = ("nasbench201", "nasbench101", "fbnet", "mnasnet", "nasbench_macro")

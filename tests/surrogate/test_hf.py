@@ -9,10 +9,10 @@ from surrogate_support import make_candidates, make_task
 
 from autotune_rlm.surrogate.checkpoint import load_checkpoint
 from autotune_rlm.surrogate.fields import FieldTable
-from autotune_rlm.surrogate.hf import RLMConfig, RLMModel
 from autotune_rlm.surrogate.network import NetworkConfig
 from autotune_rlm.surrogate.rlm import RLMSurrogate
 from autotune_rlm.surrogate.text import Field
+from autotune_rlm.training.hf import RLMConfig, RLMModel
 
 
 def make_inputs(tokenizer):

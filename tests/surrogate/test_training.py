@@ -17,14 +17,14 @@ from surrogate_support import make_candidates, make_landscape, make_task
 from autotune_rlm.landscapes import Landscape, write_landscapes
 from autotune_rlm.surrogate import load
 from autotune_rlm.surrogate.fields import FieldTable
-from autotune_rlm.surrogate.finetune import FineTuneOptions, Versions, fine_tune, rank_accuracy
 from autotune_rlm.surrogate.network import Network
-from autotune_rlm.surrogate.training.examples import Sampler, encode_landscape, is_held_out
-from autotune_rlm.surrogate.training.loss import soft_targets
-from autotune_rlm.surrogate.training.mining import favourites
-from autotune_rlm.surrogate.training.prompts import live_renderings
-from autotune_rlm.surrogate.training.recipe import Holdout, Recipe
-from autotune_rlm.surrogate.training.run import run_recipe
+from autotune_rlm.training.examples import Sampler, encode_landscape, is_held_out
+from autotune_rlm.training.finetune import FineTuneOptions, Versions, fine_tune, rank_accuracy
+from autotune_rlm.training.loss import soft_targets
+from autotune_rlm.training.mining import favourites
+from autotune_rlm.training.prompts import live_renderings
+from autotune_rlm.training.recipe import Holdout, Recipe
+from autotune_rlm.training.run import run_recipe
 from autotune_rlm.types import Candidate, Measurement
 
 SIZES = (256, 512, 1024, 2048, 3072, 4096)
@@ -77,7 +77,7 @@ def test_two_processes_train_one_network(recipe_file, tmp_path):
         textwrap.dedent(
             """
             import sys
-            from autotune_rlm.surrogate.training import run
+            from autotune_rlm.training import run
 
             train_network = run.train_network
 

@@ -15,8 +15,8 @@ from surrogate_support import make_landscape
 from autotune_rlm.landscapes.regression import read_regression_table
 from autotune_rlm.store import Store
 from autotune_rlm.surrogate import load
-from autotune_rlm.surrogate.training.recipe import Source
-from autotune_rlm.surrogate.training.run import read_source, run_recipe
+from autotune_rlm.training.recipe import Source
+from autotune_rlm.training.run import read_source, run_recipe
 
 COLUMNS = ["space", "input", "target", "metric_type", "metadata"]
 

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from autotune_rlm.store import Store, weights_folder, weights_in_use
 from autotune_rlm.surrogate import load
-from autotune_rlm.surrogate.finetune import Versions
+from autotune_rlm.training.finetune import Versions
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from autotune_rlm.devices import lookup
 from autotune_rlm.integrations.triton import _facts
 from autotune_rlm.integrations.triton._facts import with_facts
 from autotune_rlm.integrations.triton._live import launch_of
-from autotune_rlm.integrations.triton._task import candidates_of
+from autotune_rlm.integrations.triton.task import candidates_of
 from autotune_rlm.ir import IRCache
 
 H100 = lookup("H100")

@@ -13,7 +13,7 @@ from triton_test_kernels import masked, picky, product, scale
 from triton_test_support import AutotunerError, Oracle, Quick, body, configs, time_of
 
 from autotune_rlm import ConfigSpace, Store, rlm_autotune
-from autotune_rlm.integrations.triton import _autotuner, _device
+from autotune_rlm.integrations.triton import _autotuner, device
 from autotune_rlm.integrations.triton.stub import StubDriver
 from autotune_rlm.search.tuner import TuningError
 from autotune_rlm.types import Device, Status
@@ -521,7 +521,7 @@ def test_the_fault_of_an_earlier_kernel_is_the_callers_and_no_configurations(
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     kernel = tuned(quick, store_path, device="NVIDIA H100")
-    monkeypatch.setattr(_device, "has_accelerator", lambda: True)
+    monkeypatch.setattr(device, "has_accelerator", lambda: True)
     monkeypatch.setattr(torch.accelerator, "synchronize", synchronize)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         kernel[GRID](X, X, 64)

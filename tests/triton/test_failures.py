@@ -19,7 +19,8 @@ from triton_test_support import AutotunerError, Oracle, Quick, body, configs, ti
 import autotune_rlm
 from autotune_rlm import Store, rlm_autotune
 from autotune_rlm.integrations.triton import _autotuner, _errors
-from autotune_rlm.measure import errors, job
+from autotune_rlm.measure import errors
+from autotune_rlm.measure.triton import job
 from autotune_rlm.search.tuner import TuningError
 from autotune_rlm.types import Measurement, Status
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from autotune_rlm.cli import app
 from autotune_rlm.devices import lookup
-from autotune_rlm.integrations.triton import _offline
+from autotune_rlm.integrations.triton.offline import kernel as offline
 from autotune_rlm.report.formats import milliseconds
 
 KERNELS = Path(__file__).with_name("triton_test_kernels.py")
@@ -129,7 +129,7 @@ def test_what_is_wrong_is_said_in_one_line(run, arguments, says):
 
 
 def test_problems_are_read():
-    problem = _offline.parse_problem("M=64, eps=1e-5,x=fp16[64,128],y=*i32,causal=true,dtype=bf16")
+    problem = offline.parse_problem("M=64, eps=1e-5,x=fp16[64,128],y=*i32,causal=true,dtype=bf16")
     assert problem == {
         "M": 64,
         "eps": 1e-5,
@@ -151,7 +151,7 @@ def test_a_decorated_kernel_brings_its_configurations(tmp_path):
         "    at = tl.arange(0, B)\n"
         "    tl.store(x_ptr + at * stride_xk, 1.0, mask=at < n)\n"
     )
-    kernel = _offline.load_file(f"{file}:k")
+    kernel = offline.load_file(f"{file}:k")
     assert [c.config["B"] for c in kernel.candidates] == [16, 32]
     spec = kernel.spec({"n": 48, "dtype": "fp32"}, lookup("h100"), kernel.candidates[1])
     assert spec.signature == {"x_ptr": "*fp32", "n": "i32", "stride_xm": "i32"}

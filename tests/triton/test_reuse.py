@@ -14,11 +14,11 @@ from triton_test_support import Oracle, Quick, body, configs
 from autotune_rlm import Store, rlm_autotune
 from autotune_rlm.integrations.triton import _select
 from autotune_rlm.integrations.triton._live import LiveLaunch
-from autotune_rlm.integrations.triton._task import candidates_of
 from autotune_rlm.integrations.triton.stub import StubDriver
-from autotune_rlm.measure.compile import CompileResult
-from autotune_rlm.measure.job import Bench, Job
-from autotune_rlm.measure.timing import Call, WallTimer
+from autotune_rlm.integrations.triton.task import candidates_of
+from autotune_rlm.measure.statistics.timing import Call, WallTimer
+from autotune_rlm.measure.triton.compile import CompileResult
+from autotune_rlm.measure.triton.job import Bench, Job
 from autotune_rlm.types import Candidate, Measurement, Status
 
 FEW = configs(blocks=(16, 64, 256), warps=(2,))

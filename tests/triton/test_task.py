@@ -18,7 +18,7 @@ from triton_test_kernels import scale
 from triton_test_support import Quick, body, configs
 
 from autotune_rlm.integrations.triton import kernel_source
-from autotune_rlm.integrations.triton._task import (
+from autotune_rlm.integrations.triton.task import (
     KernelTasks,
     candidates_of,
     describe,

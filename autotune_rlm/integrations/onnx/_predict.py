@@ -16,12 +16,12 @@ from autotune_rlm.learn.transform import standardised
 from autotune_rlm.networks import (
     Graph,
     GraphFacts,
+    ModelLike,
     graph_facts,
     network_fields,
     onnx_text,
     read_graph,
 )
-from autotune_rlm.networks._load import ModelLike
 from autotune_rlm.networks.latency import Work, latency_ms, network_work
 from autotune_rlm.networks.regression import with_trends
 from autotune_rlm.networks.rendering import (

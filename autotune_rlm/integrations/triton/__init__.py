@@ -13,8 +13,8 @@ from autotune_rlm.types import Device
 from ._adopt import disable, enable
 from ._autotuner import RLMAutotuner
 from ._ranks import agree_ranks
-from ._settings import Settings
 from ._source import kernel_source
+from .settings import Settings
 
 __all__ = ["RLMAutotuner", "agree_ranks", "disable", "enable", "kernel_source", "rlm_autotune"]
 

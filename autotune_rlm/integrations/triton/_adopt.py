@@ -20,8 +20,8 @@ from autotune_rlm.types import Device
 
 from ._autotuner import RLMAutotuner
 from ._resources import TUNING_LOCK
-from ._settings import Settings
 from ._source import unwrap
+from .settings import Settings
 
 __all__ = ["Enabled", "disable", "enable"]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ._source import parse, unwrap
-from ._task import describe
+from .task import describe
 
 __all__ = ["Uses", "default_arguments", "last_strides", "uses_of"]
 

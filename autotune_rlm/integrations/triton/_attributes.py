@@ -18,9 +18,9 @@ from ._launch import CacheDict, LaunchShape
 from ._live import launch_of
 from ._prune import config_of, prune
 from ._select import Selector
-from ._settings import Settings, is_disabled
-from ._task import KernelTasks, candidates_of
 from ._traced import traceable_prune
+from .settings import Settings, is_disabled
+from .task import KernelTasks, candidates_of
 
 __all__ = ["Attributes", "State"]
 

@@ -14,12 +14,11 @@ from triton import knobs
 
 from autotune_rlm.config_space import ConfigSpace
 from autotune_rlm.measure.errors import Owner, classify
-from autotune_rlm.measure.worker import IsolatedMeasurer, Workload
+from autotune_rlm.measure.triton import IsolatedMeasurer, Workload
 from autotune_rlm.types import Candidate, Task
 
 from ._attributes import Attributes, State
 from ._check import OutputCheck
-from ._device import device_of, is_capturing, wait_for_device
 from ._launch import Choice, LaunchShape, triton_key
 from ._live import LiveLaunch
 from ._prune import check_conflicts, check_names
@@ -27,9 +26,10 @@ from ._ranks import ranks
 from ._refresh import Later, refresher
 from ._resources import TUNING_LOCK, compile_pool
 from ._select import Outcome, Selector
-from ._settings import Settings, is_disabled
 from ._source import kernel_source, unwrap
-from ._task import candidates_of, describe
+from .device import device_of, is_capturing, wait_for_device
+from .settings import Settings, is_disabled
+from .task import candidates_of, describe
 
 __all__ = ["RLMAutotuner"]
 

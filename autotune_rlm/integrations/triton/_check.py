@@ -13,9 +13,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from autotune_rlm.measure.correctness import snapshot
 from autotune_rlm.measure.errors import one_line
-from autotune_rlm.measure.timing import Call
+from autotune_rlm.measure.statistics.timing import Call
+from autotune_rlm.measure.triton.correctness import snapshot
 
 __all__ = ["OutputCheck"]
 

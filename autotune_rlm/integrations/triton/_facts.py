@@ -222,8 +222,8 @@ def _regress(
 
 def _in_workers(reader: Reader, unread: Mapping[str, Any]) -> dict[str, str]:
     """IRs made by several processes; none where another process cannot load the kernel."""
-    from autotune_rlm.measure._ir_worker import signature_to_json
-    from autotune_rlm.measure._process import WorkerFailure, WorkerProcess
+    from autotune_rlm.measure.triton.ir_worker import signature_to_json
+    from autotune_rlm.measure.workers.process import WorkerFailure, WorkerProcess
 
     python = reader.kernel.fn
     file = inspect.getsourcefile(python)
@@ -245,7 +245,8 @@ def _in_workers(reader: Reader, unread: Mapping[str, Any]) -> dict[str, str]:
     count = min(len(os.sched_getaffinity(0)), max(1, len(keys) // (_WORTH_WORKERS // 2)))
     environment = {"TRITON_INTERPRET": "0", "OMP_NUM_THREADS": "1"}
     workers = [
-        WorkerProcess("autotune_rlm.measure._ir_worker:read", env=environment) for _ in range(count)
+        WorkerProcess("autotune_rlm.measure.triton.ir_worker:read", env=environment)
+        for _ in range(count)
     ]
     texts: dict[str, str] = {}
 

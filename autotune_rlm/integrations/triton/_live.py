@@ -11,13 +11,13 @@ import triton
 from triton import knobs
 
 from autotune_rlm.ir import Launch, as_grid
-from autotune_rlm.measure.capture import after_pre_hook, describe_call
-from autotune_rlm.measure.compile import CompileSpec
 from autotune_rlm.measure.errors import one_line
-from autotune_rlm.measure.job import Job
-from autotune_rlm.measure.kernel_call import NotRepeatableError, describe_launch
-from autotune_rlm.measure.timing import Call
+from autotune_rlm.measure.statistics.timing import Call
 from autotune_rlm.measure.triton import TritonMeasurer
+from autotune_rlm.measure.triton.capture import after_pre_hook, describe_call
+from autotune_rlm.measure.triton.compile import CompileSpec
+from autotune_rlm.measure.triton.job import Job
+from autotune_rlm.measure.triton.kernel_call import NotRepeatableError, describe_launch
 from autotune_rlm.types import Candidate
 
 from ._check import OutputCheck

@@ -26,9 +26,9 @@ from typing import Any
 
 from autotune_rlm.types import Candidate, digest
 
-from ._device import job_of_ranks
 from ._refresh import refresher
 from ._select import Outcome
+from .device import job_of_ranks
 
 __all__ = ["Ranks", "agree_ranks", "ranks"]
 

@@ -17,7 +17,7 @@ from autotune_rlm._forks import ForkSafeLock
 from autotune_rlm._private import lock_folder
 from autotune_rlm.types import Candidate, Observation, Prediction, Surrogate, Task
 
-from ._device import job_of_ranks
+from .device import job_of_ranks
 
 __all__ = ["TUNING_LOCK", "LazySurrogate", "compile_pool", "open_store", "process_lock"]
 
@@ -174,7 +174,7 @@ class _IdlePool:
         self._timer: threading.Timer | None = None
 
     def get(self) -> Any:
-        from autotune_rlm.measure.compile import CompilePool
+        from autotune_rlm.measure.triton.compile import CompilePool
 
         with self._lock:
             if self._pool is None or self._process != os.getpid():

@@ -11,27 +11,26 @@ from typing import Any
 
 import triton
 
-from autotune_rlm.config_file import read_configs
 from autotune_rlm.ir import Launch
 from autotune_rlm.measure.errors import Fault, Owner, failed, owner_of, remembered
-from autotune_rlm.measure.job import Bench
-from autotune_rlm.measure.triton import TritonMeasurer
-from autotune_rlm.measure.worker import IsolatedMeasurer
+from autotune_rlm.measure.triton import IsolatedMeasurer, TritonMeasurer
+from autotune_rlm.measure.triton.job import Bench
 from autotune_rlm.search.engine import Search
 from autotune_rlm.search.policy import Policy
 from autotune_rlm.search.progress import Reporter
 from autotune_rlm.search.tuner import Tuner, TuningError, TuningResult
 from autotune_rlm.store import Recall
+from autotune_rlm.store.config_file import read_configs
 from autotune_rlm.types import Candidate, Measurer, Observation, Status, Task, digest
 
-from ._device import device_of
 from ._errors import KernelTuningError
 from ._facts import with_facts
 from ._interrupted import noted, without_failures
 from ._resources import LazySurrogate, open_store, process_lock
-from ._settings import Settings
-from ._task import KernelTasks
 from ._timer import RejectedError
+from .device import device_of
+from .settings import Settings
+from .task import KernelTasks
 
 __all__ = ["Outcome", "Selector"]
 

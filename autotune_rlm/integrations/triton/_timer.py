@@ -9,11 +9,11 @@ from typing import Any
 from triton import knobs
 from triton.runtime import driver
 
-from autotune_rlm.measure.device_timers import EventTimer
-from autotune_rlm.measure.job import BenchSettings
-from autotune_rlm.measure.timing import Call, Timer, WallTimer
+from autotune_rlm.measure.statistics.device_timers import EventTimer
+from autotune_rlm.measure.statistics.timing import Call, Timer, WallTimer
+from autotune_rlm.measure.triton.job import BenchSettings
 
-from ._device import has_accelerator
+from .device import has_accelerator
 
 __all__ = ["BenchmarkTimer", "RejectedError", "timing_for"]
 

@@ -14,10 +14,10 @@ import numpy as np
 from autotune_rlm.networks._builder import NetworkBuilder
 from autotune_rlm.networks._dims import assumed_dims
 from autotune_rlm.networks._facts import GraphFacts, graph_facts
-from autotune_rlm.networks._fields import network_fields
 from autotune_rlm.networks._graph import Graph, read_graph
 from autotune_rlm.networks._load import load_skeleton
 from autotune_rlm.networks._text import onnx_text
+from autotune_rlm.networks.fields import network_fields
 
 if TYPE_CHECKING:
     import onnx

@@ -1,0 +1,191 @@
+"""The autotuned kernels of a file, a module or a whole installed package."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from triton.runtime import driver
+from triton.runtime.autotuner import Autotuner, Heuristics
+
+from autotune_rlm.integrations.triton._source import unwrap
+
+__all__ = ["Found", "autotuner_of", "find_kernels", "import_file", "import_module"]
+
+
+@dataclass
+class Found:
+    """What a search for kernels found.
+
+    Attributes:
+        kernels: The decorated kernels by name: ``module:function``, with a number behind where one
+            function is decorated more than once.
+        failed: Modules that could not be imported, and why.
+    """
+
+    kernels: dict[str, Any] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def find_kernels(where: str) -> Found:
+    """Every kernel under an autotuner in a Python file, a module, or a package with all below it.
+
+    Of a package only modules whose text mentions autotuning are imported, and those that they need.
+
+    Args:
+        where: ``FILE.py`` or a dotted name, with ``:KERNEL`` behind for those of one name.
+
+    Raises:
+        ValueError: There is no such file or module, or the file cannot be imported.
+    """
+    found = Found()
+    where, _, wanted = where.partition(":")
+    if where.endswith(".py") or os.sep in where:
+        path = Path(where)
+        if not path.is_file():
+            raise ValueError(f"no file at {path}")
+        prefixes = [import_file(path).__name__]
+    else:
+        prefixes = [where]
+        found.failed = _import_all(_modules(where))
+        if found.failed:
+            with _some_driver():
+                found.failed = _import_all(found.failed)
+    for kernel in _decorated():
+        function = unwrap(kernel).fn
+        module = str(function.__module__)
+        current = getattr(sys.modules.get(module), "__dict__", None)
+        if wanted not in ("", function.__name__) or function.__globals__ is not current:
+            continue  # another one, or of a module that was imported anew
+        if any(f"{module}.".startswith(f"{prefix}.") for prefix in prefixes):
+            name, n = f"{module}:{function.__qualname__}", 1
+            while name in found.kernels:
+                n += 1
+                name = f"{module}:{function.__qualname__}#{n}"
+            found.kernels[name] = kernel
+    found.kernels = dict(sorted(found.kernels.items()))
+    return found
+
+
+def autotuner_of(kernel: Any) -> Autotuner | None:
+    """The autotuner around or within a decorated kernel; None where there is none."""
+    while hasattr(kernel, "fn"):
+        if isinstance(kernel, Autotuner):
+            return kernel
+        kernel = kernel.fn
+    return None
+
+
+def import_file(path: Path) -> Any:
+    """The module of a file, run anew.
+
+    Raises:
+        ValueError: It cannot be imported.
+    """
+    name = f"__autotune_rlm_file_{path.stem}__"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"cannot import {path}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def import_module(name: str) -> Any:
+    """The module of a dotted name.
+
+    Raises:
+        ValueError: It cannot be imported.
+    """
+    failed = _import_all([name])
+    if failed:
+        with _some_driver():
+            failed = _import_all([name])
+    if failed:
+        raise ValueError(f"cannot import {name}: {failed[name]}")
+    return sys.modules[name]
+
+
+def _import_all(names: Iterable[str]) -> dict[str, str]:
+    """Import modules; returns those that cannot be, and why."""
+    failed: dict[str, str] = {}
+    for name in names:
+        with _noted(failed, name):
+            importlib.import_module(name)
+    return failed
+
+
+def _decorated() -> list[Any]:
+    """The outermost decorator of every autotuned kernel that is alive, in the order of their making."""
+    wrappers = [o for o in gc.get_objects() if issubclass(type(o), (Autotuner, Heuristics))]
+    wrappers = [w for w in wrappers if "fn" in vars(w)]
+    inner = {id(w.fn) for w in wrappers}
+    return [w for w in wrappers if id(w) not in inner and autotuner_of(w) is not None]
+
+
+def _modules(where: str) -> Sequence[str]:
+    """The modules at and below a dotted name that mention autotuning."""
+    try:
+        spec = importlib.util.find_spec(where)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"no module {where!r}: {error}") from None
+    if spec is None:
+        raise ValueError(f"no module {where!r}; give FILE.py or the name of an installed package")
+    if spec.submodule_search_locations is None:
+        return [where]
+    return [
+        name
+        for folder in spec.submodule_search_locations
+        for name, path in _files(Path(folder), where)
+        if "autotune" in path.read_text("utf-8", "replace")
+    ]
+
+
+def _files(folder: Path, package: str) -> Iterator[tuple[str, Path]]:
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".py" and path.stem not in ("__main__", "setup"):
+            stem = path.stem
+            yield (package if stem == "__init__" else f"{package}.{stem}"), path
+        elif path.is_dir() and path.name.isidentifier() and path.name not in ("test", "tests"):
+            yield from _files(path, f"{package}.{path.name}")
+
+
+@contextlib.contextmanager
+def _noted(failed: dict[str, str], name: str) -> Iterator[None]:
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        lines = str(error).splitlines() or [""]
+        failed[name] = f"{type(error).__name__}: {lines[0]}"
+
+
+class _some_driver:
+    """A pretended device where there is none: modules ask what kind of device there is."""
+
+    def __enter__(self) -> None:
+        from autotune_rlm.integrations.triton.stub import StubDriver
+
+        self._stub = None
+        try:
+            driver.active.get_current_target()
+        except RuntimeError:
+            self._stub = StubDriver().__enter__()
+
+    def __exit__(self, *exc: object) -> None:
+        if self._stub is not None:
+            self._stub.__exit__(*exc)

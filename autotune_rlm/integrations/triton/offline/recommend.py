@@ -1,0 +1,214 @@
+"""Recommended configurations for kernels that nobody runs here: ranked, and compiled on request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autotune_rlm.integrations.triton._facts import FactsReport, with_facts
+from autotune_rlm.integrations.triton.settings import Settings
+from autotune_rlm.measure.triton.compile import CompilePool, CompileResult
+from autotune_rlm.store.config_file import Recommendation, RecommendedConfig
+from autotune_rlm.types import Candidate, Device, Observation, Prediction, Surrogate, Task
+
+from .kernel import OfflineKernel
+
+__all__ = ["Ranked", "from_measured", "rank_all", "read_offline", "recommendation"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """One kernel for one problem on one device.
+
+    Attributes:
+        where: ``module:function``.
+        kernel: The kernel with its configurations.
+        device: The device.
+        problem: Every argument by name.
+        order: Configurations, the most promising first.
+        recommendation: The first of them; None where there is no ranking.
+        reason: Why there is none.
+    """
+
+    where: str
+    kernel: OfflineKernel
+    device: Device
+    problem: Mapping[str, Any]
+    order: tuple[Candidate, ...] = ()
+    recommendation: Recommendation | None = None
+    reason: str = ""
+
+    @property
+    def kept(self) -> int:
+        """How many configurations a search would measure, by default and with nothing known."""
+        return Settings().measurements(len(self.kernel.candidates))
+
+    def compile(
+        self, candidates: Sequence[Candidate], pool: CompilePool
+    ) -> Iterator[tuple[Candidate, CompileResult]]:
+        """Compile configurations for the device with real Triton, in the order given.
+
+        Raises:
+            ValueError: The arguments do not fit, or there is nothing to compile for.
+        """
+        specs = [self.kernel.spec(self.problem, self.device, c) for c in candidates]
+        pending = [pool.submit(spec) for spec in specs]
+        for candidate, future in zip(candidates, pending, strict=True):
+            yield candidate, future.result()
+
+
+def rank_all(
+    kernels: Mapping[str, Any],
+    devices: Sequence[Device],
+    problems: Sequence[Mapping[str, Any]],
+    *,
+    surrogate: Surrogate,
+    top: int = 4,
+) -> Iterator[Ranked]:
+    """Rank the configurations of every kernel for every device and problem.
+
+    Args:
+        kernels: Decorated kernels by name.
+        devices: What to rank for.
+        problems: Arguments by name; what is not given is guessed from the kernel's text, and what a
+            kernel has not is left out. One empty problem where there are none.
+        surrogate: The model.
+        top: How many configurations to recommend.
+    """
+    for where, decorated in kernels.items():
+        kernel = OfflineKernel.of(decorated)
+        seen: list[Any] = []
+        for given in problems or [{}]:
+            try:
+                problem = kernel.default_problem(given)
+            except ValueError as error:
+                yield Ranked(
+                    where=where, kernel=kernel, device=devices[0], problem={}, reason=str(error)
+                )
+                break
+            if problem in seen:
+                continue
+            seen.append(problem)
+            for device in devices:
+                yield _rank(where, kernel, problem, device, surrogate, top)
+
+
+def read_offline(
+    kernel: OfflineKernel,
+    problem: Mapping[str, Any],
+    task: Task,
+    surrogate: Surrogate,
+    *,
+    grid: Sequence[str] = (),
+) -> FactsReport:
+    """The kernel's candidates with the compiler's facts, for a launch that is not made here.
+
+    Args:
+        kernel: The kernel.
+        problem: Arguments by name.
+        task: What is ranked.
+        surrogate: Tells which to read in a large space.
+        grid: One to three expressions; none for a guess from the kernel's masks.
+    """
+
+    def order(known: Sequence[Candidate]) -> list[int]:
+        return surrogate.predict(task, known).order(minimize=task.minimize).tolist()
+
+    try:
+        launch = kernel.launches(problem, grid=grid)
+    except ValueError as error:  # an argument that nobody knows: ranked without facts
+        candidates = list(kernel.candidates)
+        return FactsReport(candidates, 0, 0, 0.0, {str(error): len(candidates)}, ())
+    return with_facts(kernel.kernel, kernel.candidates, launch, task.device, order=order)
+
+
+def recommendation(
+    kernel: OfflineKernel, task: Task, prediction: Prediction, top: int
+) -> Recommendation:
+    """The ``top`` most promising configurations of a kernel for a task."""
+    order = prediction.order(minimize=task.minimize)[:top].tolist()
+    return Recommendation(
+        kernel=task.kernel,
+        device=task.device.name,
+        problem=dict(task.problem),
+        module=kernel.module,
+        source_hash=task.source_hash,
+        key=kernel.key,
+        versions=dict(task.versions),
+        configs=tuple(_recommended(kernel.candidates[i], prediction, i) for i in order),
+    )
+
+
+def from_measured(
+    task: Task,
+    observations: Sequence[Observation],
+    *,
+    key: Sequence[str],
+    module: str,
+    top: int = 4,
+) -> Recommendation | None:
+    """The fastest of what was measured; None where nothing worked.
+
+    Args:
+        task: What was measured.
+        observations: Its measurements.
+        key: Names of the arguments that a choice depends on.
+        module: Where the kernel is defined.
+        top: How many configurations to recommend.
+    """
+    working = [o for o in observations if o.measurement.value is not None]
+    if not working:
+        return None
+    working.sort(key=lambda o: o.measurement.value or 0.0)
+    return Recommendation(
+        kernel=task.kernel,
+        device=task.device.name,
+        problem=dict(task.problem),
+        origin="measured",
+        module=module,
+        source_hash=task.source_hash,
+        key=tuple(key),
+        versions=dict(task.versions),
+        configs=tuple(
+            RecommendedConfig(
+                config=dict(o.candidate.config),
+                time_ms=float(o.measurement.value or 0.0),
+                low_ms=o.measurement.low,
+                high_ms=o.measurement.high,
+            )
+            for o in working[:top]
+        ),
+    )
+
+
+def _rank(
+    where: str,
+    kernel: OfflineKernel,
+    problem: dict[str, Any],
+    device: Device,
+    surrogate: Surrogate,
+    top: int,
+) -> Ranked:
+    task = kernel.task(problem, device)
+    candidates = read_offline(kernel, problem, task, surrogate).candidates
+    prediction = surrogate.predict(task, candidates)
+    order = prediction.order(minimize=task.minimize).tolist()
+    return Ranked(
+        where=where,
+        kernel=kernel,
+        device=device,
+        problem=problem,
+        order=tuple(candidates[i] for i in order),
+        recommendation=recommendation(kernel, task, prediction, top),
+    )
+
+
+def _recommended(candidate: Candidate, prediction: Prediction, i: int) -> RecommendedConfig:
+    return RecommendedConfig(
+        config=dict(candidate.config),
+        time_ms=float(prediction.median[i]),
+        low_ms=float(prediction.low[i]),
+        high_ms=float(prediction.high[i]),
+        p_fails=1.0 - float(prediction.p_valid[i]),
+    )

@@ -1,0 +1,186 @@
+"""The one face of all formats: find out which it is, open, read; write whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from autotune_rlm.landscapes import _csv, _kernel_tuner, _t4, jsonl
+from autotune_rlm.landscapes._landscape import Landscape
+
+FORMATS = ("csv", "jsonl", "kernel-tuner", "t4")
+"""Names of the formats that can be read and written."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def read_landscapes(path: str | os.PathLike[str], format: str | None = None) -> list[Landscape]:
+    """Read every landscape of a file, or of all known files directly in a folder.
+
+    Args:
+        path: File, plain or gzipped, or a folder.
+        format: One of ``FORMATS``; by default found from the extension, and for JSON from the
+            content.
+
+    Returns:
+        The landscapes in the order of the file. A Kernel Tuner or T4 file holds one.
+
+    Raises:
+        ValueError: If the content is malformed; names the file, the line and what was wrong.
+        FileNotFoundError: If there is no such file.
+    """
+    path = Path(path)
+    _check_format(format)
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.is_file() and _from_suffix(p) is not None)
+        if not files:
+            raise ValueError(f"{path}: no .csv, .json or .jsonl file (plain or .gz) in this folder")
+        return [landscape for file in files for landscape in read_landscapes(file, format)]
+    text = read_text(path)
+    try:
+        return _READERS[format or _detect(path, text)](text, path)
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(
+            message if message.startswith(str(path)) else f"{path}: {message}"
+        ) from None
+
+
+def write_landscapes(
+    path: str | os.PathLike[str],
+    landscapes: Iterable[Landscape],
+    format: str | None = None,
+) -> list[Path]:
+    """Write landscapes to a file, gzipped where the name ends in ``.gz``.
+
+    Kernel Tuner and T4 files hold one landscape each: for several, ``path`` becomes a folder with
+    one ``.json`` file per landscape. A file is replaced whole or not touched.
+
+    Args:
+        path: Where to write.
+        landscapes: What to write.
+        format: One of ``FORMATS``; by default from the extension (``.csv``, ``.jsonl``).
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: If the format is unknown or cannot hold these landscapes.
+    """
+    path = Path(path)
+    _check_format(format)
+    chosen = format or _from_suffix(path)
+    if chosen in (None, "json"):
+        raise ValueError(
+            f"format must be given for {path.name!r}: one of {', '.join(FORMATS)} "
+            "(only .csv and .jsonl tell by themselves)"
+        )
+    found = list(landscapes)
+    if chosen in ("csv", "jsonl"):
+        render = _csv.render if chosen == "csv" else jsonl.render
+        return [write_text(path, render(found))]
+    one = _kernel_tuner.render if chosen == "kernel-tuner" else _t4.render
+    if len(found) == 1 and not path.is_dir():
+        return [write_text(path, one(found[0]))]
+    path.mkdir(parents=True, exist_ok=True)
+    names = _file_names(found)
+    return [write_text(path / n, one(item)) for n, item in zip(names, found, strict=True)]
+
+
+_READERS: dict[str, Callable[[str, Path], list[Landscape]]] = {
+    "csv": _csv.parse,
+    "jsonl": jsonl.parse,
+    "kernel-tuner": _kernel_tuner.parse,
+    "t4": _t4.parse,
+}
+
+
+def _check_format(format: str | None) -> None:
+    if format is not None and format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+
+
+def _from_suffix(path: Path) -> str | None:
+    suffixes = [s.lower() for s in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return {".csv": "csv", ".jsonl": "jsonl", ".json": "json"}.get(suffixes[-1] if suffixes else "")
+
+
+def _detect(path: Path, text: str) -> str:
+    known = _from_suffix(path)
+    if known in ("csv", "jsonl"):
+        return known
+    start = text.lstrip()[:1]
+    if start != "{":
+        if known == "json" or not start:
+            raise ValueError(f"{path}: line 1: neither a landscape CSV nor a JSON object")
+        return "csv"
+    first_line = text.lstrip().split("\n", 1)[0]
+    if re.match(r'\{\s*"(landscape|event|request)"', first_line):
+        return "jsonl"
+    if re.search(r'"cache"\s*:\s*\{', text):
+        return "kernel-tuner"
+    if re.search(r'"results"\s*:\s*\[', text):
+        return "t4"
+    raise ValueError(
+        f"{path}: line 1: a JSON object without 'cache' (Kernel Tuner) or 'results' (T4); "
+        f"give format, one of {', '.join(FORMATS)}"
+    )
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, gzip or not."""
+    raw = path.read_bytes()
+    if raw[:2] == _GZIP_MAGIC:
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError) as error:
+            raise ValueError(f"{path}: damaged gzip file: {error}") from None
+    try:
+        return raw.decode("utf-8-sig", "surrogatepass")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}: line {line}: not UTF-8: {error.reason}") from None
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file, through gzip where it ends in ``.gz``; gives its path."""
+    raw = text.encode("utf-8", "surrogatepass")
+    if path.suffix.lower() == ".gz":
+        buffer = io.BytesIO()
+        with gzip.GzipFile(fileobj=buffer, mode="wb", filename="", mtime=0) as file:
+            file.write(raw)
+        raw = buffer.getvalue()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(raw)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _file_names(landscapes: list[Landscape]) -> list[str]:
+    names: list[str] = []
+    taken: set[str] = set()
+    for landscape in landscapes:
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", landscape.id).strip("._")[:120] or "landscape"
+        name, count = f"{stem}.json", 1
+        while name in taken:
+            count += 1
+            name = f"{stem}-{count}.json"
+        taken.add(name)
+        names.append(name)
+    return names

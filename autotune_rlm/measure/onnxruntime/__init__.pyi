@@ -1,0 +1,3 @@
+from ._measurer import OnnxRuntimeMeasurer, OnnxRuntimeSettings, OpenVinoMeasurer
+
+__all__ = ["OnnxRuntimeMeasurer", "OnnxRuntimeSettings", "OpenVinoMeasurer"]

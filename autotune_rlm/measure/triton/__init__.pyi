@@ -1,0 +1,4 @@
+from .in_process import TritonMeasurer
+from .isolated import IsolatedMeasurer, Workload
+
+__all__ = ["IsolatedMeasurer", "TritonMeasurer", "Workload"]

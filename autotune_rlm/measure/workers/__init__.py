@@ -1,0 +1,1 @@
+"""Processes of our own: requests in, answers out, killed when they hang; one lock per device."""

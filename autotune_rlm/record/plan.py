@@ -1,0 +1,112 @@
+"""What to record next: breadth first, so that stopping at any moment leaves a balanced set."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autotune_rlm.config_space import ConfigSpace
+
+__all__ = ["Unit", "round_robin", "spread_configs"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One binary and where it runs.
+
+    Attributes:
+        kernel: Name in the suite.
+        config: The configuration.
+        problems: Indices of the problems that share the binary.
+        target: What it is compiled for; empty for the device at hand.
+    """
+
+    kernel: str
+    config: Mapping[str, Any]
+    problems: tuple[int, ...]
+    target: str = ""
+
+
+def spread_configs(space: ConfigSpace, *, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Every configuration of ``space`` once, any first part of them spread evenly over it.
+
+    The order is that of a scrambled Sobol sequence over the parameters; what the sequence has not
+    met after several times the size of the space follows in random order.
+    """
+    from scipy.stats import qmc
+
+    values = list(space.parameters.values())
+    names = list(space.parameters)
+    sobol = qmc.Sobol(len(values), scramble=True, rng=np.random.default_rng(seed))
+    seen: set[tuple[int, ...]] = set()
+    drawn, limit = 0, 8 * space.product_size
+    while drawn < limit:
+        size = min(512, 2 ** max(0, math.ceil(math.log2(limit - drawn))))
+        for point in sobol.random(size):
+            digits = tuple(int(x * len(v)) for x, v in zip(point, values, strict=True))
+            if digits in seen:
+                continue
+            seen.add(digits)
+            config = {n: v[d] for n, v, d in zip(names, values, digits, strict=True)}
+            if config in space:
+                yield config
+        drawn += size
+    rest = [c for c in space if tuple(_digits(c, space)) not in seen]
+    for index in np.random.default_rng(seed).permutation(len(rest)).tolist():
+        yield rest[index]
+
+
+def round_robin(
+    spaces: Mapping[str, ConfigSpace],
+    classes: Mapping[str, Sequence[tuple[int, ...]]],
+    *,
+    targets: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+) -> Iterator[Unit]:
+    """All units of some kernels, one of each kernel in turn.
+
+    A kernel's units go through its problems (grouped by binary) and targets before they come to its
+    next configuration, so that all its landscapes grow alike.
+
+    Args:
+        spaces: Configuration space by kernel.
+        classes: Indices of problems that share a binary, by kernel.
+        targets: Targets by kernel; None for the device at hand.
+        seed: Of the orders of configurations.
+    """
+    streams = {
+        name: _units(name, space, classes[name], (targets or {}).get(name, ("",)), seed + i)
+        for i, (name, space) in enumerate(spaces.items())
+    }
+    while streams:
+        for name in list(streams):
+            unit = next(streams[name], None)
+            if unit is None:
+                del streams[name]
+            else:
+                yield unit
+
+
+def _units(
+    name: str,
+    space: ConfigSpace,
+    classes: Sequence[tuple[int, ...]],
+    targets: Sequence[str],
+    seed: int,
+) -> Iterator[Unit]:
+    places = list(itertools.product(classes, targets))
+    for turn, config in enumerate(spread_configs(space, seed=seed)):
+        # each configuration starts at another place, so that an early stop favours none
+        for offset in range(len(places)):
+            problems, target = places[(turn + offset) % len(places)]
+            yield Unit(name, config, problems, target)
+
+
+def _digits(config: Mapping[str, Any], space: ConfigSpace) -> Iterator[int]:
+    for name, values in space.parameters.items():
+        yield values.index(config[name])

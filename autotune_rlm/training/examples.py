@@ -1,0 +1,253 @@
+"""Landscapes as training examples: prompts encoded once, batches drawn as arrays."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from autotune_rlm.landscapes import Landscape
+from autotune_rlm.surrogate.fields import EncodedTask, FieldTable, encode_candidates, encode_task
+from autotune_rlm.surrogate.metrics import CODECS, FACTS, ErrorScale, work_scale
+from autotune_rlm.surrogate.tokenizer import TextTokenizer
+from autotune_rlm.training.recipe import Holdout
+from autotune_rlm.types import Task, canonical_json
+
+__all__ = ["Batch", "Example", "Sampler", "encode_landscape", "is_held_out"]
+
+_LARGE = 200
+_RENDERED = 0.35
+_NEVER = -2.0
+_FAILED = -1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A landscape ready for training, n candidates.
+
+    Attributes:
+        id: The landscape's.
+        prompts: The shared part in one or more renderings.
+        index: Candidates' fields, (n, c).
+        targets: By metric, fractional bins (n,); -1 where the candidate failed, -2 where unknown.
+        scale: Fractional bin of the task's scale; -2 where unknown.
+        errors: Values to minimise, (n,); NaN where the candidate failed.
+        top: Indices of the best candidates of a large landscape.
+    """
+
+    id: str
+    prompts: tuple[EncodedTask, ...]
+    index: np.ndarray
+    targets: Mapping[str, np.ndarray]
+    scale: float
+    errors: np.ndarray
+    top: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def is_held_out(landscape: Landscape, rule: Holdout) -> bool:
+    """Whether the rule keeps the landscape out of training."""
+    task = landscape.task
+    if task.device.name in rule.devices or task.kernel in rule.kernels:
+        return True
+    if any(landscape.id.startswith(prefix) for prefix in rule.ids):
+        return True
+    if rule.shapes <= 0 or not task.problem:
+        return False
+    sizes = sorted((k, v) for k, v in task.problem.items() if k.lower() in ("m", "n", "k"))
+    drawn = zlib.crc32((rule.salt + canonical_json(sizes or dict(task.problem))).encode()) % 10_000
+    return len(sizes) == 3 and drawn < rule.shapes * 10_000
+
+
+def encode_landscape(
+    landscape: Landscape,
+    table: FieldTable,
+    tokenizer: TextTokenizer,
+    *,
+    renderings: Sequence[Task] = (),
+    max_source: int = 1024,
+) -> Example | None:
+    """Encode a landscape; None where nothing can be learnt of it.
+
+    That is where fewer than two candidates worked, unless there is but one: then its text stands for the
+    whole, and what is learnt is its scale.
+
+    Args:
+        landscape: What was recorded.
+        table: Collects the fields.
+        tokenizer: Of the texts.
+        renderings: The same task in other words; drawn a third of the time.
+        max_source: Longest source in tokens.
+    """
+    task = landscape.task
+    errors = ErrorScale.of(task, landscape.values).to_error(landscape.values)
+    worked = np.isfinite(errors)
+    if worked.sum() < min(2, len(landscape)):
+        return None
+    best = float(np.nanmin(errors))
+    targets, scale = {}, _NEVER
+    if task.metric == "compile_s":  # compiled, never run: shown as the task whose facts it tells
+        task = replace(task, metric="time_ms")
+    else:
+        slowdown = CODECS["slowdown"].position(np.log(np.where(worked, errors, best) / best))
+        targets["slowdown"] = np.where(worked, slowdown, _FAILED).astype(np.float32)
+        scale = float(CODECS["scale"].position(np.log(np.array([best / work_scale(task)])))[0])
+    for name in FACTS:
+        facts = [_fact(m.facts, m.compile_s, name) for m in landscape.measurements]
+        bins = CODECS[name].position(np.log1p(np.array(facts, dtype=np.float64)))
+        if np.isfinite(bins).any():
+            targets[name] = np.where(np.isfinite(bins), bins, _NEVER).astype(np.float32)
+    prompts = tuple(
+        encode_task(t, table, tokenizer, max_source=max_source) for t in (task, *renderings)
+    )
+    index, _ = encode_candidates(task, landscape.candidates, table)
+    top = np.zeros(0, dtype=np.int64)
+    if len(landscape) > _LARGE:
+        top = np.argsort(np.where(worked, errors, np.inf))[: max(64, len(landscape) // 20)]
+    return Example(landscape.id, prompts, index, targets, scale, errors, top)
+
+
+def _fact(facts: Mapping[str, object], compile_s: float | None, name: str) -> float:
+    value = facts.get(name) if name != "compile_s" else (compile_s or facts.get("compile_s"))
+    if not isinstance(value, (int, float)) or value < 0:
+        return np.nan
+    return float(value) * (1000.0 if name == "compile_s" else 1.0)
+
+
+class Batch(NamedTuple):
+    """b tasks with g candidates each; absent entries are -1."""
+
+    shared: np.ndarray
+    """(b, s) field numbers."""
+    source: np.ndarray
+    """(b, t) source tokens."""
+    candidates: np.ndarray
+    """(b, g, c) field numbers."""
+    targets: np.ndarray
+    """(b, g, m) fractional bins of the metrics asked for; -1 failed, -2 unknown."""
+    scale: np.ndarray
+    """(b,) fractional bins of the tasks' scales; -2 unknown."""
+
+
+class Sampler:
+    """Draws batches from a mixture of sources.
+
+    Args:
+        sources: By name, examples and share of the batches.
+        tasks: Landscapes per batch.
+        candidates: Candidates per landscape.
+        top: Share of a large landscape's candidates that comes from its best twentieth.
+        mined: Share that comes from the rows given to ``mine``, where there are any.
+        drop: Rate at which shared fields are hidden.
+        seed: Seed.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, tuple[Sequence[Example], float]],
+        *,
+        tasks: int,
+        candidates: int,
+        top: float = 0.25,
+        mined: float = 0.25,
+        drop: float = 0.05,
+        seed: int = 0,
+    ) -> None:
+        self._examples = [list(examples) for examples, _ in sources.values()]
+        weights = np.array([weight for _, weight in sources.values()], dtype=np.float64)
+        self._weights = weights / weights.sum()
+        self._tasks, self._candidates, self._drop = tasks, candidates, drop
+        self._top, self._share_mined = top, mined
+        self._mined: dict[int, np.ndarray] = {}
+        self.rng = np.random.default_rng(seed)
+
+    def draw(self, metrics: Sequence[str] = ("slowdown",)) -> Batch:
+        """The next batch."""
+        rng = self.rng
+        kinds = rng.choice(len(self._weights), size=self._tasks, p=self._weights)
+        examples = [self._examples[k][rng.integers(len(self._examples[k]))] for k in kinds]
+        rows = [self._rows(e) for e in examples]
+        prompts = [self._prompt(e) for e in examples]
+        return collate(examples, rows, prompts, metrics, drop=self._drop, rng=rng)
+
+    def draw_large(self) -> tuple[Example, EncodedTask] | None:
+        """A large landscape in one of its renderings, by the sources' shares; None where none is."""
+        weights = self._weights * [any(map(_is_large, e)) for e in self._examples]
+        if self._share_mined <= 0 or not weights.any():
+            return None
+        kind = self.rng.choice(len(weights), p=weights / weights.sum())
+        large = [e for e in self._examples[kind] if _is_large(e)]
+        example = large[self.rng.integers(len(large))]
+        return example, self._prompt(example)
+
+    def mine(self, example: Example, rows: np.ndarray) -> None:
+        """Rows of a large landscape to draw from more often, in place of those given before."""
+        self._mined[id(example)] = rows
+
+    def _prompt(self, example: Example) -> EncodedTask:
+        """The prompt as recorded, or now and then another rendering."""
+        others = len(example.prompts) - 1
+        if not others or self.rng.random() > _RENDERED:
+            return example.prompts[0]
+        return example.prompts[1 + self.rng.integers(others)]
+
+    def _rows(self, example: Example) -> np.ndarray:
+        g, n = self._candidates, len(example)
+        if n <= _LARGE:
+            rows = self.rng.permutation(n)[:g]
+            return np.concatenate([rows, np.full(g - len(rows), -1)])
+        best, mined = int(g * self._top), int(g * self._share_mined)
+        hard = self._mined.get(id(example), np.zeros(0, dtype=np.int64))
+        mined = mined if len(hard) else 0
+        return np.concatenate(
+            [
+                self.rng.choice(example.top, best),
+                self.rng.choice(hard, mined) if mined else hard[:0],
+                self.rng.integers(n, size=g - best - mined),
+            ]
+        )
+
+
+def _is_large(example: Example) -> bool:
+    return len(example) > _LARGE and "slowdown" in example.targets
+
+
+def collate(
+    examples: Sequence[Example],
+    rows: Sequence[np.ndarray],
+    prompts: Sequence[EncodedTask],
+    metrics: Sequence[str],
+    *,
+    drop: float = 0.0,
+    rng: np.random.Generator | None = None,
+) -> Batch:
+    """Put examples into one batch."""
+    b, g = len(examples), len(rows[0])
+    shared = np.full((b, max(len(p.fields) for p in prompts)), -1, dtype=np.int64)
+    source = np.full((b, max(len(p.source) for p in prompts)), -1, dtype=np.int64)
+    index = np.full((b, g, max(e.index.shape[1] for e in examples)), -1, dtype=np.int64)
+    targets = np.full((b, g, len(metrics)), _NEVER, dtype=np.float32)
+    for i, (example, chosen, prompt) in enumerate(zip(examples, rows, prompts, strict=True)):
+        fields = prompt.fields
+        if drop and rng is not None:
+            fields = np.where(_hidden(len(fields), drop, rng), -1, fields)
+        shared[i, : len(fields)] = fields
+        source[i, : len(prompt.source)] = prompt.source
+        there = chosen >= 0
+        index[i, there, : example.index.shape[1]] = example.index[chosen[there]]
+        for j, metric in enumerate(metrics):
+            if metric in example.targets:
+                targets[i, there, j] = example.targets[metric][chosen[there]]
+    return Batch(shared, source, index, targets, np.array([e.scale for e in examples]))
+
+
+def _hidden(n: int, drop: float, rng: np.random.Generator) -> np.ndarray:
+    """Which shared fields to hide; the kernel's and the device's name (0 and 3) more often."""
+    hidden = rng.random(n) < drop
+    hidden[[0, min(3, n - 1)]] |= rng.random(2) < 0.15
+    return hidden

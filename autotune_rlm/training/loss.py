@@ -1,0 +1,121 @@
+"""Forward pass and loss of a training batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from autotune_rlm.surrogate.codec import FAILED, NAN
+from autotune_rlm.surrogate.metrics import BINS
+from autotune_rlm.surrogate.network import FieldTensors, Memory, Network
+from autotune_rlm.training.examples import Batch
+
+__all__ = ["batch_loss", "cross_entropy", "forward", "soft_targets"]
+
+_SPECIAL = max(FAILED, NAN) + 1
+_SCALE_WEIGHT = 0.1
+
+
+def soft_targets(bins: Tensor, smoothing: float) -> Tensor:
+    """Token probabilities for fractional bins.
+
+    A value is spread over its neighbours as a Gaussian (HL-Gauss, Imani and White 2018; "Stop
+    Regressing", arXiv 2403.03950), which tells the model that neighbouring bins are near.
+
+    Args:
+        bins: Fractional bins, (n,); negative means failed.
+        smoothing: Standard deviation in bins.
+
+    Returns:
+        Shape (n, BINS + 2).
+    """
+    edges = torch.arange(BINS + 1, device=bins.device) - 0.5
+    cdf = torch.erf((edges - bins[:, None]) / (smoothing * 2**0.5))
+    mass = (cdf[:, 1:] - cdf[:, :-1]).clamp(min=0)
+    mass = mass / mass.sum(1, keepdim=True).clamp(min=1e-9)
+    failed = (bins < 0).float()
+    out = torch.zeros(len(bins), BINS + _SPECIAL, device=bins.device)
+    out[:, _SPECIAL:] = mass * (1 - failed[:, None])
+    out[:, FAILED] = failed
+    return out
+
+
+def forward(
+    network: Network,
+    fields: FieldTensors,
+    batch: Batch,
+    metrics: Tensor,
+    previous: Tensor | None = None,
+) -> tuple[Tensor, Memory, Tensor]:
+    """Logits (b * g, m, BINS + 2) of a batch, with the encoded tasks and the embedded fields.
+
+    Args:
+        network: The network.
+        fields: All distinct fields of the data.
+        batch: b tasks with g candidates each.
+        metrics: Long, (m,): numbers of the batch's metrics in the network's list.
+        previous: Tokens written before, (b * g, k); None for the batch's own targets as bins.
+    """
+    device = metrics.device
+    b, g, c = batch.candidates.shape
+    ids = np.concatenate([batch.shared.ravel(), batch.candidates.ravel()])
+    distinct, inverse = np.unique(ids, return_inverse=True)
+    used = torch.from_numpy(np.maximum(distinct, 0))
+    embedded = network.embed_fields(FieldTensors(*(t[used].to(device) for t in fields)))
+    places = torch.from_numpy(np.where(ids < 0, -1, inverse)).to(device)
+    shared, index = places[: b * batch.shared.shape[1]], places[b * batch.shared.shape[1] :]
+    shared = shared.view(b, -1)
+    sources, source_of = np.unique(batch.source, axis=0, return_inverse=True)
+    source_of = np.where((batch.source >= 0).any(1), source_of.ravel(), -1)
+    memory = network.encode(
+        embedded[shared.clamp(min=0)],
+        shared >= 0,
+        torch.from_numpy(sources).to(device) if (source_of >= 0).any() else None,
+        torch.from_numpy(source_of).to(device),
+    )
+    targets = torch.from_numpy(batch.targets).to(device).view(b * g, -1)
+    if previous is None and targets.shape[1] > 1:
+        previous = (targets[:, :-1].round().clamp(min=0) + _SPECIAL).long()
+    logits, _ = network.decode(
+        memory, embedded, index.view(b * g, c), metrics.expand(b, -1), previous
+    )
+    return logits, memory, embedded
+
+
+def batch_loss(
+    network: Network, fields: FieldTensors, batch: Batch, metrics: Tensor, *, smoothing: float
+) -> Tensor:
+    """Cross-entropy of the metrics asked for, and of the tasks' scale.
+
+    Args:
+        network: The network.
+        fields: All distinct fields of the data.
+        batch: What to learn from.
+        metrics: Long, (m,): numbers of the batch's metrics in the network's list.
+        smoothing: Standard deviation of the soft targets in bins.
+    """
+    logits, memory, embedded = forward(network, fields, batch, metrics)
+    b, targets = len(batch.shared), torch.from_numpy(batch.targets).to(metrics.device)
+    loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), smoothing)
+    asked = torch.full_like(metrics[:1], network.config.metrics.index("scale")).expand(b, 1)
+    nothing = torch.full_like(asked, -1)
+    scale, _ = network.decode(memory, embedded, nothing, asked)
+    scales = torch.from_numpy(batch.scale.astype(np.float32)).to(metrics.device)
+    return loss + _SCALE_WEIGHT * cross_entropy(scale[:, 0], scales, smoothing)
+
+
+def cross_entropy(logits: Tensor, bins: Tensor, smoothing: float) -> Tensor:
+    """Mean cross-entropy with soft targets; unknown bins (-2) do not count.
+
+    Args:
+        logits: (n, BINS + 2).
+        bins: Fractional bins, (n,); -1 failed, -2 unknown.
+        smoothing: Standard deviation of the soft targets in bins.
+    """
+    known = bins > -1.5
+    if not known.any():
+        return logits.sum() * 0.0
+    target = soft_targets(bins[known], smoothing)
+    return -(target * F.log_softmax(logits[known], dim=-1)).sum(1).mean()

@@ -7,18 +7,9 @@ from pathlib import Path
 import autotune_rlm
 
 ROOT = Path(autotune_rlm.__file__).parent
+SHARED = {"_version", "_threads", "_private", "_forks", "_moved"}  # private to the package
 ROOMS = (
-    {
-        "_version",
-        "_threads",
-        "_private",
-        "_forks",
-        "_moved",
-        "types",
-        "devices",
-        "config_space",
-        "dtypes",
-    },
+    SHARED | {"types", "devices", "config_space", "dtypes"},
     {"learn"},
     {"landscapes", "networks", "ir"},
     {"store"},
@@ -32,13 +23,6 @@ ROOMS = (
     {"cli"},
     {"__main__"},
 )
-SHARED = {
-    "_version",
-    "_threads",
-    "_private",
-    "_forks",
-    "_moved",
-}  # private to the package, not to a room
 
 
 def imports():

@@ -3,6 +3,7 @@
 import gzip
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -397,7 +398,7 @@ class TestT4:
 
 class TestFace:
     def test_format_must_be_known(self, tmp_path):
-        with pytest.raises(ValueError, match="csv, jsonl, kernel-tuner, t4, got 'xml'"):
+        with pytest.raises(ValueError, match="csv, jsonl, kernel-tuner, t4, ktt, got 'xml'"):
             read_landscapes(tmp_path / "x", "xml")
         with pytest.raises(ValueError, match="format must be given"):
             write_landscapes(tmp_path / "x.json", [])
@@ -438,3 +439,154 @@ def test_facts_of_the_first_ir_are_kept(tmp_path, suffix):
     (found,) = read_landscapes(file)[0].candidates
     assert found == candidate
     assert found.facts == pytest.approx(dict(candidate.facts), rel=1e-5)
+
+
+KTT_PAIRS = [
+    ("WORK_GROUP_SIZE_X", "UnsignedInt", 64),
+    ("MODE", "String", "fast"),
+    ("F", "Double", 0.5),
+]
+
+
+def ktt_result(status="Ok", **changes):
+    """A result as KTT 2 saves it, times in microseconds."""
+    return {
+        "KernelName": "sum",
+        "Status": status,
+        "TotalDuration": 109.5 if status == "Ok" else 1.7976931348623157e308,
+        "TotalOverhead": 2000.0,
+        "CompilationOverhead": 1500.0,
+        "Configuration": [{"Name": n, "ValueType": t, "Value": v} for n, t, v in KTT_PAIRS],
+        "ComputationResults": [
+            {
+                "KernelFunction": "sum",
+                "Duration": 109.5,
+                "CompilationData": {"RegistersCount": 20, "LocalMemorySize": 512},
+                "ProfilingData": {"Counters": [{"Name": "ipc", "Type": "Double", "Value": 1.5}]},
+            }
+        ],
+        **changes,
+    }
+
+
+KTT_METADATA = {
+    "ComputeApi": "OpenCL",
+    "Device": "NVIDIA H100",
+    "KttVersion": "2.2.0",
+    "TimeUnit": "Microseconds",
+    "Timestamp": "2026-01-02 03:04:05 UTC",
+}
+
+
+def ktt_json(path, results):
+    path.write_text(json.dumps({"Metadata": KTT_METADATA, "Results": results}))
+
+
+def ktt_xml(path, results):
+    """The same as XML, where everything is an attribute."""
+    root = ElementTree.Element("TuningData")
+    ElementTree.SubElement(root, "Metadata", KTT_METADATA)
+    parent = ElementTree.SubElement(root, "Results")
+    for result in results:
+        flat = {k: str(v) for k, v in result.items() if not isinstance(v, list)}
+        node = ElementTree.SubElement(parent, "KernelResult", flat)
+        pairs = ElementTree.SubElement(node, "Configuration")
+        for pair in result["Configuration"]:
+            ElementTree.SubElement(pairs, "Pair", {k: str(v) for k, v in pair.items()})
+        runs = ElementTree.SubElement(node, "ComputationResults")
+        for run in result["ComputationResults"]:
+            flat = {k: str(v) for k, v in run.items() if not isinstance(v, dict)}
+            one = ElementTree.SubElement(runs, "ComputationResult", flat)
+            said = {k: str(v) for k, v in run["CompilationData"].items()}
+            ElementTree.SubElement(one, "CompilationData", said)
+            profile = ElementTree.SubElement(one, "ProfilingData", RemainingProfilingRuns="0")
+            counters = ElementTree.SubElement(profile, "Counters")
+            for counter in run["ProfilingData"]["Counters"]:
+                values = {k: str(v) for k, v in counter.items()}
+                ElementTree.SubElement(counters, "Counter", values)
+    ElementTree.ElementTree(root).write(path)
+
+
+class TestKtt:
+    @pytest.mark.parametrize(("name", "write"), [("k.json", ktt_json), ("k.xml", ktt_xml)])
+    def test_version_2(self, tmp_path, name, write):
+        write(tmp_path / name, [ktt_result(), ktt_result("CompilationFailed")])
+        (found,) = read_landscapes(tmp_path / name)
+        assert found.task == Task(kernel="sum", device=lookup("NVIDIA H100"), language="opencl")
+        assert found.candidates[0].config == {"WORK_GROUP_SIZE_X": 64, "MODE": "fast", "F": 0.5}
+        good, bad = found.measurements
+        assert good.value == pytest.approx(0.1095)  # milliseconds
+        assert good.compile_s == pytest.approx(1.5e-3)
+        assert good.cost_s == pytest.approx(2.1095e-3)
+        assert good.facts == {"registers": 20, "shared_bytes": 512, "ipc": 1.5}
+        assert (bad.status, bad.value) == (Status.COMPILE_ERROR, None)
+        assert bad.cost_s == pytest.approx(2e-3)
+
+    @pytest.mark.parametrize(
+        ("name", "status"),
+        [
+            ("ComputationFailed", Status.RUNTIME_ERROR),
+            ("ValidationFailed", Status.WRONG_RESULT),
+            ("DeviceLimitsExceeded", Status.OUT_OF_RESOURCES),
+        ],
+    )
+    def test_failures(self, tmp_path, name, status):
+        ktt_json(tmp_path / "k.json", [ktt_result(name, ComputationResults=[])])
+        assert read_landscapes(tmp_path / "k.json")[0].measurements[0].status is status
+
+    def test_one_landscape_a_kernel(self, tmp_path):
+        ktt_json(tmp_path / "k.json", [ktt_result(), ktt_result(KernelName="other")])
+        assert [x.task.kernel for x in read_landscapes(tmp_path / "k.json")] == ["sum", "other"]
+
+    def test_csv_with_failures(self, tmp_path):
+        sizes = "Global size,Local size,BLOCK,KIND"
+        compiled = "Maximum work-group size,Local memory size,Registers count"
+        (tmp_path / "GTX 1070.csv").write_text(
+            f"Kernel name,Computation duration (us),{sizes},ipc,dram__read.sum,{compiled}\n"
+            "sum,2500,64,32,16,a,1.5,12,1024,0,40\n"
+            "sum,1250,64,32,32,a,1.5,12,1024,0,40\n"
+            "\n"
+            f"Kernel name,Error message,{sizes},{compiled}\n"
+            "sum,out of memory,64,32,64,b,,,\n"
+        )
+        (found,) = read_landscapes(tmp_path / "GTX 1070.csv")
+        assert [dict(c.config) for c in found.candidates] == [
+            {"BLOCK": 16, "KIND": "a"},
+            {"BLOCK": 32, "KIND": "a"},
+            {"BLOCK": 64, "KIND": "b"},
+        ]
+        assert found.values[:2].tolist() == [2.5, 1.25]
+        assert found.measurements[0].facts == {
+            "registers": 40,
+            "shared_bytes": 0,
+            "max_threads": 1024,
+            "ipc": 1.5,
+            "dram__read.sum": 12,
+        }
+        assert found.measurements[2].reason == "out of memory"
+        assert "1070" in found.task.device.name
+
+    @pytest.mark.parametrize(
+        ("name", "text", "message"),
+        [
+            ("k.json", '{"KttVersion": "2", "Results": 1}', "a list 'Results'"),
+            ("k.json", '{"KttVersion": "2", "Results": [', "line 1: not JSON"),
+            ("k.json", '{"KttVersion": "2", "Results": [{"Status": "Ok"}]}', "result 1: 'Config"),
+            ("k.json", '{"KttVersion": "2", "Results": [{"Status": "So"}]}', "Status must be one"),
+            ("k.xml", "<TuningData>\n<Results>", "line 2: not XML"),
+            ("k.xml", "<other/>", "begins with TuningData"),
+            ("k.xml", '<!DOCTYPE x [<!ENTITY a "b">]><TuningData/>', "no document type"),
+            ("k.csv", "Kernel name,Computation duration (us),A\nsum,1\n", "line 2: 2 fields"),
+        ],
+    )
+    def test_malformed(self, tmp_path, name, text, message):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=message) as error:
+            read_landscapes(tmp_path / name, "ktt")
+        assert str(error.value).startswith(str(tmp_path / name))
+
+    def test_is_not_written(self, tmp_path):
+        with pytest.raises(ValueError, match="format must be"):
+            write_landscapes(tmp_path / "k.xml", [landscape([1.0])])
+        with pytest.raises(ValueError, match="format must be"):
+            write_landscapes(tmp_path / "k.xml", [landscape([1.0])], "ktt")

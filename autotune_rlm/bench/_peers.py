@@ -148,7 +148,7 @@ class KernelTuner(Method):
             warnings.simplefilter("ignore")
             cache = Path(folder) / "cache.json"
             write_landscapes(cache, [landscape], format="kernel-tuner")
-            size = json.loads(cache.read_text())["problem_size"]
+            size = json.loads(cache.read_text()).get("problem_size", 1)
             found, _ = tune_kernel(
                 landscape.task.kernel,
                 "",

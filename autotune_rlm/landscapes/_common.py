@@ -86,19 +86,42 @@ def failure_status(name: str) -> Status:
     return next((s for word, s in _FAILURE_WORDS if word in lowered), Status.RUNTIME_ERROR)
 
 
+def told(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts that foreign schemas allow among their measurements: numbers, texts and lists."""
+    return {
+        name: value
+        for name, value in plain(facts).items()
+        if isinstance(value, (int, float, str, list)) and not isinstance(value, bool)
+    }
+
+
 def leftovers(candidate: Candidate, measurement: Measurement, *, status: Status) -> dict[str, Any]:
     """What a foreign format that reads back as ``status`` could not keep of a measurement."""
     m = measurement
+    untold = {k: v for k, v in plain(m.facts).items() if k not in told(m.facts)}
+    state = plain(m.state)
+    if set(state) == {"timestamp"}:  # the formats have a place for it
+        state = {}
     kept = {
+        "facts": untold,
         "text": candidate.text,
         "status": m.status.value if m.status is not status else "",
         "reason": m.reason,
         "low": m.low,
         "high": m.high,
         "cost_s": m.cost_s if m.cost_s < (m.compile_s or 0.0) else None,
-        "state": plain(m.state),
+        "state": state,
     }
     return {k: v for k, v in kept.items() if v not in (None, "", {})}
+
+
+def extra_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What our writers kept beside the fields of a foreign format; empty where nothing was.
+
+    Kept as a JSON text, which foreign schemas take for a value like any other.
+    """
+    kept = data.get(EXTRA_KEY) or {}
+    return json_object(kept, EXTRA_KEY) if isinstance(kept, str) else dict(kept)
 
 
 def task_from_extra(extra: Any) -> Task | None:

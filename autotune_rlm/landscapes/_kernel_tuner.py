@@ -2,19 +2,22 @@
 
 A file that a running or killed Kernel Tuner left open (no closing brackets, a comma or half an
 entry at the end) is read as far as it goes. Kernel Tuner writes all times in milliseconds. See
-https://kerneltuner.github.io/kernel_tuner/stable/cache_files.html.
+https://kerneltuner.github.io/kernel_tuner/stable/cache_files.html; what is written follows the schema
+1.0.0 of its branch ``cache_files``, so that Kernel Tuner replays it and turns it into T4.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes._common import (
     EXTRA_KEY,
+    extra_of,
     failure_status,
     finite,
     leftovers,
@@ -23,11 +26,12 @@ from autotune_rlm.landscapes._common import (
     shown,
     strict_json,
     task_from_extra,
+    told,
 )
 from autotune_rlm.landscapes._landscape import Landscape
-from autotune_rlm.types import Candidate, Measurement, Status, Task, canonical_json
+from autotune_rlm.types import Candidate, Measurement, Observation, Status, Task, canonical_json
 
-__all__ = ["parse", "render"]
+__all__ = ["kernel_tuner_observation", "parse", "render"]
 
 _ERROR_VALUE = 1e20  # what old versions wrote in place of a failed measurement
 _COSTS = ("compile_time", "verification_time", "benchmark_time")
@@ -37,7 +41,9 @@ _NAMES = {
     Status.OUT_OF_RESOURCES: "InvalidConfig",
     Status.SKIPPED: "InvalidConfig",
 }
-_OTHER_FAILURE = "RuntimeFailedConfig"
+_SCHEMA = "1.0.0"
+_MOST_DIMENSIONS = 3  # of a problem's size in Kernel Tuner
+_NO_DATE = "1970-01-01T00:00:00+00:00"  # the schema wants one
 
 
 def parse(text: str, path: Path) -> list[Landscape]:
@@ -50,27 +56,39 @@ def parse(text: str, path: Path) -> list[Landscape]:
             f"{path}: line 1: a Kernel Tuner cache needs 'tune_params_keys' (a list) and 'cache' "
             "(an object)"
         )
-    objective = data.get("objective") or "time"
-    objective = objective[0] if isinstance(objective, list) else objective
+    objective = _objective_of(data)
+    kept = extra_of(data)
+    beside = kept.get("entries", {})
     candidates, measurements = [], []
     for key, entry in cache.items():
         try:
-            candidate, measurement = _entry(entry, names, objective)
+            candidate, measurement = _entry(entry, names, objective, beside.get(key, {}))
         except ValueError as error:
             line = text[: max(text.find(json.dumps(key)), 0)].count("\n") + 1
             raise ValueError(f"{path}: line {line}: entry {key!r}: {error}") from None
         candidates.append(candidate)
         measurements.append(measurement)
-    task = task_from_extra(data.get(EXTRA_KEY)) or Task(
+    task = task_from_extra(kept) or _task(data, path)
+    landscape_id = kept.get("landscape", "")
+    return [Landscape(task, tuple(candidates), tuple(measurements), id=landscape_id)]
+
+
+def _objective_of(data: Mapping[str, Any]) -> str:
+    objective = data.get("objective") or "time"
+    return str(objective[0] if isinstance(objective, list) else objective)
+
+
+def _task(data: Mapping[str, Any], path: Path) -> Task:
+    """The task as Kernel Tuner's own fields tell it."""
+    objective = _objective_of(data)
+    return Task(
         kernel=str(data.get("kernel_name") or path.name.split(".")[0]),
         device=lookup(str(data.get("device_name") or "unknown")),
         problem=_problem(data.get("problem_size")),
         language=str(data.get("language") or "cuda").lower(),
-        metric="time_ms" if objective == "time" else str(objective),
-        minimize=not re.search(r"flop|/s$|/w$|throughput|bandwidth", str(objective).lower()),
+        metric="time_ms" if objective == "time" else objective,
+        minimize=not re.search(r"flop|/s$|/w$|throughput|bandwidth", objective.lower()),
     )
-    name = (data.get(EXTRA_KEY) or {}).get("landscape", "")
-    return [Landscape(task, tuple(candidates), tuple(measurements), id=name)]
 
 
 def _load(text: str, path: Path) -> dict[str, Any]:
@@ -108,18 +126,37 @@ def _problem(size: Any) -> dict[str, Any]:
     return {} if size is None else {"size": size}
 
 
-def _entry(entry: Any, names: list[str], objective: str) -> tuple[Candidate, Measurement]:
+def kernel_tuner_observation(
+    result: Mapping[str, Any], names: Sequence[str], *, objective: str = "time"
+) -> Observation:
+    """What one of Kernel Tuner's results says, as ``tune_kernel`` returns it and caches keep it.
+
+    Args:
+        result: Parameters, objective, seconds and what else was observed, in one dictionary.
+        names: Which of its keys are parameters.
+        objective: Which of them is the value.
+
+    Raises:
+        ValueError: A parameter is missing.
+    """
+    failed = {k: str(v) for k, v in result.items() if k == "__error__"}
+    return Observation(*_entry({**result, **failed}, list(names), objective, {}))
+
+
+def _entry(
+    entry: Any, names: list[str], objective: str, beside: Mapping[str, Any]
+) -> tuple[Candidate, Measurement]:
     if not isinstance(entry, dict):
         raise ValueError(f"must be an object, got {shown(entry)}")
     missing = [name for name in names if name not in entry]
     if missing:
         raise ValueError(f"parameter {missing[0]!r} is missing")
-    extra = entry.get(EXTRA_KEY) or {}
+    extra = {**beside, **extra_of(entry)}
     config = plain({name: entry[name] for name in names})
     value = entry.get(objective)
     known = {*names, objective, "times", "timestamp", "__error__", EXTRA_KEY, *_COSTS, *_OVERHEADS}
     state = dict(extra.get("state") or {})
-    if entry.get("timestamp") and not state:
+    if entry.get("timestamp") not in (None, "", _NO_DATE) and not state:
         state["timestamp"] = str(entry["timestamp"])
     costs = [seconds(entry.get(name)) or 0.0 for name in _COSTS]
     fields: dict[str, Any] = {
@@ -128,7 +165,7 @@ def _entry(entry: Any, names: list[str], objective: str) -> tuple[Candidate, Mea
         "samples": tuple(t for t in entry.get("times") or () if finite(t) is not None),
         "compile_s": seconds(entry.get("compile_time")),
         "cost_s": extra.get("cost_s", sum(costs)),
-        "facts": {k: plain(v) for k, v in entry.items() if k not in known},
+        "facts": {k: plain(v) for k, v in entry.items() if k not in known} | extra.get("facts", {}),
         "state": state,
     }
     error = entry.get("__error__") or (value if isinstance(value, str) else None)
@@ -147,6 +184,7 @@ def render(landscape: Landscape) -> str:
     task = landscape.task
     names = list(landscape.candidates[0].config) if landscape.candidates else []
     cache: dict[str, str] = {}
+    beside: dict[str, dict[str, Any]] = {}  # what an entry of Kernel Tuner has no place for
     seen: dict[str, Candidate] = {}
     values: dict[str, dict[str, Any]] = {name: {} for name in names}
     for candidate, measurement in zip(landscape.candidates, landscape.measurements, strict=True):
@@ -164,55 +202,66 @@ def render(landscape: Landscape) -> str:
         for name in names:
             values[name].setdefault(canonical_json(candidate.config[name]), candidate.config[name])
         cache[key] = json.dumps(_record(candidate, measurement, task), allow_nan=False)
-    header = {
-        "schema_version": "1.1.0",
+        read_as = Status.OK if measurement.ok else failure_status(_name_of(measurement.status))
+        beside[key] = leftovers(candidate, measurement, status=read_as)
+    # A file without a size is replayed with any; the schema knows no such file.
+    sized = {"problem_size": _problem_size(task.problem)} if task.problem else {}
+    header: dict[str, Any] = {
+        **({"schema_version": _SCHEMA} if sized else {}),
         "device_name": task.device.name,
         "kernel_name": task.kernel,
-        "problem_size": _problem_size(task),
+        **sized,
         "tune_params_keys": names,
         "tune_params": {name: list(values[name].values()) for name in names},
         "objective": _objective(task),
-        EXTRA_KEY: {"landscape": landscape.id, "task": plain(task.to_json())},
     }
+    read_back = Landscape(_task(header, Path()), landscape.candidates, landscape.measurements)
+    extra: dict[str, Any] = {}
+    if (read_back.task, read_back.id) != (task, landscape.id):
+        extra |= {"landscape": landscape.id, "task": plain(task.to_json())}
+    if entries := {key: kept for key, kept in beside.items() if kept}:
+        extra["entries"] = entries
+    if extra:
+        header[EXTRA_KEY] = extra
     lines = [f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}," for k, v in header.items()]
-    entries = ",\n".join(f"{json.dumps(key)}: {entry}" for key, entry in cache.items())
-    return "{\n" + "\n".join(lines) + '\n"cache": {\n' + entries + "}\n}"
+    body = ",\n".join(f"{json.dumps(key)}: {entry}" for key, entry in cache.items())
+    return "{\n" + "\n".join(lines) + '\n"cache": {\n' + body + "}\n}"
 
 
 def _objective(task: Task) -> str:
     return "time" if task.metric == "time_ms" else task.metric
 
 
-def _problem_size(task: Task) -> Any:
-    size = task.problem.get("size")
-    if set(task.problem) == {"size"} and (
-        isinstance(size, int) or (isinstance(size, list) and all(isinstance(x, int) for x in size))
-    ):
+def _problem_size(problem: Mapping[str, Any]) -> int | list[int]:
+    """The size as Kernel Tuner takes it: what one of its files said, else the first whole numbers."""
+    size = problem.get("size", list(problem.values()))
+    if type(size) is int:
         return size
-    return canonical_json(dict(task.problem))
+    numbers = [v for v in size if type(v) is int] if isinstance(size, (list, tuple)) else []
+    return numbers[:_MOST_DIMENSIONS] or [1]
+
+
+def _name_of(status: Status) -> str:
+    """Kernel Tuner's name of a failure."""
+    return _NAMES.get(status, "RuntimeFailedConfig")
 
 
 def _record(candidate: Candidate, m: Measurement, task: Task) -> dict[str, Any]:
-    written = _NAMES.get(m.status, _OTHER_FAILURE)
     compile_ms = (m.compile_s or 0.0) * 1000.0
     taken = {*candidate.config, "times", "timestamp", *_COSTS, *_OVERHEADS, _objective(task)}
     clash = taken & set(m.facts)
     if clash or (taken - set(candidate.config)) & set(candidate.config):
         name = next(iter(clash or set(candidate.config)))
         raise ValueError(f"a parameter or fact has a name that Kernel Tuner uses itself: {name!r}")
-    record: dict[str, Any] = {
+    return {
         **candidate.config,
-        _objective(task): m.value if m.ok else written,
+        _objective(task): m.value if m.ok else _name_of(m.status),
         "times": list(m.samples),
         "compile_time": compile_ms,
         "verification_time": 0,
         "benchmark_time": max(m.cost_s * 1000.0 - compile_ms, 0.0),
         "strategy_time": 0,
         "framework_time": 0,
-        "timestamp": str(m.state.get("timestamp", "")),
-        **plain(m.facts),
+        "timestamp": str(m.state.get("timestamp") or _NO_DATE),
+        **told(m.facts),
     }
-    extra = leftovers(candidate, m, status=Status.OK if m.ok else failure_status(written))
-    if extra:
-        record[EXTRA_KEY] = extra
-    return record

@@ -16,11 +16,13 @@ from typing import Any
 from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes._common import (
     EXTRA_KEY,
+    extra_of,
     finite,
     leftovers,
     plain,
     shown,
     task_from_extra,
+    told,
 )
 from autotune_rlm.landscapes._landscape import Landscape
 from autotune_rlm.types import Candidate, Measurement, Status, Task
@@ -123,7 +125,7 @@ def _result(result: Any, objective: str, to_ms: float) -> tuple[Candidate, Measu
     invalidity = result.get("invalidity", "correct")
     if invalidity not in _STATUS:
         raise ValueError(f"invalidity must be one of {', '.join(_STATUS)}, got {invalidity!r}")
-    extra = result.get(EXTRA_KEY) or {}
+    extra = extra_of(result)
     times = result.get("times") or {}
     facts: dict[str, Any] = {}
     value: float | None = None
@@ -132,7 +134,7 @@ def _result(result: Any, objective: str, to_ms: float) -> tuple[Candidate, Measu
             value = _in_ms(item, objective, to_ms)
         else:
             facts[str(item.get("name"))] = plain(item.get("value"))
-    facts |= plain(result.get("compilation_data") or {})
+    facts |= plain(result.get("compilation_data") or {}) | extra.get("facts", {})
     samples = [t * to_ms for t in times.get("runtimes") or () if finite(t) is not None]
     if value is None and samples and objective.lower() in _TIME_NAMES:
         value = sum(samples) / len(samples)
@@ -208,7 +210,7 @@ def _record(candidate: Candidate, m: Measurement, task: Task) -> dict[str, Any]:
     measured = [] if m.value is None else [(objective, m.value, "ms" if timed else "")]
     if objective in m.facts:
         raise ValueError(f"a fact has the name of the T4 objective: {objective!r}; write jsonl")
-    measured += [(name, value, "") for name, value in plain(m.facts).items()]
+    measured += [(name, value, "") for name, value in told(m.facts).items()]
     record: dict[str, Any] = {
         "configuration": dict(candidate.config),
         "objectives": [objective],

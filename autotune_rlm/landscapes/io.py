@@ -10,11 +10,13 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from autotune_rlm.landscapes import _csv, _kernel_tuner, _t4, jsonl
+from autotune_rlm.landscapes import _csv, _kernel_tuner, _ktt, _t4, jsonl
 from autotune_rlm.landscapes._landscape import Landscape
 
 FORMATS = ("csv", "jsonl", "kernel-tuner", "t4")
 """Names of the formats that can be read and written."""
+READ_ONLY = ("ktt",)
+"""Names of the formats that can be read alone."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -24,7 +26,7 @@ def read_landscapes(path: str | os.PathLike[str], format: str | None = None) -> 
 
     Args:
         path: File, plain or gzipped, or a folder.
-        format: One of ``FORMATS``; by default found from the extension, and for JSON from the
+        format: One of ``FORMATS`` and ``READ_ONLY``; by default found from the extension and the
             content.
 
     Returns:
@@ -35,11 +37,13 @@ def read_landscapes(path: str | os.PathLike[str], format: str | None = None) -> 
         FileNotFoundError: If there is no such file.
     """
     path = Path(path)
-    _check_format(format)
+    _check_format(format, (*FORMATS, *READ_ONLY))
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.is_file() and _from_suffix(p) is not None)
         if not files:
-            raise ValueError(f"{path}: no .csv, .json or .jsonl file (plain or .gz) in this folder")
+            raise ValueError(
+                f"{path}: no .csv, .json, .jsonl or .xml file (plain or .gz) in this folder"
+            )
         return [landscape for file in files for landscape in read_landscapes(file, format)]
     text = read_text(path)
     try:
@@ -75,7 +79,7 @@ def write_landscapes(
     path = Path(path)
     _check_format(format)
     chosen = format or _from_suffix(path)
-    if chosen in (None, "json"):
+    if chosen in (None, "json", *READ_ONLY):
         raise ValueError(
             f"format must be given for {path.name!r}: one of {', '.join(FORMATS)} "
             "(only .csv and .jsonl tell by themselves)"
@@ -96,24 +100,28 @@ _READERS: dict[str, Callable[[str, Path], list[Landscape]]] = {
     "csv": _csv.parse,
     "jsonl": jsonl.parse,
     "kernel-tuner": _kernel_tuner.parse,
+    "ktt": _ktt.parse,
     "t4": _t4.parse,
 }
 
 
-def _check_format(format: str | None) -> None:
-    if format is not None and format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+def _check_format(format: str | None, known: tuple[str, ...] = FORMATS) -> None:
+    if format is not None and format not in known:
+        raise ValueError(f"format must be one of {', '.join(known)}, got {format!r}")
 
 
 def _from_suffix(path: Path) -> str | None:
     suffixes = [s.lower() for s in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
-    return {".csv": "csv", ".jsonl": "jsonl", ".json": "json"}.get(suffixes[-1] if suffixes else "")
+    known = {".csv": "csv", ".jsonl": "jsonl", ".json": "json", ".xml": "ktt"}
+    return known.get(suffixes[-1] if suffixes else "")
 
 
 def _detect(path: Path, text: str) -> str:
     known = _from_suffix(path)
+    if known == "ktt" or _ktt.is_ktt(text):
+        return "ktt"
     if known in ("csv", "jsonl"):
         return known
     start = text.lstrip()[:1]
@@ -129,8 +137,8 @@ def _detect(path: Path, text: str) -> str:
     if re.search(r'"results"\s*:\s*\[', text):
         return "t4"
     raise ValueError(
-        f"{path}: line 1: a JSON object without 'cache' (Kernel Tuner) or 'results' (T4); "
-        f"give format, one of {', '.join(FORMATS)}"
+        f"{path}: line 1: a JSON object without 'cache' (Kernel Tuner), 'results' (T4) or 'Results' "
+        f"(KTT); give format, one of {', '.join((*FORMATS, *READ_ONLY))}"
     )
 
 

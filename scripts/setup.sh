@@ -18,14 +18,15 @@ pip="$venv/bin/python -m pip --disable-pip-version-check install --quiet"
 if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
   $pip "torch==${TORCH_VERSION:-2.13.0}"
 fi
+if ! $pip -e "$here[dev]"; then
+  # A GPU machine without a package registry: run with what is there.
+  echo "Could not install every development package; going on with those that are here." >&2
+  $pip --no-deps --no-build-isolation -e "$here"
+fi
+# Last, because a torch for GPUs asks for a Triton of its own.
 if [ -n "${TRITON_VERSION:-}" ]; then
   $pip "triton==$TRITON_VERSION"
   case "$TRITON_VERSION" in
     3.[4-6].*) $pip "numpy<2.4" ;;  # newer ones refuse what these interpreters do with 1-element arrays
   esac
-fi
-if ! $pip -e "$here[dev]"; then
-  # A GPU machine without a package registry: run with what is there.
-  echo "Could not install every development package; going on with those that are here." >&2
-  $pip --no-deps --no-build-isolation -e "$here"
 fi

@@ -19,7 +19,7 @@ from autotune_rlm.landscapes import Landscape
 from autotune_rlm.measure.replay import ReplayMeasurer
 from autotune_rlm.search.policy import Policy
 from autotune_rlm.search.tuner import Tuner
-from autotune_rlm.store import Store, problem_distance
+from autotune_rlm.store import Store, problem_distance, task_distance
 from autotune_rlm.surrogate.eye import columns, has_facts
 from autotune_rlm.types import Device, Measurement, Prediction, Task
 
@@ -91,15 +91,17 @@ class Rlm(Method):
 
     @contextlib.contextmanager
     def _store(self) -> Iterator[Store | None]:
-        known = _known(self.search)
+        """A store that knows the nearest problem on this device: a search asks for no other."""
+        task = self.search.task
+        known = [k for k in _known(self.search) if k.task.device.name == task.device.name]
         if not known:
             yield None
             return
+        near = min(known, key=lambda other: task_distance(task, other.task))
+        i = near.best_index
+        assert i is not None
         with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "known.db") as store:
-            for landscape in known:
-                i = landscape.best_index
-                assert i is not None
-                store.add(landscape.task, landscape.candidates[i], landscape.measurements[i])
+            store.add(near.task, near.candidates[i], near.measurements[i])
             yield store
 
 

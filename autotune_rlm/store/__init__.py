@@ -4,7 +4,7 @@ Safe for many threads and processes; each measurement is written at once. Only J
 nothing that is read from a database is ever executed.
 """
 
-from autotune_rlm.store._distance import problem_distance
+from autotune_rlm.store._distance import problem_distance, task_distance
 from autotune_rlm.store._engine import StoreError, default_path, means_none
 from autotune_rlm.store._files import export_store, import_file
 from autotune_rlm.store._info import StoreInfo
@@ -22,6 +22,7 @@ __all__ = [
     "import_file",
     "means_none",
     "problem_distance",
+    "task_distance",
     "weights_folder",
     "weights_in_use",
     "weights_version",

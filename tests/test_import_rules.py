@@ -1,4 +1,4 @@
-"""An import may only point down the list of rooms, in no circle, to no private module of another."""
+"""An import may only point down the list of rooms, in no circle, to no private module elsewhere."""
 
 import ast
 from collections import defaultdict
@@ -22,6 +22,14 @@ ROOMS = (
     {"report"},
     {"cli"},
     {"__main__"},
+)
+
+MEASURING = (
+    {"errors", "interpreter", "detect"},
+    {"statistics"},
+    {"workers"},
+    {"triton", "onnxruntime"},
+    {"pace", "replay"},
 )
 
 
@@ -84,16 +92,31 @@ def _is_module(name):
     return path.is_dir() or path.with_suffix(".py").exists()
 
 
-def test_no_room_imports_a_private_module_of_another():
+def test_a_private_module_is_imported_only_within_the_package_that_holds_it():
     found = set()
     for a, b, _ in imports():
         parts = b.split(".")
         private = next((i for i, p in enumerate(parts) if p.startswith("_")), None)
         if private is None or not _is_module(".".join(parts[: private + 1])):
             continue
-        if room(a) not in (room(b), "") and room(b) not in SHARED:
-            found.add((room(a), ".".join(parts[: private + 1])))
+        if not f"{a}.".startswith("".join(f"{p}." for p in parts[:private])):
+            found.add((a, ".".join(parts[: private + 1])))
     assert not found
+
+
+def test_measuring_has_rooms_of_its_own():
+    up = {
+        (a, b)
+        for a, b, later in imports()
+        if not later and room(a) == room(b) == "measure" and _of_measuring(a) < _of_measuring(b)
+    }
+    assert not up
+
+
+def _of_measuring(module):
+    """The level of a module of ``measure``; of one that stands in no room, that of the ground."""
+    name = module.split(".")[1] if "." in module else "pace"
+    return next((i for i, rooms in enumerate(MEASURING) if name in rooms), 0)
 
 
 def test_rooms_make_no_circle():

@@ -58,7 +58,7 @@ def nas(
     it (other devices), or what costs meant in other spaces.
     """
     from autotune_rlm.bench.nas import METHODS, baseline_runs, nas_json, nas_runs
-    from autotune_rlm.integrations.onnx import networks_checkpoint
+    from autotune_rlm.integrations.onnx.default import networks_checkpoint
     from autotune_rlm.landscapes.architectures import read_architectures
 
     if out is not None and not out.absolute().parent.is_dir():

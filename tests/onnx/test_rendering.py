@@ -96,7 +96,7 @@ def test_the_default_surrogate_is_asked_where_a_checkpoint_names_networks(tmp_pa
     import json
 
     import autotune_rlm.surrogate
-    from autotune_rlm.integrations.onnx import _default
+    from autotune_rlm.integrations.onnx import default
 
     for name, languages in (("a", ["triton"]), ("b", ["triton", "onnx"]), ("c", [])):
         (tmp_path / "weights" / name).mkdir(parents=True)
@@ -106,19 +106,19 @@ def test_the_default_surrogate_is_asked_where_a_checkpoint_names_networks(tmp_pa
     class Found:
         submodule_search_locations = (str(tmp_path),)
 
-    monkeypatch.setattr(_default.importlib.util, "find_spec", lambda name: Found)
+    monkeypatch.setattr(default.importlib.util, "find_spec", lambda name: Found)
     monkeypatch.setattr(autotune_rlm.surrogate, "load", lambda: "the weights in use")
-    for cached in (_default.networks_checkpoint, _default.default_surrogate):
+    for cached in (default.networks_checkpoint, default.default_surrogate):
         cached.cache_clear()
     try:
-        assert _default.networks_checkpoint() == tmp_path / "weights" / "b"
-        assert _default.default_surrogate() == "the weights in use"
-        for cached in (_default.networks_checkpoint, _default.default_surrogate):
+        assert default.networks_checkpoint() == tmp_path / "weights" / "b"
+        assert default.default_surrogate() == "the weights in use"
+        for cached in (default.networks_checkpoint, default.default_surrogate):
             cached.cache_clear()
         (tmp_path / "weights" / "b" / "config.json").unlink()
-        assert _default.default_surrogate() is None
+        assert default.default_surrogate() is None
     finally:
-        for cached in (_default.networks_checkpoint, _default.default_surrogate):
+        for cached in (default.networks_checkpoint, default.default_surrogate):
             cached.cache_clear()
 
 

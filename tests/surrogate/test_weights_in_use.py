@@ -76,15 +76,15 @@ def test_the_decorator_and_tune(store, tmp_path):
 
 def test_networks_and_samplers(store, monkeypatch):
     pytest.importorskip("onnx")
-    from autotune_rlm.integrations.onnx import _default
+    from autotune_rlm.integrations.onnx import default
 
-    if _default.networks_checkpoint() is None:
+    if default.networks_checkpoint() is None:
         pytest.skip("the bundled weights know no networks")
-    _default.default_surrogate.cache_clear()
+    default.default_surrogate.cache_clear()
     try:
-        assert _default.default_surrogate().name == "tuned"
+        assert default.default_surrogate().name == "tuned"
     finally:
-        _default.default_surrogate.cache_clear()
+        default.default_surrogate.cache_clear()
 
 
 def test_watch_fine_tunes_the_version_in_use(store):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from autotune_rlm.integrations.onnx._default import networks_checkpoint
 from autotune_rlm.integrations.onnx._predict import predict
 from autotune_rlm.integrations.onnx._search import search
 from autotune_rlm.networks import graph_facts, onnx_text, printable_text
@@ -11,7 +10,6 @@ from autotune_rlm.networks.spaces import ArchitectureSpace, space
 __all__ = [
     "ArchitectureSpace",
     "graph_facts",
-    "networks_checkpoint",
     "onnx_text",
     "predict",
     "printable_text",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import t
 
-from autotune_rlm.integrations.onnx._default import default_surrogate
+from autotune_rlm.integrations.onnx.default import default_surrogate
 from autotune_rlm.learn.gaussian_process import Points, fit
 from autotune_rlm.learn.transform import standardised
 from autotune_rlm.networks import (

@@ -15,7 +15,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from autotune_rlm.integrations.onnx._default import default_surrogate, networks_checkpoint
+from autotune_rlm.integrations.onnx.default import default_surrogate, networks_checkpoint
 from autotune_rlm.integrations.optuna._describe import Describer, names_trained_metric, tasks_of
 from autotune_rlm.integrations.optuna._encoding import Encoding
 from autotune_rlm.integrations.optuna._knowledge import (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,7 @@ from autotune_rlm._forks import ForkSafeLock
 
 from .types import Device
 
-__all__ = ["completed", "known", "lookup", "register", "user_file"]
+__all__ = ["completed", "distance", "known", "lookup", "register", "user_file"]
 
 _log = logging.getLogger(__name__)
 _lock = ForkSafeLock()
@@ -36,6 +37,8 @@ _VENDOR_WORDS = re.compile(
 # Words of a driver's name that do not change the figures (a device that they do change has an
 # entry that names them, and the entry that names more words wins).
 _NEUTRAL_WORDS = re.compile(r"\d+gb|hbm\d?e?|sxm\d?|pcie|oam|vf|nvl|hf|dgxs?|fhhl")
+
+_STRANGE, _OTHER_ARCH, _OTHER_TARGET, _OTHER_NAME = 8.0, 1.5, 0.5, 0.01
 
 _BY_TARGET: tuple[tuple[str, tuple[str, float, float, float, float]], ...] = (
     # target: architecture, KiB of shared memory of a multiprocessor and of a program at most,
@@ -109,6 +112,27 @@ def completed(device: Device) -> Device:
         told["fp16_tensor_tflops"] = matrix * clocks / halved
     missing = {n: v for n, v in told.items() if getattr(device, n) in (None, "")}
     return dataclasses.replace(device, **missing)
+
+
+def distance(a: Device, b: Device) -> float:
+    """How far apart two devices are; 0.0 for one and the same.
+
+    Figures count in powers of two, half as much as sizes of a problem do (a device with twice the
+    bandwidth is 0.5 further): multiprocessors, bandwidth, matrix rate and shared memory of a program,
+    as far as both are known. Another target costs 0.5, another architecture 1.5, another vendor or an
+    unknown device 8.
+    """
+    if a.name == b.name:
+        return 0.0
+    known = bool(a.target and b.target)
+    if not known or a.target.startswith("gfx") != b.target.startswith("gfx"):
+        return _STRANGE
+    apart = 0.0 if a.target == b.target else _OTHER_TARGET if a.arch == b.arch else _OTHER_ARCH
+    for name in ("sms", "mem_gb_s", "fp16_tensor_tflops", "max_shared_kb_per_block"):
+        x, y = getattr(a, name), getattr(b, name)
+        if x and y:
+            apart += 0.5 * abs(math.log2(x / y))
+    return max(apart, _OTHER_NAME)
 
 
 def known() -> list[str]:

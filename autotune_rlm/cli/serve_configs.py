@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich import box
@@ -11,33 +13,52 @@ from rich.table import Table
 
 from autotune_rlm.cli._app import new_app, new_console, print_error
 
+if TYPE_CHECKING:
+    from autotune_rlm.integrations.serving import ServingFile
+
 app = new_app(
     no_args_is_help=True,
-    help="Configuration files of vLLM and SGLang: predict them for any GPU, check what is there.",
+    help="Configuration files of vLLM and SGLang: predict them for any GPU, measure them on the one "
+    "that is here, check what is there.",
 )
 _out = new_console()
 _SHORT = {"BLOCK_SIZE_M": "M", "BLOCK_SIZE_N": "N", "BLOCK_SIZE_K": "K", "GROUP_SIZE_M": "group"}
 _Text = Optional[str]  # noqa: UP045 (typer evaluates it on Python 3.10 too)
 _Number = Optional[int]  # noqa: UP045
 
+_KERNEL = typer.Argument(help="fused_moe, w8a8_block_fp8_matmul or w8a8_block_int8_matmul.")
+_N = typer.Option("--n", help="N of the file's name.")
+_K = typer.Option("--k", help="K, for the block products.")
+_E = typer.Option("--e", help="Experts on one GPU, for fused_moe.")
+_DTYPE = typer.Option(help="As in the file's name, such as fp8_w8a8.")
+_BLOCK = typer.Option(help="As in 128,128.")
+_CHANNEL = typer.Option(help="Each channel has a scale, as in the file's name.")
+_HIDDEN = typer.Option(
+    help="The model's hidden size, for fused_moe; a guess from E where not given."
+)
+_TOP_K = typer.Option(help="Experts of each token, for fused_moe; a guess from E where not given.")
+_BATCHES = typer.Option(help="Batch sizes, as in 1,16,256; by default the servers' own.")
+_SERVER = typer.Option(help="vllm or sglang: how the file is named, and whose kernel it is for.")
+_OUT = typer.Option(help="Folder that the file is written to.")
+_MODEL = typer.Option(help="Surrogate's name or folder.")
+
 
 @app.command()
 def predict(
-    kernel: Annotated[
-        str, typer.Argument(help="fused_moe, w8a8_block_fp8_matmul or w8a8_block_int8_matmul.")
-    ],
+    kernel: Annotated[str, _KERNEL],
     device: Annotated[str, typer.Option(help='The GPU as its driver names it: "NVIDIA H200".')],
-    n: Annotated[int, typer.Option("--n", help="N of the file's name.")],
-    k: Annotated[_Number, typer.Option("--k", help="K, for the block products.")] = None,
-    e: Annotated[_Number, typer.Option("--e", help="Experts on one GPU, for fused_moe.")] = None,
-    dtype: Annotated[_Text, typer.Option(help="As in the file's name, such as fp8_w8a8.")] = None,
-    block_shape: Annotated[_Text, typer.Option(help="As in 128,128.")] = None,
-    batches: Annotated[
-        _Text, typer.Option(help="Batch sizes, as in 1,16,256; by default the servers' own.")
-    ] = None,
-    server: Annotated[str, typer.Option(help="vllm or sglang: how the file is named.")] = "vllm",
-    out: Annotated[Path, typer.Option(help="Folder that the file is written to.")] = Path("."),
-    surrogate: Annotated[_Text, typer.Option(help="Surrogate's name or folder.")] = None,
+    n: Annotated[int, _N],
+    k: Annotated[_Number, _K] = None,
+    e: Annotated[_Number, _E] = None,
+    dtype: Annotated[_Text, _DTYPE] = None,
+    block_shape: Annotated[_Text, _BLOCK] = None,
+    per_channel_quant: Annotated[bool, _CHANNEL] = False,
+    hidden_size: Annotated[_Number, _HIDDEN] = None,
+    top_k: Annotated[_Number, _TOP_K] = None,
+    batches: Annotated[_Text, _BATCHES] = None,
+    server: Annotated[str, _SERVER] = "vllm",
+    out: Annotated[Path, _OUT] = Path("."),
+    surrogate: Annotated[_Text, _MODEL] = None,
 ) -> None:
     """Write the file for a GPU that need not be here, from the model's predictions.
 
@@ -46,41 +67,125 @@ def predict(
     """
     from autotune_rlm.integrations import serving
 
+    table = _table("tokens", "ms", "from", "to")
+    found: dict[int, Mapping[str, Any]] = {}
+    reasons: dict[str, None] = {}
     try:
-        block = tuple(int(size) for size in block_shape.split(",")) if block_shape else None
-        if block is not None and len(block) != 2:
-            raise ValueError(
-                f"--block-shape must be two numbers as in 128,128, got {block_shape!r}"
-            )
-        file = serving.ServingFile(
+        sizes = _sizes(batches)
+        file = _file(
             kernel=kernel,
             device_name=device,
             E=e,
             N=n,
             K=k,
             dtype=dtype,
-            block_shape=block,
+            block_shape=_block(block_shape),
+            per_channel_quant=per_channel_quant,
+            hidden_size=hidden_size,
+            top_k=top_k,
         )
         file.name(server)
-        sizes = [int(size) for size in batches.split(",")] if batches else serving.BATCHES
         entries = serving.predict(file, batches=sizes, surrogate=_surrogate(surrogate))
-        table = _table("tokens", "ms", "from", "to")
-        found: dict[int, dict[str, int]] = {}
-        reasons: dict[str, None] = {}
         with _out.status(f"ranking {len(sizes)} batch sizes") as status:
             for entry in entries:
-                status.update(f"ranked {len(found) + 1} of {len(sizes)} batch sizes")
                 found[entry.batch] = entry.config
+                status.update(f"ranked {len(found)} of {len(sizes)} batch sizes")
                 reasons.update(dict.fromkeys(entry.unfamiliar))
                 times = entry.median, entry.low, entry.high
                 _row(table, entry.batch, entry.config, *(f"{ms:.3g}" for ms in times))
-        path = file.with_configs(found).write(out, server=server)
+        file.with_configs(found).write(out, server=server)
     except (ValueError, OSError) as error:
         print_error(error)
         raise typer.Exit(2) from None
     _out.print(table)
     _reasons(reasons)
-    _out.print(f"wrote {path}", soft_wrap=True)
+    _written(file, out, server)
+
+
+@app.command()
+def measure(
+    kernel: Annotated[str, _KERNEL],
+    n: Annotated[int, _N],
+    k: Annotated[_Number, _K] = None,
+    e: Annotated[_Number, _E] = None,
+    dtype: Annotated[_Text, _DTYPE] = None,
+    block_shape: Annotated[_Text, _BLOCK] = None,
+    per_channel_quant: Annotated[bool, _CHANNEL] = False,
+    hidden_size: Annotated[_Number, _HIDDEN] = None,
+    top_k: Annotated[_Number, _TOP_K] = None,
+    batches: Annotated[_Text, _BATCHES] = None,
+    budget: Annotated[
+        int, typer.Option(min=1, help="Configurations to measure for each batch size.")
+    ] = 24,
+    server: Annotated[str, _SERVER] = "vllm",
+    out: Annotated[Path, _OUT] = Path("."),
+    store: Annotated[_Text, typer.Option(help="Where measurements are kept.")] = None,
+    surrogate: Annotated[_Text, _MODEL] = None,
+    interpreter: Annotated[
+        bool, typer.Option("--interpreter", help="Run small sizes on Triton's interpreter.")
+    ] = False,
+) -> None:
+    """Measure the model's best few of each batch size with the installed server's own kernel.
+
+    The file is written after each batch size and every measurement is kept, so that the same command
+    goes on where it was ended. Entries of other batch sizes that the file has stay.
+    """
+    from autotune_rlm.integrations import serving
+    from autotune_rlm.search.progress import duration
+    from autotune_rlm.search.tuner import TuningError
+
+    table = _table("tokens", "ms", "default ms", "measured", "known")
+    done: list[serving.Measured] = []
+    try:
+        sizes = _sizes(batches)
+        file = _file(
+            kernel=kernel,
+            device_name=_device_name(interpreter),
+            E=e,
+            N=n,
+            K=k,
+            dtype=dtype,
+            block_shape=_block(block_shape),
+            per_channel_quant=per_channel_quant,
+            hidden_size=hidden_size,
+            top_k=top_k,
+        )
+        path = file.path(out, server=server)
+        if path.exists():
+            before = serving.ServingFile.read(path)
+            file = dataclasses.replace(file, configs=before.configs, extra=before.extra)
+        near = serving.nearest(file, server=server)
+        if near is not None:
+            _out.print(f"tried first: {near.reason}", soft_wrap=True)
+        found = serving.measure(
+            file,
+            server=server,
+            batches=sizes,
+            budget=budget,
+            first=[] if near is None else [near.file],
+            store=_store(store),
+            surrogate=_surrogate(surrogate),
+            interpreted=interpreter,
+        )
+        for entry in found:
+            done.append(entry)
+            default = "failed" if entry.default_ms is None else f"{entry.default_ms:.4g}"
+            counts = str(entry.measured), str(entry.reused)
+            _row(table, entry.batch, entry.config, f"{entry.time_ms:.4g}", default, *counts)
+            now = {**file.configs, **{d.batch: d.config for d in done}}
+            file.with_configs(now).write(out, server=server)
+            if len(sizes) > 1:
+                _out.print(f"{len(done)} of {len(sizes)} batch sizes", highlight=False)
+    except (ValueError, OSError, ImportError, LookupError, TuningError) as error:
+        print_error(error)
+        raise typer.Exit(2 if not done else 1) from None
+    _out.print(table)
+    seconds, saved = sum(d.seconds for d in done), sum(d.saved_s for d in done)
+    text = f"{sum(d.measured for d in done)} configurations measured in {duration(seconds)}"
+    if saved >= 1.0:
+        text += f"; measuring all would have taken about {duration(saved)} more"
+    _out.print(text, highlight=False, soft_wrap=True)
+    _written(file, out, server)
 
 
 @app.command()
@@ -91,7 +196,7 @@ def check(
     device: Annotated[
         _Text, typer.Option(help="The GPU that they are used on; by default the one they name.")
     ] = None,
-    surrogate: Annotated[_Text, typer.Option(help="Surrogate's name or folder.")] = None,
+    surrogate: Annotated[_Text, _MODEL] = None,
 ) -> None:
     """Say which entries of files look slow, and what the model would take."""
     from autotune_rlm import devices
@@ -117,20 +222,116 @@ def check(
         _reasons(reasons)
 
 
+@app.command()
+def nearest(
+    kernel: Annotated[str, _KERNEL],
+    device: Annotated[str, typer.Option(help='The GPU as its driver names it: "NVIDIA H200".')],
+    n: Annotated[int, _N],
+    k: Annotated[_Number, _K] = None,
+    e: Annotated[_Number, _E] = None,
+    dtype: Annotated[_Text, _DTYPE] = None,
+    block_shape: Annotated[_Text, _BLOCK] = None,
+    per_channel_quant: Annotated[bool, _CHANNEL] = False,
+    server: Annotated[str, _SERVER] = "vllm",
+    configs: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="Folders of files; by default those of the installed server."),
+    ] = None,
+    out: Annotated[Path, _OUT] = Path("."),
+) -> None:
+    """Write the file of the nearest GPU and shape that has one, under this GPU's name."""
+    from autotune_rlm.integrations import serving
+
+    try:
+        file = _file(
+            kernel=kernel,
+            device_name=device,
+            E=e,
+            N=n,
+            K=k,
+            dtype=dtype,
+            block_shape=_block(block_shape),
+            per_channel_quant=per_channel_quant,
+        )
+        found = serving.nearest(file, server=server, folders=configs)
+        if found is None:
+            raise ValueError(
+                f"no file of {kernel} to go by: give folders with --configs, or predict the file"
+            )
+        file.with_configs(found.file.configs).write(out, server=server)
+    except (ValueError, OSError) as error:
+        print_error(error)
+        raise typer.Exit(2) from None
+    _out.print(found.reason, soft_wrap=True)
+    _written(file, out, server)
+
+
+def _file(**given: Any) -> ServingFile:
+    """The file that the options mean; its GPU by the driver's name, which is said where it differs."""
+    from autotune_rlm.integrations import serving
+
+    name = serving.driver_name(given["device_name"])
+    if name != given["device_name"]:
+        _out.print(f"{given['device_name']} is called {name!r} by its driver", highlight=False)
+    return serving.ServingFile(**{**given, "device_name": name})
+
+
+def _block(text: str | None) -> tuple[int, int] | None:
+    block = tuple(int(size) for size in text.split(",")) if text else None
+    if block is not None and len(block) != 2:
+        raise ValueError(f"--block-shape must be two numbers as in 128,128, got {text!r}")
+    return block
+
+
+def _sizes(text: str | None) -> Sequence[int]:
+    from autotune_rlm.integrations.serving import BATCHES
+
+    return [int(size) for size in text.split(",")] if text else BATCHES
+
+
+def _device_name(interpreted: bool) -> str:
+    """What the driver calls the GPU that is here."""
+    if not interpreted:
+        import torch
+
+        if torch.cuda.is_available():
+            return str(torch.cuda.get_device_name())
+        raise ValueError(
+            "there is no GPU here to measure on; autotune-rlm serve-configs predict needs none, and "
+            "--interpreter runs small sizes on Triton's interpreter"
+        )
+    return "Triton interpreter"
+
+
+def _store(given: str | None) -> Any:
+    from autotune_rlm.store import Store, means_none
+
+    return None if given is not None and means_none(given) else Store(given, fallback=True)
+
+
 def _surrogate(name: str | None) -> Any:
     from autotune_rlm.surrogate import load_surrogate
 
     return load_surrogate(name)
 
 
+def _written(file: ServingFile, out: Path, server: str) -> None:
+    """Where the file is, and how the server finds it."""
+    from autotune_rlm.integrations.serving import how_to_use
+
+    _out.print(f"wrote {file.path(out, server=server)}", soft_wrap=True, highlight=False)
+    _out.print(how_to_use(file, out, server=server), soft_wrap=True, highlight=False)
+
+
 def _table(first: str, *last: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    _out.width = max(_out.width, 100)
     for name in (first, *_SHORT.values(), "warps", "stages", *last):
         table.add_column(name, justify="right")
     return table
 
 
-def _row(table: Table, first: Any, config: dict[str, int], *last: str) -> None:
+def _row(table: Table, first: Any, config: Mapping[str, Any], *last: str) -> None:
     names = (*_SHORT, "num_warps", "num_stages")
     table.add_row(str(first), *(str(config.get(name, "")) for name in names), *last)
 

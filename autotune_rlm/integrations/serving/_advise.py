@@ -13,12 +13,12 @@ from autotune_rlm.integrations.serving._file import ServingFile
 from autotune_rlm.integrations.serving._spaces import space
 from autotune_rlm.types import Candidate, Device, Prediction, Surrogate, Task
 
-__all__ = ["BATCHES", "Doubt", "Entry", "check", "predict"]
+__all__ = ["BATCHES", "Doubt", "Entry", "Facts", "candidates_of", "check", "checked", "predict"]
 
 BATCHES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024, 1536, 2048, 3072, 4096)
 """Batch sizes that the servers' own tuning scripts measure."""
 
-_Facts = Callable[[Task, Sequence[Candidate]], Sequence[Candidate]]
+Facts = Callable[[Task, Sequence[Candidate]], Sequence[Candidate]]
 # An entry is doubtful where the model expects another configuration to be faster by more than a fifth,
 # which is above what two tunings of one problem differ by.
 _DOUBTFUL = 0.2
@@ -70,7 +70,7 @@ def predict(
     batches: Sequence[int] = BATCHES,
     device: Device | None = None,
     surrogate: Surrogate | None = None,
-    facts: _Facts | None = None,
+    facts: Facts | None = None,
 ) -> Iterator[Entry]:
     """The model's choice for each batch size, without a measurement.
 
@@ -105,7 +105,7 @@ def check(
     *,
     device: Device | None = None,
     surrogate: Surrogate | None = None,
-    facts: _Facts | None = None,
+    facts: Facts | None = None,
 ) -> Iterator[Doubt]:
     """The entries of a file for which the model expects something clearly faster.
 
@@ -139,24 +139,33 @@ def _ranked(
     batches: Sequence[int],
     device: Device | None,
     surrogate: Surrogate | None,
-    facts: _Facts | None,
+    facts: Facts | None,
 ) -> Iterator[tuple[Task, Sequence[Candidate], Prediction]]:
-    if any(not isinstance(b, int) or isinstance(b, bool) or b < 1 for b in batches):
-        raise ValueError(f"batches must be whole numbers of at least 1, got {list(batches)!r}")
+    checked(batches)
     device = device or devices.lookup(file.device_name)
     if surrogate is None:
         from autotune_rlm.surrogate import load_surrogate
 
         surrogate = load_surrogate()
-    facts = facts or _facts()
     for batch in batches:
         task = file.task(batch, device)
-        choices = list(space(file.kernel, device))
-        if batch in file.configs:
-            known = Candidate(dict(file.configs[batch]))
-            choices += [known] if all(c.key != known.key for c in choices) else []
-        candidates = facts(task, choices)
+        known = [Candidate(dict(file.configs[batch]))] if batch in file.configs else []
+        candidates = candidates_of(file, task, facts, known=known)
         yield task, candidates, surrogate.predict(task, candidates)
+
+
+def checked(batches: Sequence[int]) -> None:
+    """Raise ValueError where a batch size is no whole number of at least 1."""
+    if any(not isinstance(b, int) or isinstance(b, bool) or b < 1 for b in batches):
+        raise ValueError(f"batches must be whole numbers of at least 1, got {list(batches)!r}")
+
+
+def candidates_of(
+    file: ServingFile, task: Task, facts: Facts | None, *, known: Sequence[Candidate] = ()
+) -> Sequence[Candidate]:
+    """The space of the server's tuner and what is ``known`` beside it, with the compiler's facts."""
+    choices = {c.key: c for c in (*space(file, task.device), *known)}
+    return (facts or _facts())(task, list(choices.values()))
 
 
 def _worth(prediction: Prediction) -> np.ndarray:

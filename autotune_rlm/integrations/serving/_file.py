@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -39,6 +41,9 @@ class ServingFile:
         block_shape: Rows and columns that share a scale; None where there are none.
         per_channel_quant: Whether each channel has a scale.
         down: Whether the file is for the second product of the experts alone (SGLang).
+        hidden_size: Of the model, for ``fused_moe``; no part of the name. None for that of known
+            models with as many experts.
+        top_k: Experts of each token, for ``fused_moe``; as ``hidden_size``.
         configs: Configuration by batch size (tokens).
         extra: Other entries of the file, such as ``triton_version``; written back as they are.
 
@@ -55,19 +60,24 @@ class ServingFile:
     block_shape: tuple[int, int] | None = None
     per_channel_quant: bool = False
     down: bool = False
-    configs: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    hidden_size: int | None = None
+    top_k: int | None = None
+    configs: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kernel not in KERNELS:
             raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {self.kernel!r}")
         needed = ("E", "N") if self.kernel == "fused_moe" else ("N", "K")
-        for name in needed:
+        given = tuple(n for n in ("hidden_size", "top_k") if getattr(self, n) is not None)
+        for name in needed + given:
             size = getattr(self, name)
             if not isinstance(size, int) or size < 1:
                 raise ValueError(
                     f"{self.kernel} needs {name} as a number of at least 1, got {size!r}"
                 )
+        if self.kernel == "fused_moe" and (self.top_k or 1) > (self.E or 1):
+            raise ValueError(f"top_k must be at most E={self.E}, got {self.top_k}")
         if not self.device_name or re.search(r"[,/]", self.device_name):
             raise ValueError(f"device_name must be a GPU's name, got {self.device_name!r}")
         if self.kernel in _DTYPES:
@@ -83,7 +93,10 @@ class ServingFile:
         if server not in SERVERS:
             raise ValueError(f"server must be one of {', '.join(SERVERS)}, got {server!r}")
         sizes = [f"{n}={getattr(self, n)}" for n in ("E", "N", "K") if getattr(self, n) is not None]
-        parts = [*sizes, f"device_name={self.device_name.replace(' ', '_')}"]
+        device = self.device_name.replace(" ", "_")
+        if server == "vllm" and self.kernel == "fused_moe" and "H200" in device.split("_"):
+            device = "NVIDIA_H200"  # vLLM has one file for all of them
+        parts = [*sizes, f"device_name={device}"]
         if self.dtype:
             parts.append(f"dtype={self.dtype}")
         if self.block_shape:
@@ -112,9 +125,7 @@ class ServingFile:
         try:
             content = json.loads(path.read_text("utf-8"))
             sizes = {key: value for key, value in content.items() if key.isdigit()}
-            configs = {
-                int(key): {str(n): int(v) for n, v in value.items()} for key, value in sizes.items()
-            }
+            configs = {int(key): _config(value) for key, value in sizes.items()}
         except (ValueError, AttributeError, TypeError) as error:
             raise ValueError(f"{path}: not a JSON object of batch sizes: {error}") from None
         if found["E"]:
@@ -138,19 +149,34 @@ class ServingFile:
         )
 
     def write(self, folder: str | Path, *, server: str = "vllm") -> Path:
-        """Write the file under its name into a folder; returns its path."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / self.name(server)
+        """Write the file under its name where a server looks for it; returns its path.
+
+        Args:
+            folder: What ``VLLM_TUNED_CONFIG_FOLDER`` or ``SGLANG_MOE_CONFIG_DIR`` names. SGLang looks
+                for ``fused_moe`` below it, in ``configs/triton_3_9_0`` for Triton 3.9.0.
+            server: ``"vllm"`` or ``"sglang"``.
+        """
+        path = self.path(folder, server=server)
+        path.parent.mkdir(parents=True, exist_ok=True)
         content = {**self.extra, **{str(size): dict(c) for size, c in self.configs.items()}}
-        path.write_text(json.dumps(content, indent=4) + "\n", "utf-8")
+        scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        scratch.write_text(json.dumps(content, indent=4) + "\n", "utf-8")
+        scratch.replace(path)
         return path
 
-    def with_configs(self, configs: Mapping[int, Mapping[str, int]]) -> ServingFile:
+    def path(self, folder: str | Path, *, server: str = "vllm") -> Path:
+        """Where ``write`` writes the file; see there."""
+        folder = Path(folder)
+        if server == "sglang" and self.kernel == "fused_moe":
+            version = importlib.metadata.version("triton").partition("+")[0]
+            folder = folder / "configs" / f"triton_{version.replace('.', '_')}"
+        return folder / self.name(server)
+
+    def with_configs(self, configs: Mapping[int, Mapping[str, Any]]) -> ServingFile:
         """The same file with other configurations."""
         return replace(self, configs=dict(sorted(configs.items())))
 
-    def config(self, batch: int) -> Mapping[str, int]:
+    def config(self, batch: int) -> Mapping[str, Any]:
         """What a server takes for a batch size: the entry of the nearest size.
 
         Raises:
@@ -163,7 +189,7 @@ class ServingFile:
     def task(self, batch: int, device: Device) -> Task:
         """What is tuned for a batch size."""
         problem: dict[str, Any] = {"M": batch, "N": self.N}
-        for key in ("K", "E"):
+        for key in ("K", "E", "hidden_size", "top_k"):
             if getattr(self, key) is not None:
                 problem[key] = getattr(self, key)
         if self.dtype:
@@ -175,3 +201,16 @@ class ServingFile:
         if self.down:
             problem["gemm"] = "down"
         return Task(kernel=self.kernel, language="triton", problem=problem, device=device)
+
+
+def _config(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as it is read.
+
+    Raises:
+        TypeError: It is no object of numbers, words and truth values, tiles being numbers.
+    """
+    for name, item in value.items():
+        tile = name.startswith(("BLOCK_", "GROUP_", "num_"))
+        if not isinstance(item, (int, str, bool, type(None))) or (tile and type(item) is not int):
+            raise TypeError(f"{name} is {item!r}")
+    return dict(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from functools import cache
 
+from autotune_rlm.integrations.serving._file import ServingFile
 from autotune_rlm.landscapes.winners import space_of
 from autotune_rlm.types import Candidate, Device
 
@@ -21,9 +22,16 @@ _ROCM = {
 }
 
 
-def space(kernel: str, device: Device) -> tuple[Candidate, ...]:
-    """All configurations that a server's tuner would measure for a kernel on a device."""
-    return _rocm() if device.target.startswith("gfx") else space_of(kernel)
+def space(file: ServingFile, device: Device) -> tuple[Candidate, ...]:
+    """All configurations that a server's tuner would measure for a file's kernel on a device.
+
+    A step of K has one scale, so that no tile is longer than the elements that share one.
+    """
+    whole = _rocm() if device.target.startswith("gfx") else space_of(file.kernel)
+    if file.block_shape is None:
+        return whole
+    longest = file.block_shape[1]
+    return tuple(c for c in whole if c.config["BLOCK_SIZE_K"] <= longest)
 
 
 @cache

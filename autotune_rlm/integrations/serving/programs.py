@@ -10,7 +10,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-__all__ = ["GROUP", "PROGRAMS", "Program", "block_scaled", "grouped", "tiles"]
+__all__ = ["GROUP", "PROGRAMS", "Program", "block_scaled", "experts_of", "grouped", "tiles"]
 
 Program = dict[str, Any]
 GROUP = 8
@@ -169,19 +169,19 @@ def block_scaled(problem: dict[str, Any], config: dict[str, Any]) -> Program:
     }
 
 
-def _experts(problem: dict[str, Any]) -> tuple[int, int]:
-    """Hidden size and experts a token, which the records leave out: those of models of this size."""
+def experts_of(problem: dict[str, Any]) -> tuple[int, int]:
+    """Hidden size and experts a token; where a problem does not tell, those of models of this size."""
     experts = problem["E"]
     hidden = 7168 if experts >= 250 else 5120 if experts in (16, 160, 161) else 4096
     if experts in (60, 64):
         hidden = 2048
     top_k = 1 if experts == 1 else 2 if experts <= 16 else 8
-    return hidden, top_k
+    return problem.get("hidden_size", hidden), problem.get("top_k", min(top_k, experts))
 
 
 def mixture_of_experts(problem: dict[str, Any], config: dict[str, Any]) -> Program:
     """``fused_moe`` of vLLM and SGLang: its first, larger product."""
-    hidden, top_k = _experts(problem)
+    hidden, top_k = experts_of(problem)
     experts, tokens = problem["E"], problem["M"]
     n, k = 2 * problem["N"], hidden
     if problem.get("gemm") == "down":

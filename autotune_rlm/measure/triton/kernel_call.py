@@ -28,6 +28,7 @@ from autotune_rlm.dtypes import TORCH_NAMES
 from autotune_rlm.measure.statistics.timing import Call
 from autotune_rlm.types import canonical_json
 
+from ._kernel_source import load_kernel
 from .isolated import Workload
 from .job import Job
 
@@ -37,6 +38,7 @@ __all__ = [
     "bench",
     "describe_launch",
     "evaluate_grid",
+    "load_kernel",
     "make_tensor",
     "note_launch",
 ]
@@ -121,7 +123,6 @@ def bench(**description: Any) -> Callable[[dict[str, Any]], Job]:
     import torch
 
     from ._compile_worker import decode_value
-    from ._kernel_source import load_kernel
     from .capture import describe_call
 
     call = KernelCall(**description)

@@ -30,3 +30,10 @@ if [ -n "${TRITON_VERSION:-}" ]; then
     3.[4-6].*) $pip "numpy<2.4" ;;  # newer ones refuse what these interpreters do with 1-element arrays
   esac
 fi
+
+# The text of the servers' kernels and loaders, for tests/serving: their wheels without what they need.
+# vLLM's has 350 MB: SERVERS="sglang vllm" scripts/setup.sh
+for server in ${SERVERS:-sglang}; do
+  $pip --no-deps --target "$venv/servers" "$server" 2>/dev/null ||
+    echo "$server has no wheel for this Python; the tests that read it are skipped." >&2
+done

@@ -5,7 +5,7 @@ import sys
 
 from autotune_rlm.integrations.serving._installed import kernel_file
 from autotune_rlm.integrations.serving._workload import bench
-from autotune_rlm.measure.correctness import disagreement
+from autotune_rlm.measure.triton.correctness import disagreement
 
 
 def main(server, given):

@@ -13,8 +13,8 @@ from autotune_rlm.integrations.serving._default import rule_of_thumb
 from autotune_rlm.integrations.serving._file import ServingFile
 from autotune_rlm.integrations.serving._installed import kernel_file, version_of
 from autotune_rlm.integrations.serving._workload import FACTORY
-from autotune_rlm.measure.compile import CompilePool
-from autotune_rlm.measure.worker import IsolatedMeasurer, Workload
+from autotune_rlm.measure.triton import IsolatedMeasurer, Workload
+from autotune_rlm.measure.triton.compile import CompilePool
 from autotune_rlm.search.progress import Reporter
 from autotune_rlm.search.tuner import Tuner, TuningResult
 from autotune_rlm.types import Candidate, Device, Measurer, Surrogate, Task

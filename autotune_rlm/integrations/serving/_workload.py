@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from autotune_rlm.measure.job import Job
-from autotune_rlm.measure.timing import Call
+from autotune_rlm.measure.statistics.timing import Call
+from autotune_rlm.measure.triton.job import Job
 
 __all__ = ["FACTORY", "bench"]
 
@@ -44,7 +44,7 @@ def bench(
     """
     import torch
 
-    from autotune_rlm.measure.kernel_call import load_kernel
+    from autotune_rlm.measure.triton.kernel_call import load_kernel
 
     place = device or (
         torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
@@ -62,7 +62,7 @@ class _Data:
     def __init__(self, device: Any) -> None:
         import torch
 
-        from autotune_rlm.measure.detect import interpreting
+        from autotune_rlm.measure.interpreter import interpreting
 
         self.device = device
         self._generator = torch.Generator(device=device).manual_seed(0)
@@ -133,7 +133,7 @@ def _tiles(n: int, block: int) -> int:
 def _product(jit: Any, problem: dict[str, Any], data: _Data) -> Callable[[dict[str, Any]], Job]:
     import torch
 
-    from autotune_rlm.measure.capture import describe_call
+    from autotune_rlm.measure.triton.capture import describe_call
 
     m, n, k = problem["M"], problem["N"], problem["K"]
     group_n, group_k = problem["block_shape"]
@@ -182,7 +182,7 @@ def _experts(jit: Any, problem: dict[str, Any], data: _Data) -> Callable[[dict[s
     """Both products of the experts, one after the other; what lies between them is not timed."""
     import torch
 
-    from autotune_rlm.measure.capture import describe_call
+    from autotune_rlm.measure.triton.capture import describe_call
 
     tokens, experts, top_k = problem["M"], problem["E"], problem["top_k"]
     logits = data.numbers(tokens, experts)

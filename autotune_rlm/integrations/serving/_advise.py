@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -178,7 +179,9 @@ def _index(candidates: Sequence[Candidate], config: dict[str, int]) -> int:
     return next(i for i, c in enumerate(candidates) if c.key == key)
 
 
+@functools.cache
 def _facts() -> Any:
+    """Of this package's kernels of the servers' algorithms; what was read serves all batch sizes."""
     from autotune_rlm.integrations.serving.programs import PROGRAMS
     from autotune_rlm.surrogate.programs import Programs
 

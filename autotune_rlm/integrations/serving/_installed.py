@@ -99,7 +99,8 @@ def config_folders(server: str) -> list[Path]:
 
 def _with_helpers(text: str, name: str) -> list[str]:
     """The source of a jitted function and of those that it calls, in their order."""
-    jitted = {node.name: node for node in ast.parse(text).body if _is_jitted(node)}
+    functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+    jitted = {node.name: node for node in functions if _is_jitted(node)}
     if name not in jitted:
         return []
     wanted, seen = [name], {name}
@@ -116,10 +117,8 @@ def _with_helpers(text: str, name: str) -> list[str]:
     ]
 
 
-def _is_jitted(node: ast.stmt) -> bool:
-    return isinstance(node, ast.FunctionDef) and any(
-        ast.unparse(decorator).startswith("triton.jit") for decorator in node.decorator_list
-    )
+def _is_jitted(node: ast.FunctionDef) -> bool:
+    return any(ast.unparse(decorator).startswith("triton.jit") for decorator in node.decorator_list)
 
 
 def _names(node: ast.AST) -> Iterator[str]:

@@ -46,9 +46,8 @@ def bench(
 
     from autotune_rlm.measure.triton.kernel_call import load_kernel
 
-    place = device or (
-        torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    )
+    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    place = device or here or "cpu"
     jit = load_kernel(file, function)
     data = _Data(torch.device(place))
     if kernel == "fused_moe":
@@ -155,10 +154,14 @@ def _product(jit: Any, problem: dict[str, Any], data: _Data) -> Callable[[dict[s
         masked = k % config["BLOCK_SIZE_K"] != 0
         given = _arguments(jit, {**known, **config, "needs_masking": masked})
         grid = (_tiles(m, config["BLOCK_SIZE_M"]) * _tiles(n, config["BLOCK_SIZE_N"]),)
+
+        def prepare() -> None:
+            c.fill_(float("nan"))
+
         return Job(
             Call(run=lambda: jit[grid](**given)),
             outputs=lambda: {"C": c},
-            prepare=lambda: c.fill_(float("nan")),
+            prepare=prepare,
             spec=lambda: describe_call(jit, (), given),
             grid=grid,
         )

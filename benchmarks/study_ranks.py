@@ -59,7 +59,7 @@ def table_problems():
         sizes = [s for s in table["size"] if s is not None]
         if max(sizes) > 2 * min(sizes):
             errors = [e for e in table["error"] if e is not None]
-            corner = (float(np.quantile(errors, 0.9)), float(np.quantile(np.log(sizes), 0.9)))
+            corner = (float(np.quantile(errors, 0.9)), float(np.quantile(np.log1p(sizes), 0.9)))
             both = of_table(table, "error", "size")
             yield f"table2/{table['name']}", Problem("several objectives", both, corner)
 
@@ -85,7 +85,7 @@ def of_table(table, *targets):
         found = [float(c[tuple(index)]) for c in columns]
         if not np.isfinite(found).all():
             raise optuna.TrialPruned
-        return found[0] if len(found) == 1 else (found[0], float(np.log(found[1])))
+        return found[0] if len(found) == 1 else (found[0], float(np.log1p(found[1])))
 
     return objective
 

@@ -9,9 +9,7 @@ reference evaluator.
 from __future__ import annotations
 
 import contextlib
-from collections import ChainMap
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ from autotune_rlm.networks._dims import bind
 from autotune_rlm.networks._foreign import foreign_result
 from autotune_rlm.networks._graph import DTYPES, Graph, Node, Tensor
 from autotune_rlm.networks._load import STANDARD, subgraphs
+from autotune_rlm.networks._scope import SHOWN, Scope, postorder
 
 if TYPE_CHECKING:
     import onnx
@@ -36,8 +35,6 @@ _RANDOM = frozenset(
 _MOST_HELD = 100  # graphs within a graph, for each of which onnx looks at all values around it
 _MOST_VALUES = 1024  # elements of a value that is computed
 _MOST_STORED = 128  # and of one that is stored, as ``load_skeleton`` keeps them
-_SHOWN = 16  # and of one that is part of the text
-_SHOWN_TYPES = (np.dtype(np.int64), np.dtype(np.int32), np.dtype(bool))
 _CODES = {name: code for code, name in DTYPES.items()}
 
 
@@ -61,66 +58,6 @@ def canonical(model: onnx.ModelProto, dims: Mapping[str, int] | None = None) -> 
         raise ValueError(f"model: a name is no text ({error}); the file is damaged") from None
 
 
-@dataclass
-class _Scope:
-    """What is known of the values of a graph; a graph within a graph asks the enclosing one too."""
-
-    tensors: MutableMapping[str, Tensor]
-    values: MutableMapping[str, np.ndarray]
-    constants: MutableMapping[str, np.ndarray]  # those of the values that a reader wants to see
-    types: MutableMapping[str, Any]
-    outer: _Scope | None
-    weights: set[str] = field(default_factory=set)
-    alias: dict[str, str] = field(default_factory=dict)
-    given: set[str] = field(default_factory=set)
-    producers: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def within(cls, outer: _Scope | None) -> _Scope:
-        if outer is None:
-            return cls({}, {}, {}, {}, None)
-
-        def within(known: Any) -> Any:
-            return ChainMap({}, *getattr(known, "maps", [known]))
-
-        return cls(
-            within(outer.tensors),
-            within(outer.values),
-            within(outer.constants),
-            within(outer.types),
-            outer,
-        )
-
-    def set(self, name: str, value: np.ndarray) -> None:
-        """Keep a value that is known."""
-        self.values[name] = value
-        if value.dtype in _SHOWN_TYPES and value.size <= _SHOWN:
-            self.constants[name] = value
-
-    def has(self, name: str) -> bool:
-        here = name in self.weights or name in self.given or name in self.producers
-        return here or (self.outer is not None and self.outer.has(name))
-
-    def is_weight(self, name: str) -> bool:
-        if name in self.weights:
-            return True
-        own = name in self.producers or name in self.given
-        return not own and self.outer is not None and self.outer.is_weight(name)
-
-    def resolve(self, name: str) -> str:
-        """The value behind ``Identity`` and ``Dropout``, in the enclosing graphs too."""
-        path = []
-        while name in self.alias:
-            path.append(name)
-            name = self.alias[name]
-            if len(path) > len(self.alias):
-                raise ValueError(f"model: the graph has a cycle through {name!r}")
-        for passed in path:
-            self.alias[passed] = name
-        own = name in self.weights or name in self.given or name in self.producers
-        return name if own or self.outer is None else self.outer.resolve(name)
-
-
 class _Reader:
     """Reads graphs of one model."""
 
@@ -129,20 +66,22 @@ class _Reader:
 
         self._opsets = dict(opsets)
         self._version = version
-        self._evaluated: dict[Any, list[Any] | None] = {}  # layers repeat what they compute
+        # Layers repeat what they compute, and the shapes that follow.
+        self._evaluated: dict[Hashable, list[np.ndarray] | None] = {}
+        self._inferred: dict[Hashable, list[tuple[int, onnx.TypeProto, Tensor | None]]] = {}
         self._imports = [onnx.helper.make_opsetid(d, v) for d, v in opsets.items()]
 
     def read(
-        self, proto: onnx.GraphProto, outer: _Scope | None, inputs: Mapping[str, Tensor]
+        self, proto: onnx.GraphProto, outer: Scope | None, inputs: Mapping[str, Tensor]
     ) -> Graph:
         """The canonical form of a graph; ``inputs`` are types that are known better than declared."""
-        scope = _Scope.within(outer)
+        scope = Scope.within(outer)
         self._declare(proto, scope, inputs)
         outputs = [v.name for v in proto.output]
         if not outputs:
             raise ValueError("model: the graph has no outputs, so nothing in it is computed")
         roots = [scope.resolve(o) for o in outputs]
-        order = _postorder(roots, scope, frozenset())
+        order = postorder(roots, scope, frozenset())
         folded: set[str] = set()
         nodes: dict[int, Node] = {}
         captured: set[str] = set()
@@ -155,7 +94,7 @@ class _Reader:
                 folded.update(o for o in node.outputs if o)
         folded.difference_update(roots)
         if folded:
-            order = _postorder(roots, scope, folded)
+            order = postorder(roots, scope, folded)
         live = tuple(nodes[id(item)] for item in order)
         if outer is not None:
             captured.update(roots, *(n.inputs for n in live))
@@ -171,7 +110,7 @@ class _Reader:
             captured=frozenset(captured if outer is not None else ()),
         )
 
-    def _declare(self, proto: onnx.GraphProto, scope: _Scope, inputs: Mapping[str, Tensor]) -> None:
+    def _declare(self, proto: onnx.GraphProto, scope: Scope, inputs: Mapping[str, Tensor]) -> None:
         for value in (*proto.value_info, *proto.output, *proto.input):
             scope.types[value.name] = value.type
             if (tensor := _tensor(value.type)) is not None:
@@ -205,7 +144,7 @@ class _Reader:
                 scope.alias[node.output[0]] = node.input[0]
         scope.producers.pop("", None)
 
-    def _weight(self, scope: _Scope, name: str, tensor: onnx.TensorProto) -> None:
+    def _weight(self, scope: Scope, name: str, tensor: onnx.TensorProto) -> None:
         from onnx import numpy_helper
 
         scope.weights.add(name)
@@ -219,7 +158,7 @@ class _Reader:
         except Exception:  # a payload that does not fit the declared shape
             return
 
-    def _constant(self, scope: _Scope, node: onnx.NodeProto) -> None:
+    def _constant(self, scope: Scope, node: onnx.NodeProto) -> None:
         import onnx
 
         name = node.output[0]
@@ -244,7 +183,7 @@ class _Reader:
             return
         raise ValueError(f"model: the Constant {name!r} has no value")
 
-    def _node(self, proto: onnx.NodeProto, scope: _Scope) -> Node:
+    def _node(self, proto: onnx.NodeProto, scope: Scope) -> Node:
         import onnx
 
         standard = proto.domain in STANDARD
@@ -278,7 +217,7 @@ class _Reader:
         op: str,
         inputs: Sequence[str],
         attributes: Mapping[str, Any],
-        scope: _Scope,
+        scope: Scope,
     ) -> dict[str, Graph]:
         taken = taken_branch(op, inputs, scope.values)
         read: dict[str, Graph] = {}
@@ -294,7 +233,7 @@ class _Reader:
                 read[name] = self.read(graph, scope, given)
         return read
 
-    def _infer(self, proto: onnx.NodeProto, node: Node, scope: _Scope) -> None:
+    def _infer(self, proto: onnx.NodeProto, node: Node, scope: Scope) -> None:
         """Complete the types of a node's results, where its arguments' are complete."""
         if node.graphs:
             for name, tensor in held_results(node, scope.tensors, scope.values, self._version):
@@ -305,10 +244,13 @@ class _Reader:
             return
         if not all(_is_complete(scope, i) for i in node.inputs if i):
             return
-        for name, kind in self._results(proto, node, scope):
-            scope.types[name] = kind
-            if (inferred := _tensor(kind)) is not None:
-                scope.tensors[name] = inferred
+        key = _call(proto, [_known(scope, name) for name in node.inputs])
+        if key not in self._inferred:
+            self._inferred[key] = list(self._results(proto, node, scope))
+        for slot, kind, inferred in self._inferred[key]:
+            scope.types[node.outputs[slot]] = kind
+            if inferred is not None:
+                scope.tensors[node.outputs[slot]] = inferred
         if node.outputs and not _is_complete(scope, node.outputs[0]):
             view = Graph((), (), (), scope.tensors, frozenset(), {}, self._version)
             found = foreign_result(view, node)
@@ -317,8 +259,9 @@ class _Reader:
                 scope.types.pop(node.outputs[0], None)
 
     def _results(
-        self, proto: onnx.NodeProto, node: Node, scope: _Scope
-    ) -> Iterator[tuple[str, Any]]:
+        self, proto: onnx.NodeProto, node: Node, scope: Scope
+    ) -> Iterator[tuple[int, onnx.TypeProto, Tensor | None]]:
+        """Which results onnx infers a type of, with it."""
         import onnx
         from onnx import numpy_helper, shape_inference
 
@@ -330,13 +273,16 @@ class _Reader:
             kinds = {i: _type(scope, r) for i, r in pairs}
             data = {i: numpy_helper.from_array(v, i) for i, r in pairs
                     if (v := scope.values.get(r)) is not None}  # fmt: skip
-            yield from shape_inference.infer_node_outputs(
+            found = shape_inference.infer_node_outputs(
                 schema, proto, kinds, data, opset_imports=self._imports
-            ).items()
+            )
+            for slot, name in enumerate(proto.output):
+                if name in found:
+                    yield slot, found[name], _tensor(found[name])
         except Exception:  # no such operator, or arguments that it does not take: left open
             return
 
-    def _evaluate(self, proto: onnx.NodeProto, node: Node, scope: _Scope) -> bool:
+    def _evaluate(self, proto: onnx.NodeProto, node: Node, scope: Scope) -> bool:
         """Compute a node's results where shapes determine them; whether that was so."""
         if proto.domain not in STANDARD or node.op in _RANDOM:
             return False
@@ -360,12 +306,7 @@ class _Reader:
         if any(s is None or s > _MOST_VALUES for s in sizes):
             return False
         given = [scope.values[i] for i in inputs]
-        key = (
-            proto.op_type,
-            tuple(a.SerializeToString() for a in proto.attribute),
-            tuple(bool(i) for i in proto.input),
-            tuple((v.dtype.str, v.shape, v.tobytes()) for v in given),
-        )
+        key = _call(proto, [_bytes(scope.values.get(i)) for i in node.inputs])
         if key not in self._evaluated:
             self._evaluated[key] = self._run(proto, given)
         results = self._evaluated[key]
@@ -395,6 +336,24 @@ class _Reader:
 # ---- types and values
 
 
+def _call(proto: onnx.NodeProto, arguments: Sequence[Hashable]) -> Hashable:
+    """What the results of a node follow from: nodes of one key differ in names only."""
+    attributes = tuple(a.SerializeToString() for a in proto.attribute)
+    outputs = tuple(bool(o) for o in proto.output)
+    return proto.domain, proto.op_type, attributes, outputs, tuple(arguments)
+
+
+def _bytes(value: np.ndarray | None) -> Hashable:
+    return None if value is None else (value.dtype.str, value.shape, value.tobytes())
+
+
+def _known(scope: Scope, name: str) -> Hashable:
+    """What is known of an argument."""
+    kind = scope.types.get(name)
+    known = scope.tensors.get(name) if kind is None else kind.SerializeToString()
+    return known, _bytes(scope.values.get(name))
+
+
 def _tensor(kind: onnx.TypeProto) -> Tensor | None:
     """The tensor that a type declares; None for sequences, optionals and maps."""
     if not kind.HasField("tensor_type"):
@@ -409,7 +368,7 @@ def _tensor(kind: onnx.TypeProto) -> Tensor | None:
     return Tensor(DTYPES.get(tensor.elem_type, "?"), shape)
 
 
-def _type(scope: _Scope, name: str) -> onnx.TypeProto:
+def _type(scope: Scope, name: str) -> onnx.TypeProto:
     import onnx
 
     kind = scope.types.get(name)
@@ -419,7 +378,7 @@ def _type(scope: _Scope, name: str) -> onnx.TypeProto:
     return onnx.helper.make_tensor_type_proto(_CODES.get(tensor.dtype, 0), tensor.shape)
 
 
-def _is_complete(scope: _Scope, name: str) -> bool:
+def _is_complete(scope: Scope, name: str) -> bool:
     tensor = scope.tensors.get(name)
     if tensor is not None:
         return tensor.size() is not None and tensor.dtype != "?"
@@ -445,67 +404,9 @@ def _attribute_tensor(tensor: onnx.TensorProto) -> Any:
 
     shape = Tensor(DTYPES.get(tensor.data_type, "?"), tuple(tensor.dims))
     size = shape.size()
-    if shape.dtype in ("i32", "i64") and size is not None and size <= _SHOWN:
+    if shape.dtype in ("i32", "i64") and size is not None and size <= SHOWN:
         try:
             return numpy_helper.to_array(tensor).tolist()
         except Exception:  # a payload that does not fit the declared shape
             return shape
     return shape
-
-
-# ---- order
-
-
-def _postorder(
-    roots: Sequence[str], scope: _Scope, folded: frozenset[str] | set[str]
-) -> list[onnx.NodeProto]:
-    """Nodes inputs first, by a walk from the outputs; independent of names and file order."""
-    order: list[onnx.NodeProto] = []
-    walked: dict[int, bool] = {}  # False: being walked, True: done
-    for root in roots:
-        stack: list[tuple[Any, Iterator[str]]] = [(None, iter((root,)))]
-        while stack:
-            node, needed = stack[-1]
-            name = next(needed, None)
-            if name is None:
-                stack.pop()
-                if node is not None:
-                    walked[id(node)] = True
-                    order.append(node)
-                continue
-            name = scope.resolve(name)
-            if name in folded:
-                continue
-            producer = scope.producers.get(name)
-            if producer is None:
-                if not scope.has(name):
-                    raise ValueError(
-                        f"model: {name!r} is read, but no node, input or initialiser gives it"
-                    )
-                continue
-            done = walked.get(id(producer))
-            if done is False:
-                raise ValueError(
-                    f"model: the graph has a cycle through the {producer.op_type} that gives "
-                    f"{name!r}; ONNX graphs must be acyclic (use Loop or Scan for recurrence)"
-                )
-            if done is None:
-                walked[id(producer)] = False
-                stack.append((producer, _needed(producer)))
-    return order
-
-
-def _needed(node: onnx.NodeProto) -> Iterator[str]:
-    yield from filter(None, node.input)
-    for graph in subgraphs(node):
-        yield from _free(graph)
-
-
-def _free(graph: onnx.GraphProto) -> Iterator[str]:
-    """Values that a graph reads from the enclosing one."""
-    own = {v.name for v in graph.input} | {t.name for t in graph.initializer}
-    own |= {s.values.name for s in graph.sparse_initializer}
-    own |= {o for n in graph.node for o in n.output}
-    for node in graph.node:
-        yield from (name for name in _needed(node) if name not in own)
-    yield from (v.name for v in graph.output if v.name not in own)

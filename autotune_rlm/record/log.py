@@ -232,7 +232,11 @@ def merge(paths: Iterable[str | os.PathLike[str]], out: str | os.PathLike[str]) 
 
 def _compact(measurement: Measurement) -> dict[str, Any]:
     """What differs from an empty measurement, times to five digits."""
-    data = {k: v for k, v in measurement.to_json().items() if v not in (None, "", [], {}, 0.0)}
+    data = {
+        k: v
+        for k, v in measurement.to_json().items()
+        if v not in (None, "", [], {}, 0.0) or (k == "value" and v is not None)
+    }
     for name in ("value", "low", "high", "compile_s", "cost_s"):
         if name in data:
             data[name] = _short(data[name])

@@ -41,6 +41,19 @@ def record(
         None, exists=True, dir_okay=False, help="Run this script and record its autotuned kernels."
     ),
     argument: list[str] = typer.Option([], help="With --program: an argument for the script."),
+    programs: Path | None = typer.Option(
+        None,
+        exists=True,
+        help="Measure the memory and time of these programs: a folder, or a .jsonl, .csv or .parquet.",
+    ),
+    timeout_s: float = typer.Option(10.0, min=0.1, help="With --programs: seconds for each run."),
+    memory_mb: int = typer.Option(1024, min=16, help="With --programs: memory of each run."),
+    repeats: int = typer.Option(1, min=1, help="With --programs: runs of each input, for the median."),
+    table: Path | None = typer.Option(
+        None, help="Write programs of OUT as a table for `fit` (.csv, .jsonl, .parquet) and stop."
+    ),
+    per: str = typer.Option("input", help="Rows of --table: one per input, or one per program."),
+    texts: bool = typer.Option(True, help="Whether --table holds the programs' texts."),
     workers: int | None = typer.Option(None, min=1, help="Compilers; by default all cores."),
     sample_ms: float = typer.Option(10.0, min=0.1, help="Milliseconds of samples per point."),
     max_points: int | None = typer.Option(None, min=1, help="Stop after so many points."),
@@ -68,11 +81,26 @@ def record(
         _fail("--target needs --compile-only; without it the device at hand is measured")
     if not out.name.endswith((".jsonl", ".jsonl.gz")):
         _fail(f"--out must end in .jsonl or .jsonl.gz, got {out.name}; --convert writes a CSV")
+    if programs is not None and (compile_only or interpreter or program is not None):
+        _fail("--programs does not go with --program, --compile-only or --interpreter")
     try:
         if merge:
             added = add_records(merge, out)
             _console.print(f"added {added:,} points to {out}")
-        elif convert is None:
+        elif programs is not None:
+            from autotune_rlm.cli._record_programs import record_programs
+
+            with RecordLog(out, max_bytes=int(max_mb * 1e6)) as log:
+                record_programs(
+                    programs,
+                    log,
+                    timeout_s=timeout_s,
+                    memory_mb=memory_mb,
+                    repeats=repeats,
+                    minutes=minutes,
+                    max_points=max_points,
+                )
+        elif convert is None and table is None:
             runner = interpreted() if interpreter else contextlib.nullcontext()
             with runner, RecordLog(out, max_bytes=int(max_mb * 1e6)) as log:
                 if log.rows:
@@ -107,6 +135,10 @@ def record(
         if convert is not None:
             rows = to_csv([out], convert)
             _console.print(f"wrote {rows:,} rows to {convert}")
+        if table is not None:
+            from autotune_rlm.cli._record_programs import make_table
+
+            make_table(out, table, per=per, texts=texts)
     except (FileNotFoundError, ValueError, BlockingIOError) as error:
         _fail(str(error))
 

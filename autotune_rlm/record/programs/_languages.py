@@ -25,7 +25,7 @@ class Language:
         allocator: Whether memory is what malloc gave out. Runtimes that bring their own heap are
             measured by their resident size.
         empty: A program that does nothing: what it takes is subtracted.
-        main: Pattern of the class that holds ``main``, which names the file.
+        main: How ``main`` begins, where the class that holds it names the file.
     """
 
     name: str
@@ -43,9 +43,10 @@ class Language:
         return next((tool for tool in tools if shutil.which(tool) is None), "")
 
     def file_name(self, text: str) -> str:
-        """What the source file has to be called."""
-        found = re.search(self.main, text) if self.main else None
-        return (found.group(1) if found else "Main") + self.suffixes[0]
+        """What the source file has to be called: after the class that holds ``main``, in Java."""
+        before = text.partition(self.main)[0] if self.main else ""
+        classes = re.findall(r"\bclass\s+(\w+)", before)
+        return (classes[-1] if classes else "Main") + self.suffixes[0]
 
 
 _C_MAIN = "int main(void) { return 0; }\n"
@@ -85,10 +86,10 @@ LANGUAGES: dict[str, Language] = {
         Language(
             name="java",
             suffixes=(".java",),
-            compile=("javac", "-d", "{folder}", "{source}"),
+            compile=("javac", "-proc:none", "-J-XX:TieredStopAtLevel=1", "-d", "{folder}", "{source}"),
             run=("java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", "{folder}", "{main}"),
             empty="class Main { public static void main(String[] words) {} }\n",
-            main=r"class\s+(\w+)[^{]*\{(?:(?!\bclass\s).)*?static\s+void\s+main\b|class\s+(Main)\b",
+            main="static void main",
         ),
         Language(
             name="javascript", suffixes=(".js", ".mjs"), run=("node", "{source}"), empty=";\n"
@@ -96,7 +97,7 @@ LANGUAGES: dict[str, Language] = {
         Language(
             name="typescript",
             suffixes=(".ts",),
-            compile=("tsc", "--target", "es2020", "--module", "commonjs", "--outFile", "{out}",
+            compile=("tsc", "--noLib", "--target", "es2020", "--module", "commonjs", "--outFile", "{out}",
                      "{source}"),
             run=("node", "{out}"),
             empty=";\n",

@@ -63,6 +63,11 @@ class ProgramMeasurer:
         self._empty: dict[str, dict[str, float]] = {}
         self._tools: dict[str, str] | None = None
 
+    @property
+    def has_network(self) -> bool:
+        """Whether programs can reach the network, because the system cannot take it away."""
+        return self._sandbox.has_network
+
     def close(self) -> None:
         """End the children and delete their files."""
         self._sandbox.close()
@@ -88,14 +93,14 @@ class ProgramMeasurer:
             return self._one_by_one(program, lambda given: self._python(program, given))
         language = LANGUAGES[program.language]
         self._zero(language)
-        words = [*self._compiled(language, program.text), *program.arguments]
+        words = [*self._compiled(language, program.runs or program.text), *program.arguments]
         return self._one_by_one(program, lambda given: self._command(language, words, given))
 
     def _calls(self, program: Program, inputs: Sequence[Any]) -> Iterator[Measurement]:
         rounds = [True] + [False] * self._repeats
         try:
             runs = [
-                self._sandbox.calls(program.text, program.call, inputs, trace=trace)
+                self._sandbox.calls(program.runs or program.text, program.call, inputs, trace=trace)
                 for trace in rounds
             ]
         except SandboxError as error:
@@ -121,11 +126,12 @@ class ProgramMeasurer:
         return measure
 
     def _python(self, program: Program, given: str) -> tuple[Run, dict[str, float]]:
+        text = program.runs or program.text
         request: dict[str, Any] = {"stdin": given, "argv": program.arguments}
-        traced = self._sandbox.python(program.text, trace=True, **request)
+        traced = self._sandbox.python(text, trace=True, **request)
         if _fault(traced) is not None:
             return traced, {}
-        timed = [self._sandbox.python(program.text, **request) for _ in range(self._repeats)]
+        timed = [self._sandbox.python(text, **request) for _ in range(self._repeats)]
         worst = next((run for run in timed if _fault(run) is not None), traced)
         return worst, {**traced.numbers, **_medians([run.numbers for run in timed])}
 
@@ -219,7 +225,7 @@ def _measured(ended: Run, numbers: Mapping[str, float], wanted: str | None) -> M
         fault = Fault(Status.RUNTIME_ERROR, "it ended without a report of its memory")
     if fault is not None:
         return failed(fault, cost_s=ended.wall_s)
-    facts = {name: round(value, 4) for name, value in numbers.items() if name != "peak_bytes"}
+    facts = {name: float(f"{v:.5g}") for name, v in numbers.items() if name != "peak_bytes"}
     return Measurement(
         status=Status.OK, value=numbers["peak_bytes"], cost_s=ended.wall_s, facts=facts
     )

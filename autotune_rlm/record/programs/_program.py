@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from autotune_rlm.record.programs._languages import LANGUAGES, language_of
-from autotune_rlm.types import digest
 
-__all__ = ["Program", "identity", "read_programs", "sizes"]
+__all__ = ["Program", "read_programs", "sizes"]
 
-_KNOWN = ("program", "language", "text", "file", "call", "inputs", "outputs", "arguments", "group")
+_KNOWN = (
+    "program", "language", "text", "file", "call", "inputs", "outputs", "arguments", "group", "runs",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,8 @@ class Program:
         group: What it must not be separated from when data are split, such as the problem that several
             programs solve.
         fields: What else is known of it, by name.
+        runs: What is run in place of the text, such as the text with a ``main`` around it; empty for the
+            text itself.
     """
 
     id: str
@@ -46,6 +49,7 @@ class Program:
     arguments: Sequence[str] = ()
     group: str = ""
     fields: Mapping[str, Any] = field(default_factory=dict)
+    runs: str = ""
 
     def __post_init__(self) -> None:
         if self.language not in LANGUAGES:
@@ -77,11 +81,11 @@ def read_programs(path: str | Path) -> Iterator[Program]:
     A folder: every file of a known language is a program. Its inputs are the files ``NAME.in`` and
     ``NAME.*.in`` beside it, else the ``*.in`` files of its folder and of a folder ``inputs`` in it, else
     one empty input. A file ``X.out`` beside ``X.in`` holds what has to be printed. Programs of one
-    folder are a group.
+    folder within it are a group.
 
     A table (``.jsonl``, ``.csv``, ``.parquet``, with ``.gz`` too): one row a program with the columns
     ``text`` or ``file`` (beside the table), and any of ``program``, ``language``, ``call``, ``inputs``,
-    ``outputs``, ``arguments`` (each a list, in CSV as JSON) and ``group``. Other columns are kept.
+    ``outputs``, ``arguments`` (each a list, in CSV as JSON), ``group`` and ``runs``. Other columns are kept.
 
     Raises:
         FileNotFoundError: There is no such folder or file.
@@ -118,7 +122,7 @@ def _of_folder(folder: Path) -> Iterator[Program]:
             language=language,
             inputs=[one.read_text(encoding="utf-8", errors="replace") for one in inputs] or [""],
             outputs=[one.read_text(encoding="utf-8") for one in answers] if known else (),
-            group=str(place.relative_to(folder)) if place != folder else str(file.name),
+            group=str(place.relative_to(folder)) if place != folder else file.stem,
         )
     if not found:
         suffixes = ", ".join(s for one in LANGUAGES.values() for s in one.suffixes)
@@ -159,6 +163,7 @@ def _of_row(row: Mapping[str, Any], number: int, path: Path) -> Program:
         outputs=_list(row, "outputs"),
         arguments=[str(word) for word in _list(row, "arguments")],
         group=str(row.get("group") or name),
+        runs=str(row.get("runs", "")),
         fields={k: v for k, v in row.items() if k not in _KNOWN},
     )
 
@@ -241,8 +246,3 @@ def _number(word: str) -> float | None:
     except ValueError:
         return None
     return _bounded(value)
-
-
-def identity(program: Program) -> str:
-    """Digest of what a measurement of it depends on beside the input."""
-    return digest([program.text, program.language, program.call, list(program.arguments)])

@@ -13,6 +13,7 @@ import posix
 import sys
 import time
 
+import fcntl
 import resource
 import select
 
@@ -50,6 +51,7 @@ def _run(request):
     posix.lseek(given, 0, 0)
     printed, reported = posix.memfd_create("stdout"), posix.memfd_create("report")
     posix.set_inheritable(reported, True)
+    fcntl.fcntl(reported, fcntl.F_SETFL, posix.O_APPEND)  # a program may open it anew by its name
     child = posix.fork()
     if not child:
         _be_the_program(request, given, printed, reported)

@@ -1,0 +1,93 @@
+"""``autotune-rlm record --programs``: its progress, its summary, its table."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from autotune_rlm.cli._app import new_console
+
+if TYPE_CHECKING:
+    from autotune_rlm.record.programs import ProgramProgress
+
+_console = new_console(stderr=True)
+_SAY_EVERY_S = 30.0
+
+
+def record_programs(
+    place: Path,
+    log: Any,
+    *,
+    timeout_s: float,
+    memory_mb: int,
+    repeats: int,
+    minutes: float,
+    max_points: int | None,
+) -> None:
+    """Measure the programs of a folder or table and say how it goes.
+
+    Raises:
+        FileNotFoundError, ValueError: See ``read_programs`` and ``record_programs``.
+    """
+    from autotune_rlm.record import programs
+
+    limits = programs.Limits(timeout_s=timeout_s, memory_mb=memory_mb)
+    columns = (BarColumn(24), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with (
+        programs.ProgramMeasurer(limits=limits, repeats=repeats) as measurer,
+        Progress(*columns, console=_console, transient=True, refresh_per_second=2) as bar,
+    ):
+        if measurer.has_network:
+            _console.print("this system allows no namespace without a network: programs can reach it")
+        line, said = bar.add_task("starting", total=minutes * 60), time.monotonic()
+
+        def show(progress: ProgramProgress) -> None:
+            nonlocal said
+            bar.update(line, completed=progress.elapsed_s, description=_line(progress))
+            if not _console.is_terminal and time.monotonic() - said > _SAY_EVERY_S:
+                said = time.monotonic()
+                _console.print(_line(progress), highlight=False)
+
+        done = programs.record_programs(
+            programs.read_programs(place),
+            log,
+            measurer=measurer,
+            seconds=minutes * 60,
+            max_points=max_points,
+            show=show,
+        )
+    _console.print(_line(done), highlight=False)
+    for status, count in sorted(done.status.items()):
+        _console.print(f"  {status}: {count:,}", highlight=False)
+    for reason, count in sorted(done.left_out.items()):
+        _console.print(f"  not tried, {count:,}: {reason}", highlight=False)
+    _console.print(f"{log.path}: {log.rows:,} points in all")
+
+
+def make_table(record: Path, out: Path, *, per: str, texts: bool) -> None:
+    """Write the programs of a record as a table.
+
+    Raises:
+        FileNotFoundError, ValueError: There is no such record, or the table's name or ``per`` is odd.
+    """
+    from autotune_rlm.measure.record.log import read_record
+    from autotune_rlm.record.programs import program_table, write_table
+
+    if per not in ("input", "program"):
+        raise ValueError(f"--per must be input or program, got {per!r}")
+    table = program_table(read_record(record), per=per, texts=texts)  # type: ignore[arg-type]
+    if not len(table):
+        raise ValueError(f"{record} holds no measured program; record some with --programs")
+    write_table(table, out)
+    _console.print(f"wrote {len(table):,} rows of {table['program'].nunique():,} programs to {out}")
+
+
+def _line(progress: ProgramProgress) -> str:
+    known = f", {progress.known:,} known before" if progress.known else ""
+    return (
+        f"{progress.points:,} points ({progress.ok:,} ok), {progress.rate:.1f}/s, "
+        f"{progress.programs:,} programs{known}, {progress.bytes / 1e6:.1f} MB"
+    )

@@ -11,7 +11,7 @@ SHARED = {"_version", "_threads", "_private", "_forks", "_moved"}  # private to 
 ROOMS = (
     SHARED | {"types", "devices", "config_space", "dtypes"},
     {"learn"},
-    {"landscapes", "networks", "ir"},
+    {"landscapes", "networks", "ir", "programs"},
     {"store"},
     {"measure"},
     {"surrogate"},

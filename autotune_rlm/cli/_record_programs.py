@@ -34,6 +34,7 @@ def record_programs(
     """
     from autotune_rlm.record import programs
 
+    found = list(programs.read_programs(place))  # a bad row is told before anything runs
     limits = programs.Limits(timeout_s=timeout_s, memory_mb=memory_mb)
     columns = (BarColumn(24), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with (
@@ -41,18 +42,25 @@ def record_programs(
         Progress(*columns, console=_console, transient=True, refresh_per_second=2) as bar,
     ):
         if measurer.has_network:
-            _console.print("this system allows no namespace without a network: programs can reach it")
-        line, said = bar.add_task("starting", total=minutes * 60), time.monotonic()
+            _console.print(
+                "this system allows no namespace without a network: programs can reach it"
+            )
+        line, said = (
+            bar.add_task("starting", total=sum(len(one.inputs) for one in found)),
+            time.monotonic(),
+        )
 
         def show(progress: ProgramProgress) -> None:
             nonlocal said
-            bar.update(line, completed=progress.elapsed_s, description=_line(progress))
+            bar.update(
+                line, completed=progress.known + progress.points, description=_line(progress)
+            )
             if not _console.is_terminal and time.monotonic() - said > _SAY_EVERY_S:
                 said = time.monotonic()
                 _console.print(_line(progress), highlight=False)
 
         done = programs.record_programs(
-            programs.read_programs(place),
+            found,
             log,
             measurer=measurer,
             seconds=minutes * 60,
@@ -73,7 +81,7 @@ def make_table(record: Path, out: Path, *, per: str, texts: bool) -> None:
     Raises:
         FileNotFoundError, ValueError: There is no such record, or the table's name or ``per`` is odd.
     """
-    from autotune_rlm.measure.record.log import read_record
+    from autotune_rlm.record.log import read_record
     from autotune_rlm.record.programs import program_table, write_table
 
     if per not in ("input", "program"):

@@ -48,7 +48,9 @@ def record(
     ),
     timeout_s: float = typer.Option(10.0, min=0.1, help="With --programs: seconds for each run."),
     memory_mb: int = typer.Option(1024, min=16, help="With --programs: memory of each run."),
-    repeats: int = typer.Option(1, min=1, help="With --programs: runs of each input, for the median."),
+    repeats: int = typer.Option(
+        1, min=1, help="With --programs: runs of each input, for the median."
+    ),
     table: Path | None = typer.Option(
         None, help="Write programs of OUT as a table for `fit` (.csv, .jsonl, .parquet) and stop."
     ),

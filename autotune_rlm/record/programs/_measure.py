@@ -23,7 +23,9 @@ __all__ = ["NotPrepared", "ProgramMeasurer"]
 _HERE = Path(__file__).parent
 _COMPILER = Limits(timeout_s=120.0, memory_mb=4096)
 _EMPTY_RUNS = 5
-_NO_MEMORY = re.compile(r"MemoryError|bad_alloc|OutOfMemory|out of memory|memory allocation of", re.I)
+_NO_MEMORY = re.compile(
+    r"MemoryError|bad_alloc|OutOfMemory|out of memory|memory allocation of", re.I
+)
 _ERROR_LINE = re.compile(r"error\b|exception|panicked", re.I)
 
 
@@ -38,14 +40,14 @@ class NotPrepared(RuntimeError):
 class ProgramMeasurer:
     """Measures programs one run at a time.
 
-    Of a Python program ``peak_bytes`` is the peak that ``tracemalloc`` sees from the start of its text to
-    its end, whatever it imports included, after it was compiled; ``call_bytes`` is the peak of the call
-    above what the text had left. ``time_ms`` and ``call_ms`` are processor time in a run without tracing.
+    Of a Python program ``peak_bytes`` is the peak that ``tracemalloc`` sees from its start to its end,
+    whatever it imports included, its compilation not; ``call_bytes`` is the peak of the call above what
+    the text had left. ``time_ms`` and ``call_ms`` are processor time in a run without tracing.
 
     Of other programs ``peak_bytes`` is the peak of what malloc gave out (C, C++, Rust) or of the resident
-    size, above that of an empty program of the language; a program that knows better writes
-    ``peak_bytes NUMBER`` to the descriptor ``AUTOTUNE_RLM_REPORT_FD``. ``time_ms`` is processor time above
-    an empty program's.
+    size, above that of an empty program of the language; ``time_ms`` is processor time above an empty
+    program's. A program that knows better writes lines such as ``peak_bytes 1234`` or ``call_ms 0.5`` to
+    the descriptor that ``AUTOTUNE_RLM_REPORT_FD`` names.
 
     Args:
         limits: What each run may take.
@@ -120,7 +122,7 @@ class ProgramMeasurer:
             for given in inputs:
                 try:
                     yield _measured(*run(given), wanted.get(given))
-                except SandboxError as error:
+                except SandboxError as error:  # noqa: PERF203 - each run has its own fate
                     yield failed(Fault(Status.CRASHED, one_line(str(error)), True))
 
         return measure
@@ -183,19 +185,25 @@ class ProgramMeasurer:
         source.write_text(text, encoding="utf-8", errors="replace")
         places = {
             "source": str(source),
-            "out": str(folder / "program.js" if language.name == "typescript" else folder / "program"),
+            "out": str(
+                folder / "program.js" if language.name == "typescript" else folder / "program"
+            ),
             "folder": str(folder),
             "main": source.stem,
         }
         if language.compile:
             words = _words(language.compile, places)
             # Go and others keep compiled libraries in the user's own cache.
-            run = self._sandbox.command(words, environment=_environment(Path.home()), limits=_COMPILER)
+            run = self._sandbox.command(
+                words, environment=_environment(Path.home()), limits=_COMPILER
+            )
             if run.timeout or run.signal or (run.code and not _made(places["out"])):
                 told = _telling(run.stdout, 0) or "no message"
                 reason = one_line(told.replace(str(folder) + os.sep, ""))
                 if run.timeout or run.signal:
-                    fault = Fault(Status.SKIPPED, f"its compiler was ended: {reason}", owner=Owner.MACHINE)
+                    fault = Fault(
+                        Status.SKIPPED, f"its compiler was ended: {reason}", owner=Owner.MACHINE
+                    )
                 else:
                     fault = Fault(Status.COMPILE_ERROR, reason, owner=Owner.BINARY)
                 raise NotPrepared(fault)
@@ -209,9 +217,12 @@ class ProgramMeasurer:
             for name, flags in (("launch", ["-static"]), ("allocator", ["-shared", "-fPIC"])):
                 out = str(self._sandbox.folder / f"{name}.so")
                 words = [compiler or "", "-O2", *flags, "-o", out, str(_HERE / f"_{name}.c")]
-                if compiler and not self._sandbox.command(
-                    words, environment=_environment(Path.home()), limits=_COMPILER
-                ).code:
+                if (
+                    compiler
+                    and not self._sandbox.command(
+                        words, environment=_environment(Path.home()), limits=_COMPILER
+                    ).code
+                ):
                     self._tools[name] = out
         return self._tools
 

@@ -85,7 +85,7 @@ def read_programs(path: str | Path) -> Iterator[Program]:
 
     A table (``.jsonl``, ``.csv``, ``.parquet``, with ``.gz`` too): one row a program with the columns
     ``text`` or ``file`` (beside the table), and any of ``program``, ``language``, ``call``, ``inputs``,
-    ``outputs``, ``arguments`` (each a list, in CSV as JSON), ``group`` and ``runs``. Other columns are kept.
+    ``outputs``, ``arguments`` (each a list, in CSV as JSON), ``group`` and ``runs``. Others are kept.
 
     Raises:
         FileNotFoundError: There is no such folder or file.
@@ -100,7 +100,7 @@ def read_programs(path: str | Path) -> Iterator[Program]:
     for number, row in enumerate(_rows(path)):
         try:
             yield _of_row(row, number, path)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError) as error:  # noqa: PERF203 - the message names the row
             raise ValueError(f"{path}: row {number + 1}: {error}") from None
 
 
@@ -151,7 +151,7 @@ def _of_row(row: Mapping[str, Any], number: int, path: Path) -> Program:
     row = {name: value for name, value in row.items() if not _is_missing(value)}
     if "text" not in row and "file" not in row:
         raise ValueError("a row needs a column text (the program) or file (where it is)")
-    language = str(row.get("language") or Path(str(row.get("file", ".py"))).suffix)
+    language = str(row.get("language") or Path(str(row.get("file", "x.py"))).suffix)
     text = row["text"] if "text" in row else (path.parent / str(row["file"])).read_text("utf-8")
     name = str(row.get("program") or row.get("file") or number)
     return Program(

@@ -152,7 +152,9 @@ class Sandbox:
         Raises:
             SandboxError: The server is gone.
         """
-        return self._whole(self._ask(text=text, argv=list(argv), stdin=stdin, trace=trace, name=name))
+        return self._whole(
+            self._ask(text=text, argv=list(argv), stdin=stdin, trace=trace, name=name)
+        )
 
     def calls(
         self, text: str, call: str, inputs: Sequence[Any], *, trace: bool = False

@@ -38,13 +38,13 @@ def serve():
         if len(head) < 8:
             return
         request = marshal.loads(_read(requests, int.from_bytes(head, "big")))
-        body = marshal.dumps(_run(request))
+        body = marshal.dumps(_run(request, (requests, answers)))
         data = len(body).to_bytes(8, "big") + body
         while data:
             data = data[posix.write(answers, data) :]
 
 
-def _run(request):
+def _run(request, ours):
     """One run: how it ended, what it printed and reported, what the system counted."""
     given = posix.memfd_create("stdin")
     _write(given, request["stdin"])
@@ -54,6 +54,8 @@ def _run(request):
     fcntl.fcntl(reported, fcntl.F_SETFL, posix.O_APPEND)  # a program may open it anew by its name
     child = posix.fork()
     if not child:
+        for fd in ours:
+            posix.close(fd)
         _be_the_program(request, given, printed, reported)
     seconds = request["timeout_s"] * (1 + len(request["inputs"]))
     answer = _ended(child, seconds)

@@ -20,7 +20,10 @@ _NUMBERS = ("call_bytes", "rss_bytes", "time_ms", "call_ms")
 
 
 def program_table(
-    landscapes: Iterable[Landscape], *, per: Literal["input", "program"] = "input", texts: bool = True
+    landscapes: Iterable[Landscape],
+    *,
+    per: Literal["input", "program"] = "input",
+    texts: bool = True,
 ) -> pandas.DataFrame:
     """Recorded programs as a table.
 
@@ -61,7 +64,9 @@ def write_table(table: pandas.DataFrame, path: str | os.PathLike[str]) -> None:
     elif name.endswith(".parquet"):
         table.to_parquet(path, index=False)
     else:
-        raise ValueError(f"a table must be a .csv, .jsonl or .parquet file, got {Path(path).name!r}")
+        raise ValueError(
+            f"a table must be a .csv, .jsonl or .parquet file, got {Path(path).name!r}"
+        )
 
 
 def _rows(landscape: Landscape) -> Iterable[dict[str, Any]]:

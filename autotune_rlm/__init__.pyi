@@ -2,6 +2,7 @@ from ._version import __version__
 from .config_space import ConfigSpace
 from .integrations.optuna import RLMSampler
 from .integrations.triton import disable, enable, rlm_autotune
+from .regression import RLM
 from .search.tuner import Tuner
 from .store import Store
 from .store.config_file import ConfigFile
@@ -17,6 +18,7 @@ from .types import (
 )
 
 __all__ = [
+    "RLM",
     "Candidate",
     "ConfigFile",
     "ConfigSpace",

@@ -16,6 +16,7 @@ ROOMS = (
     {"measure"},
     {"surrogate"},
     {"training", "record"},
+    {"regression"},
     {"search"},
     {"integrations"},
     {"bench"},

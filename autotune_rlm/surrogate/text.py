@@ -21,7 +21,15 @@ from autotune_rlm.dtypes import short_name
 from autotune_rlm.learn.columns import Column
 from autotune_rlm.types import Candidate, Device, Task
 
-__all__ = ["Field", "candidate_columns", "normalise_name", "render", "shared_fields", "source_text"]
+__all__ = [
+    "Field",
+    "candidate_columns",
+    "leaf",
+    "normalise_name",
+    "render",
+    "shared_fields",
+    "source_text",
+]
 
 MAX_SOURCE_CHARS = 24_000
 _MAX_SHARED_FIELDS = 96
@@ -57,7 +65,8 @@ def _normalise_text(value: str) -> str:
     return _LEARNED.get(name, name)[:_MAX_VALUE_CHARS]
 
 
-def _leaf(value: Any) -> float | str:
+def leaf(value: Any) -> float | str:
+    """A value of a field as the model reads it: a number, or a short normalised text."""
     if isinstance(value, bool):
         return float(value)
     if isinstance(value, (int, float)):
@@ -72,11 +81,11 @@ def _flatten(name: str, value: Any) -> list[Field]:
         return [f for fields in inner for f in fields]
     if isinstance(value, (list, tuple)):
         return [f for i, v in enumerate(value) for f in _flatten(f"{name}.{i}", v)]
-    return [Field(name, _leaf(value))]
+    return [Field(name, leaf(value))]
 
 
 def _device_fields(device: Device) -> list[Field]:
-    return [Field(f"device.{k}", _leaf(v)) for k, v in device.to_json().items()]
+    return [Field(f"device.{k}", leaf(v)) for k, v in device.to_json().items()]
 
 
 def problem_fields(problem: Mapping[str, Any]) -> list[Field]:
@@ -91,9 +100,9 @@ def problem_fields(problem: Mapping[str, Any]) -> list[Field]:
 def shared_fields(task: Task) -> list[Field]:
     """The shared part of the prompt without the source: kernel, device, problem."""
     head = [
-        Field("kernel", _leaf(task.kernel)),
-        Field("language", _leaf(task.language)),
-        Field("metric", _leaf(task.metric)),
+        Field("kernel", leaf(task.kernel)),
+        Field("language", leaf(task.language)),
+        Field("metric", leaf(task.metric)),
     ]
     fields = head + _device_fields(task.device) + problem_fields(task.problem)
     return fields[:_MAX_SHARED_FIELDS]
@@ -124,7 +133,7 @@ def candidate_columns(task: Task, candidates: Sequence[Candidate]) -> dict[str, 
         values = [c.config.get(raw) for c in candidates]
         if any(isinstance(v, (Mapping, list, tuple)) for v in values):
             values = [None if v is None else render(_flatten("", v)) for v in values]
-        leaves = [None if v is None else _leaf(v) for v in values]
+        leaves = [None if v is None else leaf(v) for v in values]
         numeric = all(v is None or isinstance(v, float) for v in leaves)
         name = normalise_name(str(raw))
         if numeric:

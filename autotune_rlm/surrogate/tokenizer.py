@@ -33,6 +33,11 @@ class TextTokenizer:
         """The first ``limit`` token ids of ``text``."""
         return list(self._ids(text)[:limit])
 
+    def encode_batch(self, texts: Sequence[str], *, limit: int) -> list[list[int]]:
+        """The first ``limit`` token ids of each text; nothing is kept."""
+        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [e.ids[:limit] for e in found]
+
     def _ids_uncached(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
 

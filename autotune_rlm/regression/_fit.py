@@ -1,0 +1,272 @@
+"""Fitting to a table: split, ridge, network, shares and calibration on held-out rows, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autotune_rlm.regression._lead import Words, fit_lead
+from autotune_rlm.regression._model import CODEC, RowModel
+from autotune_rlm.regression._report import FitReport, Scores, scores_of
+from autotune_rlm.regression._ridge import folds
+from autotune_rlm.regression._scale import TargetScale
+from autotune_rlm.regression._table_model import TableModel, lead_fields
+from autotune_rlm.regression._training import Training, train_rows
+from autotune_rlm.surrogate.checkpoint import Checkpoint
+from autotune_rlm.types import digest
+
+__all__ = ["FitOptions", "fit_table"]
+
+_LEAST_ROWS = 20
+_FEW_ROWS, _FEW_GROUPS = 200, 20
+_LEVELS = (0.05, 0.5, 0.95)
+_COVER = 0.9
+_SHARES = np.linspace(0.0, 1.0, 11)
+_MARGIN = 0.005  # the network must lower the held-out error by this share to be used at all
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """How ``RLM.fit`` works.
+
+    Attributes:
+        minutes: Wall-clock limit of the network's training; 0 for the ridge alone.
+        held_out: Share of the rows that is not learned from: half of it stops the training and
+            calibrates the intervals, half of it is only judged on.
+        patience: Looks at the held-out part without an improvement after which training ends.
+        batch_size: Rows a step.
+        lr: Peak learning rate.
+        max_tokens: Tokens of a text that the network reads.
+        seed: Of everything random.
+    """
+
+    minutes: float = 3.0
+    held_out: float = 0.2
+    patience: int = 8
+    batch_size: int = 48
+    lr: float = 5e-4
+    max_tokens: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 0.8:
+            raise ValueError(f"held_out must be above 0 and below 0.8, got {self.held_out!r}")
+        if self.minutes < 0:
+            raise ValueError(f"minutes must not be negative, got {self.minutes!r}")
+        for name in ("patience", "batch_size", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+
+
+def fit_table(
+    checkpoint: Checkpoint,
+    texts: Sequence[str],
+    fields: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    numbers: np.ndarray,
+    groups: np.ndarray,
+    *,
+    options: FitOptions,
+    folder: Path | None = None,
+    progress: bool = True,
+) -> tuple[TableModel, FitReport]:
+    """Fit to n rows of k targets; see ``RLM.fit``.
+
+    Raises:
+        ValueError: There are too few rows or groups.
+    """
+    started = time.monotonic()
+    notes: list[str] = []
+    some = np.isfinite(numbers).any(1)
+    if not some.all():
+        notes.append(f"{int((~some).sum())} rows without any number were left out")
+        kept = np.flatnonzero(some)
+        texts, fields = [texts[i] for i in kept], [fields[i] for i in kept]
+        numbers, groups = numbers[kept], groups[kept]
+    train, judge, test = _split(groups, options)
+    if len(texts) < _LEAST_ROWS:
+        raise ValueError(f"{len(texts)} rows have a number; at least {_LEAST_ROWS} are needed")
+    notes += _told(texts, groups)
+    scales = tuple(TargetScale.fit(_finite(numbers[train, j])) for j in range(len(names)))
+    z = np.column_stack([s.to_scale(numbers[:, j]) for j, s in enumerate(scales)])
+
+    def pick(items: Sequence[Any], which: np.ndarray) -> list[Any]:
+        return [items[i] for i in which]
+
+    others = np.concatenate([judge, test])
+    lead, known = fit_lead(
+        pick(texts, train), pick(fields, train), z[train], groups[train], seed=options.seed
+    )
+    said = lead.predict(pick(texts, others), pick(fields, others))
+    words = Words(np.zeros_like(z), np.zeros_like(z))
+    for word, inside, outside in zip(words, known, said, strict=True):
+        word[train], word[others] = inside, outside
+    word = words.lead
+    spread = np.array([max(float(np.nanstd(c)), 1e-6) for c in (z - word)[train].T])
+    model = RowModel.extend(checkpoint, names, max_tokens=options.max_tokens)
+    rows = model.encode_rows(texts, lead_fields(fields, word))
+    notes += _cut(rows.texts, rows.text_of, model.max_tokens)
+    bins = CODEC.position((z - word) / spread)
+    done = Training()
+    if options.minutes > 0:
+        done = train_rows(
+            model,
+            rows,
+            bins,
+            train,
+            judge,
+            minutes=options.minutes,
+            patience=options.patience,
+            batch_size=options.batch_size,
+            lr=options.lr,
+            seed=options.seed,
+            folder=folder,
+            progress=progress,
+            key=digest([list(names), texts[:50], z[:50].tolist(), len(texts), vars(options)]),
+        )
+    model.network.eval().requires_grad_(False)
+    p = model.histograms(rows.take(others))
+    quantiles = np.stack([_quantiles(p[:, j]) for j in range(len(names))], axis=1)  # (h, k, 3)
+    at = np.arange(len(judge))
+    shares, widths = np.zeros(len(names)), np.ones(len(names))
+    for j in range(len(names)):
+        residual = ((z - word) / spread)[judge, j]
+        if done.best_step:
+            shares[j] = _share(residual, quantiles[at, j, 1])
+        widths[j] = _width(residual, quantiles[at, j], shares[j])
+    fitted = TableModel(model, lead, scales, spread, shares, widths)
+    here = np.arange(len(judge), len(others))
+    scores = {
+        name: _scores(fitted, j, numbers, z, words, train, test, quantiles[here, j])
+        for j, name in enumerate(names)
+    }
+    for j, name in enumerate(names):
+        notes += _verdict(name, scores[name], float(shares[j]))
+    everything, _ = fit_lead(texts, fields, z, groups, seed=options.seed)
+    report = FitReport(
+        rows=(len(train), len(judge), len(test)),
+        scores=scores,
+        shares={name: float(s) for name, s in zip(names, shares, strict=True)},
+        steps=done.best_step,
+        seconds=time.monotonic() - started,
+        warnings=tuple(notes),
+    )
+    return dataclasses.replace(fitted, lead=everything), report
+
+
+def _split(groups: np.ndarray, options: FitOptions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows to learn from, to stop and calibrate by, and to judge on; groups stay whole."""
+    count = len(np.unique(groups))
+    if count < 3:
+        raise ValueError(
+            f"{count} groups (or distinct texts) cannot be split into three parts; at least 3 are needed"
+        )
+    parts = min(max(3, round(2 / options.held_out)), count)
+    part = folds(groups, parts, options.seed)
+    judge, test = part == parts - 2, part == parts - 1
+    return np.flatnonzero(~judge & ~test), np.flatnonzero(judge), np.flatnonzero(test)
+
+
+def _finite(x: np.ndarray) -> np.ndarray:
+    return x[np.isfinite(x)]
+
+
+def _quantiles(p: np.ndarray) -> np.ndarray:
+    return np.column_stack([CODEC.quantile(p, q) for q in _LEVELS])
+
+
+def _share(residual: np.ndarray, middle: np.ndarray) -> float:
+    """The share of the correction with the least squared error; 0 where it gains next to nothing."""
+    known = np.isfinite(residual)
+    errors = [float(np.mean((residual - s * middle)[known] ** 2)) for s in _SHARES]
+    best = int(np.argmin(errors))
+    return float(_SHARES[best]) if errors[best] < (1 - _MARGIN) ** 2 * errors[0] else 0.0
+
+
+def _width(residual: np.ndarray, quantiles: np.ndarray, share: float) -> float:
+    """The factor after which 90 % intervals cover 90 % of held-out rows (split conformal)."""
+    known = np.isfinite(residual)
+    low, middle, high = quantiles[known].T
+    off = residual[known] - share * middle
+    side = np.where(off < 0, middle - low, high - middle)
+    needed = np.sort(np.abs(off) / np.maximum(side, 1e-6))
+    rank = int(np.ceil(_COVER * (len(needed) + 1))) - 1
+    return float(np.clip(needed[min(rank, len(needed) - 1)], 0.05, 100.0)) if len(needed) else 1.0
+
+
+def _scores(
+    fitted: TableModel,
+    j: int,
+    numbers: np.ndarray,
+    z: np.ndarray,
+    words: Words,
+    train: np.ndarray,
+    test: np.ndarray,
+    quantiles: np.ndarray,
+) -> dict[str, Scores]:
+    scale, spread = fitted.scales[j], fitted.spread[j]
+    low, middle, high = quantiles.T
+    y, lead = numbers[test, j], words.lead[test, j]
+    said = {
+        "constant": np.full(len(test), float(np.nanmean(z[train, j]))),
+        "ridge": words.ridge[test, j],
+        "trees": lead,
+        "network": lead + spread * middle,
+        "used": lead + spread * fitted.shares[j] * middle,
+    }
+    ends = [said["used"] + spread * fitted.widths[j] * (end - middle) for end in (low, high)]
+    interval = (scale.from_scale(ends[0]), scale.from_scale(ends[1]))
+    return {
+        name: scores_of(
+            y, scale.from_scale(x), x - z[test, j], interval if name == "used" else None
+        )
+        for name, x in said.items()
+    }
+
+
+def _told(texts: Sequence[str], groups: np.ndarray) -> list[str]:
+    count = len(np.unique(groups))
+    notes = []
+    if len(texts) < _FEW_ROWS:
+        notes.append(f"only {len(texts)} rows: scores and intervals are rough")
+    if count < _FEW_GROUPS:
+        notes.append(f"only {count} groups (or distinct texts): the held-out part is not typical")
+    return notes
+
+
+def _cut(texts: Sequence[np.ndarray], text_of: np.ndarray, limit: int) -> list[str]:
+    cut = float((np.array([len(t) for t in texts]) >= limit)[text_of].mean())
+    if cut < 0.05:
+        return []
+    return [
+        f"{100 * cut:.0f} % of the texts are longer than the {limit} tokens that the network reads "
+        "(max_tokens); the ridge reads them whole"
+    ]
+
+
+def _verdict(name: str, scores: Mapping[str, Scores], share: float) -> list[str]:
+    """What a user must be told of a target."""
+    used, ridge, constant = (scores[n] for n in ("used", "ridge", "constant"))
+    if used.error >= 0.98 * constant.error:
+        return [
+            f"{name}: NO BETTER THAN A CONSTANT on the held-out part (error {used.error:.3f}, a "
+            f"constant's {constant.error:.3f}): texts and fields say nothing of it here"
+        ]
+    notes = []
+    if ridge.error < used.error:
+        notes.append(
+            f"{name}: A RIDGE ON TF-IDF IS BETTER on the rows judged (error {ridge.error:.3f}, the "
+            f"model's {used.error:.3f})"
+        )
+    if share == 0:
+        notes.append(
+            f"{name}: THE NETWORK ADDS NOTHING here: its correction did not lower the held-out error, "
+            "and the ridge with boosted trees is used alone"
+        )
+    return notes

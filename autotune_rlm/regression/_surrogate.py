@@ -1,0 +1,121 @@
+"""The package's own model asked for numbers of single texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm
+
+from autotune_rlm.surrogate.checkpoint import Checkpoint
+from autotune_rlm.surrogate.rlm import RLMSurrogate
+from autotune_rlm.types import Candidate, Device, Prediction, Task
+
+__all__ = ["SurrogateModel"]
+
+_Z90 = float(norm.ppf(0.95))
+
+
+class SurrogateModel:
+    """One metric of texts in one language, each text a candidate.
+
+    Args:
+        checkpoint: Of the package.
+        metric: None for the first number that it learned of texts, else the time.
+        language: None for the first whose texts it read.
+
+    Raises:
+        ValueError: It learned other metrics of texts than this one.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, *, metric: str | None = None, language: str | None = None
+    ) -> None:
+        self._surrogate = RLMSurrogate(checkpoint)
+        numbers = _names(checkpoint.settings.get("numbers"))
+        if metric is not None and numbers and metric not in numbers:
+            raise ValueError(f"metric must be one of {numbers}, got {metric!r}")
+        languages = _names(checkpoint.settings.get("texts"))
+        self._task = Task(
+            kernel="",
+            device=Device(name=""),
+            language=language or next(iter(languages), "text"),
+            metric=metric or next(iter(numbers), "time_ms"),
+        )
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The metric."""
+        return (self._task.metric,)
+
+    def quantiles(
+        self,
+        texts: Sequence[str],
+        fields: Sequence[Mapping[str, Any]],
+        levels: Sequence[float],
+        *,
+        batch_size: int = 64,
+    ) -> np.ndarray:
+        """Quantiles of the numbers, (n, 1, levels)."""
+        told = self._ask(texts, fields)
+        at = [_placed(told, np.full(len(texts), norm.ppf(q))) for q in levels]
+        return np.stack(at, axis=-1)[:, None] if at else np.zeros((len(texts), 1, 0))
+
+    def sample(
+        self,
+        texts: Sequence[str],
+        fields: Sequence[Mapping[str, Any]],
+        draws: int,
+        rng: np.random.Generator,
+        *,
+        batch_size: int = 64,
+    ) -> np.ndarray:
+        """Numbers drawn from the distributions, (n, draws, 1)."""
+        told = self._ask(texts, fields)
+        drawn = [_placed(told, rng.standard_normal(len(texts))) for _ in range(draws)]
+        return np.stack(drawn, axis=1)[..., None]
+
+    def log_prob(
+        self,
+        texts: Sequence[str],
+        fields: Sequence[Mapping[str, Any]],
+        numbers: np.ndarray,
+        *,
+        batch_size: int = 64,
+    ) -> np.ndarray:
+        """Natural logarithm of the density of numbers (n, 1), shape (n,)."""
+        told = self._ask(texts, fields)
+        value, (low, middle, high) = numbers[:, 0], _ends(told)
+        scaled = np.log(np.maximum(value, 1e-300)) if told.log_scale else value
+        side = np.where(scaled < middle, middle - low, high - middle) / _Z90
+        side = np.maximum(side, 1e-12)
+        total = 0.5 * (high - low) / _Z90  # the two halves join as one density
+        density = norm.logpdf((scaled - middle) / side) - np.log(np.maximum(total, 1e-12))
+        if told.log_scale:
+            density = np.where(value > 0, density - np.log(np.maximum(value, 1e-300)), -np.inf)
+        return density
+
+    def _ask(self, texts: Sequence[str], fields: Sequence[Mapping[str, Any]]) -> Prediction:
+        candidates = [Candidate(dict(f), text=t) for t, f in zip(texts, fields, strict=True)]
+        return self._surrogate.predict(self._task, candidates)
+
+
+def _names(value: object) -> list[str]:
+    return [str(v) for v in value] if isinstance(value, (Mapping, list, tuple)) else []
+
+
+def _ends(told: Prediction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ends = (told.low, told.median, told.high)
+    if not told.log_scale:
+        return ends
+    low, middle, high = (np.log(np.maximum(x, 1e-300)) for x in ends)
+    return low, middle, high
+
+
+def _placed(told: Prediction, deviations: np.ndarray) -> np.ndarray:
+    """Numbers as many standard deviations from the median, of the side on which they lie."""
+    low, middle, high = _ends(told)
+    side = np.where(deviations < 0, middle - low, high - middle) / _Z90
+    at = middle + deviations * side
+    return np.exp(np.minimum(at, 700.0)) if told.log_scale else at

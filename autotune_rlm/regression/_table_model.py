@@ -1,0 +1,159 @@
+"""A model fitted to a table: the ridge leads, the network corrects it, the held-out part calibrates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autotune_rlm.regression._fields import FieldColumns
+from autotune_rlm.regression._lead import Lead
+from autotune_rlm.regression._model import CODEC, RowModel, Rows
+from autotune_rlm.regression._scale import TargetScale
+from autotune_rlm.regression._training import tokens_of
+
+__all__ = ["TableModel", "lead_fields"]
+
+_TAIL = 1e-3  # share of a wide distribution in the density, so that no number is impossible
+_BIN = (CODEC.high - CODEC.low) / (CODEC.bins - 1)
+_STEP = 0.1  # the network is told the lead's word to a tenth of a standard deviation
+
+
+@dataclass(frozen=True, eq=False)
+class TableModel:
+    """What ``RLM.fit`` made; k targets.
+
+    Attributes:
+        model: The network.
+        lead: The ridge.
+        scales: Of each target.
+        spread: Standard deviations of what the ridge leaves, on the targets' scales, (k,).
+        shares: Shares of the network's correction that are used, (k,).
+        widths: Factors by which its distributions are widened to cover what they say, (k,).
+    """
+
+    model: RowModel
+    lead: Lead
+    scales: tuple[TargetScale, ...]
+    spread: np.ndarray
+    shares: np.ndarray
+    widths: np.ndarray
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the targets, in the order in which they are decoded."""
+        return self.model.targets
+
+    def encode(
+        self, texts: Sequence[str], fields: Sequence[Mapping[str, Any]]
+    ) -> tuple[Rows, np.ndarray]:
+        """The encoded rows, and what the ridge says of them (n, k)."""
+        lead = self.lead.predict(texts, fields).lead
+        return self.model.encode_rows(texts, lead_fields(fields, lead)), lead
+
+    def quantiles(
+        self,
+        texts: Sequence[str],
+        fields: Sequence[Mapping[str, Any]],
+        levels: Sequence[float],
+        *,
+        batch_size: int = 64,
+    ) -> np.ndarray:
+        """Quantiles of the numbers, (n, k, levels)."""
+        rows, lead = self.encode(texts, fields)
+        p = self.model.histograms(rows, batch_size=batch_size)
+        out = np.zeros((len(lead), len(self.targets), len(levels)))
+        for j, scale in enumerate(self.scales):
+            middle = CODEC.quantile(p[:, j], 0.5)
+            for i, level in enumerate(levels):
+                at = middle if level == 0.5 else CODEC.quantile(p[:, j], level)
+                out[:, j, i] = scale.from_scale(self._placed(j, lead[:, j], middle, at))
+        return out
+
+    def sample(
+        self,
+        texts: Sequence[str],
+        fields: Sequence[Mapping[str, Any]],
+        draws: int,
+        rng: np.random.Generator,
+        *,
+        batch_size: int = 64,
+    ) -> np.ndarray:
+        """Numbers drawn from the joint distribution of the targets, (n, draws, k)."""
+        rows, lead = self.encode(texts, fields)
+        p = self.model.histograms(rows, batch_size=batch_size)
+        drawn = CODEC.value_at(self.model.sample(rows, draws, rng, batch_size=batch_size))
+        out = np.zeros_like(drawn)
+        for j, scale in enumerate(self.scales):
+            middle = CODEC.quantile(p[:, j], 0.5)[:, None]
+            out[..., j] = scale.from_scale(self._placed(j, lead[:, j, None], middle, drawn[..., j]))
+        return out
+
+    def log_prob(
+        self,
+        texts: Sequence[str],
+        fields: Sequence[Mapping[str, Any]],
+        numbers: np.ndarray,
+        *,
+        batch_size: int = 64,
+    ) -> np.ndarray:
+        """Natural logarithm of the joint density of numbers (n, k); NaN does not count. Shape (n,)."""
+        rows, lead = self.encode(texts, fields)
+        z = np.column_stack([s.to_scale(numbers[:, j]) for j, s in enumerate(self.scales)])
+        known = tokens_of(CODEC.position((z - lead) / self.spread))
+        p = self.model.histograms(rows, batch_size=batch_size, known=known)
+        total = np.zeros(len(z))
+        for j, scale in enumerate(self.scales):
+            middle = CODEC.quantile(p[:, j], 0.5)
+            r = (z[:, j] - lead[:, j]) / self.spread[j]
+            r = middle + (r - self.shares[j] * middle) / self.widths[j]
+            place = CODEC.position(np.nan_to_num(r))
+            inside = p[np.arange(len(p)), j, np.rint(place).astype(int)] / _BIN
+            inside = np.where(np.abs(r) <= CODEC.high, inside, 0.0)
+            density = (1 - _TAIL) * inside + _TAIL / (np.pi * (1 + r**2))
+            change = scale.log_slope(numbers[:, j]) - np.log(self.spread[j] * self.widths[j])
+            total += np.where(np.isnan(numbers[:, j]), 0.0, np.log(density) + change)
+        return total
+
+    def _placed(self, j: int, lead: np.ndarray, middle: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """Places on the target's scale of residuals ``at`` whose median is ``middle``."""
+        moved = self.shares[j] * middle + self.widths[j] * (at - middle)
+        return lead + self.spread[j] * moved
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but arrays."""
+        return {
+            "targets": list(self.targets),
+            "max_tokens": self.model.max_tokens,
+            "scales": [s.to_json() for s in self.scales],
+            "columns": self.lead.columns.to_json(),
+            "spread": self.spread.tolist(),
+            "shares": self.shares.tolist(),
+            "widths": self.widths.tolist(),
+        }
+
+    @classmethod
+    def from_json(
+        cls, data: Mapping[str, Any], arrays: Mapping[str, np.ndarray], model: RowModel
+    ) -> TableModel:
+        """The inverse of ``to_json`` and ``lead.arrays``."""
+        return cls(
+            model=model,
+            lead=Lead.from_arrays(arrays, FieldColumns.from_json(data["columns"])),
+            scales=tuple(TargetScale.from_json(s) for s in data["scales"]),
+            spread=np.array(data["spread"]),
+            shares=np.array(data["shares"]),
+            widths=np.array(data["widths"]),
+        )
+
+
+def lead_fields(fields: Sequence[Mapping[str, Any]], lead: np.ndarray) -> list[dict[str, Any]]:
+    """The fields with the lead's words (n, k) as numbers whose base-2 logarithm is that word."""
+    rounded = np.round(np.clip(lead, -8, 8) / _STEP) * _STEP
+    words = np.exp2(rounded).tolist()
+    return [
+        {**row, **{f"lead.{j}": w for j, w in enumerate(said)}}
+        for row, said in zip(fields, words, strict=True)
+    ]

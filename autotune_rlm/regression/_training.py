@@ -1,0 +1,211 @@
+"""Fine-tuning on the rows of a table: early stopping, progress, and going on after an interruption."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from autotune_rlm.regression._model import CODEC, RowModel, Rows
+from autotune_rlm.surrogate.codec import NAN
+from autotune_rlm.training.loss import cross_entropy
+
+__all__ = ["Training", "train_rows"]
+
+_log = logging.getLogger(__name__)
+_SPECIAL = NAN + 1
+_UNKNOWN = -2.0  # a bin that is not learned
+_TOGETHER = 4  # rows of one text in a batch: its reading is shared
+_JUDGED = 1024  # rows that the early stopping looks at
+_WARMUP = 30
+_AVERAGE = 0.98
+_SMOOTHING = 1.5
+_SAVE_EVERY_S = 30.0
+_DRAWN = 4096  # steps after which no more is gained from one time budget
+
+
+@dataclass
+class Training:
+    """What was done: losses of the held-out part by step, the best step, seconds."""
+
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    best_step: int = 0
+    seconds: float = 0.0
+
+
+def train_rows(
+    model: RowModel,
+    rows: Rows,
+    bins: np.ndarray,
+    train: np.ndarray,
+    judge: np.ndarray,
+    *,
+    minutes: float,
+    patience: int,
+    batch_size: int,
+    lr: float,
+    seed: int,
+    folder: Path | None,
+    progress: bool,
+    key: str,
+) -> Training:
+    """Train the model in place; it ends with the weights that were best on the rows ``judge``.
+
+    Args:
+        model: Any.
+        rows: n encoded rows.
+        bins: Fractional bins of the targets, (n, k); NaN where unknown.
+        train: Rows to learn from.
+        judge: Rows that say when to stop.
+        minutes: Wall-clock limit; the learning rate falls to nothing over it.
+        patience: Looks at the held-out part without an improvement after which it ends.
+        batch_size: Rows a step.
+        lr: Peak learning rate.
+        seed: Of everything random.
+        folder: Where the state is kept, to go on after an interruption; None for nowhere.
+        progress: Whether to show a bar.
+        key: Identity of data and settings: a state of others is not gone on from.
+    """
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    judge = judge if len(judge) <= _JUDGED else np.sort(rng.choice(judge, _JUDGED, replace=False))
+    network = model.network.requires_grad_(True)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.02, betas=(0.9, 0.98))
+    averaged = copy.deepcopy(network).requires_grad_(False).eval()
+    best = copy.deepcopy(averaged.state_dict())
+    done, least, since, step, spent = Training(), math.inf, 0, 0, 0.0
+    state = folder / "state.pt" if folder else None
+    if state and state.exists():
+        blob = torch.load(state, map_location="cpu", weights_only=True)
+        if blob["key"] == key:
+            network.load_state_dict(blob["network"])
+            averaged.load_state_dict(blob["averaged"])
+            optimizer.load_state_dict(blob["optimizer"])
+            best, told = blob["best"], json.loads(blob["progress"])
+            least, since, step, spent = (told[k] for k in ("least", "since", "step", "spent"))
+            done.losses, done.best_step = [tuple(x) for x in told["losses"]], told["best_step"]
+            _log.info("going on at step %d", step)
+    started = saved = time.monotonic()
+    steps_an_epoch = max(1, len(train) // batch_size)
+    every = min(max(10, steps_an_epoch), 60)
+    order: list[np.ndarray] = []
+
+    def elapsed() -> float:
+        return spent + time.monotonic() - started
+
+    def judged() -> float:
+        ours, model.network = model.network, averaged
+        try:
+            return _loss(model, rows, bins, judge)
+        finally:
+            model.network = ours
+
+    def save() -> None:
+        if state is None:
+            return
+        state.parent.mkdir(parents=True, exist_ok=True)
+        told = {"least": least, "since": since, "step": step, "spent": elapsed()}
+        told |= {"losses": done.losses, "best_step": done.best_step}
+        blob = {"network": network.state_dict(), "averaged": averaged.state_dict(), "best": best}
+        blob |= {"optimizer": optimizer.state_dict(), "progress": json.dumps(told), "key": key}
+        torch.save(blob, state.with_suffix(".tmp"))
+        os.replace(state.with_suffix(".tmp"), state)
+
+    with _bar(progress) as bar:
+        task = bar.add_task("fitting", total=1.0, loss="")
+        while (fraction := elapsed() / (60 * minutes)) < 1 and since < patience:
+            if not order:
+                order = _batches(rows, train, batch_size, rng)
+            for group in optimizer.param_groups:
+                ramp = min(1.0, (step + 1) / _WARMUP)
+                group["lr"] = lr * ramp * max(0.01, 0.5 * (1 + math.cos(math.pi * fraction)))
+            network.train()
+            loss = _batch_loss(model, rows, bins, order.pop())
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            step += 1
+            with torch.no_grad():
+                decay = min(_AVERAGE, 1 - 1 / (1 + step / 4))
+                for mean, now in zip(averaged.parameters(), network.parameters(), strict=True):
+                    mean.lerp_(now, 1 - decay)
+            if step % every == 0:
+                value = judged()
+                done.losses.append((step, value))
+                since += 1
+                if value < least - 1e-4:
+                    least, since, done.best_step = value, 0, step
+                    best = {k: v.clone() for k, v in averaged.state_dict().items()}
+            shown = f"{done.losses[-1][1]:.3f}" if done.losses else "..."
+            bar.update(task, completed=min(1.0, fraction), loss=shown)
+            if state and time.monotonic() - saved > _SAVE_EVERY_S:
+                saved = time.monotonic()
+                save()
+        save()
+        bar.update(task, completed=1.0)
+    network.load_state_dict(best)
+    network.eval().requires_grad_(False)
+    done.seconds = elapsed()
+    return done
+
+
+def _batches(
+    rows: Rows, which: np.ndarray, size: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Each row once, in a random order in which a few rows of one text stand together."""
+    which = rng.permutation(which)
+    by_text = which[np.argsort(rows.text_of[which], kind="stable")]
+    text = rows.text_of[by_text]
+    first = np.flatnonzero(np.r_[True, text[1:] != text[:-1]])
+    rank = np.arange(len(text)) - np.repeat(first, np.diff(np.r_[first, len(text)]))
+    starts = np.flatnonzero(rank % _TOGETHER == 0)
+    chunks = np.split(by_text, starts[1:])
+    order = [chunks[i] for i in rng.permutation(len(chunks))]
+    return np.array_split(np.concatenate(order), max(1, round(len(which) / size)))
+
+
+def _batch_loss(model: RowModel, rows: Rows, bins: np.ndarray, which: np.ndarray) -> torch.Tensor:
+    targets = torch.from_numpy(np.nan_to_num(bins[which], nan=_UNKNOWN)).float()
+    targets = targets.to(model.network.head.weight.device)
+    previous = None
+    if targets.shape[1] > 1:
+        told = (targets[:, :-1].round() + _SPECIAL).long()
+        previous = torch.where(targets[:, :-1] < 0, NAN, told)
+    logits = model(model.batch(rows, which), previous)
+    return cross_entropy(logits.flatten(0, 1), targets.flatten(), _SMOOTHING)
+
+
+@torch.inference_mode()
+def _loss(model: RowModel, rows: Rows, bins: np.ndarray, which: np.ndarray) -> float:
+    model.network.eval()
+    parts = np.array_split(which, max(1, len(which) // 128))
+    total = sum(float(_batch_loss(model, rows, bins, p)) * len(p) for p in parts)
+    return total / len(which)
+
+
+def tokens_of(bins: np.ndarray) -> np.ndarray:
+    """Tokens of fractional bins, NaN for an unknown number; any shape."""
+    tokens = np.clip(np.rint(np.nan_to_num(bins)), 0, CODEC.bins - 1).astype(np.int64) + _SPECIAL
+    return np.where(np.isnan(bins), NAN, tokens)
+
+
+def _bar(show: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>5.1f}%  held-out loss {task.fields[loss]}"),
+        TimeRemainingColumn(),
+        disable=not show,
+        transient=True,
+    )

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from autotune_rlm.regression._lead import Words, fit_lead
-from autotune_rlm.regression._model import CODEC, RowModel
+from autotune_rlm.regression._model import CODEC, RowModel, Rows
 from autotune_rlm.regression._report import FitReport, Scores, scores_of
 from autotune_rlm.regression._ridge import folds
 from autotune_rlm.regression._scale import TargetScale
 from autotune_rlm.regression._table_model import TableModel, lead_fields
-from autotune_rlm.regression._training import Training, train_rows
+from autotune_rlm.regression._training import Training, tokens_of, train_rows
 from autotune_rlm.surrogate.checkpoint import Checkpoint
 from autotune_rlm.types import digest
 
@@ -131,23 +131,33 @@ def fit_table(
             key=digest([list(names), texts[:50], z[:50].tolist(), len(texts), vars(options)]),
         )
     model.network.eval().requires_grad_(False)
-    p = model.histograms(rows.take(others))
+    plain = TableModel(
+        model,
+        lead,
+        scales,
+        spread,
+        np.zeros(len(names)),
+        np.ones(len(names)),
+        _marginal(bins[train]),
+    )
+    learned = dataclasses.replace(plain, marginal=None)
+    if done.best_step == 0 or not _tells_more(learned, plain, rows.take(judge), bins[judge]):
+        learned = plain
+    p = learned.histograms(rows.take(others))
     quantiles = np.stack([_quantiles(p[:, j]) for j in range(len(names))], axis=1)  # (h, k, 3)
-    at = np.arange(len(judge))
-    shares, widths = np.zeros(len(names)), np.ones(len(names))
+    at, residuals = np.arange(len(judge)), (z - word) / spread
     for j in range(len(names)):
-        residual = ((z - word) / spread)[judge, j]
-        if done.best_step:
-            shares[j] = _share(residual, quantiles[at, j, 1])
-        widths[j] = _width(residual, quantiles[at, j], shares[j])
-    fitted = TableModel(model, lead, scales, spread, shares, widths)
+        if learned is not plain:
+            learned.shares[j] = _share(residuals[judge, j], quantiles[at, j, 1])
+        learned.widths[j] = _width(residuals[judge, j], quantiles[at, j], learned.shares[j])
+    fitted, shares = learned, learned.shares
     here = np.arange(len(judge), len(others))
     scores = {
         name: _scores(fitted, j, numbers, z, words, train, test, quantiles[here, j])
         for j, name in enumerate(names)
     }
     for j, name in enumerate(names):
-        notes += _verdict(name, scores[name], float(shares[j]))
+        notes += _verdict(name, scores[name], float(shares[j]), trained=options.minutes > 0)
     everything, _ = fit_lead(texts, fields, z, groups, seed=options.seed)
     report = FitReport(
         rows=(len(train), len(judge), len(test)),
@@ -179,6 +189,28 @@ def _finite(x: np.ndarray) -> np.ndarray:
 
 def _quantiles(p: np.ndarray) -> np.ndarray:
     return np.column_stack([CODEC.quantile(p, q) for q in _LEVELS])
+
+
+def _marginal(bins: np.ndarray) -> np.ndarray:
+    """How often each bin occurs, (k, bins), with neighbours sharing a little."""
+    counts = np.stack(
+        [np.bincount(np.rint(_finite(c)).astype(int), minlength=CODEC.bins) for c in bins.T]
+    ).astype(float)
+    near = np.exp(-0.5 * (np.arange(-6, 7) / 2.0) ** 2)
+    smooth = np.stack([np.convolve(c, near / near.sum(), mode="same") for c in counts]) + 1e-6
+    return smooth / smooth.sum(1, keepdims=True)
+
+
+def _tells_more(learned: TableModel, plain: TableModel, rows: Rows, bins: np.ndarray) -> bool:
+    """Whether the network gives the held-out bins more probability than their frequencies do."""
+    place = np.rint(np.nan_to_num(bins)).astype(int)[..., None]
+    said = [
+        np.log(
+            np.take_along_axis(m.histograms(rows, known=tokens_of(bins)), place, 2)[..., 0] + 1e-9
+        )
+        for m in (learned, plain)
+    ]
+    return bool(np.nanmean(np.where(np.isnan(bins), np.nan, said[0] - said[1])) > 0)
 
 
 def _share(residual: np.ndarray, middle: np.ndarray) -> float:
@@ -250,7 +282,7 @@ def _cut(texts: Sequence[np.ndarray], text_of: np.ndarray, limit: int) -> list[s
     ]
 
 
-def _verdict(name: str, scores: Mapping[str, Scores], share: float) -> list[str]:
+def _verdict(name: str, scores: Mapping[str, Scores], share: float, *, trained: bool) -> list[str]:
     """What a user must be told of a target."""
     used, ridge, constant = (scores[n] for n in ("used", "ridge", "constant"))
     if used.error >= 0.98 * constant.error:
@@ -264,7 +296,7 @@ def _verdict(name: str, scores: Mapping[str, Scores], share: float) -> list[str]
             f"{name}: A RIDGE ON TF-IDF IS BETTER on the rows judged (error {ridge.error:.3f}, the "
             f"model's {used.error:.3f})"
         )
-    if share == 0:
+    if share == 0 and trained:
         notes.append(
             f"{name}: THE NETWORK ADDS NOTHING here: its correction did not lower the held-out error, "
             "and the ridge with boosted trees is used alone"

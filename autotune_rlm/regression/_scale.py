@@ -10,6 +10,7 @@ import numpy as np
 __all__ = ["TargetScale"]
 
 _SKEWED = 20.0  # 95 % quantile of the sizes over the 5 % quantile, from which sizes count by ratio
+_FAR = 40.0  # from where the hyperbolic sine is half the exponential function
 _HUGE = float(np.finfo(np.float64).max)
 
 
@@ -24,23 +25,29 @@ class TargetScale:
         unit: Where the scale turns from linear to logarithmic; infinity for a linear scale.
         center: Mean of f.
         spread: Standard deviation of f, positive.
+        least: Smallest number that a place on the scale stands for: 0 where none of the training was
+            below, a tiny one where all were above.
     """
 
     unit: float
     center: float
     spread: float
+    least: float = -_HUGE
 
     @classmethod
     def fit(cls, values: np.ndarray) -> TargetScale:
         """The scale of finite numbers, shape (n,)."""
         sizes = np.abs(values[values != 0])
-        unit = np.inf
+        unit, least = np.inf, 0.0 if values.min() >= 0 else -_HUGE
         if len(sizes):
             low, high = np.quantile(sizes, (0.05, 0.95))
             if high > _SKEWED * low:
                 unit = float(max(low, high * 1e-12))
+                if values.min() > 0:  # the logarithm, for all that is like these numbers
+                    unit = least = float(max(values.min() * 1e-3, np.finfo(float).tiny))
         raw = cls(unit=unit, center=0.0, spread=1.0).to_scale(values)
-        return cls(unit=unit, center=float(raw.mean()), spread=float(raw.std()) or 1.0)
+        spread = float(raw.std()) or 1.0
+        return cls(unit=unit, center=float(raw.mean()), spread=spread, least=least)
 
     def to_scale(self, values: np.ndarray) -> np.ndarray:
         """Standardised numbers; NaN stays NaN."""
@@ -52,15 +59,18 @@ class TargetScale:
             with np.errstate(divide="ignore"):
                 log = np.log(2.0) + np.log(size) - np.log(self.unit)
             x = np.sign(x) * np.where(far, log, near)
-        return x / self.spread - self.center / self.spread
+        with np.errstate(over="ignore"):
+            return np.clip(x / self.spread - self.center / self.spread, -_HUGE, _HUGE)
 
     def from_scale(self, z: np.ndarray) -> np.ndarray:
-        """Numbers of standardised ones, always finite."""
+        """Numbers of standardised ones, always finite and at least ``least``."""
         with np.errstate(over="ignore"):
             x = np.asarray(z, dtype=np.float64) * self.spread + self.center
             if np.isfinite(self.unit):
-                x = np.sinh(x) * self.unit
-        return np.clip(x, -_HUGE, _HUGE)
+                far = np.exp(np.abs(x) + np.log(self.unit) - np.log(2.0))
+                near = np.sinh(np.clip(np.abs(x), 0.0, _FAR)) * self.unit
+                x = np.sign(x) * np.where(np.abs(x) > _FAR, far, near)
+        return np.clip(x, self.least, _HUGE)
 
     def log_slope(self, values: np.ndarray) -> np.ndarray:
         """Logarithm of the derivative of ``to_scale``, which turns densities into those of numbers."""

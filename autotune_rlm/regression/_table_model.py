@@ -32,6 +32,8 @@ class TableModel:
         spread: Standard deviations of what the ridge leaves, on the targets' scales, (k,).
         shares: Shares of the network's correction that are used, (k,).
         widths: Factors by which its distributions are widened to cover what they say, (k,).
+        marginal: Probabilities of the bins of all rows alike, (k, bins), where the network's own say
+            no more; None where they do.
     """
 
     model: RowModel
@@ -40,6 +42,7 @@ class TableModel:
     spread: np.ndarray
     shares: np.ndarray
     widths: np.ndarray
+    marginal: np.ndarray | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -63,7 +66,7 @@ class TableModel:
     ) -> np.ndarray:
         """Quantiles of the numbers, (n, k, levels)."""
         rows, lead = self.encode(texts, fields)
-        p = self.model.histograms(rows, batch_size=batch_size)
+        p = self.histograms(rows, batch_size=batch_size)
         out = np.zeros((len(lead), len(self.targets), len(levels)))
         for j, scale in enumerate(self.scales):
             middle = CODEC.quantile(p[:, j], 0.5)
@@ -83,8 +86,15 @@ class TableModel:
     ) -> np.ndarray:
         """Numbers drawn from the joint distribution of the targets, (n, draws, k)."""
         rows, lead = self.encode(texts, fields)
-        p = self.model.histograms(rows, batch_size=batch_size)
-        drawn = CODEC.value_at(self.model.sample(rows, draws, rng, batch_size=batch_size))
+        p = self.histograms(rows, batch_size=batch_size)
+        if self.marginal is None:
+            places = self.model.sample(rows, draws, rng, batch_size=batch_size)
+        else:
+            below = np.cumsum(self.marginal, axis=1)
+            u = rng.random((len(rows), draws, len(below)))
+            bins = np.stack([np.searchsorted(b, u[..., j]) for j, b in enumerate(below)], axis=-1)
+            places = bins + rng.uniform(-0.5, 0.5, bins.shape)
+        drawn = CODEC.value_at(np.clip(places, 0, CODEC.bins - 1))
         out = np.zeros_like(drawn)
         for j, scale in enumerate(self.scales):
             middle = CODEC.quantile(p[:, j], 0.5)[:, None]
@@ -103,7 +113,7 @@ class TableModel:
         rows, lead = self.encode(texts, fields)
         z = np.column_stack([s.to_scale(numbers[:, j]) for j, s in enumerate(self.scales)])
         known = tokens_of(CODEC.position((z - lead) / self.spread))
-        p = self.model.histograms(rows, batch_size=batch_size, known=known)
+        p = self.histograms(rows, batch_size=batch_size, known=known)
         total = np.zeros(len(z))
         for j, scale in enumerate(self.scales):
             middle = CODEC.quantile(p[:, j], 0.5)
@@ -116,6 +126,14 @@ class TableModel:
             change = scale.log_slope(numbers[:, j]) - np.log(self.spread[j] * self.widths[j])
             total += np.where(np.isnan(numbers[:, j]), 0.0, np.log(density) + change)
         return total
+
+    def histograms(
+        self, rows: Rows, *, batch_size: int = 64, known: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Probabilities of the bins of what the lead leaves, (n, k, bins)."""
+        if self.marginal is not None:
+            return np.broadcast_to(self.marginal, (len(rows), *self.marginal.shape))
+        return self.model.histograms(rows, batch_size=batch_size, known=known)
 
     def _placed(self, j: int, lead: np.ndarray, middle: np.ndarray, at: np.ndarray) -> np.ndarray:
         """Places on the target's scale of residuals ``at`` whose median is ``middle``."""
@@ -132,6 +150,7 @@ class TableModel:
             "spread": self.spread.tolist(),
             "shares": self.shares.tolist(),
             "widths": self.widths.tolist(),
+            "marginal": None if self.marginal is None else self.marginal.tolist(),
         }
 
     @classmethod
@@ -146,6 +165,7 @@ class TableModel:
             spread=np.array(data["spread"]),
             shares=np.array(data["shares"]),
             widths=np.array(data["widths"]),
+            marginal=None if data["marginal"] is None else np.array(data["marginal"]),
         )
 
 

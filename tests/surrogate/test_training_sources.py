@@ -54,6 +54,32 @@ def test_rows_become_landscapes_of_one_text(table):
     assert len(read_regression_table(table, limit=5)) == 5
 
 
+def test_numbers_of_any_sign_and_metadata_as_python_writes_it(tmp_path):
+    path = tmp_path / "paper.csv"
+    with open(path, "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(COLUMNS)
+        rows.writerow(["CDSS", "int f() {}", 0, "memory", "{'language': 'C++', 'lines': 3}"])
+        rows.writerow(["CDSS", "f()", -2.5, "change", "{'language': __import__('os')}"])
+    zero, negative = read_regression_table(path)
+    assert zero.values.tolist() == [0.0]
+    assert (zero.task.language, zero.task.problem) == ("c++", {"lines": 3})
+    assert negative.values.tolist() == [-2.5]
+    assert negative.task.language == "text"  # nothing is executed
+
+
+def test_networks_with_a_column_per_number(tmp_path):
+    path = tmp_path / "graphs.jsonl"
+    row = {"space": "NDS", "input": "Conv(1)", "val_accuracy": 91.5, "flops": 3e8, "params": 12}
+    path.write_text(json.dumps({**row, "metadata": "{'stem': 16}"}) + "\n", encoding="utf-8")
+    found = {x.task.metric: x for x in read_regression_table(path)}
+    assert {m: float(x.values[0]) for m, x in found.items()} == {
+        "val_accuracy": 91.5, "flops": 3e8, "params": 12.0,
+    }  # fmt: skip
+    assert not found["val_accuracy"].task.minimize
+    assert found["flops"].task.problem == {"stem": 16}
+
+
 def test_a_table_without_a_column_is_refused(tmp_path):
     (tmp_path / "odd.csv").write_text("space,input,target\na,b,1\n")
     with pytest.raises(ValueError, match="'metric_type' is missing"):

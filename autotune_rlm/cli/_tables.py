@@ -1,0 +1,84 @@
+"""Tables on the command line: read, and checked before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+from autotune_rlm.cli._app import print_error
+
+if TYPE_CHECKING:
+    from autotune_rlm.regression import RLM, Scores
+
+__all__ = ["fail", "load_model", "read_columns", "scores_table"]
+
+
+def fail(error: object) -> NoReturn:
+    """Say what is wrong and end with exit status 2."""
+    print_error(error)
+    raise typer.Exit(2)
+
+
+def read_columns(
+    path: Path, text: str, others: Sequence[str], *, numbers: Sequence[str] = ()
+) -> Any:
+    """The table, whose texts are texts and whose numbers are finite numbers or missing."""
+    from autotune_rlm.landscapes.tables import read_table
+
+    try:
+        table = read_table(path)
+    except (FileNotFoundError, ValueError, ImportError) as error:
+        fail(error)
+    for name in (text, *others, *numbers):
+        if name not in table.columns:
+            columns = ", ".join(map(str, table.columns))
+            fail(f"{path} has no column {name!r}; it has: {columns}")
+    missing = table[text].isna()
+    if missing.any():
+        fail(
+            f"{path}: column {text!r} has no text in {int(missing.sum())} rows, the first is row "
+            f"{int(missing.to_numpy().argmax())} (counted from 0)"
+        )
+    table[text] = table[text].astype(str)
+    for name in numbers:
+        table[name] = _numeric(table[name], path, name)
+    return table
+
+
+def _numeric(column: Any, path: Path, name: str) -> Any:
+    import numpy as np
+    import pandas
+
+    found = pandas.to_numeric(column, errors="coerce")
+    wrong = found.isna() & column.notna()
+    if wrong.any():
+        at = int(wrong.to_numpy().argmax())
+        fail(f"{path}: column {name!r} holds {column.iloc[at]!r} in row {at}, which is no number")
+    infinite = np.isinf(found.to_numpy(dtype=float))
+    if infinite.any():
+        fail(f"{path}: column {name!r} is infinite in row {int(infinite.argmax())}")
+    if found.isna().all():
+        fail(f"{path}: column {name!r} has no number in any row")
+    return found
+
+
+def load_model(name: str | None, metric: str | None, language: str | None) -> RLM:
+    """The model that ``fit`` saved, another checkpoint, or the bundled one."""
+    from autotune_rlm.regression import RLM
+
+    try:
+        return RLM.load(name, metric=metric, language=language)
+    except (FileNotFoundError, ValueError, ImportError) as error:
+        fail(error)
+
+
+def scores_table(scores: dict[str, Scores]) -> str:
+    """Scores by target as lines of text."""
+    lines = [f"{'':24} Spearman       R2  in 90 % interval     rows"]
+    for target, s in scores.items():
+        cover = "" if s.coverage is None else f"{100 * s.coverage:.0f} %"
+        lines.append(f"{target:24} {s.spearman:8.3f} {s.r2:8.3f}  {cover:>16} {s.rows:8}")
+    return "\n".join(lines)

@@ -1,0 +1,71 @@
+"""``autotune-rlm fit``: a model of a table's texts and numbers."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autotune_rlm.cli._app import new_app, new_console
+from autotune_rlm.cli._tables import fail, read_columns
+
+app = new_app()
+
+
+@app.command()
+def fit(
+    table: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet or JSON lines.")],
+    text: Annotated[str, typer.Option(help="Column of the texts.")],
+    target: Annotated[
+        list[str], typer.Option(help="Column of the numbers; again for several targets.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the model; gone on with if interrupted.")],
+    field: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of numbers or kinds beside the text; may be repeated."),
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column whose equal rows are never split. Default: the text.")
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(help="Limit of the network's training; 0 for ridge and trees alone.")
+    ] = 3.0,
+    held_out: Annotated[float, typer.Option(help="Share of rows that is not learned from.")] = 0.2,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of a text that are read.")] = 1024,
+    base: Annotated[str | None, typer.Option(help="Checkpoint to start from.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Fit a model to a table of texts with numbers, and say how good it is on rows held out."""
+    fields = field or []
+    groups = [group] if group else []
+    data = read_columns(table, text, [*fields, *groups], numbers=target)
+    from autotune_rlm.regression import RLM
+
+    console = new_console()
+    console.print(f"{len(data)} rows of {table}: {text} to {', '.join(target)}")
+    model = RLM(
+        base,
+        minutes=minutes,
+        held_out=held_out,
+        max_tokens=max_tokens,
+        seed=seed,
+        progress=not quiet,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the report says them all
+        try:
+            model.fit(
+                data[text],
+                data[target],
+                fields=data[fields] if fields else None,
+                groups=data[group] if group else None,
+                folder=out / "training",
+            )
+        except (FileNotFoundError, ValueError, ImportError) as error:
+            fail(error)
+    folder = model.save(out)
+    console.print(str(model.report_), soft_wrap=True)
+    console.print(f"saved {folder}")

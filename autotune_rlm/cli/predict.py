@@ -1,0 +1,53 @@
+"""``autotune-rlm predict``: numbers of a table's texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autotune_rlm.cli._app import new_app, new_console
+from autotune_rlm.cli._tables import fail, load_model, read_columns
+
+app = new_app()
+
+
+@app.command()
+def predict(
+    table: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet or JSON lines.")],
+    text: Annotated[str, typer.Option(help="Column of the texts.")],
+    model: Annotated[
+        str | None, typer.Option(help="Folder that fit wrote. Default: the bundled model.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Table to write. Default: TABLE-predicted beside it.")
+    ] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(help="Column beside the text, as in fit; may be repeated.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Asked of the bundled model.")] = None,
+    language: Annotated[str | None, typer.Option(help="Of the texts, for the bundled one.")] = None,
+) -> None:
+    """Predict the numbers of texts; adds NAME_predicted, NAME_low and NAME_high to the table.
+
+    Low and high are the ends of the 90 % interval.
+    """
+    fields = field or []
+    data = read_columns(table, text, fields)
+    from autotune_rlm.landscapes.tables import write_table
+
+    found = load_model(model, metric, language)
+    beside = data[fields] if fields else None
+    told = found.predict_quantiles(data[text], (0.05, 0.5, 0.95), fields=beside)
+    told = told.reshape(len(data), len(found.targets), 3)
+    for j, name in enumerate(found.targets):
+        for i, what in enumerate(("low", "predicted", "high")):
+            data[f"{name}_{what}"] = told[:, j, i]
+    stem, dot, suffix = table.name.partition(".")
+    path = out or table.with_name(f"{stem}-predicted{dot}{suffix}")
+    try:
+        write_table(data, path)
+    except (ValueError, OSError, ImportError) as error:
+        fail(error)
+    new_console().print(f"{len(data)} rows: {', '.join(found.targets)} written to {path}")

@@ -1,0 +1,41 @@
+"""``autotune-rlm score``: how well a table's numbers are predicted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autotune_rlm.cli._app import new_app, new_console
+from autotune_rlm.cli._tables import fail, load_model, read_columns, scores_table
+
+app = new_app()
+
+
+@app.command()
+def score(
+    table: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet or JSON lines.")],
+    text: Annotated[str, typer.Option(help="Column of the texts.")],
+    target: Annotated[
+        list[str], typer.Option(help="Column of the true numbers; again for several targets.")
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="Folder that fit wrote. Default: the bundled model.")
+    ] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(help="Column beside the text, as in fit; may be repeated.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Asked of the bundled model.")] = None,
+    language: Annotated[str | None, typer.Option(help="Of the texts, for the bundled one.")] = None,
+) -> None:
+    """Compare predictions with the numbers of a table that the model has not learned from."""
+    fields = field or []
+    data = read_columns(table, text, fields, numbers=target)
+    found = load_model(model, metric, language)
+    try:
+        beside = data[fields] if fields else None
+        scores = found.evaluate(data[text], data[target], fields=beside)
+    except ValueError as error:
+        fail(error)
+    new_console().print(scores_table(scores), soft_wrap=True)

@@ -1,0 +1,94 @@
+"""Tables of texts and numbers on disk, as pandas reads them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["TABLE_FORMATS", "read_table", "write_table"]
+
+TABLE_FORMATS = (".parquet", ".csv", ".csv.gz", ".tsv", ".jsonl", ".jsonl.gz", ".ndjson")
+
+
+def read_table(path: str | Path) -> Any:
+    """A table as a pandas ``DataFrame``.
+
+    Args:
+        path: A file whose name ends in one of ``TABLE_FORMATS``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is of another kind, damaged, or has no rows.
+        ImportError: pandas, or for Parquet files pyarrow, is not installed.
+    """
+    path = Path(path)
+    kind = _kind(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {str(path)!r}")
+    pandas = _pandas()
+    try:
+        if kind == "parquet":
+            table = pandas.read_parquet(path)
+        elif kind == "json":
+            table = pandas.read_json(path, lines=True, dtype=False, precise_float=True)
+        else:
+            table = pandas.read_csv(path, sep="\t" if kind == "tsv" else ",")
+    except ImportError as error:
+        raise ImportError(
+            f"{path}: Parquet files need pyarrow: pip install 'autotune-rlm[tables]'"
+        ) from error
+    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
+        raise ValueError(f"{path} cannot be read as {kind}: {error}") from error
+    if not len(table):
+        raise ValueError(f"{path} has no rows")
+    return table
+
+
+def write_table(table: Any, path: str | Path) -> None:
+    """Write a ``DataFrame`` in the format that the name says.
+
+    Raises:
+        ValueError: The name ends in none of ``TABLE_FORMATS``.
+    """
+    path = Path(path)
+    kind = _kind(path)
+    if kind == "parquet":
+        table.to_parquet(path, index=False)
+    elif kind == "json":
+        _write_lines(table, path)
+    else:
+        table.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
+
+
+def _write_lines(table: Any, path: Path) -> None:
+    """One JSON object a line, each number with all of its digits."""
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    with opened(path, "wt", encoding="utf-8") as file:
+        for row in table.astype(object).where(table.notna(), None).to_dict("records"):
+            plain = {k: v.item() if hasattr(v, "item") else v for k, v in row.items()}
+            file.write(json.dumps(plain, ensure_ascii=False, default=str) + "\n")
+
+
+def _kind(path: Path) -> str:
+    name = path.name.lower().removesuffix(".gz")
+    kinds = {
+        ".parquet": "parquet",
+        ".csv": "csv",
+        ".tsv": "tsv",
+        ".jsonl": "json",
+        ".ndjson": "json",
+    }
+    for suffix, kind in kinds.items():
+        if name.endswith(suffix):
+            return kind
+    raise ValueError(f"{path}: a table is a file that ends in one of {', '.join(TABLE_FORMATS)}")
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("tables need pandas: pip install 'autotune-rlm[tables]'") from error
+    return pandas

@@ -26,7 +26,7 @@ MODELS = {
     "Llama-4-Scout": (8, {"E": 16, "N": 8192 // 8, "hidden_size": 5120, "top_k": 1}),
     "gpt-oss-120b": (1, {"E": 128, "N": 2880, "hidden_size": 2880, "top_k": 4}),
 }
-DEVICES = ("H200", "B300", "RTX PRO 6000", "GB10", "MI355X")
+DEVICES = ("H200", "B300", "RTX PRO 6000 Blackwell", "GB10", "MI355X")
 
 
 def main() -> None:

@@ -90,9 +90,8 @@ def driver_name(name: str) -> str:
     A name with more in it than the device's own is taken for the driver's.
     """
     device = devices.lookup(name)
-    known = _DRIVER_NAMES.get(device.name, device.name)
-    words = [word for word in device.name.split() if word not in ("NVIDIA", "AMD")]
-    return known if name.split() in (words, device.name.split()) else name
+    is_short = set(name.lower().split()) <= set(device.name.lower().split())
+    return _DRIVER_NAMES.get(device.name, device.name) if is_short else name
 
 
 def how_to_use(file: ServingFile, folder: str | Path, *, server: str = "vllm") -> str:

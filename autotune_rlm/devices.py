@@ -117,22 +117,25 @@ def completed(device: Device) -> Device:
 def distance(a: Device, b: Device) -> float:
     """How far apart two devices are; 0.0 for one and the same.
 
-    Figures count in powers of two, half as much as sizes of a problem do (a device with twice the
-    bandwidth is 0.5 further): multiprocessors, bandwidth, matrix rate and shared memory of a program,
-    as far as both are known. Another target costs 0.5, another architecture 1.5, another vendor or an
-    unknown device 8.
+    A factor of two in a figure costs 0.5: multiprocessors, bandwidth, matrix rate and shared memory of a
+    program. Another target costs 0.5, another architecture 1.5, and 1 a figure that one of them lacks
+    then. Another vendor or a device that nothing is known of is 8 away. For example H100 and H200 are
+    0.3 apart, H100 and B200 2.8, H100 and T4 6.9.
     """
     if a.name == b.name:
         return 0.0
     known = bool(a.target and b.target)
     if not known or a.target.startswith("gfx") != b.target.startswith("gfx"):
         return _STRANGE
-    apart = 0.0 if a.target == b.target else _OTHER_TARGET if a.arch == b.arch else _OTHER_ARCH
+    same = a.target == b.target
+    apart = 0.0 if same else _OTHER_TARGET if a.arch == b.arch else _OTHER_ARCH
     for name in ("sms", "mem_gb_s", "fp16_tensor_tflops", "max_shared_kb_per_block"):
         x, y = getattr(a, name), getattr(b, name)
         if x and y:
             apart += 0.5 * abs(math.log2(x / y))
-    return max(apart, _OTHER_NAME)
+        elif not same:
+            apart += 1.0
+    return min(max(apart, _OTHER_NAME), _STRANGE)
 
 
 def known() -> list[str]:

@@ -24,7 +24,9 @@ _Kernel = Annotated[Optional[str], typer.Option("--kernel", help="Only this kern
 _Device = Annotated[Optional[str], typer.Option("--device", help="Only this device.")]  # noqa: UP045
 _Format = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--format", help="csv, jsonl, kernel-tuner or t4; default: from the name."),
+    typer.Option(
+        "--format", help="csv, jsonl, kernel-tuner, t4 or configs; default: from the name."
+    ),
 ]
 
 
@@ -74,7 +76,11 @@ def export(
     device: _Device = None,
     store: _StoreOption = None,
 ) -> None:
-    """Write measurements to a file: csv, t4, kernel-tuner, or jsonl, which keeps everything."""
+    """Write measurements to a file: csv, t4, kernel-tuner, or jsonl, which keeps everything.
+
+    With --format configs the fastest configurations of each kernel, device and problem, for
+    configs_from= and for packages of kernels to ship as autotune_rlm.json.
+    """
     from autotune_rlm.store import export_store
 
     with open_store(store) as opened:

@@ -25,13 +25,15 @@ def export_store(
 ) -> tuple[list[Path], int]:
     """Write a store's measurements to files.
 
-    ``jsonl`` keeps all: every measurement of a candidate, and the tuning events. The other formats
-    keep one measurement per candidate.
+    ``jsonl`` keeps all: every measurement of a candidate, and the tuning events. ``configs`` keeps the
+    fastest four of each task, for ``configs_from`` and for packages of kernels to ship; what the file
+    already holds of other tasks stays. The other formats keep one measurement per candidate.
 
     Args:
         store: The store.
         path: File, or a folder where Kernel Tuner or T4 files of several tasks are wanted.
-        format: One of ``autotune_rlm.landscapes.FORMATS``; by default from the extension.
+        format: One of ``autotune_rlm.landscapes.FORMATS``, or ``"configs"``; by default from the
+            extension, ``configs`` for a file named ``autotune_rlm.json``.
         kernel: Only this kernel.
         device: Only this device.
 
@@ -44,8 +46,24 @@ def export_store(
     path = Path(path)
     if format == "jsonl" or (format is None and ".jsonl" in path.suffixes):
         return _export_all(store, path, kernel, device)
+    if format == "configs" or (format is None and path.name == "autotune_rlm.json"):
+        return _export_configs(store, path, kernel, device)
     found = store.landscapes(kernel=kernel, device=device)
     return write_landscapes(path, found, format), sum(len(landscape) for landscape in found)
+
+
+def _export_configs(
+    store: Store, path: Path, kernel: str | None, device: str | None
+) -> tuple[list[Path], int]:
+    from autotune_rlm.store.config_file import ConfigFile, Recommendation
+
+    tasks = [t for t in store.tasks(kernel=kernel, device=device) if t.language == "triton"]
+    found = [Recommendation.measured(task, store.observations(task)) for task in tasks]
+    file = ConfigFile(r for r in found if r is not None)
+    if not len(file):
+        raise ValueError("the store has no measured configuration of such a Triton kernel")
+    file.save(path)
+    return [path], sum(len(r.configs) for r in file.recommendations)
 
 
 def _export_all(

@@ -1,13 +1,16 @@
 """Recommended configurations as a JSON file: kernels, devices and problems, best configuration first.
 
-Written by ``autotune-rlm rank`` for devices that nobody has and by ``autotune-rlm tune`` for the one at
-hand, read by ``rlm_autotune(configs_from=...)``. One file holds many kernels and many devices.
+Written by ``autotune-rlm rank`` for devices that nobody has, by ``autotune-rlm tune`` for the one at
+hand and by ``autotune-rlm store export --format configs`` for what is stored; read by
+``rlm_autotune(configs_from=...)``. One file holds many kernels and many devices. A file named ``SHIPPED``
+beside a kernel's module is found without being named.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,12 +18,24 @@ from pathlib import Path
 from typing import Any
 
 from autotune_rlm._version import __version__
-from autotune_rlm.devices import lookup
-from autotune_rlm.store import problem_distance
-from autotune_rlm.types import Task, canonical_json
+from autotune_rlm.devices import distance, lookup
+from autotune_rlm.store import means_none, problem_distance
+from autotune_rlm.types import Observation, Task, canonical_json
 
-__all__ = ["FORMAT", "VERSION", "ConfigFile", "Recommendation", "RecommendedConfig", "read_configs"]
+__all__ = [
+    "FORMAT",
+    "SHIPPED",
+    "VERSION",
+    "ConfigFile",
+    "Recommendation",
+    "RecommendedConfig",
+    "read_configs",
+    "shipped_with",
+]
 
+_log = logging.getLogger(__name__)
+SHIPPED = "autotune_rlm.json"
+"""Name of the file that a package of kernels ships, in the folder of the kernels or of the package."""
 FORMAT = "autotune_rlm/configs"
 """What the key `format` of a file of recommended configurations says."""
 VERSION = 1
@@ -28,6 +43,7 @@ VERSION = 1
 _ORIGINS = ("model", "measured")
 _OTHER_SOURCE = 1000.0  # a recommendation for another version of the kernel comes last
 _OTHER_DTYPE = 4.0
+_FARTHEST = 4.0  # between devices, beyond which the model knows better: an architecture at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +90,58 @@ class Recommendation:
     source_hash: str = ""
     key: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def measured(
+        cls,
+        task: Task,
+        observations: Sequence[Observation],
+        *,
+        key: Sequence[str] = (),
+        module: str = "",
+        top: int = 4,
+    ) -> Recommendation | None:
+        """The fastest of what was measured; None where nothing worked.
+
+        Args:
+            task: What was measured.
+            observations: Its measurements.
+            key: Names of the arguments that a choice depends on.
+            module: Where the kernel is defined.
+            top: How many configurations to recommend.
+        """
+        working = [o for o in observations if o.measurement.value is not None]
+        working.sort(key=lambda o: o.measurement.value or 0.0)
+        if not working:
+            return None
+        return cls(
+            kernel=task.kernel,
+            device=task.device.name,
+            problem=dict(task.problem),
+            origin="measured",
+            module=module,
+            source_hash=task.source_hash,
+            key=tuple(key),
+            versions=dict(task.versions),
+            configs=tuple(
+                RecommendedConfig(
+                    config=dict(o.candidate.config),
+                    time_ms=float(o.measurement.value or 0.0),
+                    low_ms=o.measurement.low,
+                    high_ms=o.measurement.high,
+                )
+                for o in working[:top]
+            ),
+        )
+
+    def describe(self, key: Sequence[str] = ()) -> str:
+        """What it was found for, in words: origin, device and the sizes that a choice depends on."""
+        sizes, kinds = _parts(self.problem)
+        names = [name for name in (key or self.key) if name in sizes] or sorted(sizes)
+        told = [f"{name}={sizes[name]}" for name in names[:6] if name != "grid"]
+        told += sorted({str(kind) for kind in kinds.values()})
+        how = "measured" if self.origin == "measured" else "predicted"
+        return f"{how} for {self.device}" + (f" with {', '.join(told)}" if told else "")
 
     @property
     def identity(self) -> str:
@@ -133,25 +201,32 @@ class ConfigFile:
     def find(self, task: Task, key: Sequence[str] = ()) -> list[RecommendedConfig]:
         """The configurations recommended for a task's kernel and device, best first.
 
-        Those of the nearest problem come first, then those of the next. A kernel is known by its
-        name; recommendations for the very source come before those for another version of it.
+        Those of the nearest problem come first, then those of the next. Where there is none for the
+        device, those of the nearest device count (``devices.distance``). A kernel is known by its name;
+        recommendations for the very source come before those for another version of it.
 
         Args:
             task: What to choose for.
             key: See ``Recommendation.distance``.
         """
-        device = lookup(task.device.name).name
-        fit = [
-            r
-            for r in self._by_identity.values()
-            if r.kernel == task.kernel and lookup(r.device).name == device
-        ]
-        fit.sort(key=lambda r: (r.distance(task, key), r.origin != "measured", r.identity))
         found: dict[str, RecommendedConfig] = {}
-        for recommendation in fit:
+        for recommendation in self.nearest(task, key):
             for config in recommendation.configs:
                 found.setdefault(canonical_json(dict(config.config)), config)
         return list(found.values())
+
+    def nearest(self, task: Task, key: Sequence[str] = ()) -> list[Recommendation]:
+        """The recommendations that ``find`` takes, the nearest problem first."""
+        device = lookup(task.device.name)
+        if not device.target:
+            device = task.device
+        mine = [r for r in self._by_identity.values() if r.kernel == task.kernel]
+        apart = {name: distance(device, lookup(name)) for name in {r.device for r in mine}}
+        least = min(apart.values(), default=_FARTHEST)
+        fit = [r for r in mine if apart[r.device] == least] if least < _FARTHEST else []
+        return sorted(
+            fit, key=lambda r: (r.distance(task, key), r.origin != "measured", r.identity)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
@@ -243,7 +318,7 @@ def read_configs(given: Any) -> ConfigFile | None:
 
     Args:
         given: None; a ``ConfigFile``; a path; several as a list, or in one string separated like
-            ``PATH``. Later files win.
+            ``PATH``. Later files win. ``"none"`` and an empty list are a file without any.
 
     Raises:
         TypeError: It is none of these.
@@ -252,6 +327,8 @@ def read_configs(given: Any) -> ConfigFile | None:
     """
     if given is None or isinstance(given, ConfigFile):
         return given
+    if isinstance(given, str):
+        given = [] if means_none(given) else given
     if isinstance(given, str):
         given = [path for path in given.split(os.pathsep) if path]
     elif isinstance(given, os.PathLike):
@@ -266,6 +343,44 @@ def read_configs(given: Any) -> ConfigFile | None:
         changed = os.stat(path).st_mtime_ns if os.path.exists(path) else 0
         whole = whole.merged(_loaded(path, changed)) if len(given) > 1 else _loaded(path, changed)
     return whole
+
+
+def shipped_with(source: str | None) -> tuple[Path, ConfigFile] | None:
+    """The file that a package ships for its kernels, and where it is; None where there is none.
+
+    It is looked for beside the kernel's own file, then in the folders above as far as the package goes.
+    A file that cannot be read costs one warning and nothing else: the caller did not ask for it.
+
+    Args:
+        source: The Python file that defines the kernel.
+    """
+    if not source or source.startswith("<"):
+        return None
+    path = _shipped_path(str(Path(source).parent))
+    if path is None:
+        return None
+    try:
+        return path, _loaded(str(path), os.stat(path).st_mtime_ns)
+    except (OSError, ValueError) as error:
+        _warn(str(path), str(error))
+        return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _shipped_path(folder: str) -> Path | None:
+    place = Path(folder)
+    for _ in range(16):
+        if (place / SHIPPED).is_file():
+            return place / SHIPPED
+        if not (place / "__init__.py").is_file():
+            break
+        place = place.parent
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _warn(path: str, reason: str) -> None:
+    _log.warning("the configurations in %s are not used: %s", path, reason)
 
 
 @functools.lru_cache(maxsize=32)

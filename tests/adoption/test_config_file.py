@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
+import sys
 
 import pytest
 import torch
 import triton
 from triton_test_support import Oracle, Quick, body, configs
+from typer.testing import CliRunner
 
 import autotune_rlm
+from autotune_rlm.cli import app
 from autotune_rlm.integrations.triton import rlm_autotune
+from autotune_rlm.store import Store
 from autotune_rlm.store.config_file import (
+    SHIPPED,
     ConfigFile,
     Recommendation,
     RecommendedConfig,
     read_configs,
 )
-from autotune_rlm.types import Device, Task
+from autotune_rlm.types import Candidate, Device, Measurement, Task
 
 X = torch.zeros(64)
 GRID = (1,)
@@ -199,6 +205,23 @@ class TestDecorator:
         kernel[GRID](X, X, 64)
         assert kernel.best_config.kwargs["BLOCK"] == 256
 
+    @pytest.mark.parametrize(
+        ("devices", "block"),
+        [(("NVIDIA A100", "NVIDIA H200"), 512), (("NVIDIA B200", "AMD MI300X"), 64)],
+    )
+    def test_of_several_devices_the_nearest_counts(self, stub, oracle, devices, block, caplog):
+        known = ConfigFile(
+            recommended(b, device=d) for d, b in zip(devices, (64, 512), strict=True)
+        )
+        kernel = self.tuned(
+            oracle, mode="predict", configs_from=known, device="NVIDIA H100", store=False
+        )
+        with caplog.at_level("INFO", logger="autotune_rlm"):
+            kernel[GRID](X, X, 64)
+        assert kernel.best_config.kwargs["BLOCK"] == block
+        near = devices[(64, 512).index(block)]
+        assert f"predicted for {near} with n=64" in caplog.text
+
     def test_the_pruner_has_the_last_word(self, stub, oracle):
         def prune(configs, named, **kwargs):
             return [c for c in configs if c.kwargs["BLOCK"] < 1024]
@@ -233,3 +256,87 @@ class TestDecorator:
         path.write_text("{}")
         with pytest.raises(ValueError, match="holds no recommended configurations"):
             rlm_autotune(configs=configs(), key=["n"], configs_from=path)
+
+
+class TestShipped:
+    """A package of kernels carries a file, which is found without being named."""
+
+    @pytest.fixture
+    def package(self, tmp_path, monkeypatch):
+        folder = tmp_path / "kernels_of_others" / "ops"
+        folder.mkdir(parents=True)
+        for place in (folder, folder.parent):
+            (place / "__init__.py").write_text("")
+        (folder / "scaled.py").write_text(_KERNEL)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        for name in [n for n in sys.modules if n.startswith("kernels_of_others")]:
+            monkeypatch.delitem(sys.modules, name)
+        return folder.parent
+
+    @pytest.mark.parametrize("place", [".", "ops"])
+    def test_it_is_found_beside_the_kernel_or_at_the_top_of_its_package(
+        self, stub, package, place, caplog
+    ):
+        path = package / place / SHIPPED
+        far = recommended(32, kernel="scaled", device="NVIDIA H100", problem={"n": 1 << 20})
+        near = recommended(512, kernel="scaled", device="NVIDIA H100", problem={"n": 128})
+        ConfigFile([far, near]).save(path)
+        kernel = importlib.import_module("kernels_of_others.ops.scaled").scaled
+        with caplog.at_level("INFO", logger="autotune_rlm"):
+            kernel[GRID](X, X, 64)
+        assert kernel.best_config.kwargs["BLOCK"] == 512
+        assert f"{path.resolve()}, predicted for NVIDIA H100 with n=128" in caplog.text
+        assert stub.benchmarked == []
+
+    def test_a_damaged_one_costs_a_warning(self, stub, package, caplog):
+        (package / SHIPPED).write_text("{")
+        kernel = importlib.import_module("kernels_of_others.ops.scaled").scaled
+        kernel[GRID](X, X, 64)
+        assert "are not used" in caplog.text
+
+    def test_an_empty_list_means_none(self, stub, package, monkeypatch):
+        ConfigFile([recommended(512, kernel="scaled", device="NVIDIA H100")]).save(
+            package / SHIPPED
+        )
+        monkeypatch.setenv("AUTOTUNE_RLM_CONFIGS_FROM", "none")
+        kernel = importlib.import_module("kernels_of_others.ops.scaled").scaled
+        kernel[GRID](X, X, 64)
+        assert kernel.best_config.kwargs["BLOCK"] != 512
+
+    def test_it_is_written_from_what_is_stored(self, tmp_path):
+        with Store(tmp_path / "s.db") as store:
+            for block, value in ((32, 2.0), (256, 1.0), (512, None)):
+                status = "ok" if value else "out_of_resources"
+                measurement = Measurement(status=status, value=value)
+                store.add(task(n=64), Candidate({"BLOCK": block}), measurement)
+        out = tmp_path / "package" / SHIPPED
+        given = ["store", "export", str(out), "--store", str(tmp_path / "s.db")]
+        done = CliRunner().invoke(app, given)
+        assert done.exit_code == 0, done.output
+        (found,) = ConfigFile.load(out).recommendations
+        assert (found.kernel, found.origin, found.device) == ("body", "measured", "NVIDIA H100")
+        assert blocks_of(found.configs) == [256, 32]
+        none = CliRunner().invoke(app, [*given, "--kernel", "other"])
+        assert "no measured configuration" in none.output
+
+
+_KERNEL = """
+import triton
+import triton.language as tl
+
+from autotune_rlm import ConfigSpace
+from autotune_rlm.integrations.triton import rlm_autotune
+
+
+@rlm_autotune(
+    configs=ConfigSpace(BLOCK=[32, 64, 128, 512], num_warps=[4], num_stages=[3]),
+    key=["n"],
+    mode="predict",
+    store=False,
+    device="NVIDIA H100",
+)
+@triton.jit
+def scaled(x, y, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y + at, tl.load(x + at, mask=at < n), mask=at < n)
+"""

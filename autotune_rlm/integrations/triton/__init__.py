@@ -82,7 +82,8 @@ def rlm_autotune(
         configs_from: Recommended configurations: a file that ``autotune-rlm rank`` or ``tune``
             wrote, several, or a ``ConfigFile``. Those of them that are in ``configs`` are what
             ``mode="predict"`` takes where nothing was measured, with no model asked, and are among
-            the first to be measured otherwise.
+            the first to be measured otherwise. None for ``autotune_rlm.json`` in the folder of the
+            kernel's file or, above it, of its package, if it is there; ``[]`` for none.
         isolate: Measure in a process of its own, so that a configuration that hangs, crashes or breaks
             the device costs nothing but itself. It makes the arguments again from their shapes, strides
             and dtypes (of small integer tensors the values too), which must fit into memory a second

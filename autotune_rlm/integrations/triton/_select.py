@@ -20,12 +20,12 @@ from autotune_rlm.search.policy import Policy
 from autotune_rlm.search.progress import Reporter
 from autotune_rlm.search.tuner import Tuner, TuningError, TuningResult
 from autotune_rlm.store import Recall
-from autotune_rlm.store.config_file import read_configs
 from autotune_rlm.types import Candidate, Measurer, Observation, Status, Task, digest
 
 from ._errors import KernelTuningError
 from ._facts import with_facts
 from ._interrupted import noted, without_failures
+from ._recommended import recommended
 from ._resources import LazySurrogate, open_store, process_lock
 from ._timer import RejectedError
 from .device import device_of
@@ -239,16 +239,9 @@ class Selector:
                 self.store.add(task, candidate, failed(fault))
 
     def recommended(self, task: Task, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Those of the candidates that ``configs_from`` recommends, best first."""
-        known = read_configs(self.settings.configs_from)
-        if known is None:
-            return []
-        here = {c.key: c for c in candidates}
-        found = known.find(task, self._key)
-        chosen = [here[key] for key in (Candidate(r.config).key for r in found) if key in here]
-        if found and not chosen:
-            _log.info("%s has none of the configurations recommended for it", task.kernel)
-        return chosen
+        """Those that ``configs_from`` or the kernel's package recommends, best first."""
+        given = self.settings.configs_from
+        return recommended(given, self._tasks.file, task, candidates, self._key)
 
     def by_measuring(
         self,

@@ -179,6 +179,11 @@ class KernelTasks:
         """The kernel's name."""
         return str(self._function.__name__)
 
+    @property
+    def file(self) -> str:
+        """The file that defines the kernel."""
+        return str(self._function.__code__.co_filename)
+
     def build(self, arguments: Mapping[str, Any], device: Device) -> Task:
         """The task of a launch with these arguments.
 

@@ -10,11 +10,11 @@ from autotune_rlm.integrations.triton._facts import FactsReport, with_facts
 from autotune_rlm.integrations.triton.settings import Settings
 from autotune_rlm.measure.triton.compile import CompilePool, CompileResult
 from autotune_rlm.store.config_file import Recommendation, RecommendedConfig
-from autotune_rlm.types import Candidate, Device, Observation, Prediction, Surrogate, Task
+from autotune_rlm.types import Candidate, Device, Prediction, Surrogate, Task
 
 from .kernel import OfflineKernel
 
-__all__ = ["Ranked", "from_measured", "rank_all", "read_offline", "recommendation"]
+__all__ = ["Ranked", "rank_all", "read_offline", "recommendation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,48 +137,6 @@ def recommendation(
         key=kernel.key,
         versions=dict(task.versions),
         configs=tuple(_recommended(kernel.candidates[i], prediction, i) for i in order),
-    )
-
-
-def from_measured(
-    task: Task,
-    observations: Sequence[Observation],
-    *,
-    key: Sequence[str],
-    module: str,
-    top: int = 4,
-) -> Recommendation | None:
-    """The fastest of what was measured; None where nothing worked.
-
-    Args:
-        task: What was measured.
-        observations: Its measurements.
-        key: Names of the arguments that a choice depends on.
-        module: Where the kernel is defined.
-        top: How many configurations to recommend.
-    """
-    working = [o for o in observations if o.measurement.value is not None]
-    if not working:
-        return None
-    working.sort(key=lambda o: o.measurement.value or 0.0)
-    return Recommendation(
-        kernel=task.kernel,
-        device=task.device.name,
-        problem=dict(task.problem),
-        origin="measured",
-        module=module,
-        source_hash=task.source_hash,
-        key=tuple(key),
-        versions=dict(task.versions),
-        configs=tuple(
-            RecommendedConfig(
-                config=dict(o.candidate.config),
-                time_ms=float(o.measurement.value or 0.0),
-                low_ms=o.measurement.low,
-                high_ms=o.measurement.high,
-            )
-            for o in working[:top]
-        ),
     )
 
 

@@ -18,11 +18,11 @@ from autotune_rlm.measure.triton.compile import CompilePool
 from autotune_rlm.measure.triton.kernel_call import KernelCall, evaluate_grid
 from autotune_rlm.search.progress import Reporter
 from autotune_rlm.search.tuner import Tuner
-from autotune_rlm.store.config_file import ConfigFile
+from autotune_rlm.store.config_file import ConfigFile, Recommendation
 from autotune_rlm.types import Device, digest
 
 from .kernel import OfflineKernel
-from .recommend import from_measured, read_offline
+from .recommend import read_offline
 
 __all__ = ["tune_kernel", "tune_program"]
 
@@ -113,7 +113,9 @@ def tune_kernel(
         if pool is not None:
             pool.close()
     result.raise_if_failed()
-    found = from_measured(task, result.observations, key=kernel.key, module=kernel.module, top=top)
+    found = Recommendation.measured(
+        task, result.observations, key=kernel.key, module=kernel.module, top=top
+    )
     return ConfigFile([found] if found else [])
 
 
@@ -172,7 +174,7 @@ def _stored(kernels: Sequence[Any], settings: Mapping[str, Any], top: int) -> Co
         for task in store.tasks(kernel=function.__name__, device=device.name):
             if task.source_hash != digest(kernel_source(kernel)):
                 continue
-            recommendation = from_measured(
+            recommendation = Recommendation.measured(
                 task,
                 store.observations(task),
                 key=kernel.keys,

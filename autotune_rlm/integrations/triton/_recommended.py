@@ -1,0 +1,53 @@
+"""What a file recommends for a launch: one that was named, or the one that a package ships."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from autotune_rlm.store.config_file import read_configs, shipped_with
+from autotune_rlm.types import Candidate, Task
+
+__all__ = ["recommended"]
+
+_log = logging.getLogger(__name__)
+
+
+def recommended(
+    configs_from: Any, source: str, task: Task, candidates: Sequence[Candidate], key: Sequence[str]
+) -> list[Candidate]:
+    """Those of the candidates that are recommended, best first; the log says for what they were found.
+
+    Args:
+        configs_from: As for ``rlm_autotune``; None for the file that the kernel's package ships, where
+            there is one.
+        source: The file that defines the kernel.
+        task: What to choose for.
+        candidates: The choices.
+        key: Names of the arguments that a choice depends on.
+    """
+    known, where = read_configs(configs_from), "configs_from"
+    if known is None:
+        shipped = shipped_with(source)
+        if shipped is None:
+            return []
+        where, known = str(shipped[0]), shipped[1]
+    nearest = known.nearest(task, key)
+    if not nearest:
+        return []
+    here = {c.key: c for c in candidates}
+    found = [Candidate(r.config).key for r in known.find(task, key)]
+    chosen = [here[config] for config in found if config in here]
+    if chosen:
+        _say(task.kernel, task.device.name, where, nearest[0].describe(key))
+    else:
+        _log.info("%s has none of the configurations recommended for it", task.kernel)
+    return chosen
+
+
+@functools.lru_cache(maxsize=1024)
+def _say(kernel: str, device: str, where: str, what: str) -> None:
+    """Tell the log once which recommendation is taken."""
+    _log.info("%s on %s: configurations of %s, %s", kernel, device, where, what)

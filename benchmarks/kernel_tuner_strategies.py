@@ -52,13 +52,17 @@ def search(landscape: Landscape, cache: Path, strategy: Any, budget: int, seed: 
     """The values of what was run, in this order; infinite where it failed."""
     levels = dict(values(landscape))
     listed = {tuple(c.config[name] for name in levels) for c in landscape.candidates}
+
+    def is_listed(config: dict[str, Any]) -> bool:
+        return tuple(config[name] for name in levels) in listed
+
     results, _ = tune_kernel(
         landscape.task.kernel,
         landscape.task.source,
         json.loads(cache.read_text()).get("problem_size", 1),
         [],
         levels,
-        restrictions=[lambda config: tuple(config[name] for name in levels) in listed],
+        restrictions=[is_listed],
         cache=str(cache),
         simulation_mode=True,
         strategy=strategy,

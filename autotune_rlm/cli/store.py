@@ -28,6 +28,16 @@ _Format = Annotated[
         "--format", help="csv, jsonl, kernel-tuner, t4 or configs; default: from the name."
     ),
 ]
+_ReadFormat = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--format", help="csv, jsonl, kernel-tuner, t4, ktt or triton; default: found out."
+    ),
+]
+_MeasuredOn = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--device", help="What Triton's autotuner measured on; its files do not say it."),
+]
 
 
 def open_store(store: str | None, *, read_only: bool = False) -> Any:
@@ -95,16 +105,17 @@ def export(
 @app.command(name="import")
 def import_(
     paths: Annotated[list[Path], typer.Argument(help="Files or folders, plain or gzipped.")],
-    format: _Format = None,
+    format: _ReadFormat = None,
+    device: _MeasuredOn = None,
     store: _StoreOption = None,
 ) -> None:
-    """Add measurements from landscape CSVs, Kernel Tuner caches, T4 or jsonl files."""
+    """Add measurements: landscape CSVs, Kernel Tuner, T4, KTT, jsonl, Triton's cache folder."""
     from autotune_rlm.store import import_file
 
     with open_store(store) as opened:
         for path in paths:
             try:
-                added, there = import_file(opened, path, format)
+                added, there = import_file(opened, path, format, device=device)
             except (ValueError, OSError) as error:
                 raise fail(error) from None
             known = f" ({there:,} were there already)" if there else ""

@@ -10,24 +10,35 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from autotune_rlm.landscapes import _csv, _kernel_tuner, _ktt, _t4, jsonl
+from autotune_rlm.devices import lookup
+from autotune_rlm.landscapes import _csv, _kernel_tuner, _ktt, _t4, _triton_cache, jsonl
 from autotune_rlm.landscapes._landscape import Landscape
+from autotune_rlm.types import Device
 
 FORMATS = ("csv", "jsonl", "kernel-tuner", "t4")
 """Names of the formats that can be read and written."""
-READ_ONLY = ("ktt",)
+READ_ONLY = ("ktt", "triton")
 """Names of the formats that can be read alone."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-def read_landscapes(path: str | os.PathLike[str], format: str | None = None) -> list[Landscape]:
+def read_landscapes(
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    *,
+    device: Device | str | None = None,
+) -> list[Landscape]:
     """Read every landscape of a file, or of all known files directly in a folder.
+
+    A folder without any, such as Triton's cache (``~/.triton/cache``), is searched for the timings of
+    Triton's autotuner, ``<kernel>.autotune.json``, however deep they are.
 
     Args:
         path: File, plain or gzipped, or a folder.
         format: One of ``FORMATS`` and ``READ_ONLY``; by default found from the extension and the
             content.
+        device: What was measured on, for files of Triton's autotuner, which do not say it.
 
     Returns:
         The landscapes in the order of the file. A Kernel Tuner or T4 file holds one.
@@ -38,16 +49,25 @@ def read_landscapes(path: str | os.PathLike[str], format: str | None = None) -> 
     """
     path = Path(path)
     _check_format(format, (*FORMATS, *READ_ONLY))
+    device = lookup(device) if isinstance(device, str) else device
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.is_file() and _from_suffix(p) is not None)
+        files = _files_of(path)
         if not files:
             raise ValueError(
-                f"{path}: no .csv, .json, .jsonl or .xml file (plain or .gz) in this folder"
+                f"{path}: no .csv, .json, .jsonl or .xml file (plain or .gz) in this folder, and no "
+                f"*{_triton_cache.SUFFIX} below it"
             )
-        return [landscape for file in files for landscape in read_landscapes(file, format)]
+        return [
+            landscape
+            for file in files
+            for landscape in read_landscapes(file, format, device=device)
+        ]
     text = read_text(path)
     try:
-        return _READERS[format or _detect(path, text)](text, path)
+        found = format or _detect(path, text)
+        if found == "triton":
+            return _triton_cache.parse(text, path, device)
+        return _READERS[found](text, path)
     except ValueError as error:
         message = str(error)
         raise ValueError(
@@ -105,6 +125,11 @@ _READERS: dict[str, Callable[[str, Path], list[Landscape]]] = {
 }
 
 
+def _files_of(folder: Path) -> list[Path]:
+    direct = [p for p in folder.iterdir() if p.is_file() and _from_suffix(p) is not None]
+    return sorted(direct or folder.rglob(f"*{_triton_cache.SUFFIX}"))
+
+
 def _check_format(format: str | None, known: tuple[str, ...] = FORMATS) -> None:
     if format is not None and format not in known:
         raise ValueError(f"format must be one of {', '.join(known)}, got {format!r}")
@@ -120,6 +145,8 @@ def _from_suffix(path: Path) -> str | None:
 
 def _detect(path: Path, text: str) -> str:
     known = _from_suffix(path)
+    if path.name.endswith(_triton_cache.SUFFIX):
+        return "triton"
     if known == "ktt" or _ktt.is_ktt(text):
         return "ktt"
     if known in ("csv", "jsonl"):

@@ -84,7 +84,11 @@ def _export_all(
 
 
 def import_file(
-    store: Store, path: str | os.PathLike[str], format: str | None = None
+    store: Store,
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    *,
+    device: str | None = None,
 ) -> tuple[int, int]:
     """Add the measurements of a file or folder to a store, and the events of a ``jsonl`` file.
 
@@ -93,7 +97,8 @@ def import_file(
     Args:
         store: The store.
         path: File in any format that ``read_landscapes`` knows, or a folder of such files.
-        format: One of ``autotune_rlm.landscapes.FORMATS``; by default found out.
+        format: One of ``autotune_rlm.landscapes.FORMATS`` and ``READ_ONLY``; by default found out.
+        device: What was measured on, for files of Triton's autotuner, which do not say it.
 
     Returns:
         How many measurements were added, and how many were there already.
@@ -102,7 +107,7 @@ def import_file(
         ValueError: If a file is malformed; nothing is added then.
     """
     path = Path(path)
-    landscapes = read_landscapes(path, format)
+    landscapes = read_landscapes(path, format, device=device)
     events = _events(path, format)
     new: list[Any] = []
     there = 0

@@ -19,6 +19,7 @@ from autotune_rlm.types import Candidate, Task
 
 from ._attributes import Attributes, State
 from ._check import OutputCheck
+from ._disk_cache import DiskCache
 from ._launch import Choice, LaunchShape, triton_key
 from ._live import LiveLaunch
 from ._prune import check_conflicts, check_names
@@ -211,6 +212,7 @@ class RLMAutotuner(Attributes):
             looks = functools.partial(self._search, configs, args, kwargs, only_looks=True)
             alone = not lasting or bool(unfit)
             outcome = search() if alone else self._with_all_ranks(key, configs, search, looks)
+        self._keep(key, pruned, outcome)
         if lasting:
             self.cache[key] = outcome.config
             self._rlm.untuned.pop(key, None)
@@ -226,6 +228,13 @@ class RLMAutotuner(Attributes):
             self._tell(key, outcome)
         is_guess = outcome.how not in ("only", "measured") and len(configs) > 1
         return outcome.config, lasting, is_guess
+
+    def _keep(self, key: tuple[Any, ...], configs: list[triton.Config], outcome: Outcome) -> None:
+        """Write what was measured where Triton's autotuner looks for it, if it would."""
+        if outcome.how in ("measured", "store") and outcome.is_of_this and outcome.timings:
+            disk = DiskCache.of(self, key, configs)
+            if disk is not None:
+                disk.write(outcome.timings)
 
     def _with_all_ranks(
         self,
@@ -261,6 +270,11 @@ class RLMAutotuner(Attributes):
         named = {**(self.nargs or {}), **kwargs}
         check_conflicts(configs, kwargs)
         task = selector.task(named)
+        key = triton_key(self.arg_names, self.keys, named)
+        disk = DiskCache.of(self, key, configs)
+        found = None if disk is None else disk.outcome(selector, task, configs)
+        if found is not None:
+            return found
         candidates = selector.feasible(task, candidates_of(configs))
         found = selector.finished(task, candidates)
         if found is not None:

@@ -45,14 +45,15 @@ class Outcome:
 
     Attributes:
         config: The chosen configuration.
-        how: ``"store"``, ``"measured"``, ``"file"`` (a recommendation), ``"model"``, or ``"rejected"``
-            where the user's benchmark gave no finite time.
+        how: ``"store"``, ``"measured"``, ``"disk"`` (Triton's own cache of timings), ``"file"`` (a
+            recommendation), ``"model"``, or ``"rejected"`` where the user's benchmark gave no time.
         timings: Median and interval in milliseconds of what was measured, now or before; infinite
             where it failed.
         seconds: What the search took; 0.0 where nothing was measured.
         expected_ms: What was predicted for the choice; None where nothing was.
         measured_later: Where the choice was predicted: gives the best one that others have measured
             meanwhile, None as long as there is none.
+        is_of_this: Whether ``timings`` are of this very problem; not, where a near one's were taken over.
     """
 
     config: triton.Config
@@ -61,6 +62,7 @@ class Outcome:
     seconds: float = 0.0
     expected_ms: float | None = None
     measured_later: Callable[[], triton.Config | None] | None = None
+    is_of_this: bool = True
 
 
 class Selector:
@@ -74,7 +76,7 @@ class Selector:
 
     def __init__(self, tasks: KernelTasks, key: Sequence[str], settings: Settings) -> None:
         self._tasks = tasks
-        self._key = list(key)
+        self.key = list(key)
         self.settings = settings
         self.store = open_store(settings.store)
         self._surrogate = LazySurrogate(settings.surrogate, settings.store)
@@ -150,7 +152,7 @@ class Selector:
         for other, observed in ((task, self._observed(task, candidates)), *others):
             here = _among(candidates, observed)
             if _any_ok(here) and self._has_ended(other, candidates, here):
-                return _best(here)
+                return dataclasses.replace(_best(here), is_of_this=other is task)
         return None
 
     def _has_ended(
@@ -241,7 +243,7 @@ class Selector:
     def recommended(self, task: Task, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Those that ``configs_from`` or the kernel's package recommends, best first."""
         given = self.settings.configs_from
-        return recommended(given, self._tasks.file, task, candidates, self._key)
+        return recommended(given, self._tasks.file, task, candidates, self.key)
 
     def by_measuring(
         self,

@@ -141,7 +141,7 @@ def digit_loss(codec: DigitCodec) -> Callable[..., Tensor]:
         first = np.arange(tokens.shape[1]) % codec.length == 0
         counts &= first | np.repeat(bins != _FAILED, codec.length, axis=1)
         told = torch.from_numpy(tokens)
-        logits, _, _ = forward(network, fields, batch, metrics, told[:, :-1])
+        logits, *_ = forward(network, fields, batch, metrics, told[:, :-1])
         each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), told, reduction="none")
         weight = torch.from_numpy(counts).float()
         return codec.length * (each * weight).sum() / weight.sum().clamp(min=1)
@@ -171,7 +171,7 @@ class Judge:
         batch = batch._replace(targets=batch.targets[..., :1])  # what is true is not told
         told: Tensor | None = None
         for _ in metrics:
-            logits, _, _ = forward(self.network, self.fields, batch, asked, told)
+            logits, *_ = forward(self.network, self.fields, batch, asked, told)
             likely = logits[:, -1:].argmax(-1)
             told = likely if told is None else torch.cat([told, likely], dim=1)
         p = logits[:, -1].softmax(-1).double().numpy()
@@ -182,7 +182,7 @@ class Judge:
         codec, network = self.codec, self.network
         assert codec is not None
         nothing = torch.zeros(batch.candidates.shape[1], 0, dtype=torch.long)
-        _, memory, _ = forward(network, self.fields, batch, asked, nothing)
+        _, memory, *_ = forward(network, self.fields, batch, asked, nothing)
         ids, where = np.unique(batch.candidates[0], return_inverse=True)
         own = network.embed_fields(FieldTensors(*(t[np.maximum(ids, 0)] for t in self.fields)))
         where = where.reshape(batch.candidates[0].shape)

@@ -117,7 +117,11 @@ class ArchitectureTable:
         return self.take(np.flatnonzero(~kept)), self.take(np.flatnonzero(kept))
 
     def landscapes(
-        self, columns: Sequence[str] | None = None, *, unnamed: bool = False
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        unnamed: bool = False,
+        texts: bool = False,
     ) -> list[Landscape]:
         """One landscape per measured column, of the networks that have a value in it.
 
@@ -128,16 +132,21 @@ class ArchitectureTable:
             columns: By default all but those that shapes alone tell (parameters, MACs).
             unnamed: Whether to give each column once more as that of networks of no known space,
                 without their choices.
+            texts: Whether the networks come with their ONNX texts.
         """
         if columns is None:
             columns = [c for c in self.targets if c not in _FROM_SHAPES]
+        words = [self.space.text(c) for c in self.configs] if texts else [""] * len(self)
         named = [
-            network_candidate(fields, config)
-            for config, fields in zip(self.configs, self.fields, strict=True)
+            network_candidate(fields, config, text=text)
+            for config, fields, text in zip(self.configs, self.fields, words, strict=True)
         ]
         found = [x for c in columns if (x := self._landscape(c, named, named=True))]
         if unnamed:
-            plain = [network_candidate(fields) for fields in self.fields]
+            plain = [
+                network_candidate(fields, text=text)
+                for fields, text in zip(self.fields, words, strict=True)
+            ]
             found += [x for c in columns if (x := self._landscape(c, plain, named=False))]
         return found
 

@@ -11,11 +11,25 @@ import torch
 from autotune_rlm.learn.columns import encode
 from autotune_rlm.surrogate.network import FieldTensors
 from autotune_rlm.surrogate.numbers import NUMBER_FEATURES, number_features
-from autotune_rlm.surrogate.text import Field, candidate_columns, shared_fields, source_text
+from autotune_rlm.surrogate.text import (
+    Field,
+    candidate_columns,
+    fact_columns,
+    readable,
+    shared_fields,
+    source_text,
+)
 from autotune_rlm.surrogate.tokenizer import TextTokenizer
 from autotune_rlm.types import Candidate, Task
 
-__all__ = ["EncodedTask", "FieldTable", "encode_candidates", "encode_task", "parameter_features"]
+__all__ = [
+    "EncodedTask",
+    "FieldTable",
+    "encode_candidates",
+    "encode_task",
+    "encode_texts",
+    "parameter_features",
+]
 
 
 class FieldTable:
@@ -76,15 +90,21 @@ def encode_task(
 
 
 def encode_candidates(
-    task: Task, candidates: Sequence[Candidate], table: FieldTable
+    task: Task, candidates: Sequence[Candidate], table: FieldTable, *, facts: bool = False
 ) -> tuple[np.ndarray, list[str]]:
     """Encode the candidate part of n candidates.
+
+    Args:
+        task: What is tuned.
+        candidates: The n candidates.
+        table: Collects the fields.
+        facts: Whether the compiler's facts are among the fields.
 
     Returns:
         Field numbers, int64, shape (n, c) with -1 where a candidate has no such parameter, and the
         c names of the columns.
     """
-    columns = candidate_columns(task, candidates)
+    columns = candidate_columns(task, candidates) | (fact_columns(candidates) if facts else {})
     index = np.full((len(candidates), max(1, len(columns))), -1, dtype=np.int64)
     for j, (name, column) in enumerate(columns.items()):
         if column.numeric:
@@ -95,6 +115,22 @@ def encode_candidates(
             ids = [-1 if v is None else table.add(Field(name, v)) for v in column.values]
             index[:, j] = ids
     return index, list(columns)
+
+
+def encode_texts(
+    candidates: Sequence[Candidate], tokenizer: TextTokenizer, *, limit: int
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Tokens of the distinct texts of n candidates, and which of them each candidate has.
+
+    Returns:
+        The texts' tokens, and int64 of shape (n,): -1 where a candidate has no text.
+    """
+    places: dict[str, int] = {"": -1}
+    for c in candidates:
+        places.setdefault(c.text, len(places) - 1)
+    texts = [readable(text) for text in places if text]
+    tokens = [np.array(x, dtype=np.int64) for x in tokenizer.encode_batch(texts, limit=limit)]
+    return tokens, np.array([places[c.text] for c in candidates], dtype=np.int64)
 
 
 def parameter_features(task: Task, candidates: Sequence[Candidate]) -> np.ndarray:

@@ -26,7 +26,7 @@ _NETWORKS = "onnx"
 _ALIKE = 0.75
 _KINDS = ("product",)
 """Kinds of kernels that checkpoints were timed on which do not list them."""
-_LISTS = ("languages", "devices", "parameters", "networks")
+_LISTS = ("languages", "devices", "parameters", "networks", "texts")
 
 
 def trained_on(landscapes: Iterable[Landscape]) -> dict[str, Any]:
@@ -62,6 +62,8 @@ def together(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, A
         for key in told
     }
     rest = {k: v for k, v in {**before, **after}.items() if k not in _LISTS}
+    if "numbers" in before and "numbers" in after:
+        rest["numbers"] = {**after["numbers"], **before["numbers"]}
     return rest | both
 
 

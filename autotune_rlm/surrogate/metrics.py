@@ -4,6 +4,9 @@ Times are not written in milliseconds. ``slowdown`` is the logarithm of the valu
 task, which exists for any kernel and never leaves the trained range; ``scale`` is the logarithm of the
 task's best value over ``work_scale``. The two together give the absolute value; the first alone ranks.
 A bounded score to maximise (accuracy in per cent) is turned into an error to minimise first.
+
+``number`` is an absolute value, such as the memory that a program takes: any finite float, on the
+scale of ``NumberScale``.
 """
 
 from __future__ import annotations
@@ -18,17 +21,71 @@ from autotune_rlm.surrogate.codec import BinCodec
 from autotune_rlm.surrogate.text import problem_fields
 from autotune_rlm.types import Task
 
-__all__ = ["BINS", "CODECS", "FACTS", "METRICS", "ErrorScale", "work_scale"]
+__all__ = [
+    "BINS",
+    "CODECS",
+    "FACTS",
+    "METRICS",
+    "ErrorScale",
+    "NumberScale",
+    "symlog",
+    "work_scale",
+]
 
 BINS = 128
 FACTS = ("shared_bytes", "registers", "spills", "compile_s")
 """Facts of compilation that can be decoded, as ``log(1 + value)`` (``compile_s``: in ms)."""
-METRICS = ("slowdown", "scale", *FACTS)
+METRICS = ("slowdown", "scale", *FACTS, "number")
 CODECS: dict[str, BinCodec] = {
     "slowdown": BinCodec(low=0.0, high=5.5, knee=0.05, bins=BINS),
     "scale": BinCodec(low=-16.0, high=16.0, knee=math.inf, bins=BINS),
     **{name: BinCodec(low=0.0, high=16.0, knee=math.inf, bins=BINS) for name in FACTS},
+    "number": BinCodec(low=-6.0, high=6.0, knee=math.inf, bins=BINS),
 }
+
+
+def symlog(values: np.ndarray) -> np.ndarray:
+    """``sign(x) * log(1 + |x|)``: close to x near nothing, a logarithm far from it."""
+    x = np.asarray(values, dtype=np.float64)
+    return np.sign(x) * np.log1p(np.abs(x))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberScale:
+    """Where the absolute values of a metric lie: ``(symlog(value) - center) / spread`` is decoded.
+
+    Attributes:
+        center: Median of ``symlog`` of the values of the training.
+        spread: Their standard deviation.
+        positive: Whether all of them were above nothing.
+    """
+
+    center: float
+    spread: float
+    positive: bool = True
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> NumberScale:
+        """The scale of known values; NaN and infinities do not count.
+
+        Raises:
+            ValueError: None is finite.
+        """
+        known = np.asarray(values, dtype=np.float64)
+        known = known[np.isfinite(known)]
+        if not len(known):
+            raise ValueError("values must hold at least one finite number")
+        logs = symlog(known)
+        spread = max(float(logs.std()), 1e-3)
+        return cls(center=float(np.median(logs)), spread=spread, positive=bool((known > 0).all()))
+
+    def position(self, values: np.ndarray) -> np.ndarray:
+        """Fractional bins of values, (n,); NaN stays NaN."""
+        return CODECS["number"].position((symlog(values) - self.center) / self.spread)
+
+    def symlog_of(self, decoded: np.ndarray) -> np.ndarray:
+        """``symlog`` of the value that a decoded number stands for."""
+        return self.center + self.spread * decoded
 
 
 @dataclass(frozen=True)
@@ -38,7 +95,8 @@ class ErrorScale:
     Attributes:
         kind: ``"value"``: the value itself, where smaller is better; ``"count"``: 1 plus it, and
             ``"seconds"``: 1 plus its thousandfold (facts of compilation, which may be 0);
-            ``"share"``: 1 minus it; ``"percent"``: 100 minus it; ``"rate"``: its reciprocal.
+            ``"share"``: 1 minus it; ``"percent"``: 100 minus it; ``"rate"``: its reciprocal;
+            ``"number"``: the exponential of its ``symlog``.
     """
 
     kind: str
@@ -68,6 +126,7 @@ class ErrorScale:
                 "share": 1.0 - x,
                 "percent": 100.0 - x,
                 "rate": 1.0 / x,
+                "number": np.where(x >= 0, 1.0 + x, 1.0 / (1.0 + np.abs(x))),
             }[self.kind]
         return np.where(np.isnan(errors), np.nan, np.clip(errors, 1e-9, 1e30))
 
@@ -79,6 +138,8 @@ class ErrorScale:
             return np.maximum(errors - 1.0, 0.0) / (1e3 if self.kind == "seconds" else 1.0)
         if self.kind == "rate":
             return 1.0 / errors
+        if self.kind == "number":
+            return np.where(errors >= 1.0, errors - 1.0, 1.0 - 1.0 / np.maximum(errors, 1e-300))
         return (1.0 if self.kind == "share" else 100.0) - errors
 
 

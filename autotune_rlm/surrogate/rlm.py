@@ -9,26 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from autotune_rlm._forks import ForkSafeLock
 from autotune_rlm._threads import one_thread
 from autotune_rlm.store import Store, weights_in_use
+from autotune_rlm.surrogate._asking import Word, ask, ask_several, number_scale, reads_texts
 from autotune_rlm.surrogate.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from autotune_rlm.surrogate.codec import FAILED, NAN
 from autotune_rlm.surrogate.compiled import from_ir
 from autotune_rlm.surrogate.eye import Eye, Seen, has_facts
 from autotune_rlm.surrogate.fields import (
-    FieldTable,
-    encode_candidates,
-    encode_task,
     parameter_features,
 )
 from autotune_rlm.surrogate.known import CERTAIN, Doubt, doubt, knows, knows_device, unfamiliar
-from autotune_rlm.surrogate.metrics import CODECS, FACTS, ErrorScale, work_scale
+from autotune_rlm.surrogate.metrics import FACTS, ErrorScale
 from autotune_rlm.surrogate.online import Prior, correct
 from autotune_rlm.surrogate.physics import physical
 from autotune_rlm.types import Candidate, Device, Observation, Prediction, Task
@@ -37,12 +32,8 @@ __all__ = ["RLMSurrogate", "load_surrogate"]
 
 _log = logging.getLogger(__name__)
 
-_SPECIAL = max(FAILED, NAN) + 1
-_CHUNK = 2048
 _CACHED_TASKS = 16
-_Z75, _Z90 = 0.6744898, 1.6448536
-_SMOOTHING = 1.5  # of the recipes, in bins
-_LEAST_SCALE_SPREAD = 0.05
+_Z90 = 1.6448536
 _LEAST_OFFSET = 0.5  # a first measurement far from what was expected may be that of a bad candidate
 _EYE_FAMILIAR, _EYE_OTHER_DEVICE, _EYE_OTHER_KERNEL = 0.2, 0.4, 1.0
 _TIME = "time_ms"  # the metric of the tasks whose facts of compilation are told
@@ -62,41 +53,33 @@ class _ZeroShot:
     high: np.ndarray
 
 
-class _Word(NamedTuple):
-    """The slow-down of n candidates and the scale of their task, as logarithms."""
+def _doubted(word: Word, unsure: Doubt) -> Word:
+    """The network's word, with what it errs where it was not trained."""
+    return word._replace(
+        down=np.hypot(word.down, unsure.slowdown),
+        up=np.hypot(word.up, unsure.slowdown),
+        scale_spread=float(np.hypot(word.scale_spread, unsure.scale)),
+    )
 
-    mean: np.ndarray
-    down: np.ndarray
-    up: np.ndarray
-    p_valid: np.ndarray
-    scale: float
-    scale_spread: float
 
-    def doubted(self, unsure: Doubt) -> _Word:
-        """The network's word, with what it errs where it was not trained."""
-        return self._replace(
-            down=np.hypot(self.down, unsure.slowdown),
-            up=np.hypot(self.up, unsure.slowdown),
-            scale_spread=float(np.hypot(self.scale_spread, unsure.scale)),
-        )
-
-    def with_eye(self, seen: Seen, share: float, unsure: Doubt) -> _Word:
-        """The network's word and that of the compiler's facts, which has the given share."""
-        own, theirs = self.mean - self.mean.min(), seen.slowdown - seen.slowdown.min()
-        mean = (1 - share) * own + share * theirs
-        if unsure.slowdown > 0:  # the network was never told what this device costs
-            mean = mean + (1 - share) * seen.costs
-        doubtful = self.doubted(unsure)
-        by_facts = unsure.trust < CERTAIN.trust
-        spread = share * seen.spread
-        return _Word(
-            mean,
-            np.hypot((1 - share) * doubtful.down, spread),
-            np.hypot((1 - share) * doubtful.up, spread),
-            (1 - share) * self.p_valid + share * seen.p_valid,
-            seen.best if by_facts else self.scale + float(self.mean.min()),
-            seen.scale_spread if by_facts else doubtful.scale_spread,
-        )
+def _with_eye(word: Word, seen: Seen, share: float, unsure: Doubt) -> Word:
+    """The network's word and that of the compiler's facts, which has the given share."""
+    own, theirs = word.mean - word.mean.min(), seen.slowdown - seen.slowdown.min()
+    mean = (1 - share) * own + share * theirs
+    if unsure.slowdown > 0:  # the network was never told what this device costs
+        mean = mean + (1 - share) * seen.costs
+    doubtful = _doubted(word, unsure)
+    by_facts = unsure.trust < CERTAIN.trust
+    spread = share * seen.spread
+    return Word(
+        mean,
+        np.hypot((1 - share) * doubtful.down, spread),
+        np.hypot((1 - share) * doubtful.up, spread),
+        (1 - share) * word.p_valid + share * seen.p_valid,
+        seen.states if by_facts else word.hidden,
+        seen.best if by_facts else word.scale + float(word.mean.min()),
+        seen.scale_spread if by_facts else doubtful.scale_spread,
+    )
 
 
 def _share(unsure: Doubt) -> float:
@@ -160,6 +143,10 @@ class RLMSurrogate:
     def _doubt(self, task: Task, candidates: Sequence[Candidate]) -> Doubt:
         if not task.minimize or task.metric in FACTS:
             return CERTAIN
+        if number_scale(self.checkpoint, task.metric) and reads_texts(
+            self.checkpoint, task.language
+        ):
+            return CERTAIN
         return doubt(self.checkpoint.settings, task, candidates)
 
     def predict(
@@ -186,7 +173,7 @@ class RLMSurrogate:
         if not seen:
             zero = self._zero_shot(task, candidates)
             mean, p = zero.prior.mean, zero.prior.p_valid
-            scale = ErrorScale.of(task)
+            scale = self._scale(task)
             told = _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
             why = unfamiliar(self.checkpoint.settings, task, candidates)
             told = replace(told, unfamiliar=why)
@@ -194,7 +181,7 @@ class RLMSurrogate:
         everyone, index = _with_observed(candidates, seen)
         zero = self._zero_shot(task, everyone)
         values = np.array([np.nan if not o.measurement.ok else o.measurement.value for o in seen])
-        scale = ErrorScale.of(task, values)
+        scale = self._scale(task, values)
         logs = np.log(scale.to_error(values))
         with one_thread():
             posterior = correct(zero.prior, index, logs)
@@ -204,6 +191,44 @@ class RLMSurrogate:
         low, high = mean - _Z90 * spread, mean + _Z90 * spread * lean
         told = _prediction(task, scale, mean, spread, posterior.p_valid[:n], low, high)
         return self._placed(told, task, candidates)
+
+    def predict_several(
+        self, tasks: Sequence[Task], candidates: Sequence[Candidate]
+    ) -> list[Prediction]:
+        """Predict several targets of the same n candidates in one sequence, nothing measured.
+
+        Each target is told what was decoded of those before: accuracy, then latency on each device
+        ("Regression Language Models for Code", arXiv 2509.26476, figure 6).
+
+        Args:
+            tasks: The targets in their order, of one kernel and language; their metrics, devices and
+                problems differ.
+            candidates: The n candidates.
+
+        Returns:
+            A prediction for each target.
+
+        Raises:
+            ValueError: The checkpoint does not decode sequences, or none so long, or the tasks are of
+                several kernels.
+        """
+        if len({(t.kernel, t.language) for t in tasks}) != 1:
+            raise ValueError("tasks must be at least one, and of one kernel and language")
+        if not candidates:
+            return [_empty(t) for t in tasks]
+        told = []
+        for task, word in zip(tasks, ask_several(self.checkpoint, tasks, candidates), strict=True):
+            zero = _zero_shot(task, candidates, _doubted(word, self._doubt(task, candidates)))
+            mean, p = zero.prior.mean, zero.prior.p_valid
+            scale = self._scale(task)
+            one = _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
+            told.append(self._placed(one, task, candidates))
+        return told
+
+    def _scale(self, task: Task, values: np.ndarray | None = None) -> ErrorScale:
+        if number_scale(self.checkpoint, task.metric) is not None:
+            return ErrorScale("number")
+        return ErrorScale.of(task, values)
 
     def _placed(self, told: Prediction, task: Task, candidates: Sequence[Candidate]) -> Prediction:
         """The prediction with what its order rests on."""
@@ -263,14 +288,6 @@ class RLMSurrogate:
             )
         return told
 
-    def _sequence(self, metric: str) -> list[str]:
-        """The metrics to decode until the one asked for, in the order in which they were learned."""
-        written = self._network.config.metrics
-        if metric not in FACTS or metric not in written:
-            return ["slowdown"]
-        known = [fact for fact in FACTS if fact in written]
-        return known[: known.index(metric) + 1]
-
     def _seen(self, task: Task, candidates: Sequence[Candidate]) -> Seen | None:
         """What the compiler's facts say; None where they are not known or tell nothing of the metric."""
         return self.eye.look(candidates) if self.eye and self._informed(task, candidates) else None
@@ -280,65 +297,31 @@ class RLMSurrogate:
         timed = task.metric == _TIME and task.minimize
         return self.eye is not None and timed and has_facts(candidates)
 
-    @torch.inference_mode()
     def _ask(self, task: Task, candidates: Sequence[Candidate]) -> _ZeroShot:
-        network, config = self._network, self._network.config
-        metrics = self._sequence(task.metric)
-        shown = task if metrics[-1] == "slowdown" else replace(task, metric=_TIME)
-        table = FieldTable()
-        shared = encode_task(shown, table, self._tokenizer, max_source=config.max_source)
-        index, _ = encode_candidates(shown, candidates, table)
-        fields = network.embed_fields(table.tensors(self._tokenizer))
-        own = fields[torch.from_numpy(shared.fields)][None]
-        source = torch.from_numpy(shared.source)[None] if len(shared.source) else None
-        memory = network.encode(own, torch.ones(own.shape[:2], dtype=torch.bool), source)
-        asked = torch.tensor([[config.metrics.index(m) for m in metrics]])
-        rows = torch.from_numpy(index)
-        probabilities, hidden = [], []
-        for start in range(0, len(rows), _CHUNK):
-            told = None
-            for _ in metrics:
-                some = rows[start : start + _CHUNK]
-                logits, state = network.decode(memory, fields, some, asked, told)
-                likely = logits[:, -1:].argmax(-1)
-                told = likely if told is None else torch.cat([told, likely], dim=1)
-            probabilities.append(logits[:, -1].softmax(-1))
-            hidden.append(state[:, -1])
-        scale, scale_spread = 0.0, 0.0
-        if metrics == ["slowdown"]:
-            asked = torch.tensor([[config.metrics.index("scale")]])
-            logits, _ = network.decode(memory, fields, torch.full((1, 1), -1), asked)
-            scale, scale_spread = _scale(task, logits[0, 0].softmax(-1).double().numpy())
-        p = torch.cat(probabilities).double().numpy()
-        p_valid = 1.0 - p[:, FAILED]
-        bins = p[:, _SPECIAL:] / np.maximum(p[:, _SPECIAL:].sum(1, keepdims=True), 1e-12)
-        codec = CODECS[metrics[-1]]
-        mean = codec.value_at(bins @ np.arange(codec.bins))
-        down = np.maximum(mean - codec.quantile(bins, 0.05), 1e-3) / _Z90
-        up = np.maximum(codec.quantile(bins, 0.95) - mean, 1e-3) / _Z90
         unsure = self._doubt(task, candidates)
-        word = _Word(mean, down, up, p_valid, scale, scale_spread)
-        hidden_states = torch.cat(hidden).double().numpy()
+        word = ask(self.checkpoint, task, candidates)
         seen = self._seen(task, candidates)
         if seen is None:
-            word = word.doubted(unsure)
-        else:
-            word = word.with_eye(seen, _share(unsure), unsure)
-            if unsure.trust < CERTAIN.trust:
-                hidden_states = seen.states
-        mean, down, up, p_valid, scale, scale_spread = word
-        prior = Prior(
-            mean=scale + mean,
-            spread=down,
-            p_valid=p_valid,
-            hidden=hidden_states,
-            parameters=parameter_features(task, candidates),
-            offset_sd=max(scale_spread, _LEAST_OFFSET),
-            trust=unsure.trust if seen is None else CERTAIN.trust,
-        )
-        low = scale + mean - _Z90 * np.hypot(down, scale_spread)
-        high = scale + mean + _Z90 * np.hypot(up, scale_spread)
-        return _ZeroShot(prior, up / down, low, high)
+            return _zero_shot(task, candidates, _doubted(word, unsure), unsure.trust)
+        return _zero_shot(task, candidates, _with_eye(word, seen, _share(unsure), unsure))
+
+
+def _zero_shot(
+    task: Task, candidates: Sequence[Candidate], word: Word, trust: float = CERTAIN.trust
+) -> _ZeroShot:
+    mean, down, up = word.scale + word.mean, word.down, word.up
+    prior = Prior(
+        mean=mean,
+        spread=down,
+        p_valid=word.p_valid,
+        hidden=word.hidden,
+        parameters=parameter_features(task, candidates),
+        offset_sd=max(word.scale_spread, _LEAST_OFFSET),
+        trust=trust,
+    )
+    low = mean - _Z90 * np.hypot(down, word.scale_spread)
+    high = mean + _Z90 * np.hypot(up, word.scale_spread)
+    return _ZeroShot(prior, up / down, low, high)
 
 
 def load_surrogate(
@@ -376,20 +359,6 @@ def load_surrogate(
     return RLMSurrogate.load()
 
 
-def _scale(task: Task, p: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation, as the middle half of the distribution has it.
-
-    What the soft targets of training added to its width is taken off again.
-    """
-    codec = CODECS["scale"]
-    bins = p[_SPECIAL:] / max(p[_SPECIAL:].sum(), 1e-12)
-    low, high = (float(codec.quantile(bins[None], q)[0]) for q in (0.25, 0.75))
-    added = _SMOOTHING * (codec.high - codec.low) / (codec.bins - 1)
-    variance = ((high - low) / (2 * _Z75)) ** 2 - added**2
-    spread = float(np.sqrt(max(variance, _LEAST_SCALE_SPREAD**2)))
-    return float(bins @ codec.centers) + float(np.log(work_scale(task))), spread
-
-
 def _with_observed(
     candidates: Sequence[Candidate], observed: Sequence[Observation]
 ) -> tuple[list[Candidate], np.ndarray]:
@@ -416,16 +385,21 @@ def _prediction(
 ) -> Prediction:
     mean, low, high = (np.clip(x, -60.0, 60.0) for x in (mean, low, high))
     ends = [scale.from_error(np.exp(x)) for x in (np.minimum(low, mean), np.maximum(high, mean))]
-    if not task.minimize:
+    median = scale.from_error(np.exp(mean))
+    as_number = scale.kind == "number"
+    log_scale = bool((ends[0] > 0).all()) if as_number else task.minimize
+    if not task.minimize and not as_number:
         ends.reverse()
+    if not log_scale:
+        spread = spread * (1.0 + np.abs(median) if as_number else np.exp(mean))
     return Prediction(
         metric=task.metric,
-        median=scale.from_error(np.exp(mean)),
+        median=median,
         low=ends[0],
         high=ends[1],
-        spread=spread if task.minimize else spread * np.exp(mean),
+        spread=spread,
         p_valid=np.clip(p_valid, 0.0, 1.0),
-        log_scale=task.minimize,
+        log_scale=log_scale,
     )
 
 

@@ -24,11 +24,15 @@ from autotune_rlm.types import Candidate, Device, Task
 __all__ = [
     "Field",
     "candidate_columns",
+    "fact_columns",
     "leaf",
     "normalise_name",
+    "readable",
     "render",
     "shared_fields",
+    "shared_task",
     "source_text",
+    "target_fields",
 ]
 
 MAX_SOURCE_CHARS = 24_000
@@ -108,10 +112,30 @@ def shared_fields(task: Task) -> list[Field]:
     return fields[:_MAX_SHARED_FIELDS]
 
 
+def target_fields(task: Task) -> list[Field]:
+    """What tells one target of several from the others: metric, device, problem."""
+    metric = [Field("metric", _leaf(task.metric))]
+    return metric + _device_fields(task.device) + problem_fields(task.problem)
+
+
+def shared_task(tasks: Sequence[Task]) -> Task:
+    """What several targets of the same candidates have in common: the kernel and its language."""
+    return Task(
+        kernel=tasks[0].kernel,
+        device=Device(name="none"),
+        language=tasks[0].language,
+        metric="several",
+    )
+
+
 def source_text(task: Task) -> str:
     """The source as far as the model reads it; anything that is not Unicode is replaced."""
-    text = task.source[:MAX_SOURCE_CHARS]
-    return text.encode("utf-8", "replace").decode("utf-8", "replace")
+    return readable(task.source)
+
+
+def readable(text: str) -> str:
+    """A text as far as the model reads it; anything that is not Unicode is replaced."""
+    return text[:MAX_SOURCE_CHARS].encode("utf-8", "replace").decode("utf-8", "replace")
 
 
 def _sizes(task: Task) -> dict[str, float]:
@@ -143,6 +167,39 @@ def candidate_columns(task: Task, candidates: Sequence[Candidate]) -> dict[str, 
             texts = [None if v is None else (v if isinstance(v, str) else f"{v:g}") for v in leaves]
             columns[name] = Column(name, np.array(texts, dtype=object))
     return columns | {n: c for n, c in _launch_columns(task, columns).items() if n not in columns}
+
+
+_FACTS = (
+    "registers", "excess_registers", "shared_bytes", "resident", "occupancy", "waves", "tail",
+    "intensity", "bytes_in_flight", "trips", "work_per_trip", "warp_redundancy", "operations",
+)  # fmt: skip
+_FACT_TIMES = (
+    "roofline_ms", "dot_ms", "float_ms", "special_ms", "issue_ms", "memory_ms", "l2_ms", "shared_ms",
+)  # fmt: skip
+_STEPS = 4  # to the factor of two
+
+
+def fact_columns(candidates: Sequence[Candidate]) -> dict[str, Column]:
+    """What the compiler's first IR says of n candidates, as columns by field name.
+
+    Times are those over the least of all candidates. Values are rounded to a quarter of a factor of
+    two, so that thousands of candidates share some hundreds of fields.
+    """
+    columns = {}
+    for name in (*_FACTS, *_FACT_TIMES):
+        values = np.array([c.facts.get(name, np.nan) for c in candidates], dtype=np.float64)
+        known = np.isfinite(values)
+        if not known.any():
+            continue
+        if name in _FACT_TIMES:
+            least = np.min(values[known & (values > 0)], initial=np.inf)
+            values = values / least if np.isfinite(least) else values
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rounded = 2.0 ** (np.round(_STEPS * np.log2(values)) / _STEPS)
+        columns[f"ir.{name}"] = Column(
+            f"ir.{name}", np.where(values > 0, rounded, values), derived=True
+        )
+    return columns
 
 
 def _launch_columns(task: Task, columns: Mapping[str, Column]) -> dict[str, Column]:

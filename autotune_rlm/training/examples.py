@@ -10,13 +10,28 @@ from typing import NamedTuple
 import numpy as np
 
 from autotune_rlm.landscapes import Landscape
-from autotune_rlm.surrogate.fields import EncodedTask, FieldTable, encode_candidates, encode_task
-from autotune_rlm.surrogate.metrics import CODECS, FACTS, ErrorScale, work_scale
+from autotune_rlm.surrogate.eye import has_facts
+from autotune_rlm.surrogate.fields import (
+    EncodedTask,
+    FieldTable,
+    encode_candidates,
+    encode_task,
+    encode_texts,
+)
+from autotune_rlm.surrogate.metrics import CODECS, FACTS, ErrorScale, NumberScale, work_scale
 from autotune_rlm.surrogate.tokenizer import TextTokenizer
 from autotune_rlm.training.recipe import Holdout
-from autotune_rlm.types import Task, canonical_json
+from autotune_rlm.types import Candidate, Task, canonical_json
 
-__all__ = ["Batch", "Example", "Sampler", "encode_landscape", "is_held_out"]
+__all__ = [
+    "Batch",
+    "Encoded",
+    "Example",
+    "Sampler",
+    "encode_all",
+    "encode_landscape",
+    "is_held_out",
+]
 
 _LARGE = 200
 _RENDERED = 0.35
@@ -36,6 +51,10 @@ class Example:
         scale: Fractional bin of the task's scale; -2 where unknown.
         errors: Values to minimise, (n,); NaN where the candidate failed.
         top: Indices of the best candidates of a large landscape.
+        informed: Candidates' fields with the compiler's facts among them, (n, c'); None where these
+            are not known.
+        texts: Tokens of the candidates' distinct texts.
+        text_of: Which of them each candidate has, (n,); -1 for none. Empty where no text is read.
     """
 
     id: str
@@ -45,6 +64,9 @@ class Example:
     scale: float
     errors: np.ndarray
     top: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    informed: np.ndarray | None = None
+    texts: Sequence[np.ndarray] = ()
+    text_of: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -71,11 +93,15 @@ def encode_landscape(
     *,
     renderings: Sequence[Task] = (),
     max_source: int = 1024,
+    max_text: int = 0,
+    number: NumberScale | None = None,
+    encoded: Encoded | None = None,
 ) -> Example | None:
     """Encode a landscape; None where nothing can be learnt of it.
 
     That is where fewer than two candidates worked, unless there is but one: then its text stands for the
-    whole, and what is learnt is its scale.
+    whole, and what is learnt is its scale. Where the candidates come with the compiler's facts, they are
+    encoded with and without these.
 
     Args:
         landscape: What was recorded.
@@ -83,8 +109,15 @@ def encode_landscape(
         tokenizer: Of the texts.
         renderings: The same task in other words; drawn a third of the time.
         max_source: Longest source in tokens.
+        max_text: Longest text of a candidate in tokens; 0 where texts are not read.
+        number: Where the values lie, if they are to be learnt as absolute numbers.
+        encoded: Its candidates as they were encoded before; None to encode them here.
     """
     task = landscape.task
+    if encoded is None:
+        encoded = encode_all(task, landscape.candidates, table, tokenizer, max_text=max_text)
+    if number is not None:
+        return _numbers(landscape, encoded, table, tokenizer, number, max_source)
     errors = ErrorScale.of(task, landscape.values).to_error(landscape.values)
     worked = np.isfinite(errors)
     if worked.sum() < min(2, len(landscape)):
@@ -105,11 +138,81 @@ def encode_landscape(
     prompts = tuple(
         encode_task(t, table, tokenizer, max_source=max_source) for t in (task, *renderings)
     )
-    index, _ = encode_candidates(task, landscape.candidates, table)
     top = np.zeros(0, dtype=np.int64)
     if len(landscape) > _LARGE:
         top = np.argsort(np.where(worked, errors, np.inf))[: max(64, len(landscape) // 20)]
-    return Example(landscape.id, prompts, index, targets, scale, errors, top)
+    informed = None
+    if has_facts(landscape.candidates):
+        informed, _ = encode_candidates(task, landscape.candidates, table, facts=True)
+    return Example(
+        landscape.id,
+        prompts,
+        encoded.index,
+        targets,
+        scale,
+        errors,
+        top,
+        informed,
+        encoded.texts,
+        encoded.text_of,
+    )
+
+
+class Encoded(NamedTuple):
+    """n candidates as arrays."""
+
+    index: np.ndarray
+    """Fields, (n, c)."""
+    texts: Sequence[np.ndarray]
+    """Tokens of the distinct texts."""
+    text_of: np.ndarray
+    """Which of them each candidate has, (n,); -1 for none. Empty where no text is read."""
+
+    def take(self, rows: Sequence[int]) -> Encoded:
+        """Some of the candidates."""
+        text_of = self.text_of[list(rows)] if len(self.text_of) else self.text_of
+        return Encoded(self.index[list(rows)], self.texts, text_of)
+
+
+def encode_all(
+    task: Task,
+    candidates: Sequence[Candidate],
+    table: FieldTable,
+    tokenizer: TextTokenizer,
+    *,
+    max_text: int = 0,
+) -> Encoded:
+    """Encode a task's candidates with their texts, where ``max_text`` is above nothing."""
+    index, _ = encode_candidates(task, candidates, table)
+    if not max_text or not any(c.text for c in candidates):
+        return Encoded(index, [], np.zeros(0, dtype=np.int64))
+    return Encoded(index, *encode_texts(candidates, tokenizer, limit=max_text))
+
+
+def _numbers(
+    landscape: Landscape,
+    encoded: Encoded,
+    table: FieldTable,
+    tokenizer: TextTokenizer,
+    number: NumberScale,
+    max_source: int,
+) -> Example | None:
+    """A landscape of absolute values; None where there is none."""
+    values = landscape.values
+    known = np.isfinite(values)
+    if not known.any():
+        return None
+    bins = np.where(known, number.position(np.where(known, values, 0.0)), _FAILED)
+    return Example(
+        landscape.id,
+        (encode_task(landscape.task, table, tokenizer, max_source=max_source),),
+        encoded.index,
+        {"number": bins.astype(np.float32)},
+        _NEVER,
+        np.full(len(landscape), np.nan),
+        texts=encoded.texts,
+        text_of=encoded.text_of,
+    )
 
 
 def _fact(facts: Mapping[str, object], compile_s: float | None, name: str) -> float:
@@ -131,7 +234,13 @@ class Batch(NamedTuple):
     targets: np.ndarray
     """(b, g, m) fractional bins of the metrics asked for; -1 failed, -2 unknown."""
     scale: np.ndarray
-    """(b,) fractional bins of the tasks' scales; -2 unknown."""
+    """(b,) fractional bins of the tasks' scales, or (b, m) of several targets'; -2 unknown."""
+    texts: np.ndarray | None = None
+    """(k, t) tokens of the candidates' distinct texts."""
+    text_of: np.ndarray | None = None
+    """(b, g) which text each candidate has; -1 for none."""
+    described: np.ndarray | None = None
+    """(b, m, f) field numbers that describe the targets, where they are not described by the task."""
 
 
 class Sampler:
@@ -144,6 +253,7 @@ class Sampler:
         top: Share of a large landscape's candidates that comes from its best twentieth.
         mined: Share that comes from the rows given to ``mine``, where there are any.
         drop: Rate at which shared fields are hidden.
+        uninformed: Rate at which the compiler's facts are hidden.
         seed: Seed.
     """
 
@@ -156,8 +266,10 @@ class Sampler:
         top: float = 0.25,
         mined: float = 0.25,
         drop: float = 0.05,
+        uninformed: float = 0.5,
         seed: int = 0,
     ) -> None:
+        self._uninformed = uninformed
         self._examples = [list(examples) for examples, _ in sources.values()]
         weights = np.array([weight for _, weight in sources.values()], dtype=np.float64)
         self._weights = weights / weights.sum()
@@ -173,6 +285,12 @@ class Sampler:
         examples = [self._examples[k][rng.integers(len(self._examples[k]))] for k in kinds]
         rows = [self._rows(e) for e in examples]
         prompts = [self._prompt(e) for e in examples]
+        examples = [
+            replace(e, index=e.informed)
+            if e.informed is not None and rng.random() >= self._uninformed
+            else e
+            for e in examples
+        ]
         return collate(examples, rows, prompts, metrics, drop=self._drop, rng=rng)
 
     def draw_large(self) -> tuple[Example, EncodedTask] | None:
@@ -198,7 +316,7 @@ class Sampler:
 
     def _rows(self, example: Example) -> np.ndarray:
         g, n = self._candidates, len(example)
-        if n <= _LARGE:
+        if n <= _LARGE or not len(example.top):
             rows = self.rng.permutation(n)[:g]
             return np.concatenate([rows, np.full(g - len(rows), -1)])
         best, mined = int(g * self._top), int(g * self._share_mined)
@@ -243,7 +361,30 @@ def collate(
         for j, metric in enumerate(metrics):
             if metric in example.targets:
                 targets[i, there, j] = example.targets[metric][chosen[there]]
-    return Batch(shared, source, index, targets, np.array([e.scale for e in examples]))
+    scale = np.array([e.scale for e in examples])
+    return Batch(shared, source, index, targets, scale, *collate_texts(examples, rows))
+
+
+def collate_texts(
+    examples: Sequence[Example], rows: Sequence[np.ndarray]
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The texts of the examples' rows in one array, and which each row has; None where there is none."""
+    if not any(len(e.text_of) for e in examples):
+        return None, None
+    text_of = np.full((len(examples), len(rows[0])), -1, dtype=np.int64)
+    tokens: list[np.ndarray] = []
+    for i, (example, chosen) in enumerate(zip(examples, rows, strict=True)):
+        there = np.flatnonzero(chosen >= 0)
+        own = example.text_of[chosen[there]] if len(example.text_of) else text_of[i, there]
+        used, inverse = np.unique(own[own >= 0], return_inverse=True)
+        text_of[i, there[own >= 0]] = inverse + len(tokens)
+        tokens += [example.texts[j] for j in used]
+    if not tokens:
+        return None, None
+    texts = np.full((len(tokens), max(1, *map(len, tokens))), -1, dtype=np.int64)
+    for i, one in enumerate(tokens):
+        texts[i, : len(one)] = one
+    return texts, text_of
 
 
 def _hidden(n: int, drop: float, rng: np.random.Generator) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,10 +14,11 @@ from autotune_rlm.surrogate.metrics import BINS
 from autotune_rlm.surrogate.network import FieldTensors, Memory, Network
 from autotune_rlm.training.examples import Batch
 
-__all__ = ["batch_loss", "cross_entropy", "forward", "soft_targets"]
+__all__ = ["Told", "batch_loss", "cross_entropy", "decode_scales", "forward", "soft_targets"]
 
 _SPECIAL = max(FAILED, NAN) + 1
 _SCALE_WEIGHT = 0.1
+_UNKNOWN = -1.5
 
 
 def soft_targets(bins: Tensor, smoothing: float) -> Tensor:
@@ -42,14 +45,27 @@ def soft_targets(bins: Tensor, smoothing: float) -> Tensor:
     return out
 
 
+class Told(NamedTuple):
+    """What a forward pass gives."""
+
+    logits: Tensor
+    """(b * g, m, BINS + 2)."""
+    memory: Memory
+    """The encoded tasks."""
+    fields: Tensor
+    """The embedded fields."""
+    described: Tensor | None
+    """What describes the targets, (b, m, d); None where the tasks do."""
+
+
 def forward(
     network: Network,
     fields: FieldTensors,
     batch: Batch,
     metrics: Tensor,
     previous: Tensor | None = None,
-) -> tuple[Tensor, Memory, Tensor]:
-    """Logits (b * g, m, BINS + 2) of a batch, with the encoded tasks and the embedded fields.
+) -> Told:
+    """Run the network on a batch.
 
     Args:
         network: The network.
@@ -60,13 +76,19 @@ def forward(
     """
     device = metrics.device
     b, g, c = batch.candidates.shape
-    ids = np.concatenate([batch.shared.ravel(), batch.candidates.ravel()])
+    parts = [batch.shared.ravel(), batch.candidates.ravel()]
+    ids = np.concatenate(parts if batch.described is None else [*parts, batch.described.ravel()])
     distinct, inverse = np.unique(ids, return_inverse=True)
     used = torch.from_numpy(np.maximum(distinct, 0))
     embedded = network.embed_fields(FieldTensors(*(t[used].to(device) for t in fields)))
     places = torch.from_numpy(np.where(ids < 0, -1, inverse)).to(device)
-    shared, index = places[: b * batch.shared.shape[1]], places[b * batch.shared.shape[1] :]
+    shared, index, told_of = places.split(
+        [len(p) for p in parts] + [len(ids) - sum(map(len, parts))]
+    )
     shared = shared.view(b, -1)
+    described: Tensor | None = None
+    if batch.described is not None:
+        described = network.describe(embedded, told_of.view(batch.described.shape))
     sources, source_of = np.unique(batch.source, axis=0, return_inverse=True)
     source_of = np.where((batch.source >= 0).any(1), source_of.ravel(), -1)
     memory = network.encode(
@@ -78,10 +100,21 @@ def forward(
     targets = torch.from_numpy(batch.targets).to(device).view(b * g, -1)
     if previous is None and targets.shape[1] > 1:
         previous = (targets[:, :-1].round().clamp(min=0) + _SPECIAL).long()
+    texts = None
+    if batch.texts is not None:
+        texts = network.read_texts(torch.from_numpy(batch.texts).to(device))
+    text_of = None if batch.text_of is None else torch.from_numpy(batch.text_of).to(device).view(-1)
     logits, _ = network.decode(
-        memory, embedded, index.view(b * g, c), metrics.expand(b, -1), previous
+        memory,
+        embedded,
+        index.view(b * g, c),
+        metrics.expand(b, -1),
+        previous,
+        texts=texts,
+        text_of=text_of,
+        targets=described,
     )
-    return logits, memory, embedded
+    return Told(logits, memory, embedded, described)
 
 
 def batch_loss(
@@ -96,14 +129,35 @@ def batch_loss(
         metrics: Long, (m,): numbers of the batch's metrics in the network's list.
         smoothing: Standard deviation of the soft targets in bins.
     """
-    logits, memory, embedded = forward(network, fields, batch, metrics)
+    told = forward(network, fields, batch, metrics)
     b, targets = len(batch.shared), torch.from_numpy(batch.targets).to(metrics.device)
-    loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), smoothing)
-    asked = torch.full_like(metrics[:1], network.config.metrics.index("scale")).expand(b, 1)
-    nothing = torch.full_like(asked, -1)
-    scale, _ = network.decode(memory, embedded, nothing, asked)
+    loss = cross_entropy(told.logits.flatten(0, 1), targets.flatten(), smoothing)
+    if not (batch.scale > _UNKNOWN).any():
+        return loss
+    scale = decode_scales(network, told.memory, told.fields, b, told.described)
     scales = torch.from_numpy(batch.scale.astype(np.float32)).to(metrics.device)
-    return loss + _SCALE_WEIGHT * cross_entropy(scale[:, 0], scales, smoothing)
+    return loss + _SCALE_WEIGHT * cross_entropy(scale, scales.flatten(), smoothing)
+
+
+def decode_scales(
+    network: Network, memory: Memory, fields: Tensor, tasks: int, described: Tensor | None = None
+) -> Tensor:
+    """Logits of the scale of each task, (b, BINS + 2), or of each described target, (b * m, BINS + 2)."""
+    scale = network.config.metrics.index("scale")
+    count = 1 if described is None else described.shape[1]
+    asked = torch.full((tasks, 1), scale, device=fields.device)
+    nothing = torch.full((tasks, 1), -1, device=fields.device)
+    logits = [
+        network.decode(
+            memory,
+            fields,
+            nothing,
+            asked,
+            targets=None if described is None else described[:, j : j + 1],
+        )[0][:, 0]
+        for j in range(count)
+    ]
+    return torch.stack(logits, dim=1).flatten(0, 1)
 
 
 def cross_entropy(logits: Tensor, bins: Tensor, smoothing: float) -> Tensor:
@@ -114,7 +168,7 @@ def cross_entropy(logits: Tensor, bins: Tensor, smoothing: float) -> Tensor:
         bins: Fractional bins, (n,); -1 failed, -2 unknown.
         smoothing: Standard deviation of the soft targets in bins.
     """
-    known = bins > -1.5
+    known = bins > _UNKNOWN
     if not known.any():
         return logits.sum() * 0.0
     target = soft_targets(bins[known], smoothing)

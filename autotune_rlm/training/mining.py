@@ -41,7 +41,7 @@ def favourites(
     believed = []
     for rows in np.array_split(np.arange(len(example)), -(-len(example) // _CHUNK)):
         batch = collate([example], [rows], [prompt], ("slowdown",))
-        p = forward(network, fields, batch, metric)[0][:, 0].softmax(-1)
+        p = forward(network, fields, batch, metric).logits[:, 0].softmax(-1)
         failed = p[:, FAILED] * BINS
         believed.append((p[:, _SPECIAL:] @ places + failed).cpu().numpy())
     count = min(len(example), max(64, len(example) // 100))

@@ -22,7 +22,7 @@ class Source:
     Attributes:
         path: File in a format that ``landscapes.read_landscapes`` knows, or a table of architectures;
             relative to the recipe's ``root``, or to the recipe file where it begins with a dot.
-        weight: Share of the batches; None for its share of candidates to the power of the recipe's
+        weight: Share of the steps; None for its share of candidates to the power of the recipe's
             ``temperature``.
         format: ``"landscapes"``: landscape CSV, Kernel Tuner cache, T4 or JSON lines; ``"store"``: a
             store's file or URL; ``"architectures"``: a table of networks; ``"regression"``: a table of
@@ -31,6 +31,12 @@ class Source:
         live: Whether tasks are also rendered as the decorator renders a live Triton matmul, with
             source and tensors.
         options: Arguments of the format's reader.
+        facts: File with the compiler's facts of the candidates (``FactsTable``), if they are to be
+            read; relative to the recipe file where it begins with a dot.
+        texts: Whether the candidates' texts are read. Of a table of architectures: the ONNX texts.
+        sequence: Whether all columns of a table of architectures are learnt as one sequence.
+        numbers: Whether values are learnt as absolute numbers (``metrics.NumberScale``), as of
+            programs, and not as slow-downs over the best of their task.
     """
 
     path: str
@@ -39,6 +45,10 @@ class Source:
     live: bool = False
     reserve: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
+    facts: str | None = None
+    texts: bool = False
+    sequence: bool = False
+    numbers: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +85,7 @@ class Recipe:
         minutes: Wall-clock limit; where it comes first, the schedule follows the clock.
         tasks: Landscapes per batch.
         candidates: Candidates per landscape in a batch.
+        texts: Candidates of a batch in which their texts are read.
         lr: Peak learning rate.
         weight_decay: Of AdamW.
         warmup: Steps of linear warm-up.
@@ -97,6 +108,7 @@ class Recipe:
     minutes: float | None = None
     tasks: int = 16
     candidates: int = 32
+    texts: int = 48
     lr: float = 1e-3
     weight_decay: float = 0.02
     warmup: int = 200
@@ -159,8 +171,12 @@ def _extended(path: Path) -> dict[str, Any]:
 
 
 def _beside(recipe: Path, source: Mapping[str, Any]) -> dict[str, Any]:
-    where = str(source.get("path", ""))
-    return {**source, "path": str((recipe.parent / where).resolve()) if where[:1] == "." else where}
+    return {
+        key: str((recipe.parent / value).resolve())
+        if key in ("path", "facts") and str(value)[:1] == "."
+        else value
+        for key, value in source.items()
+    }
 
 
 def _build(kind: Any, data: Mapping[str, Any], where: str) -> Any:

@@ -5,32 +5,51 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sysconfig
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from autotune_rlm.landscapes import Landscape, read_landscapes
 from autotune_rlm.landscapes.architectures import is_reserved, read_architectures
+from autotune_rlm.landscapes.programs import is_reserved_program, program_landscapes
 from autotune_rlm.landscapes.regression import read_regression_table
 from autotune_rlm.store import Store
 from autotune_rlm.surrogate.checkpoint import load_checkpoint, save_checkpoint
 from autotune_rlm.surrogate.fields import FieldTable
 from autotune_rlm.surrogate.known import together, trained_on
-from autotune_rlm.surrogate.metrics import BINS
+from autotune_rlm.surrogate.metrics import BINS, NumberScale
 from autotune_rlm.surrogate.network import FieldTensors, Network
-from autotune_rlm.surrogate.text import candidate_columns, shared_fields
+from autotune_rlm.surrogate.text import candidate_columns, shared_fields, shared_task
 from autotune_rlm.surrogate.tokenizer import TextTokenizer
-from autotune_rlm.training.examples import Example, encode_landscape, is_held_out
+from autotune_rlm.training.examples import (
+    Encoded,
+    Example,
+    encode_all,
+    encode_landscape,
+    is_held_out,
+)
+from autotune_rlm.training.facts_table import FactsTable
 from autotune_rlm.training.prompts import live_renderings
 from autotune_rlm.training.recipe import Recipe, Source
+from autotune_rlm.training.sequences import (
+    SequenceExample,
+    distinct_candidates,
+    encode_sequence,
+)
 from autotune_rlm.training.trainer import train_network
 
-__all__ = ["TrainingData", "load_data", "read_source", "run_recipe"]
+__all__ = ["TrainingData", "grow", "load_data", "read_source", "run_recipe"]
 
 logger = logging.getLogger(__name__)
+
+
+_SHARED = ("architectures", "programs")
+"""Formats whose landscapes rate the same candidates."""
 
 
 @dataclass
@@ -39,19 +58,28 @@ class TrainingData:
 
     Attributes:
         sources: Examples and share by source.
-        fields: All distinct fields.
-        held_out: The landscapes that are not trained on.
-        tokenizer: Of all texts.
-        settings: What the checkpoint says of its training, see ``known.trained_on``.
         table: The fields as they were collected.
+        tokenizer: Of all texts.
+        sequences: Tables of networks whose targets are written one after the other, with their shares.
+        held_out: The landscapes that are not trained on.
+        settings: What the checkpoint says of its training, see ``known.trained_on``.
+        names: Of the sources, in order.
     """
 
     sources: dict[str, tuple[list[Example], float]]
-    fields: FieldTensors
-    held_out: list[Landscape]
-    tokenizer: TextTokenizer
-    settings: dict[str, Any]
     table: FieldTable
+    tokenizer: TextTokenizer
+    sequences: list[tuple[SequenceExample, float]] = field(default_factory=list)
+    held_out: list[Landscape] = field(default_factory=list)
+    settings: dict[str, Any] = field(
+        default_factory=lambda: {**trained_on([]), "texts": [], "numbers": {}, "facts": False}
+    )
+    names: list[str] = field(default_factory=list)
+
+    @cached_property
+    def fields(self) -> FieldTensors:
+        """All distinct fields."""
+        return self.table.tensors(self.tokenizer)
 
 
 def read_source(source: Source, root: Path) -> list[Landscape]:
@@ -71,13 +99,30 @@ def read_source(source: Source, root: Path) -> list[Landscape]:
     if source.format == "architectures":
         table = read_architectures(path)
         kept = [i for i, c in enumerate(table.configs) if not is_reserved(c, source.reserve)]
-        return table.take(kept).landscapes(**source.options)
-    known = ("landscapes", "regression", "store", "architectures")
+        options = dict(source.options)
+        table = table.take(kept[: options.pop("limit", len(kept))])
+        return table.landscapes(**options, texts=source.texts)
+    if source.format == "programs":
+        recorded = read_landscapes(path)
+        kept_programs = [x for x in recorded if not is_reserved_program(x.task, source.reserve)]
+        return program_landscapes(kept_programs, **source.options)
+    known = ("landscapes", "regression", "store", "architectures", "programs")
     raise ValueError(f"format of {source.path!r} must be one of {known}, got {source.format!r}")
 
 
-def load_data(recipe: Recipe, tokenizer: TextTokenizer | None = None) -> TrainingData:
-    """Read and encode all sources of a recipe; trains the tokenizer where there is none."""
+def load_data(
+    recipe: Recipe,
+    tokenizer: TextTokenizer | None = None,
+    numbers: Mapping[str, Mapping[str, Any]] | None = None,
+) -> TrainingData:
+    """Read and encode all sources of a recipe.
+
+    Args:
+        recipe: What to read.
+        tokenizer: Of the texts; None for the recipe's, or a new one where it has none.
+        numbers: Where the absolute values of metrics lie, by metric, as a checkpoint has it that is
+            gone on from.
+    """
     landscapes = [read_source(s, Path(recipe.root)) for s in recipe.sources]
     if tokenizer is None and recipe.tokenizer:
         tokenizer = TextTokenizer.load(recipe.tokenizer)
@@ -85,33 +130,104 @@ def load_data(recipe: Recipe, tokenizer: TextTokenizer | None = None) -> Trainin
         everything = (x for found in landscapes for x in found)
         tokenizer = TextTokenizer.train(training_texts(everything))
     table = FieldTable()
-    sources: dict[str, tuple[list[Example], float]] = {}
-    held_out: list[Landscape] = []
-    settings = trained_on([])
-    limit = recipe.network_config().max_source
+    data = TrainingData({}, table, tokenizer)
+    data.settings["numbers"] = dict(numbers or {})
     for i, source in enumerate(recipe.sources):
-        examples: list[Example] = []
-        trained: list[Landscape] = []
         found, landscapes[i] = landscapes[i], []
-        for landscape in found:
-            if is_held_out(landscape, recipe.holdout):
-                held_out.append(landscape)
-                continue
-            renderings = live_renderings(landscape.task) if source.live else ()
-            example = encode_landscape(
-                landscape, table, tokenizer, renderings=renderings, max_source=limit
+        data.held_out += [x for x in found if is_held_out(x, recipe.holdout)]
+        kept = [x for x in found if not is_held_out(x, recipe.holdout)]
+        name = source.path if source.path not in data.names else f"{source.path} ({i})"
+        data.names.append(name)
+        if source.sequence:
+            data.sequences += _sequences(name, kept, source, recipe, data)
+        else:
+            data.sources[name] = _examples(kept, source, recipe, data)
+        data.settings = together(data.settings, {**trained_on(kept), "texts": []})
+        logger.info("%s: %d landscapes to train on", source.path, len(kept))
+    return data
+
+
+def _examples(
+    landscapes: Sequence[Landscape], source: Source, recipe: Recipe, data: TrainingData
+) -> tuple[list[Example], float]:
+    """A source's examples and its weight."""
+    sizes = recipe.network_config()
+    most = sizes.max_text if source.texts else 0
+    facts = FactsTable.load(source.facts) if source.facts else None
+    scales = _scales(landscapes, data.settings["numbers"]) if source.numbers else {}
+    shared = _encoded(landscapes, data, most) if source.format in _SHARED else {}
+    examples = []
+    for one in landscapes:
+        if facts is not None:
+            one = replace(
+                one, candidates=tuple(facts.candidate(one.task, c) for c in one.candidates)
             )
-            if example is not None:
-                examples.append(example)
-                trained.append(landscape)
-        settings = together(settings, trained_on(trained))
-        weight = source.weight
-        if weight is None:
-            weight = sum(map(len, examples)) ** recipe.temperature
-        name = source.path if source.path not in sources else f"{source.path} ({i})"
-        sources[name] = (examples, weight)
-        logger.info("%s: %d landscapes to train on", source.path, len(examples))
-    return TrainingData(sources, table.tensors(tokenizer), held_out, tokenizer, settings, table)
+        example = encode_landscape(
+            one,
+            data.table,
+            data.tokenizer,
+            renderings=live_renderings(one.task) if source.live else (),
+            max_source=sizes.max_source,
+            max_text=most,
+            number=scales.get(one.task.metric),
+            encoded=shared.get(one.id),
+        )
+        if example is not None:
+            examples.append(example)
+            data.settings["facts"] |= example.informed is not None
+            if len(example.text_of) and one.task.language not in data.settings["texts"]:
+                data.settings["texts"] = sorted([*data.settings["texts"], one.task.language])
+    weight = source.weight
+    if weight is None:
+        weight = sum(map(len, examples)) ** recipe.temperature
+    return examples, weight
+
+
+def _scales(
+    landscapes: Sequence[Landscape], known: dict[str, Mapping[str, Any]]
+) -> dict[str, NumberScale]:
+    """Where the values of each metric lie; new ones are added to those known."""
+    for metric in {x.task.metric for x in landscapes}.difference(known):
+        values = [x.values for x in landscapes if x.task.metric == metric]
+        known[metric] = asdict(NumberScale.of(np.concatenate(values)))
+    return {metric: NumberScale(**scale) for metric, scale in known.items()}
+
+
+def _encoded(
+    landscapes: Sequence[Landscape], data: TrainingData, max_text: int
+) -> dict[str, Encoded]:
+    """The candidates of each landscape by its id; those that landscapes share are encoded once."""
+    found: dict[str, Encoded] = {}
+    for kernel in dict.fromkeys(x.task.kernel for x in landscapes):
+        alike = [x for x in landscapes if x.task.kernel == kernel]
+        candidates = distinct_candidates(alike)
+        whole = encode_all(alike[0].task, candidates, data.table, data.tokenizer, max_text=max_text)
+        place = {id(c): i for i, c in enumerate(candidates)}
+        for one in alike:
+            found[one.id] = whole.take([place[id(c)] for c in one.candidates])
+    return found
+
+
+def _sequences(
+    name: str,
+    landscapes: Sequence[Landscape],
+    source: Source,
+    recipe: Recipe,
+    data: TrainingData,
+) -> list[tuple[SequenceExample, float]]:
+    """A table of networks as examples of several targets, one for each wording of the networks."""
+    most = recipe.network_config().max_text if source.texts else 0
+    kernels = list(dict.fromkeys(x.task.kernel for x in landscapes))
+    data.settings["sequences"] = True
+    found = []
+    for kernel in kernels:
+        alike = [x for x in landscapes if x.task.kernel == kernel]
+        candidates = distinct_candidates(alike)
+        task = shared_task([x.task for x in alike])
+        encoded = encode_all(task, candidates, data.table, data.tokenizer, max_text=most)
+        example = encode_sequence(name, alike, data.table, data.tokenizer, encoded=encoded)
+        found.append((example, (source.weight or 1.0) / len(kernels)))
+    return found
 
 
 def training_texts(landscapes: Iterable[Landscape]) -> Iterable[str]:
@@ -167,10 +283,13 @@ def run_recipe(
     if data is not None:
         recipe = dataclasses.replace(recipe, root=str(data))
     begun = load_checkpoint(start) if start is not None else None
-    loaded = load_data(recipe, begun.tokenizer if begun else None)
+    before: dict[str, Any] = {"texts": [], "numbers": {}, **(begun.settings if begun else {})}
+    loaded = load_data(recipe, begun.tokenizer if begun else None, before["numbers"])
     torch.manual_seed(recipe.seed)
     config = recipe.network_config(vocab_size=len(loaded.tokenizer), number_vocab=BINS + 2)
-    network = begun.network.requires_grad_(True).train() if begun else Network(config)
+    network = Network(config)
+    if begun:
+        grow(network, begun.network)
     Path(out, "training").mkdir(parents=True, exist_ok=True)
     loaded.tokenizer.save(Path(out, "training", "tokenizer.json"))
     parameters = sum(p.numel() for p in network.parameters())
@@ -184,6 +303,7 @@ def run_recipe(
         device=device,
         on_step=None if progress else _log_step,
         progress=progress,
+        sequences=loaded.sequences,
     )
     if not state.is_main:
         return Path(out)
@@ -192,8 +312,36 @@ def run_recipe(
         state.averaged.cpu(),
         loaded.tokenizer,
         name=recipe.name,
-        settings=together(begun.settings, loaded.settings) if begun else loaded.settings,
+        settings=together(before, loaded.settings) if begun else loaded.settings,
+        eye=begun.eye if begun else None,
     )
+
+
+def grow(network: Network, smaller: Network) -> None:
+    """Put the weights of a network into one that has all of its parts and perhaps more.
+
+    Raises:
+        ValueError: A part of it is of another size there.
+    """
+    own = network.state_dict()
+    for name, weight in smaller.state_dict().items():
+        if (
+            name not in own
+            or own[name].shape[1:] != weight.shape[1:]
+            or len(own[name]) < len(weight)
+        ):
+            there = tuple(own[name].shape) if name in own else "nothing"
+            raise ValueError(
+                f"start: the checkpoint's {name} of {tuple(weight.shape)} does not fit into the recipe's "
+                f"network, which has {there}; give the recipe the checkpoint's network.* sizes"
+            )
+        own[name][: len(weight)] = weight
+    names, theirs = list(network.config.metrics), list(smaller.config.metrics)
+    if names[: len(theirs)] != theirs:
+        raise ValueError(
+            f"start: network.metrics must begin with the checkpoint's {theirs}, got {names}"
+        )
+    network.load_state_dict(own)
 
 
 def _log_step(step: int, loss: float) -> None:

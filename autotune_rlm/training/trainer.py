@@ -9,27 +9,30 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
 from autotune_rlm.surrogate.metrics import FACTS
 from autotune_rlm.surrogate.network import FieldTensors, Network
-from autotune_rlm.training.examples import Example, Sampler
+from autotune_rlm.training.examples import Batch, Example, Sampler
 from autotune_rlm.training.loss import batch_loss
 from autotune_rlm.training.mining import favourites
 from autotune_rlm.training.recipe import Recipe
+from autotune_rlm.training.sequences import SequenceExample, SequenceSampler
 
 __all__ = ["TrainingState", "train_network"]
 
 logger = logging.getLogger(__name__)
 _SAVE_EVERY_S = 60.0
-_FACTS_EVERY = 8
 _MINE_EVERY = 40
+_GOLDEN = 0.6180339887498949
+"""Multiples of it, without their whole part, are spread evenly: so are the kinds of batches."""
 
 
 @dataclass
@@ -70,6 +73,7 @@ def train_network(
     on_step: Callable[[int, float], None] | None = None,
     progress: bool = True,
     loss_of: Callable[..., torch.Tensor] = batch_loss,
+    sequences: Sequence[tuple[SequenceExample, float]] = (),
 ) -> TrainingState:
     """Train a network.
 
@@ -83,6 +87,7 @@ def train_network(
         on_step: Called with the step and the loss.
         progress: Whether to show a progress bar.
         loss_of: The loss, called as ``batch_loss`` is.
+        sequences: Tables of networks whose targets are written one after the other, with their weights.
 
     Raises:
         ValueError: There is nothing to train on.
@@ -90,7 +95,7 @@ def train_network(
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     sources = {name: (e, w) for name, (e, w) in sources.items() if len(e) and w > 0}
-    if not sources:
+    if not sources and not sequences:
         raise ValueError("sources hold no landscape with two working candidates; nothing to learn")
     # A batch of one metric leaves the parameters of the others without a gradient.
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
@@ -110,14 +115,9 @@ def train_network(
     model, optimizer = accelerator.prepare(_WithLoss(network, loss_of), optimizer)
     averaged.to(accelerator.device)
     offset = 7919 * accelerator.process_index + state.step
-    timing = _sampler({n: s for n, s in sources.items() if _times(s)}, recipe, offset)
-    facts = _sampler({n: s for n, s in sources.items() if _has_facts(s)}, recipe, offset + 1)
+    kinds = _kinds(sources, sequences, recipe, offset)
     names = network.config.metrics
-    numbers = {
-        m: torch.tensor([names.index(x) for x in m], device=accelerator.device)
-        for m in (("slowdown",), tuple(x for x in FACTS if x in names))
-        if m
-    }
+    spread = np.cumsum([kind.share for kind in kinds])
     started = saved = time.monotonic()
     limit = recipe.minutes * 60 if recipe.minutes else math.inf
     with _bar(progress and accelerator.is_main_process) as bar:
@@ -129,13 +129,20 @@ def train_network(
                 break
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * _schedule(state.step, done, recipe.warmup)
-            of_facts = facts is not None and (timing is None or state.step % _FACTS_EVERY == 0)
-            sampler, metrics = (facts, list(numbers)[-1]) if of_facts else (timing, ("slowdown",))
-            assert sampler is not None
-            if timing is not None and state.step % _MINE_EVERY == 0:
-                _mine(timing, averaged, fields)
-            batch = sampler.draw(metrics)
-            loss = model(fields, batch, numbers[metrics], smoothing=recipe.smoothing)
+            kind = kinds[int(np.searchsorted(spread, state.step * _GOLDEN % 1.0 * spread[-1]))]
+            if kind.mines and state.step % _MINE_EVERY < 1.0 / kind.share:
+                _mine(kind.sampler, averaged, fields)
+            batch = kind.draw()
+            asked = [
+                names.index(kind.metrics[i % len(kind.metrics)])
+                for i in range(batch.targets.shape[2])
+            ]
+            loss = model(
+                fields,
+                batch,
+                torch.tensor(asked, device=accelerator.device),
+                smoothing=recipe.smoothing,
+            )
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), 1.0)
@@ -166,6 +173,66 @@ def _of_all(accelerator: Any, done: float) -> float:
     return float(broadcast(torch.tensor([done], device=accelerator.device)).item())
 
 
+@dataclass(frozen=True, eq=False)
+class _Kind:
+    """Batches of one kind: what is asked of them, and which share of the steps they are."""
+
+    sampler: Any
+    metrics: tuple[str, ...]
+    share: float
+    mines: bool = False
+
+    def draw(self) -> Batch:
+        """The next batch."""
+        if isinstance(self.sampler, SequenceSampler):
+            return self.sampler.draw()
+        return self.sampler.draw(self.metrics)
+
+
+def _kinds(
+    sources: Mapping[str, tuple[Sequence[Example], float]],
+    sequences: Sequence[tuple[SequenceExample, float]],
+    recipe: Recipe,
+    seed: int,
+) -> list[_Kind]:
+    """The kinds of batches that a mixture gives; their shares are the sums of their sources' weights."""
+    facts = tuple(x for x in FACTS if x in recipe.network_config().metrics)
+    found: dict[tuple[str, ...], dict[str, tuple[Sequence[Example], float]]] = {}
+    for name, (examples, weight) in sources.items():
+        metrics = facts if facts and _has_facts(examples) else ("slowdown",)
+        if any("number" in e.targets for e in examples):
+            metrics = ("number",)
+        read = "texts" if any(len(e.text_of) for e in examples) else ""
+        found.setdefault((read, *metrics), {})[name] = (examples, weight)
+    kinds = []
+    for i, ((read, *asked), mixed) in enumerate(found.items()):
+        share = sum(weight for _, weight in mixed.values())
+        tasks = min(recipe.tasks, 2) if read else recipe.tasks
+        sampler = Sampler(
+            mixed,
+            tasks=tasks,
+            candidates=max(1, recipe.texts // tasks) if read else recipe.candidates,
+            top=recipe.top,
+            mined=recipe.mined,
+            drop=recipe.drop,
+            seed=recipe.seed + seed + i,
+        )
+        kinds.append(
+            _Kind(sampler, tuple(asked), share, tuple(asked) == ("slowdown",) and not read)
+        )
+    if sequences:
+        sampler_of_many = SequenceSampler(
+            sequences,
+            tables=min(recipe.tasks, 4),
+            candidates=max(1, recipe.texts // min(recipe.tasks, 4)),
+            targets=recipe.network_config().max_metrics,
+            seed=recipe.seed + seed + len(kinds),
+        )
+        kinds.append(_Kind(sampler_of_many, ("slowdown",), sum(w for _, w in sequences)))
+    whole = sum(kind.share for kind in kinds)
+    return [replace(kind, share=kind.share / whole) for kind in kinds if kind.share > 0]
+
+
 def _mine(sampler: Sampler, network: Network, fields: FieldTensors) -> None:
     drawn = sampler.draw_large()
     if drawn is not None:
@@ -173,28 +240,8 @@ def _mine(sampler: Sampler, network: Network, fields: FieldTensors) -> None:
         sampler.mine(example, favourites(network, fields, example, prompt))
 
 
-def _times(source: tuple[Sequence[Example], float]) -> bool:
-    return any("slowdown" in e.targets and e.scale > -1.5 for e in source[0])
-
-
-def _has_facts(source: tuple[Sequence[Example], float]) -> bool:
-    return any(name in e.targets for e in source[0] for name in FACTS[:3])
-
-
-def _sampler(
-    sources: Mapping[str, tuple[Sequence[Example], float]], recipe: Recipe, offset: int
-) -> Sampler | None:
-    if not sources:
-        return None
-    return Sampler(
-        sources,
-        tasks=recipe.tasks,
-        candidates=recipe.candidates,
-        top=recipe.top,
-        mined=recipe.mined,
-        drop=recipe.drop,
-        seed=recipe.seed + offset,
-    )
+def _has_facts(examples: Sequence[Example]) -> bool:
+    return any(name in e.targets for e in examples for name in FACTS[:3])
 
 
 def _schedule(step: int, done: float, warmup: int) -> float:

@@ -19,7 +19,11 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint; resumed if begun.")],
     data: Annotated[Path | None, typer.Option(help="Folder of the recipe's sources.")] = None,
     start: Annotated[
-        Path | None, typer.Option(help="Checkpoint whose weights to go on from.")
+        list[Path] | None,
+        typer.Option(
+            help="Checkpoint whose weights to go on from; given again: one with parts of the network "
+            "that the first does not have."
+        ),
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="In place of the recipe's.")] = None,
     steps: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
@@ -34,7 +38,7 @@ def train(
         recipe,
         out=out,
         data=data,
-        start=start,
+        start=start or (),
         device=device,
         minutes=minutes,
         steps=steps,

@@ -35,6 +35,7 @@ __all__ = [
 
 _LARGE = 200
 _RENDERED = 0.35
+_BARE = 0.3
 _NEVER = -2.0
 _FAILED = -1.0
 
@@ -291,7 +292,8 @@ class Sampler:
             else e
             for e in examples
         ]
-        return collate(examples, rows, prompts, metrics, drop=self._drop, rng=rng)
+        batch = collate(examples, rows, prompts, metrics, drop=self._drop, rng=rng)
+        return bare(batch, rng)
 
     def draw_large(self) -> tuple[Example, EncodedTask] | None:
         """A large landscape in one of its renderings, by the sources' shares; None where none is."""
@@ -363,6 +365,14 @@ def collate(
                 targets[i, there, j] = example.targets[metric][chosen[there]]
     scale = np.array([e.scale for e in examples])
     return Batch(shared, source, index, targets, scale, *collate_texts(examples, rows))
+
+
+def bare(batch: Batch, rng: np.random.Generator) -> Batch:
+    """The batch with some of the candidates that have a text left with nothing else."""
+    if batch.text_of is None:
+        return batch
+    hidden = (batch.text_of >= 0) & (rng.random(batch.text_of.shape) < _BARE)
+    return batch._replace(candidates=np.where(hidden[..., None], -1, batch.candidates))
 
 
 def collate_texts(

@@ -86,6 +86,8 @@ class Recipe:
         tasks: Landscapes per batch.
         candidates: Candidates per landscape in a batch.
         texts: Candidates of a batch in which their texts are read.
+        only: Parts of the network that are trained, by the beginning of their parameters' names, such
+            as ``"text."``; the others stay as they are. Empty for all.
         lr: Peak learning rate.
         weight_decay: Of AdamW.
         warmup: Steps of linear warm-up.
@@ -109,6 +111,7 @@ class Recipe:
     tasks: int = 16
     candidates: int = 32
     texts: int = 48
+    only: tuple[str, ...] = ()
     lr: float = 1e-3
     weight_decay: float = 0.02
     warmup: int = 200
@@ -145,6 +148,7 @@ class Recipe:
             k: tuple(v) if isinstance(v, list) else v for k, v in data.get("holdout", {}).items()
         }
         data["holdout"] = _build(Holdout, holdout, f"{path}: holdout")
+        data["only"] = tuple(data.get("only", ()))
         data.setdefault("name", path.stem)
         data["root"] = str((path.parent / data.get("root", ".")).resolve())
         if data.get("tokenizer"):

@@ -19,7 +19,7 @@ from autotune_rlm.landscapes.architectures import is_reserved, read_architecture
 from autotune_rlm.landscapes.programs import is_reserved_program, program_landscapes
 from autotune_rlm.landscapes.regression import read_regression_table
 from autotune_rlm.store import Store
-from autotune_rlm.surrogate.checkpoint import load_checkpoint, save_checkpoint
+from autotune_rlm.surrogate.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autotune_rlm.surrogate.fields import FieldTable
 from autotune_rlm.surrogate.known import together, trained_on
 from autotune_rlm.surrogate.metrics import BINS, NumberScale
@@ -251,7 +251,7 @@ def run_recipe(
     *,
     out: str | Path,
     data: str | Path | None = None,
-    start: str | Path | None = None,
+    start: str | Path | Sequence[str | Path] = (),
     device: str | None = None,
     minutes: float | None = None,
     steps: int | None = None,
@@ -263,7 +263,8 @@ def run_recipe(
         path: Recipe in YAML.
         out: Folder of the checkpoint; ``out/training`` keeps what resuming needs.
         data: Folder that the sources' paths start from, in place of the recipe's.
-        start: Checkpoint whose tokenizer and weights to go on from.
+        start: Checkpoints whose weights to go on from, the first with its tokenizer; the others, which
+            must have the same, give those parts of the network that the ones before do not have.
         device: ``"cpu"`` or None for what accelerate finds.
         minutes: In place of the recipe's.
         steps: In place of the recipe's.
@@ -282,14 +283,14 @@ def run_recipe(
         recipe = dataclasses.replace(recipe, steps=steps)
     if data is not None:
         recipe = dataclasses.replace(recipe, root=str(data))
-    begun = load_checkpoint(start) if start is not None else None
-    before: dict[str, Any] = {"texts": [], "numbers": {}, **(begun.settings if begun else {})}
-    loaded = load_data(recipe, begun.tokenizer if begun else None, before["numbers"])
+    begun = [load_checkpoint(s) for s in ([start] if isinstance(start, (str, Path)) else start)]
+    before = _settings(begun)
+    loaded = load_data(recipe, begun[0].tokenizer if begun else None, before["numbers"])
     torch.manual_seed(recipe.seed)
     config = recipe.network_config(vocab_size=len(loaded.tokenizer), number_vocab=BINS + 2)
     network = Network(config)
-    if begun:
-        grow(network, begun.network)
+    for checkpoint in reversed(begun):
+        grow(network, checkpoint.network)
     Path(out, "training").mkdir(parents=True, exist_ok=True)
     loaded.tokenizer.save(Path(out, "training", "tokenizer.json"))
     parameters = sum(p.numel() for p in network.parameters())
@@ -313,8 +314,17 @@ def run_recipe(
         loaded.tokenizer,
         name=recipe.name,
         settings=together(before, loaded.settings) if begun else loaded.settings,
-        eye=begun.eye if begun else None,
+        eye=begun[0].eye if begun else None,
     )
+
+
+def _settings(begun: Sequence[Checkpoint]) -> dict[str, Any]:
+    """What checkpoints that are gone on from say of their training, the first before the others."""
+    told: dict[str, Any] = {}
+    for checkpoint in begun:
+        settings = {"texts": [], "numbers": {}, **checkpoint.settings}
+        told = together(told, settings) if told else settings
+    return told or {"texts": [], "numbers": {}}
 
 
 def grow(network: Network, smaller: Network) -> None:

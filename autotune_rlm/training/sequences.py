@@ -17,7 +17,7 @@ from autotune_rlm.surrogate.fields import EncodedTask, FieldTable, encode_candid
 from autotune_rlm.surrogate.metrics import CODECS, ErrorScale, work_scale
 from autotune_rlm.surrogate.text import shared_task, target_fields
 from autotune_rlm.surrogate.tokenizer import TextTokenizer
-from autotune_rlm.training.examples import Batch, Encoded, collate_texts
+from autotune_rlm.training.examples import Batch, Encoded, bare, collate_texts
 from autotune_rlm.types import Candidate
 
 __all__ = ["SequenceExample", "SequenceSampler", "distinct_candidates", "encode_sequence"]
@@ -147,9 +147,8 @@ class SequenceSampler:
         examples = [self._examples[i] for i in chosen]
         rows = [rng.choice(len(e), min(self._candidates, len(e)), replace=False) for e in examples]
         columns = [self._columns(e) for e in examples]
-        return collate_sequences(
-            [e if rng.random() >= self._drop else _without_text(e) for e in examples], rows, columns
-        )
+        shown = [e if rng.random() >= self._drop else _without_text(e) for e in examples]
+        return bare(collate_sequences(shown, rows, columns), rng)
 
     def _columns(self, example: SequenceExample) -> np.ndarray:
         order = self.rng.permutation(len(example.described))

@@ -101,8 +101,10 @@ def train_network(
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[kwargs])
     torch.manual_seed(recipe.seed)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not recipe.only or name.startswith(recipe.only))
     optimizer = torch.optim.AdamW(
-        network.parameters(),
+        [p for p in network.parameters() if p.requires_grad],
         lr=recipe.lr,
         weight_decay=recipe.weight_decay,
         betas=(0.9, 0.98),

@@ -20,6 +20,7 @@ import numpy as np
 
 __all__ = [
     "Candidate",
+    "DecodesSequences",
     "Device",
     "Measurement",
     "Measurer",
@@ -425,6 +426,22 @@ class Surrogate(Protocol):
         observed: Sequence[Observation] = (),
     ) -> Prediction:
         """Predict the task's metric for each candidate, given what was measured of this task."""
+        ...
+
+
+@runtime_checkable
+class DecodesSequences(Surrogate, Protocol):
+    """A ``Surrogate`` that writes several targets of the same candidates one after the other."""
+
+    @property
+    def longest_sequence(self) -> int:
+        """The most targets in one sequence; 1 where its weights were not trained on any."""
+        ...
+
+    def predict_several(
+        self, tasks: Sequence[Task], candidates: Sequence[Candidate]
+    ) -> list[Prediction]:
+        """Predict each target, told what was decoded of those before; nothing is measured."""
         ...
 
 

@@ -18,7 +18,8 @@ from autotune_rlm.types import Candidate, Measurement, Status, Task
 __all__ = ["is_reserved_program", "program_landscapes", "program_task"]
 
 _GROUP = "group"
-_NOT_READ = frozenset({"input #"})  # the seed of an input tells nothing of it
+_SIZES = ("items", "characters", "largest", "depth")
+"""What every input has; the lengths of single arguments have the names of one program's."""
 
 
 @dataclass(eq=False)
@@ -66,7 +67,7 @@ def program_landscapes(
                 value = measured.value if metric == task.metric else measured.facts.get(metric)
                 if not measured.ok or not isinstance(value, (int, float)):
                     continue
-                sizes = {k: v for k, v in candidate.config.items() if k not in _NOT_READ}
+                sizes = {k: candidate.config[k] for k in _SIZES if k in candidate.config}
                 rows.candidates.append(Candidate(sizes, text, payload=landscape.id))
                 rows.measurements.append(Measurement(status=Status.OK, value=float(value)))
     return [

@@ -192,6 +192,13 @@ class RLMSurrogate:
         told = _prediction(task, scale, mean, spread, posterior.p_valid[:n], low, high)
         return self._placed(told, task, candidates)
 
+    @property
+    def longest_sequence(self) -> int:
+        """The most targets that are decoded in one sequence; 1 where no sequences were trained on."""
+        config = self.checkpoint.network.config
+        trained = config.described_targets and bool(self.checkpoint.settings.get("sequences"))
+        return config.max_metrics if trained else 1
+
     def predict_several(
         self, tasks: Sequence[Task], candidates: Sequence[Candidate]
     ) -> list[Prediction]:

@@ -25,6 +25,7 @@ from autotune_rlm.networks import (
 from autotune_rlm.networks.latency import Work, latency_ms, network_work
 from autotune_rlm.networks.regression import with_trends
 from autotune_rlm.networks.rendering import (
+    NO_DEVICE,
     TRAINED_METRICS,
     network_candidate,
     network_device,
@@ -32,6 +33,7 @@ from autotune_rlm.networks.rendering import (
 )
 from autotune_rlm.types import (
     Candidate,
+    DecodesSequences,
     Device,
     Measurement,
     Observation,
@@ -69,6 +71,7 @@ def predict(
     metric: str | Sequence[str] = "latency_ms",
     *,
     device: str | Device | None = None,
+    devices: Sequence[str | Device] | None = None,
     observed: Mapping[str, Sequence[tuple[ModelLike | Graph, float]]] | None = None,
     dims: Mapping[str, int] | None = None,
     context: Mapping[str, Any] | None = None,
@@ -89,7 +92,9 @@ def predict(
         models: A model (``ModelProto``, path, bytes, ``Graph``) or a list of n.
         metric: Name of the metric with its unit, or several names.
         device: Where latency is meant: a name or a ``Device``; by default this machine's CPU.
-        observed: Measured networks with their values, by metric.
+        devices: Several of them: the answer is then ``accuracy`` and the latency on each. A surrogate
+            that was trained on sequences of targets decodes them in one, each told those before.
+        observed: Measured networks with their values, by metric; not with ``devices``.
         dims: Sizes of dynamic dimensions, see ``graph_facts``.
         context: More that the surrogate should know, such as ``{"dataset": "cifar10"}``.
         surrogate: A surrogate, the name or path of one, or False for none. By default the bundled
@@ -97,7 +102,9 @@ def predict(
             cent), ``accuracy_top5``, ``latency_ms``, ``throughput`` and ``train_time_s``.
 
     Returns:
-        The ``Prediction`` of n networks, or one per metric by name where several were asked for.
+        The ``Prediction`` of n networks, or one per metric by name where several were asked for. With
+        ``devices``, one by the name ``"accuracy"`` and one by the name of each device as it was given
+        (of a ``Device``, its ``name``); no accuracy where no surrogate knows networks.
 
     Raises:
         ValueError: A model is not sound, or nothing is known of a metric: it is no fact, no
@@ -107,6 +114,13 @@ def predict(
     metrics = [metric] if isinstance(metric, str) else list(metric)
     many: list[Any] = list(models) if isinstance(models, (list, tuple)) else [models]
     networks = [_network(m, dims) for m in many]
+    if devices is not None:
+        if observed or device is not None or metric != "latency_ms":
+            raise ValueError(
+                "devices: gives accuracy and the latency on each; ask for other metrics, for what was "
+                "observed, or for one device without it"
+            )
+        return _on_each(devices, networks, context, _surrogate_for("latency_ms", surrogate))
     place = _device(device)
     result = {}
     for name in metrics:
@@ -205,7 +219,15 @@ def _asked(
     knows = getattr(surrogate, "knows_device", None)
     if seen or (knows is not None and not knows(device, networks=name)):
         return physical
-    told = surrogate.predict(task, [n.candidate for n in networks])
+    return _possible(
+        surrogate.predict(task, [n.candidate for n in networks]), physical, networks, device
+    )
+
+
+def _possible(
+    told: Prediction, physical: Prediction, networks: Sequence[_Network], device: Device
+) -> Prediction:
+    """A surrogate's word where networks are like the tables', within what a device allows."""
     alike = np.array([_is_like_the_tables(n.fields) for n in networks])
     times = [latency_ms(n.work, device) for n in networks]
     told = _within(
@@ -216,6 +238,40 @@ def _asked(
         for key in ("median", "low", "high", "spread", "p_valid")
     }
     return replace(told, **either)
+
+
+def _on_each(
+    devices: Sequence[str | Device],
+    networks: Sequence[_Network],
+    context: Mapping[str, Any] | None,
+    surrogate: Surrogate | None,
+) -> dict[str, Prediction]:
+    """Accuracy, and latency on each device; those that the surrogate knows in sequences of targets."""
+    places = {d.name if isinstance(d, Device) else d: _device(d) for d in devices}
+    candidates = [n.candidate for n in networks]
+    if surrogate is None:
+        return {name: _fitted("latency_ms", place, networks, ()) for name, place in places.items()}
+    knows = getattr(surrogate, "knows_device", None)
+    longest = getattr(surrogate, "longest_sequence", 1)
+    known = [n for n, d in places.items() if knows is not None and knows(d, networks="latency_ms")]
+    accuracy = network_task("accuracy", context=context)
+    told: dict[str, Prediction] = {}
+    if isinstance(surrogate, DecodesSequences) and longest > 1:
+        for start in range(0, max(len(known), 1), longest - 1):
+            some = known[start : start + longest - 1]
+            tasks = [network_task("latency_ms", device=places[n], context=context) for n in some]
+            first, *rest = surrogate.predict_several([accuracy, *tasks], candidates)
+            told.setdefault("accuracy", _within(first, 0.0, 100.0))
+            told |= dict(zip(some, rest, strict=True))
+    else:
+        told["accuracy"] = _asked(surrogate, "accuracy", NO_DEVICE, networks, (), context)
+    for name, place in places.items():
+        if name in told:
+            physical = _fitted("latency_ms", place, networks, ())
+            told[name] = _possible(told[name], physical, networks, place)
+        else:
+            told[name] = _asked(surrogate, "latency_ms", place, networks, (), context)
+    return {name: told[name] for name in ("accuracy", *places)}
 
 
 def _is_like_the_tables(fields: Mapping[str, float]) -> bool:

@@ -171,7 +171,7 @@ def test_accuracy_and_latencies_are_written_in_one_sequence(tmp_path, tokenizer)
     assert [t.metric for t in told] == ["accuracy", "latency_ms", "latency_ms"]
     for one in told:
         assert spearmanr(one.median, size).statistic > 0.8
-    assert np.median(told[2].median / told[1].median) > 10
+    assert np.median(told[2].median / told[1].median) > 1.5
     with pytest.raises(ValueError, match="at most 3"):
         surrogate.predict_several([*tasks, tasks[1]], candidates)
     with pytest.raises(ValueError, match="one kernel"):

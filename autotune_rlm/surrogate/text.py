@@ -114,7 +114,7 @@ def shared_fields(task: Task) -> list[Field]:
 
 def target_fields(task: Task) -> list[Field]:
     """What tells one target of several from the others: metric, device, problem."""
-    metric = [Field("metric", _leaf(task.metric))]
+    metric = [Field("metric", leaf(task.metric))]
     return metric + _device_fields(task.device) + problem_fields(task.problem)
 
 

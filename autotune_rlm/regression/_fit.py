@@ -147,8 +147,12 @@ def fit_table(
     quantiles = np.stack([_quantiles(p[:, j]) for j in range(len(names))], axis=1)  # (h, k, 3)
     at, residuals = np.arange(len(judge)), (z - word) / spread
     for j in range(len(names)):
-        if learned is not plain:
-            learned.shares[j] = _share(residuals[judge, j], quantiles[at, j, 1])
+        if learned is plain:  # nothing was learned of the held-out part, nor of what folds left out
+            known_rows = np.concatenate([train, judge])
+            alike = np.repeat(quantiles[:1, j], len(known_rows), axis=0)
+            learned.widths[j] = _width(residuals[known_rows, j], alike, 0.0)
+            continue
+        learned.shares[j] = _share(residuals[judge, j], quantiles[at, j, 1])
         learned.widths[j] = _width(residuals[judge, j], quantiles[at, j], learned.shares[j])
     fitted, shares = learned, learned.shares
     here = np.arange(len(judge), len(others))

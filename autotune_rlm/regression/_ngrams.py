@@ -38,7 +38,9 @@ def counts(texts: Sequence[str], *, places: bool) -> Any:
     hashing = HashingVectorizer(
         analyzer=_analyzer(places), n_features=BUCKETS, alternate_sign=False, norm=None
     )
-    return hashing.transform(list(texts)).tocsc()
+    rows: dict[str, int] = {}
+    which = [rows.setdefault(text, len(rows)) for text in texts]
+    return hashing.transform(list(rows))[which].tocsc()
 
 
 def tf_idf(found: Any, idf: np.ndarray) -> Any:

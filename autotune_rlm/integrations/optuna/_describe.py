@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import optuna
 
 from autotune_rlm.networks.rendering import (
     TRAINED_METRICS,
@@ -32,6 +33,7 @@ __all__ = [
     "tasks_of",
 ]
 
+_logger = optuna.logging.get_logger(__name__)
 _COSTS = ("parameters", "macs", "activation_bytes", "depth")
 
 _MOST_WORDS, _MOST_NUMBERS = 48, 16  # of a text that are facts
@@ -59,6 +61,9 @@ class Describer:
         only_networks: Whether the surrogate is asked of networks only, and of the metrics that it
             was trained on; for other metrics it says 0.
 
+    A ``describe`` or surrogate that raises does not end the study: what it was asked about has no
+    description, or no prediction, and a warning says so once.
+
     Attributes:
         names: Of the facts seen so far.
     """
@@ -75,6 +80,7 @@ class Describer:
         self._only_networks = only_networks
         self._known: dict[str, Description] = {}
         self._predicted: dict[tuple[str, str], float] = {}
+        self._warned: set[str] = set()
         self.names: list[str] = []
 
     @property
@@ -90,7 +96,11 @@ class Describer:
         for one in params:
             key = repr(sorted(one.items()))
             if key not in self._known:
-                self._known[key] = _description(one, self._describe(dict(one)))
+                try:
+                    self._known[key] = _description(one, self._describe(dict(one)))
+                except Exception as error:  # the caller's own code
+                    self._warn("describe", f"failed for {dict(one)}", error)
+                    self._known[key] = _description(one, None)
                 for name in self._known[key].facts:
                     if name not in self.names:
                         self.names.append(name)
@@ -111,13 +121,25 @@ class Describer:
         candidates = [d.candidate for d in self.descriptions(params)]
         new = {c.key: c for c in candidates if (task.key, c.key) not in self._predicted}
         if new:
-            location = self._surrogate.predict(task, list(new.values())).location
+            try:
+                location = self._surrogate.predict(task, list(new.values())).location
+            except Exception as error:  # any surrogate of the caller's
+                self._warn("surrogate", "cannot predict", error)
+                location = np.zeros(len(new))
             sign = -1.0 if task.minimize else 1.0
             for key, value in zip(new, location, strict=True):
                 self._predicted[task.key, key] = sign * float(value)
         values = np.array([self._predicted[task.key, c.key] for c in candidates])
         finite = np.isfinite(values)
         return np.where(finite, values, values[finite].min() if finite.any() else 0.0)
+
+    def _warn(self, what: str, happened: str, error: Exception) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            _logger.warning(
+                f"RLMSampler: {what} {happened} ({type(error).__name__}: {error}); the study goes "
+                "on without it, and this is said once."
+            )
 
 
 def names_trained_metric(context: Any) -> bool:
@@ -184,7 +206,7 @@ def _description(params: Mapping[str, Any], given: Any) -> Description:
     if given is None:
         return Description(Candidate(config))
     if isinstance(given, Mapping):
-        facts = {str(k): float(v) for k, v in given.items()}
+        facts = {str(k): x for k, v in given.items() if math.isfinite(x := float(v))}
         return Description(Candidate({**config, **facts}), facts)
     if isinstance(given, str) and not given.endswith(".onnx"):
         return Description(Candidate(config, text=given), _text_facts(given))

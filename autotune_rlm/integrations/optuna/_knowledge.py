@@ -92,9 +92,9 @@ class EarlierStudies:
                 continue
             rows = rows[np.argsort(-study.values[rows].mean(1), kind="stable")]
             rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_TRIALS)).astype(int)]
-            columns = [normalised(column) for column in study.values[rows].T]
+            columns = normalised(study.values[rows])
             points = encoding.points(raw[rows])
-            self._processes.append([fit(points, column, max_fit=160) for column in columns])
+            self._processes.append([fit(points, column, max_fit=160) for column in columns.T])
 
     def __len__(self) -> int:
         return len(self._processes)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune_rlm.integrations.optuna._describe import tasks_of
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StudyMemory"]
 
+_logger = optuna.logging.get_logger(__name__)
 _MOST_STUDIES = 4
 _FEWEST_TRIALS = 4
 
@@ -30,7 +32,8 @@ class StudyMemory:
     """Writes each finished trial to a store, and finds earlier studies of the same kind there.
 
     A study is known by ``context["space"]``, the architecture space that describes it, or its name;
-    of one kind are those with this name, the metric and its direction.
+    of one kind are those with this name, the metric and its direction. A store that fails while the
+    study runs does not end it: a warning says so once, and the study goes on without.
 
     Args:
         store: A store, its path or URL.
@@ -40,18 +43,16 @@ class StudyMemory:
 
     def __init__(self, store: Store | str | os.PathLike[str], context: Any, space: str | None):
         self._given = store
-        self._store: Store | None = None
+        self._store: Store | None = _opened(store)  # now, so that a wrong one is an error at once
         self._context = context
         self._space = space
+        self._warned = False
 
     @property
     def store(self) -> Store:
-        """The store, opened when it is first needed."""
+        """The store; opened again in a process that a copy of the sampler was sent to."""
         if self._store is None:
-            from autotune_rlm.store import Store
-
-            given = self._given
-            self._store = given if isinstance(given, Store) else Store(given)
+            self._store = _opened(self._given)
         return self._store
 
     def __getstate__(self) -> dict[str, Any]:
@@ -69,6 +70,14 @@ class StudyMemory:
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
         """Keep a finished or failed trial."""
+        try:
+            self._add(study, trial, state, values)
+        except Exception as error:  # the machine's: disk full, server gone
+            self._warn(error)
+
+    def _add(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
         if state not in (TrialState.COMPLETE, TrialState.FAIL) or not _is_json(trial.params):
             return
         candidate = Candidate(dict(trial.params))
@@ -81,6 +90,21 @@ class StudyMemory:
 
     def earlier(self, study: Study) -> list[EarlierTrials]:
         """The trials of the nearest earlier studies, the nearest first; this study's are left out."""
+        try:
+            return self._earlier(study)
+        except Exception as error:
+            self._warn(error)
+            return []
+
+    def _warn(self, error: Exception) -> None:
+        if not self._warned:
+            self._warned = True
+            _logger.warning(
+                f"RLMSampler: the store cannot be used ({type(error).__name__}: {error}); the study "
+                "goes on without it, and this is said once."
+            )
+
+    def _earlier(self, study: Study) -> list[EarlierTrials]:
         own = {_key(t.params) for t in study.get_trials(deepcopy=False)}
         tasks = self.tasks(study)
         found = []
@@ -110,6 +134,12 @@ class StudyMemory:
             for o in self.store.observations(asked)
             if o.measurement.value is not None
         }
+
+
+def _opened(store: Store | str | os.PathLike[str]) -> Store:
+    from autotune_rlm.store import Store
+
+    return store if isinstance(store, Store) else Store(store)
 
 
 def _key(params: Mapping[str, Any]) -> str:

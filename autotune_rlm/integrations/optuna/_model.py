@@ -19,13 +19,14 @@ from autotune_rlm.learn.acquisition import (
 )
 from autotune_rlm.learn.gaussian_process import Points, Slopes
 from autotune_rlm.learn.lead import Lead, Led, fit_led
-from autotune_rlm.learn.transform import PowerTransform
+from autotune_rlm.learn.transform import PowerTransform, standardised
 
 __all__ = ["Space", "StudyModel", "Words", "normalised"]
 
 _MOST_POINTS = 320  # the processes are conditioned on at most this many trials
 _MOST_FITTED = 160  # their hyperparameters are fitted to at most this many
 _REACH = 4.0  # hopeless values are drawn in to the median less 4 times the way to the best
+_FAR = 16.0  # and to 16 times the way where there are several objectives
 _MOST_BOXED = 3  # objectives up to which the hypervolume is computed exactly
 _WIDEST_FRONT = {2: 200, 3: 24}  # points of the front that it is computed with
 
@@ -64,11 +65,28 @@ class _Predicted(NamedTuple):
 
 
 def normalised(values: np.ndarray) -> np.ndarray:
-    """Values (n,) to be maximised, monotonically to about standard normal, whatever their size."""
-    largest = float(np.abs(values).max(initial=0.0))
-    if largest == 0.0:
-        return np.zeros(len(values))
-    return PowerTransform(values / largest, reach=_REACH).normal
+    """Values (n, k) to be maximised, each column monotonically to mean 0 and variance 1.
+
+    A single objective is bent to about a normal distribution. Several keep their scale, because the
+    hypervolume that a point adds is a volume on that scale.
+    """
+    several = values.shape[1] > 1
+    return np.column_stack([_of_several(v) if several else _bent(v) for v in values.T])
+
+
+def _bent(values: np.ndarray) -> np.ndarray:
+    return PowerTransform(_within_one(values), reach=_REACH).normal
+
+
+def _of_several(values: np.ndarray) -> np.ndarray:
+    values = _within_one(values)
+    middle = np.median(values)
+    floor = middle - _FAR * (values.max() - middle)
+    return standardised(np.maximum(values, floor) if floor < middle else values)
+
+
+def _within_one(values: np.ndarray) -> np.ndarray:
+    return values / (float(np.abs(values).max(initial=0.0)) or 1.0)
 
 
 def _bounded(values: np.ndarray) -> np.ndarray:
@@ -112,7 +130,7 @@ class StudyModel:
         self._options = name, starts, refit, noise
         self._seed = rng.randint(2**31 - 1)
         self._k = data.values.shape[1]
-        values = np.column_stack([normalised(column) for column in data.values.T])
+        values = normalised(data.values)
         feasible = data.feasible
         rows = _kept(values, feasible)
         points, word = space.points(data.raw[rows]), self._word(data.raw[rows])

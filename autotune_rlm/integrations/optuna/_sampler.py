@@ -95,11 +95,13 @@ class RLMSampler(BaseSampler):
             trial, conditional parameters. By default ``TPESampler``.
         deterministic_objective: Whether the objective has no noise.
         constraints_func: Maps a finished trial to values that are above 0 where a constraint is
-            violated. In Optuna 5, ``trial.set_constraint`` says the same.
+            violated; NaN counts as violated. In Optuna 5, ``trial.set_constraint`` says the same.
         warn_independent_sampling: Whether to warn when a parameter is sampled independently.
 
     Raises:
-        ValueError: ``n_startup_trials`` is negative.
+        TypeError: An argument is of the wrong type.
+        ValueError: An argument has a wrong value, such as a negative ``n_startup_trials``.
+        StoreError: ``store`` cannot be opened.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class RLMSampler(BaseSampler):
         self._constraints_func = constraints_func
         self._warn_independent_sampling = warn_independent_sampling
         space = getattr(describe, "name", None) if hasattr(describe, "costs") else None
+        self._warned_of_nan = False
         self._memory = None if store is None else StudyMemory(store, context, space)
         self._policy = Policy(
             describe=describe,
@@ -217,7 +220,7 @@ class RLMSampler(BaseSampler):
             branch = another_branch(encoding, data, self._rng)
             if not branch and n % 2:
                 other = {
-                    name: self._hedge.sample_independent(study, trial, name, distribution)
+                    name: self._drawn(self._hedge, study, trial, name, distribution)
                     for name, distribution in encoding.space.items()
                 }
                 return encoding.snap(encoding.raw(other)[None, :])[0]
@@ -259,9 +262,22 @@ class RLMSampler(BaseSampler):
                     "no finished trial has it yet. Suppress this warning by "
                     "`RLMSampler(warn_independent_sampling=False)`."
                 )
-        return self._independent_sampler.sample_independent(
-            study, trial, param_name, param_distribution
-        )
+        return self._drawn(self._independent_sampler, study, trial, param_name, param_distribution)
+
+    def _drawn(
+        self,
+        sampler: BaseSampler,
+        study: Study,
+        trial: FrozenTrial,
+        name: str,
+        distribution: BaseDistribution,
+    ) -> Any:
+        """A sampler's value; uniform where Optuna's arithmetic overflows (a range above 1.8e308)."""
+        try:
+            return sampler.sample_independent(study, trial, name, distribution)
+        except (OverflowError, FloatingPointError):
+            encoding = Encoding({name: distribution})
+            return encoding.params(encoding.random(self._rng, 1)[0])[name]
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Forwarded to the independent sampler."""
@@ -280,8 +296,13 @@ class RLMSampler(BaseSampler):
             TrialState.PRUNED,
         ):
             constraints = tuple(float(c) for c in self._constraints_func(trial))
-            if any(math.isnan(c) for c in constraints):
-                raise ValueError("constraints_func returned NaN; return a value above 0 instead")
+            if any(map(math.isnan, constraints)) and not self._warned_of_nan:
+                self._warned_of_nan = True
+                _logger.warning(
+                    f"constraints_func returned NaN for trial#{trial.number}: NaN counts as "
+                    "violated. This is said once."
+                )
+            constraints = tuple(math.inf if math.isnan(c) else c for c in constraints)
             study._storage.set_trial_system_attr(trial._trial_id, "constraints", constraints)
         self._independent_sampler.after_trial(study, trial, state, values)
         if self._memory is not None:

@@ -10,11 +10,14 @@ from ._kernel import as_grid, kernel_facts, read_ir
 from ._on_device import on_device
 from ._reader import Launch, Reader, facts_of, read_or_reason, target_of
 from ._roofline import LAUNCH_MS, Peaks, floor_ms
-from ._signature import NotRead, Refused, Signature
+from ._signature import NotRead, Refused, Signature, missing_arguments, with_heuristics
+from ._time import CONSTANTS, INPUTS, inputs_of, time_us
 from ._types import Access, Dot, KernelFacts, Loop, Reduction
 
 __all__ = [
+    "CONSTANTS",
     "DEFAULT_TARGET",
+    "INPUTS",
     "LAUNCH_MS",
     "Access",
     "Dot",
@@ -31,9 +34,13 @@ __all__ = [
     "as_grid",
     "facts_of",
     "floor_ms",
+    "inputs_of",
     "kernel_facts",
+    "missing_arguments",
     "on_device",
     "read_ir",
     "read_or_reason",
     "target_of",
+    "time_us",
+    "with_heuristics",
 ]

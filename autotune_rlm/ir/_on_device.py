@@ -17,6 +17,7 @@ from ._binary import (
     warps_of,
 )
 from ._roofline import LAUNCH_MS, Peaks, floor_ms
+from ._time import expected_ms
 from ._types import Dot, KernelFacts
 
 __all__ = ["on_device"]
@@ -50,7 +51,7 @@ def on_device(
         idle, ``busy``: share of multiprocessors with work, ``imbalance``, ``active``: share of loaded
         and stored elements that masks let through.
 
-        ``dot_ms``, ``float_ms``, ``special_ms``, ``issue_ms``, ``memory_ms`` (each byte once),
+        ``expected_ms``: the likely time, see ``_time``. ``dot_ms``, ``float_ms``, ``special_ms``, ``issue_ms``, ``memory_ms`` (each byte once),
         ``l2_ms`` (every load), ``roofline_ms`` (the largest) and ``floor_ms``; ``wave_ms``: the same
         work in whole waves of resident programs; ``intensity``: operations of products per byte
         loaded; ``dot_over_memory``; ``bytes_in_flight`` of a multiprocessor over what hides the
@@ -158,7 +159,8 @@ def on_device(
         "operations": float(facts.operations),
         "threads": float(threads),
     }
-    return {k: float(min(max(v, -1e18), 1e18)) if v == v else 0.0 for k, v in numbers.items()}
+    told = {k: float(min(max(v, -1e18), 1e18)) if v == v else 0.0 for k, v in numbers.items()}
+    return {**told, "expected_ms": expected_ms(told, peaks)}
 
 
 def _times(facts: KernelFacts, peaks: Peaks, threads: int, again: float) -> dict[str, float]:
@@ -208,14 +210,16 @@ def _operand_bytes(facts: KernelFacts, family: Family, num_warps: int) -> float:
     total = 0.0
     for dot in facts.dots:
         along_rows, along_columns = warps_of(facts, family, dot, num_warps)
-        rows, cols = max(16.0, dot.m / along_rows), max(8.0, dot.n / along_columns)
-        pieces = along_rows * along_columns
-        if family.is_async(dot, num_warps):  # four warps share a read
-            rows, cols, pieces = max(rows, min(dot.m, 64)), float(dot.n), num_warps / 4
+        if family.is_async(dot, num_warps):  # an instruction reads 64 rows and all columns
+            pieces = max(dot.m / 64, along_rows / 4)
+            rows, cols = pieces * 64.0 * along_columns, pieces * dot.n
+        else:
+            rows = max(16.0 * along_rows, dot.m) * along_columns
+            cols = max(8.0 * along_columns, dot.n) * along_rows
         if dot.a_from not in ("load", "loaded") and along_columns == 1:
             rows = 0.0
         size = rows * item_bytes(dot.a) + cols * item_bytes(dot.b)
-        total += pieces * size * dot.k * dot.times * dot.batch
+        total += size * dot.k * dot.times * dot.batch
     return total
 
 

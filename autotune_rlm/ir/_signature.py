@@ -11,7 +11,15 @@ from typing import Any
 
 from autotune_rlm.dtypes import dtype_name, short_name
 
-__all__ = ["NotRead", "Refused", "Signature", "signature_of", "unwrapped"]
+__all__ = [
+    "NotRead",
+    "Refused",
+    "Signature",
+    "missing_arguments",
+    "signature_of",
+    "unwrapped",
+    "with_heuristics",
+]
 
 _ALIGNMENT = 16
 _SCALAR = re.compile(r"(?:[iu](?:1|8|16|32|64)|fp(?:16|32|64)|bf16|f32|f64)$")
@@ -71,6 +79,23 @@ def unwrapped(kernel: Any) -> Any:
     return kernel
 
 
+def missing_arguments(kernel: Any, arguments: Mapping[str, Any]) -> list[str]:
+    """Arguments of a ``@triton.jit`` function that have neither a value nor a default."""
+    empty = inspect.Parameter.empty
+    return [p.name for p in kernel.params if arguments.get(p.name, p.default) is empty]
+
+
+def with_heuristics(kernel: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments, and what ``@triton.heuristics`` around the kernel says of those left out."""
+    found = dict(arguments)
+    while not hasattr(kernel, "cache_key") and hasattr(kernel, "fn"):
+        for name, heuristic in getattr(kernel, "values", {}).items():
+            if name not in found:
+                found[name] = heuristic(dict(found))
+        kernel = kernel.fn
+    return found
+
+
 def signature_of(kernel: Any, arguments: Mapping[str, Any]) -> Signature:
     """The signature of a launch.
 
@@ -84,22 +109,18 @@ def signature_of(kernel: Any, arguments: Mapping[str, Any]) -> Signature:
     Raises:
         NotRead: An argument is missing or of a kind that is not known.
     """
+    if missing := missing_arguments(kernel, arguments):
+        raise NotRead(f"no value for the argument(s) {', '.join(missing)} of {kernel.__name__}")
     found = Signature()
-    missing = []
     for index, parameter in enumerate(kernel.params):
         name = parameter.name
         value = arguments.get(name, parameter.default)
-        if value is inspect.Parameter.empty:
-            missing.append(name)
-            continue
         value = value.value if type(value).__name__ == "constexpr" else value
         if parameter.is_constexpr:
             found.types[name] = "constexpr"
             found.constants[(index,)] = value
         else:
             found.types[name] = _argument(found, parameter, (index,), name, value)
-    if missing:
-        raise NotRead(f"no value for the argument(s) {', '.join(missing)} of {kernel.__name__}")
     return found
 
 

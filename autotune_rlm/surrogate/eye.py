@@ -1,9 +1,9 @@
 """The compiler's eye of a checkpoint: what the facts of unmeasured kernels say about their times.
 
 Raw tile sizes do not carry over from one kernel to another; what the compiler's first IR and the
-device say of a configuration does (``ir.on_device``). Boosted trees over those numbers rank the
-candidates of a kernel that was never seen in any form. They were trained on the same recorded
-landscapes and winners as the network.
+device say of a configuration does (``ir.on_device``). A model of the multiprocessor with few constants
+(``ir.time_us``) tells how long each candidate is likely to take; boosted trees over the same numbers
+correct it. Both were fitted to the same recorded landscapes and winners as the network.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from typing import NamedTuple
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from autotune_rlm.surrogate.known import kind_of
 from autotune_rlm.surrogate.text import normalise_name
 from autotune_rlm.surrogate.trees import Trees
 from autotune_rlm.types import Candidate
 
-__all__ = ["COLUMNS", "Eye", "Seen", "columns", "has_facts", "known_costs"]
+__all__ = ["COLUMNS", "Eye", "Seen", "columns", "expected", "has_facts", "turning_costs"]
 
 _FILE = "eye.safetensors"
+_OVER = "expected_ms"  # what the trees correct
 _PLAIN = (
     "shared_share", "occupancy", "tail", "busy", "imbalance", "active", "asynchronous", "chained",
     "stages",
@@ -52,15 +54,27 @@ _LEAST_MS = 1e-6
 _TURNING = float(np.log(3.0))
 """A read, a write and another read of shared memory in place of one read."""
 _SURELY_FITS, _FITTING_WORKS = 0.95, 0.9
+_OTHER_KIND = 0.5
+"""Share of the trees' correction on kernels of a kind that they were never timed on."""
 _PARTS = ("slowdown", "works", "scale", "plain")
 
 
-def known_costs(candidates: Sequence[Candidate]) -> np.ndarray:
-    """What is known to slow candidates down and cannot be learned on every device, (n,), logarithms.
+def turning_costs(candidates: Sequence[Candidate]) -> np.ndarray:
+    """What a ``wgmma`` costs that needs its operand turned in shared memory first, (n,), logarithms.
 
-    A ``wgmma`` that needs its operand turned in shared memory first; devices before Hopper have none.
+    No device before Hopper has one, so that what was timed on those does not tell it.
     """
     return np.array([_TURNING * c.facts.get("turned", 0.0) for c in candidates])
+
+
+def expected(candidates: Sequence[Candidate]) -> np.ndarray:
+    """Logarithm of the time in ms that each is likely to take by the facts alone, (n,).
+
+    A candidate without facts is taken for a typical one.
+    """
+    times = np.log([max(c.facts.get("expected_ms", np.nan), _LEAST_MS) for c in candidates])
+    known = ~np.isnan(times)
+    return np.where(known, times, np.median(times[known]) if known.any() else 0.0)
 
 
 def has_facts(candidates: Sequence[Candidate]) -> bool:
@@ -103,7 +117,7 @@ class Seen(NamedTuple):
 
     Attributes:
         slowdown: Logarithm of the time, up to a constant, (n,).
-        costs: The part of it that is ``known_costs``.
+        costs: The part of it that is ``turning_costs``.
         p_valid: Probability of working, (n,).
         best: Logarithm of the best time in ms.
         states: The columns, scaled, for distances between candidates, (n, c).
@@ -125,13 +139,14 @@ class Eye:
     """What a checkpoint has learned of facts.
 
     Attributes:
-        slowdown: Of the columns: logarithm of the time, up to what all candidates of a task share,
-            over ``known_costs``.
+        slowdown: Of the columns: logarithm of the time over the expected one, up to what all
+            candidates of a task share.
         works: Of the columns: logarithm of the odds that a candidate compiles and fits.
-        scale: Of the columns: logarithm of the time over the roofline's.
+        scale: Of the columns: logarithm of the time over the expected one.
         plain: What the bench's ``trees`` asks: the slow-down by one ensemble with a squared loss.
-        spread: Standard deviation of the error of ``slowdown`` on kernels that were left out.
+        spread: Standard deviation of the error of the slow-down on kernels that were left out.
         scale_spread: Of ``scale``.
+        kinds: Kinds of kernels that were timed, see ``known.kind_of``.
     """
 
     slowdown: Trees
@@ -140,24 +155,26 @@ class Eye:
     plain: Trees
     spread: float
     scale_spread: float
+    kinds: tuple[str, ...] = ("product",)
 
     def look(self, candidates: Sequence[Candidate]) -> Seen:
         """What it says of candidates with facts; those without are taken for typical ones."""
         x = columns(candidates)
-        costs = known_costs(candidates)
-        slowdown = self.slowdown.predict(x) + costs
+        share = 1.0 if kind_of(candidates) in self.kinds else _OTHER_KIND
+        time = expected(candidates)
+        slowdown = time + share * self.slowdown.predict(x)
         works = 1.0 / (1.0 + np.exp(-np.clip(self.works.predict(x), -30.0, 30.0)))
         fits = x[:, COLUMNS.index("shared_share")] <= _SURELY_FITS
         p_valid = np.where(fits, np.maximum(works, _FITTING_WORKS), works)
-        whole = np.array([c.facts.get(_WHOLE, np.nan) for c in candidates])
-        known = ~np.isnan(whole)
-        logs = np.log(np.maximum(whole[known], _LEAST_MS)) + self.scale.predict(x[known])
+        known = np.array([_WHOLE in c.facts for c in candidates])
+        logs = time[known] + share * self.scale.predict(x[known])
         best = float(np.median(logs - slowdown[known] + slowdown[known].min()))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a column that no candidate has
             centred = np.nan_to_num(x - np.nanmean(x[known], axis=0))
         deviation = centred.std(0)
         states = centred / np.where(deviation > 0, deviation, 1.0)
+        costs = turning_costs(candidates)
         return Seen(slowdown, costs, p_valid, best, states, self.spread, self.scale_spread)
 
     def save(self, folder: Path) -> None:
@@ -168,7 +185,10 @@ class Eye:
             for part, array in getattr(self, name).arrays().items()
         }
         arrays["spreads"] = np.array([self.spread, self.scale_spread])
-        save_file(arrays, str(folder / _FILE), metadata={"columns": "\n".join(COLUMNS)})
+        save_file(arrays, str(folder / _FILE), metadata=self._about())
+
+    def _about(self) -> dict[str, str]:
+        return {"columns": "\n".join(COLUMNS), "over": _OVER, "kinds": "\n".join(self.kinds)}
 
     @classmethod
     def load(cls, folder: Path) -> Eye | None:
@@ -179,8 +199,9 @@ class Eye:
         from safetensors import safe_open
 
         with safe_open(str(file), "numpy") as opened:
-            if (opened.metadata() or {}).get("columns") != "\n".join(COLUMNS):
-                return None
+            about = opened.metadata() or {}
+        if about.get("columns") != "\n".join(COLUMNS) or about.get("over") != _OVER:
+            return None
         arrays = load_file(str(file))
         parts = {
             name: Trees.from_arrays(
@@ -189,4 +210,7 @@ class Eye:
             for name in _PARTS
         }
         spread, scale_spread = arrays["spreads"]
-        return cls(**parts, spread=float(spread), scale_spread=float(scale_spread))
+        kinds = tuple(about.get("kinds", "product").split("\n"))
+        return cls(
+            **parts, spread=float(spread), scale_spread=float(scale_spread), kinds=kinds
+        )

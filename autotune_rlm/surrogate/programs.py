@@ -3,7 +3,10 @@
 A file of programs is a Python module with ``PROGRAMS``: by the kernel name of a landscape a function
 of its problem and of a configuration, which returns ``{"kernel": a @triton.jit function, "arguments":
 {name: value}, "grid": tuple}``. An argument's value is a type text such as ``"*fp16"`` for a pointer
-that is aligned to 16 bytes, a number for a scalar, or a constant's value.
+that is aligned to 16 bytes, a number for a scalar, a constant's value, or a mapping with ``dtype``,
+``shape`` and ``block`` for a tensor descriptor. The grid may also be one number, or a function of the
+arguments as Triton takes it. ``@triton.heuristics`` around the kernel fill in what is left out; an
+autotuner around it is looked through. Names of a configuration that the kernel does not have are fine.
 """
 
 from __future__ import annotations
@@ -71,7 +74,7 @@ class Programs:
 
     def __init__(self, functions: Mapping[str, Program]) -> None:
         self._functions = dict(functions)
-        self._readers: dict[tuple[Any, str], Any] = {}
+        self._readers: dict[tuple[int, str], tuple[Any, Any]] = {}
 
     def __contains__(self, kernel: object) -> bool:
         return kernel in self._functions
@@ -84,18 +87,34 @@ class Programs:
         return replace(landscape, candidates=candidates)
 
     def candidates(self, task: Task, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """The candidates with facts; those whose program cannot be read stay without, with a warning.
+        """The candidates with facts; those whose kernel is not read stay without, with a warning.
 
         Raises:
-            ValueError: A program gives something else than a kernel, arguments and a grid.
+            ValueError: A program fails, gives something else than a kernel, arguments and a grid, or
+                leaves out an argument of its kernel.
         """
-        found, refused = [], ""
+        from autotune_rlm.ir import NotRead, Refused
+
+        found, reasons = [], []
         for candidate in candidates:
-            numbers, reason = self._numbers(task, candidate)
-            refused = refused or reason
-            found.append(replace(candidate, facts=numbers))
-        if refused:
-            _log.warning("some facts of %s are not known: %s", task.kernel, refused)
+            facts: dict[str, float] = {}
+            reader, launch = self._launch(task, candidate.config)
+            try:
+                facts = reader.numbers(launch, task.device)
+            except Refused as error:
+                facts = {"refused": 1.0}
+                reasons.append(str(error))
+            except NotRead as error:
+                reasons.append(str(error))
+            found.append(replace(candidate, facts=facts))
+        if reasons:
+            _log.warning(
+                "%d of %d configurations of %s have no facts, the first because: %s",
+                len(reasons),
+                len(found),
+                task.kernel,
+                reasons[0],
+            )
         return found
 
     def facts(self, task: Task, config: Mapping[str, Any]) -> KernelFacts:
@@ -103,38 +122,49 @@ class Programs:
 
         Raises:
             NotRead: Triton's front end refuses the kernel.
-            ValueError: The program gives something else than a kernel, arguments and a grid.
+            ValueError: As ``candidates``.
         """
         reader, launch = self._launch(task, config)
         return reader.facts(launch)
 
-    def _numbers(self, task: Task, candidate: Candidate) -> tuple[dict[str, float], str]:
-        from autotune_rlm.ir import NotRead
-
-        try:
-            reader, launch = self._launch(task, candidate.config)
-            return reader.numbers(launch, task.device), ""
-        except NotRead as error:
-            return {"refused": 1.0}, str(error)
-
     def _launch(self, task: Task, config: Mapping[str, Any]) -> tuple[Reader, Launch]:
-        from autotune_rlm.ir import Launch, Reader, target_of
+        from autotune_rlm.ir import Launch, NotRead, Reader, as_grid, missing_arguments, target_of
+        from autotune_rlm.ir import with_heuristics
 
-        program = self._functions[task.kernel](dict(task.problem), dict(config))
+        what = f"the program of {task.kernel!r}"
         try:
-            kernel, arguments = program["kernel"], dict(program["arguments"])
-            grid = tuple(int(n) for n in program["grid"])
-        except (KeyError, TypeError, ValueError) as error:
+            program = self._functions[task.kernel](dict(task.problem), dict(config))
+        except Exception as error:
             raise ValueError(
-                f"the program of {task.kernel!r} must return "
-                f"{{'kernel', 'arguments', 'grid'}}, got {program!r}: {error}"
+                f"{what} fails for problem {dict(task.problem)} and configuration {dict(config)}: "
+                f"{type(error).__name__}: {error}"
             ) from error
-        x, y, z = (*grid, 1, 1)[:3]
+        wanted = {"kernel", "arguments", "grid"}
+        if not isinstance(program, Mapping) or not wanted <= program.keys():
+            keys = sorted(map(str, program)) if isinstance(program, Mapping) else program
+            raise ValueError(f"{what} must return a mapping of {sorted(wanted)}, got {keys!r}")
+        kernel = program["kernel"]
         target = target_of(task.device)
-        key = (kernel, target)
-        if key not in self._readers:
-            self._readers[key] = Reader(kernel, target=target)
-        return self._readers[key], Launch(arguments, (x, y, z), **options_of(config))
+        try:
+            key = (id(kernel), target)
+            if key not in self._readers:
+                self._readers[key] = (kernel, Reader(kernel, target=target))
+            reader = self._readers[key][1]
+        except NotRead as error:
+            raise ValueError(f"{what}: {error}") from error
+        try:
+            arguments = with_heuristics(kernel, dict(program["arguments"]))
+            grid = as_grid(program["grid"], arguments)
+        except Exception as error:
+            raise ValueError(
+                f"{what}: its grid or a heuristic fails: {type(error).__name__}: {error}"
+            ) from error
+        if missing := missing_arguments(reader.kernel, arguments):
+            raise ValueError(
+                f"{what}: no value for the argument(s) {', '.join(missing)} of "
+                f"{reader.kernel.__name__}; add them to its 'arguments'"
+            )
+        return reader, Launch(arguments, grid, **options_of(config))
 
 
 def options_of(config: Mapping[str, Any]) -> dict[str, int]:

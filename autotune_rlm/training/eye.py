@@ -8,12 +8,13 @@ only the first is known: its share of the softmax is one, less what near misses 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from autotune_rlm.ir import CONSTANTS, INPUTS, time_us
 from autotune_rlm.surrogate.eye import Eye
 from autotune_rlm.surrogate.trees import Trees
 
@@ -45,20 +46,25 @@ class RankedList:
     Attributes:
         family: Kernel; what is left out at once.
         device: Its name.
+        kind: ``known.kind_of`` the candidates.
         columns: ``eye.columns``, (n, c).
+        inputs: What ``ir.time_us`` needs, (n, len(ir.INPUTS)).
         log_time: Logarithm of each time in ms, NaN where it failed; None for a winner's list.
         share: Of a winner's list, how much of being the best each has, (n,).
-        roofline: Logarithm of each roofline in ms, (n,).
-        costs: ``eye.known_costs``, (n,).
     """
 
     family: str
     device: str
+    kind: str
     columns: np.ndarray
-    log_time: np.ndarray | None
-    share: np.ndarray | None
-    roofline: np.ndarray
-    costs: np.ndarray
+    inputs: np.ndarray
+    log_time: np.ndarray | None = None
+    share: np.ndarray | None = None
+
+    def expected(self, constants: Mapping[str, float] = CONSTANTS) -> np.ndarray:
+        """Logarithm of the time in ms that each is likely to take, (n,)."""
+        inputs = dict(zip(INPUTS, self.inputs.T, strict=True))
+        return np.asarray(np.log(time_us(inputs, constants) / 1e3))
 
 
 class _Joined(NamedTuple):
@@ -69,7 +75,7 @@ class _Joined(NamedTuple):
     timed: np.ndarray
     group: np.ndarray
     weight: np.ndarray
-    costs: np.ndarray
+    expected: np.ndarray
 
 
 def fit_eye(lists: Sequence[RankedList], *, spreads: tuple[float, float] = (0.35, 0.6)) -> Eye:
@@ -87,6 +93,7 @@ def fit_eye(lists: Sequence[RankedList], *, spreads: tuple[float, float] = (0.35
         plain=Trees.from_xgboost([_fit_plain(joined)]),
         spread=spreads[0],
         scale_spread=spreads[1],
+        kinds=tuple(sorted({one.kind for one in lists if one.log_time is not None})),
     )
 
 
@@ -97,7 +104,7 @@ def fit_slowdown(
     import xgboost
 
     joined = data if isinstance(data, _Joined) else _join(data)
-    matrix = xgboost.DMatrix(joined.x, label=joined.y, base_margin=joined.costs)
+    matrix = xgboost.DMatrix(joined.x, label=joined.y, base_margin=joined.expected)
     objective = _objective(joined)
     return [
         xgboost.train({**_SETTINGS, "seed": seed}, matrix, rounds, obj=objective)
@@ -114,7 +121,7 @@ def _join(lists: Sequence[RankedList]) -> _Joined:
             assert one.share is not None
             nothing = np.zeros(len(one.share))
             share = one.share / one.share.sum()
-            parts.append((one.columns, nothing, share, False, one.family, one.costs))
+            parts.append((one.columns, nothing, share, False, one.family, one.expected()))
             continue
         ok = np.flatnonzero(np.isfinite(one.log_time))
         if len(ok) < 2:
@@ -125,7 +132,7 @@ def _join(lists: Sequence[RankedList]) -> _Joined:
             x, values = one.columns[ok[piece]], y[piece]
             soft = np.exp(-(values - values.min()) / _TEMPERATURE)
             soft /= soft.sum()
-            parts.append((x, values, soft, True, one.family, one.costs[ok[piece]]))
+            parts.append((x, values, soft, True, one.family, one.expected()[ok[piece]]))
     sizes = [len(p[0]) for p in parts]
     names = [p[4] for p in parts]
     count = {name: names.count(name) for name in set(names)}
@@ -196,6 +203,6 @@ def _fit_scale(lists: Sequence[RankedList]) -> Any:
         if one.log_time is not None:
             ok = np.isfinite(one.log_time)
             x.append(one.columns[ok])
-            y.append((one.log_time - one.roofline)[ok])
+            y.append((one.log_time - one.expected())[ok])
     settings = {**_SETTINGS, "max_depth": 4, "min_child_weight": 20}
     return xgboost.train(settings, xgboost.DMatrix(np.concatenate(x), label=np.concatenate(y)), 100)

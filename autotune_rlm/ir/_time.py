@@ -1,0 +1,127 @@
+"""The time that a launch is likely to take: a multiprocessor's resources, latencies and rounds.
+
+Programs that share a multiprocessor share its matrix units, special functions, issue slots, shared
+memory and path to L2; they overlap, so that the scarcest decides. One program alone is a chain: its
+iterations wait for loads and barriers, and its warps cannot use everything at once. The slower of the
+two sets the pace of a round of programs, the memory's bandwidth that of the launch. What a few constants
+say of products holds for other kernels, because no constant is about one kind of kernel.
+
+Hong and Kim, "An analytical model for a GPU architecture with memory-level and thread-level parallelism
+awareness" (ISCA 2009) count the same quantities.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ._roofline import LAUNCH_MS, Peaks
+
+__all__ = ["CONSTANTS", "INPUTS", "expected_ms", "inputs_of", "time_us"]
+
+Array = Any  # a number, or an array of numpy or torch
+
+CONSTANTS: dict[str, float] = {
+    "products": 1.537,  # time of mma over its peak
+    "async_products": 0.457,  # of wgmma and tcgen05, whose chain counts with what it overlaps with
+    "operands": 2.013,  # reads of shared memory by mma, over 128 bytes a clock
+    "async_operands": 1.859,
+    "staged": 0.789,  # writes of loads to shared memory
+    "special": 1.401,
+    "issue": 1.078,
+    "l2": 0.573,
+    "memory": 0.73,  # of a launch that does not fit into L2
+    "cached": 0.478,  # of one that does
+    "alone": 0.514,  # work of a program alone, one resource after the other
+    "warps": 1.649,  # power with which fewer than four warps are slower alone
+    "load_us": 0.215,  # an iteration's wait for a load, over the loads ahead
+    "wait_us": 0.036,  # and for barriers
+    "unstaged_us": 0.284,  # more where nothing is loaded ahead
+    "program_us": 0.454,
+    "overlap": 11.0,  # power of the norm over resources: large where the scarcest decides
+    "hiding": 1.57,  # power of the norm over work and waiting
+    "rounds": 0.48,  # share of a last round that counts in full
+    "spills": 2.32,  # writes and reads of spilled words over 128 bytes a clock
+}
+"""Fitted to recorded landscapes and winners by ``benchmarks/fit_time.py``."""
+
+
+INPUTS = (
+    "resident", "rounds", "waves", "busy", "warps", "asynchronous", "fits", "trips", "ahead", "unstaged",
+    "products", "special", "issue", "l2", "operands", "staged", "exchanged", "spilled", "memory",
+)  # fmt: skip
+"""What ``time_us`` needs of a launch. Work is that of a program, in us at peak rates."""
+
+
+def inputs_of(numbers: Mapping[str, float], peaks: Peaks) -> dict[str, float]:
+    """What ``time_us`` needs of a launch.
+
+    Args:
+        numbers: As ``on_device`` gives them.
+        peaks: Of the device.
+    """
+    clock = (peaks.device.clock_mhz or 1410.0) * 1.0  # per us
+    programs = numbers["programs"]
+    one = peaks.sms / programs * 1e3  # from ms of the launch to us of a program
+    fits = numbers["unique_mb"] <= 0.5 * (peaks.device.l2_mb or 40.0)
+    trips = max(numbers["trips"], 1.0)
+    return {
+        "resident": min(numbers["resident"], -(-programs // peaks.sms)),
+        "rounds": float(np.ceil(numbers["waves"] - 1e-9)),
+        "waves": max(numbers["waves"], 1.0),
+        "busy": max(min(1.0, programs / peaks.sms), 0.05),
+        "warps": numbers["warps"],
+        "asynchronous": numbers["asynchronous"],
+        "fits": float(fits),
+        "trips": trips,
+        "ahead": max(numbers["stages"] - 1.0, 1.0),
+        "unstaged": float(numbers["stages"] <= 1),
+        "products": numbers["dot_ms"] * one,
+        "special": numbers["special_ms"] * one,
+        "issue": numbers["issue_ms"] * one,
+        "l2": numbers["l2_ms"] * one,
+        "operands": numbers["shared_ms"] * one,
+        "staged": numbers["stage_kb"] * 1024 * trips / 128 / clock,
+        "exchanged": numbers["exchanges"] * 1e3 / 128 / clock,
+        "spilled": numbers["excess_registers"] * 2 * numbers["warps"] * trips / clock,
+        "memory": numbers["memory_ms"] * 1e3,
+    }
+
+
+def time_us(x: Mapping[str, Array], c: Mapping[str, Array], xp: Any = np) -> Array:
+    """Microseconds of launches.
+
+    Args:
+        x: ``inputs_of`` one launch, or arrays of many.
+        c: Constants as in ``CONSTANTS``.
+        xp: ``numpy`` or ``torch``.
+    """
+    is_async = x["asynchronous"]
+    products = x["products"] * (c["products"] * (1 - is_async) + c["async_products"] * is_async)
+    operands = x["operands"] * (c["operands"] * (1 - is_async) + c["async_operands"] * is_async)
+    shared = operands + c["staged"] * x["staged"] + x["exchanged"] + c["spills"] * x["spilled"]
+    special, issue, l2 = c["special"] * x["special"], c["issue"] * x["issue"], c["l2"] * x["l2"]
+    together = x["resident"] * _norm(c["overlap"], [products, shared, special, issue, l2], xp)
+    few = xp.maximum(4.0 / x["warps"], x["warps"] * 0 + 1.0) ** c["warps"]
+    waiting = c["load_us"] / x["ahead"] + c["wait_us"] + c["unstaged_us"] * x["unstaged"]
+    alone = c["alone"] * (products + shared + special + issue) * few
+    alone = alone + x["trips"] * waiting + c["program_us"]
+    rounds = c["rounds"] * x["rounds"] + (1 - c["rounds"]) * x["waves"]
+    computing = rounds * _norm(c["hiding"], [together, alone], xp)
+    bandwidth = c["cached"] * x["fits"] + c["memory"] * (1 - x["fits"])
+    memory = x["memory"] * bandwidth / x["busy"] ** 0.5
+    return _norm(c["hiding"], [computing, memory], xp) + LAUNCH_MS * 1e3
+
+
+def expected_ms(numbers: Mapping[str, float], peaks: Peaks) -> float:
+    """The likely time of a launch in ms; see the module."""
+    return float(time_us(inputs_of(numbers, peaks), CONSTANTS)) / 1e3
+
+
+def _norm(power: Array, parts: list[Array], xp: Any) -> Array:
+    parts = [part + 1e-6 for part in parts]
+    top = functools.reduce(xp.maximum, parts)
+    return top * sum((part / top) ** power for part in parts) ** (1 / power)

@@ -1,22 +1,27 @@
-"""Trains the compiler's eye of a checkpoint, and judges it on kernels that were left out.
+"""Trains the compiler's eye of checkpoints, and judges it on kernels that were left out.
 
-    python benchmarks/train_eye.py --data FOLDER --recipe recipes/nano-validation.yaml \\
-        --surrogate recipes/weights/nano-validation
-    python benchmarks/train_eye.py --data FOLDER --surrogate autotune_rlm/surrogate/weights/nano
+    python benchmarks/train_eye.py --data FOLDER \\
+        --eye recipes/weights/nano-validation=recipes/nano-validation.yaml \\
+        --eye autotune_rlm/surrogate/weights/nano
     python benchmarks/train_eye.py --data FOLDER --leave-out all
+    python benchmarks/train_eye.py --data FOLDER --constants recipes/nano-validation.yaml
 
 ``--data`` holds the recorded landscapes and winners. Facts come from ``--facts``; what is missing there
 is read from ``--programs`` and added with ``--read``, for up to ``--landscapes`` of each kernel and
-device. A recipe names what is held out. ``--leave-out`` trains without each family in turn and prints
-how its landscapes are ranked before anything is measured, in lists of nine; a family with winners alone
-is judged by how often a winner is among the first 40.
+device. ``--eye CHECKPOINT=RECIPE`` writes a checkpoint's eye, without what the recipe holds out.
+``--leave-out`` trains without each family in turn, the constants of the expected time included, and
+prints how its landscapes are ranked before anything is measured, in lists of nine, and how many of the
+times lie in the intervals; a winner is looked for in its list. ``--constants`` fits
+``autotune_rlm.ir.CONSTANTS`` anew, without what the recipe holds out, and uses them for the rest.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter, defaultdict
+import pickle
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,23 +29,40 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from autotune_rlm.ir import CONSTANTS, INPUTS, Peaks, inputs_of
 from autotune_rlm.landscapes import Landscape, read_landscapes
 from autotune_rlm.landscapes.winners import Winner, read_winners, sample
-from autotune_rlm.surrogate.eye import columns, known_costs
+from autotune_rlm.surrogate.eye import Eye, columns
+from autotune_rlm.surrogate.known import kind_of
 from autotune_rlm.surrogate.programs import load_programs
-from autotune_rlm.surrogate.trees import Trees
 from autotune_rlm.training.examples import is_held_out
-from autotune_rlm.training.eye import RankedList, fit_eye, fit_slowdown
+from autotune_rlm.training.eye import RankedList, fit_eye
+from autotune_rlm.training.eye_time import fit_time
 from autotune_rlm.training.facts_table import FactsTable
 from autotune_rlm.training.recipe import Holdout, Recipe
-from autotune_rlm.types import Candidate
+from autotune_rlm.types import Candidate, Task, canonical_json
 
 ROOT = Path(__file__).parents[1]
 TIMED = ("triton_matmul_a100", "inductor_mm", "inductor_mixed_mm")
-MOST_CONFIGS, SAMPLED, NEAR_MISS = 1600, 48, 0.4
+MOST_CONFIGS, SAMPLED, NEAR_MISS = 800, 48, 0.4
 
 
-def timed(landscape: Landscape, table: FactsTable, rng: np.random.Generator) -> RankedList | None:
+@dataclass(frozen=True)
+class Known:
+    """A list of candidates whose order, or whose best, is known.
+
+    Attributes:
+        ranked: The list.
+        of: What it was made of; a landscape comes without its candidates.
+        configs: Texts of the configurations.
+    """
+
+    ranked: RankedList
+    of: Landscape | Winner
+    configs: list[str]
+
+
+def timed(landscape: Landscape, table: FactsTable, rng: np.random.Generator) -> Known | None:
     """A landscape as a list; None where too few facts are known."""
     rows = np.arange(len(landscape))
     if len(rows) > MOST_CONFIGS:
@@ -51,39 +73,47 @@ def timed(landscape: Landscape, table: FactsTable, rng: np.random.Generator) -> 
     if len(known) < 3:
         return None
     candidates = [found[i] for i in known]
-    return _list(task.kernel, task.device.name, candidates, np.log(landscape.values[rows[known]]))
+    ranked = _list(task, candidates, np.log(landscape.values[rows[known]]))
+    return Known(ranked, replace(landscape, candidates=(), measurements=()), [])
 
 
-def won(winner: Winner, table: FactsTable, rng: np.random.Generator) -> RankedList | None:
+def won(winner: Winner, table: FactsTable, rng: np.random.Generator) -> Known | None:
     """A winner as a list with sampled others that fit its device; None where its facts are not known."""
-    pairs = [(table.candidate(winner.task, c), near) for c, near in sample(winner, 110, rng)]
+    pairs = [(table.candidate(winner.task, c), near) for c, near in sample(winner, 80, rng)]
     pairs = [(c, near) for c, near in pairs if c.facts and (near or c.facts["shared_share"] <= 1)]
     if not pairs or pairs[0][1] < 1:
         return None
     near = [p for p in pairs[1:] if p[1]][: SAMPLED // 5]
     pairs = [pairs[0], *near, *[p for p in pairs if not p[1]][: SAMPLED - len(near)]]
     share = np.array([1.0 if near == 1 else NEAR_MISS * near for _, near in pairs])
-    task = winner.task
-    return _list(task.kernel, task.device.name, [c for c, _ in pairs], None, share)
+    ranked = _list(winner.task, [c for c, _ in pairs], None, share)
+    return Known(ranked, winner, [canonical_json(c.config) for c, _ in pairs])
 
 
 def _list(
-    family: str,
-    device: str,
+    task: Task,
     candidates: list[Candidate],
     log_time: np.ndarray | None,
     share: np.ndarray | None = None,
 ) -> RankedList:
-    roofline = np.log([c.facts["roofline_ms"] for c in candidates])
-    costs = known_costs(candidates)
-    return RankedList(family, device, columns(candidates), log_time, share, roofline, costs)
+    peaks = Peaks.of(task.device)
+    inputs = [inputs_of(c.facts, peaks) for c in candidates]
+    rows = np.array([[x[name] for name in INPUTS] for x in inputs])
+    kind = kind_of(candidates)
+    return RankedList(
+        task.kernel, task.device.name, kind, columns(candidates), rows, log_time, share
+    )
 
 
-def all_lists(args: argparse.Namespace, holdout: Holdout) -> list[RankedList]:
-    """Everything that facts are known of, without what is held out."""
+def all_lists(args: argparse.Namespace) -> list[Known]:
+    """Everything that facts are known of, with what it was made of."""
+    if args.lists and args.lists.exists():
+        kept: list[Known] = pickle.loads(args.lists.read_bytes())
+        return kept
     programs = load_programs(args.programs) if args.read else None
     table = FactsTable.load(args.facts, programs)
-    before, rng, found = len(table), np.random.default_rng(0), []
+    before, rng = len(table), np.random.default_rng(0)
+    found: list[Known] = []
     for name in TIMED:
         used: Counter[str] = Counter()
         landscapes = read_landscapes(args.data / f"{name}.csv.gz")
@@ -91,63 +121,117 @@ def all_lists(args: argparse.Namespace, holdout: Holdout) -> list[RankedList]:
             one = landscapes[i]
             if args.read and used[one.task.device.name] >= args.landscapes:
                 continue
-            if not is_held_out(one, holdout) and (ranked := timed(one, table, rng)) is not None:
+            if (known := timed(one, table, rng)) is not None:
                 used[one.task.device.name] += 1
-                found.append(ranked)
+                found.append(known)
     winners = [w for w in read_winners(args.data / "winners.csv.gz") if w.latest and w.space()]
     for i in track(rng.permutation(len(winners)), "winners", transient=True):
         device = winners[i].task.device
         if not device.target.startswith("sm_") or device.sms is None:
             continue
-        if device.name not in holdout.devices and (ranked := won(winners[i], table, rng)):
-            found.append(ranked)
+        if known := won(winners[i], table, rng):
+            found.append(known)
     if len(table) > before:
         table.save(args.facts)
+    if args.lists:
+        args.lists.write_bytes(pickle.dumps(found))
     return found
 
 
-def judged(
-    left_out: list[RankedList], scores: list[np.ndarray], rng: np.random.Generator
-) -> dict[str, str]:
-    """Mean regret of lists of nine after 1, 2, 3, beside a random order; or winners in the first 40."""
-    regret, chance, hits = [], [], []
-    for one, score in zip(left_out, scores, strict=True):
-        if one.log_time is None:
-            assert one.share is not None
-            winner = int(np.argmax(one.share))
-            hits.append((score < score[winner]).mean())
-            continue
+def without(known: list[Known], recipe: Path | None) -> list[RankedList]:
+    """The lists that a recipe does not hold out."""
+    holdout = Recipe.load(recipe).holdout if recipe else Holdout()
+
+    def is_out(of: Landscape | Winner) -> bool:
+        if isinstance(of, Winner):
+            return of.task.device.name in holdout.devices
+        return is_held_out(of, holdout)
+
+    return [one.ranked for one in known if not is_out(one.of)]
+
+
+def regrets(here: list[RankedList], scores: list[np.ndarray]) -> dict[str, str]:
+    """Mean regret of lists of nine after 1, 2, 3, beside a random order."""
+    rng = np.random.default_rng(0)
+    regret, chance = [], []
+    for one, score in zip(here, scores, strict=True):
+        assert one.log_time is not None
         ok = np.flatnonzero(np.isfinite(one.log_time))
-        for _ in range(max(1, min(100, 300 // len(left_out)))):
+        for _ in range(max(1, min(100, 300 // len(here)))):
             rows = rng.permutation(ok)[:9]
             time = np.exp(one.log_time[rows] - one.log_time[rows].min())
             order = time[np.argsort(score[rows], kind="stable")]
             regret.append([order[:n].min() - 1 for n in (1, 2, 3)])
             chance.append([time[:n].min() - 1 for n in (1, 2, 3)])
-    if hits:
-        rank = np.array(hits)
-        return {"winner's place": f"{np.median(rank):.0%}", "random": "50%"}
     text = [" / ".join(f"{100 * x:.1f}" for x in np.mean(r, axis=0)) for r in (regret, chance)]
     return {"regret": text[0], "random": text[1]}
 
 
-def leave_out(lists: list[RankedList], families: list[str]) -> None:
-    """Train without each family and judge on it."""
-    rows = []
+def place(here: list[RankedList], scores: list[np.ndarray]) -> str:
+    """How far down the order winners stand, in the median; ties count half."""
+    found = []
+    for one, score in zip(here, scores, strict=True):
+        assert one.share is not None
+        winner = score[int(np.argmax(one.share))]
+        others = np.delete(score, int(np.argmax(one.share)))
+        found.append((others < winner).mean() + 0.5 * (others == winner).mean())
+    return f"{np.median(found):.0%}"
+
+
+def popularity(known: list[Known], family: str, device: str) -> list[np.ndarray]:
+    """Scores of a family's winners' lists by how often each configuration won on other devices."""
+    won = [k for k in known if k.ranked.family == family and isinstance(k.of, Winner)]
+    elsewhere = [k.of for k in won if k.ranked.device != device]
+    wins = Counter(canonical_json(w.candidate.config) for w in elsewhere if isinstance(w, Winner))
+    here = [k for k in won if k.ranked.device == device]
+    return [np.array([-float(wins[text]) for text in k.configs]) for k in here]
+
+
+def leave_out(known: list[Known], families: list[str]) -> None:
+    """Train without each family, and judge on it."""
+    lists = [one.ranked for one in known]
+    names = (
+        "left out",
+        "device",
+        "lists",
+        "regret",
+        "random",
+        "inside",
+        "winner's place",
+        "popular",
+    )
+    table = Table(*names)
+    fitted = dict(CONSTANTS)
     for family in families:
         kept = [x for x in lists if x.family != family]
-        left_out = [x for x in lists if x.family == family]
-        trees = Trees.from_xgboost(fit_slowdown(kept, seeds=1, rounds=150))
-        for device in sorted({x.device for x in left_out}):
-            here = [x for x in left_out if x.device == device]
-            scores = [trees.predict(x.columns) + x.costs for x in here]
-            told = judged(here, scores, np.random.default_rng(0))
-            rows.append({"left out": family, "device": device, "lists": str(len(here)), **told})
-            print(json.dumps(rows[-1]), flush=True)
-    table = Table(*(names := ["left out", "device", "lists", "regret", "winner's place", "random"]))
-    for row in rows:
-        table.add_row(*[row.get(n, "") for n in names])
-    Console(width=120).print(table)
+        CONSTANTS.update(fit_time(kept))
+        eye = fit_eye(kept, seeds=1, rounds=150)
+        for device in sorted({x.device for x in lists if x.family == family}):
+            here = [x for x in lists if x.family == family and x.device == device]
+            told = [eye.times(x.columns, x.expected(), x.kind) for x in here]
+            scores = [slowdown for slowdown, _ in told]
+            row = {"left out": family, "device": device, "lists": str(len(here))}
+            if here[0].log_time is None:
+                row["winner's place"] = place(here, scores)
+                row["popular"] = place(here, popularity(known, family, device))
+            else:
+                row |= regrets(here, scores)
+                row["inside"] = inside(here, told, eye)
+            print(json.dumps(row), flush=True)
+            table.add_row(*[row.get(n, "") for n in names])
+    CONSTANTS.update(fitted)
+    Console(width=150).print(table)
+
+
+def inside(here: list[RankedList], told: list[tuple[np.ndarray, float]], eye: Eye) -> str:
+    """Share of the times inside of the intervals of 90 %."""
+    reach = 1.645 * np.hypot(eye.spread, eye.scale_spread)
+    within = [
+        np.abs(one.log_time - (slowdown - slowdown.min() + best))[np.isfinite(one.log_time)] < reach
+        for one, (slowdown, best) in zip(here, told, strict=True)
+        if one.log_time is not None
+    ]
+    return f"{np.mean([w.mean() for w in within]):.0%}"
 
 
 def main() -> None:
@@ -159,22 +243,25 @@ def main() -> None:
     parser.add_argument("--programs", type=Path, default=ROOT / "benchmarks/programs/recorded.py")
     parser.add_argument("--read", action="store_true", help="read facts that are not in the table")
     parser.add_argument("--landscapes", type=int, default=200)
-    parser.add_argument("--recipe", type=Path)
-    parser.add_argument("--surrogate", type=Path, help="checkpoint whose eye is written")
+    parser.add_argument("--lists", type=Path, help="keep what was read here for the next run")
+    parser.add_argument("--constants", type=Path, metavar="RECIPE")
+    parser.add_argument("--eye", action="append", default=[], metavar="CHECKPOINT[=RECIPE]")
     parser.add_argument("--leave-out", action="append", default=[], metavar="FAMILY")
     args = parser.parse_args()
-    holdout = Recipe.load(args.recipe).holdout if args.recipe else Holdout()
-    lists = all_lists(args, holdout)
-    count: defaultdict[tuple[str, str], int] = defaultdict(int)
-    for one in lists:
-        count[one.family, one.device] += 1
+    known = all_lists(args)
+    count = Counter((one.ranked.family, one.ranked.device) for one in known)
     print({f"{k} on {d}": n for (k, d), n in sorted(count.items())})
-    if args.surrogate:
-        fit_eye(lists).save(args.surrogate)
-        print(f"wrote {args.surrogate / 'eye.safetensors'}")
+    if args.constants:
+        CONSTANTS.update(fit_time(without(known, args.constants)))
+        print(json.dumps({name: float(f"{value:.3g}") for name, value in CONSTANTS.items()}))
+    for text in args.eye:
+        checkpoint, _, recipe = text.partition("=")
+        lists = without(known, Path(recipe) if recipe else None)
+        fit_eye(lists).save(Path(checkpoint))
+        print(f"wrote the eye of {checkpoint}, fitted to {len(lists)} lists", flush=True)
     if args.leave_out:
-        families = sorted({x.family for x in lists})
-        leave_out(lists, families if args.leave_out == ["all"] else args.leave_out)
+        families = sorted({one.ranked.family for one in known})
+        leave_out(known, families if args.leave_out == ["all"] else args.leave_out)
 
 
 if __name__ == "__main__":

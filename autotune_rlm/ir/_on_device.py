@@ -51,9 +51,10 @@ def on_device(
         idle, ``busy``: share of multiprocessors with work, ``imbalance``, ``active``: share of loaded
         and stored elements that masks let through.
 
-        ``expected_ms``: the likely time, see ``_time``. ``dot_ms``, ``float_ms``, ``special_ms``, ``issue_ms``, ``memory_ms`` (each byte once),
-        ``l2_ms`` (every load), ``roofline_ms`` (the largest) and ``floor_ms``; ``wave_ms``: the same
-        work in whole waves of resident programs; ``intensity``: operations of products per byte
+        ``expected_ms``: the likely time, see ``_time``. ``dot_ms``, ``float_ms``, ``special_ms``,
+        ``issue_ms``, ``memory_ms`` (each byte once), ``l2_ms`` (every load), ``roofline_ms`` (the
+        largest) and ``floor_ms``; ``wave_ms``: the same work in whole waves of resident programs;
+        ``intensity``: operations of products per byte
         loaded; ``dot_over_memory``; ``bytes_in_flight`` of a multiprocessor over what hides the
         latency of memory.
 

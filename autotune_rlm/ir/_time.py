@@ -25,28 +25,29 @@ __all__ = ["CONSTANTS", "INPUTS", "expected_ms", "inputs_of", "time_us"]
 Array = Any  # a number, or an array of numpy or torch
 
 CONSTANTS: dict[str, float] = {
-    "products": 1.537,  # time of mma over its peak
-    "async_products": 0.457,  # of wgmma and tcgen05, whose chain counts with what it overlaps with
-    "operands": 2.013,  # reads of shared memory by mma, over 128 bytes a clock
-    "async_operands": 1.859,
-    "staged": 0.789,  # writes of loads to shared memory
-    "special": 1.401,
-    "issue": 1.078,
-    "l2": 0.573,
-    "memory": 0.73,  # of a launch that does not fit into L2
-    "cached": 0.478,  # of one that does
-    "alone": 0.514,  # work of a program alone, one resource after the other
-    "warps": 1.649,  # power with which fewer than four warps are slower alone
-    "load_us": 0.215,  # an iteration's wait for a load, over the loads ahead
-    "wait_us": 0.036,  # and for barriers
-    "unstaged_us": 0.284,  # more where nothing is loaded ahead
-    "program_us": 0.454,
-    "overlap": 11.0,  # power of the norm over resources: large where the scarcest decides
-    "hiding": 1.57,  # power of the norm over work and waiting
-    "rounds": 0.48,  # share of a last round that counts in full
-    "spills": 2.32,  # writes and reads of spilled words over 128 bytes a clock
+    "products": 1.5,  # time of mma over its peak
+    "async_products": 0.96,  # of wgmma and tcgen05
+    "operands": 1.96,  # reads of shared memory by mma, over 128 bytes a clock
+    "async_operands": 0.946,
+    "staged": 1.22,  # writes of loads to shared memory
+    "special": 1.05,
+    "issue": 1.14,
+    "l2": 0.794,
+    "memory": 1.12,  # of a launch that does not fit into L2
+    "cached": 0.639,  # of one that does
+    "alone": 0.618,  # work of a program alone, one resource after the other
+    "warps": 0.656,  # power with which fewer than four warps are slower alone
+    "load_us": 0.315,  # an iteration's wait for a load, over the loads ahead
+    "wait_us": 0.103,  # and for barriers
+    "unstaged_us": 0.483,  # more where nothing is loaded ahead
+    "program_us": 1.39,
+    "overlap": 4,  # power of the norm over resources: large where the scarcest decides
+    "hiding": 3.32,  # power of the norm over work and waiting
+    "rounds": 0.653,  # share of a last round that counts in full
+    "spills": 1.28,  # writes and reads of spilled words over 128 bytes a clock
 }
-"""Fitted to recorded landscapes and winners by ``benchmarks/fit_time.py``."""
+"""Fitted to recorded landscapes and winners without the H100, see ``training.eye_time``:
+``python benchmarks/train_eye.py --data FOLDER --constants recipes/nano-validation.yaml``."""
 
 
 INPUTS = (

@@ -54,7 +54,7 @@ _LEAST_MS = 1e-6
 _TURNING = float(np.log(3.0))
 """A read, a write and another read of shared memory in place of one read."""
 _SURELY_FITS, _FITTING_WORKS = 0.95, 0.9
-_OTHER_KIND = 0.5
+_OTHER_KIND = 0.25
 """Share of the trees' correction on kernels of a kind that they were never timed on."""
 _PARTS = ("slowdown", "works", "scale", "plain")
 
@@ -157,18 +157,30 @@ class Eye:
     scale_spread: float
     kinds: tuple[str, ...] = ("product",)
 
+    def times(
+        self, x: np.ndarray, expected_log: np.ndarray, kind: str, known: np.ndarray | None = None
+    ) -> tuple[np.ndarray, float]:
+        """Logarithms of n times in ms up to a constant, (n,), and of the best time.
+
+        Args:
+            x: ``columns`` of the candidates.
+            expected_log: ``expected`` of them.
+            kind: ``known.kind_of`` them. Of a kind that was never timed a part of the correction counts.
+            known: Which of them have facts, (n,); None for all.
+        """
+        share = 1.0 if kind in self.kinds else _OTHER_KIND
+        slowdown = expected_log + share * self.slowdown.predict(x)
+        logs = expected_log + share * self.scale.predict(x) - slowdown
+        return slowdown, float(np.median(logs if known is None else logs[known]) + slowdown.min())
+
     def look(self, candidates: Sequence[Candidate]) -> Seen:
         """What it says of candidates with facts; those without are taken for typical ones."""
         x = columns(candidates)
-        share = 1.0 if kind_of(candidates) in self.kinds else _OTHER_KIND
-        time = expected(candidates)
-        slowdown = time + share * self.slowdown.predict(x)
+        known = np.array([_WHOLE in c.facts for c in candidates])
+        slowdown, best = self.times(x, expected(candidates), kind_of(candidates), known)
         works = 1.0 / (1.0 + np.exp(-np.clip(self.works.predict(x), -30.0, 30.0)))
         fits = x[:, COLUMNS.index("shared_share")] <= _SURELY_FITS
         p_valid = np.where(fits, np.maximum(works, _FITTING_WORKS), works)
-        known = np.array([_WHOLE in c.facts for c in candidates])
-        logs = time[known] + share * self.scale.predict(x[known])
-        best = float(np.median(logs - slowdown[known] + slowdown[known].min()))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a column that no candidate has
             centred = np.nan_to_num(x - np.nanmean(x[known], axis=0))
@@ -211,6 +223,4 @@ class Eye:
         }
         spread, scale_spread = arrays["spreads"]
         kinds = tuple(about.get("kinds", "product").split("\n"))
-        return cls(
-            **parts, spread=float(spread), scale_spread=float(scale_spread), kinds=kinds
-        )
+        return cls(**parts, spread=float(spread), scale_spread=float(scale_spread), kinds=kinds)

@@ -74,6 +74,7 @@ class Programs:
 
     def __init__(self, functions: Mapping[str, Program]) -> None:
         self._functions = dict(functions)
+        self._told: set[tuple[str, str]] = set()
         self._readers: dict[tuple[int, str], tuple[Any, Any]] = {}
 
     def __contains__(self, kernel: object) -> bool:
@@ -107,14 +108,10 @@ class Programs:
             except NotRead as error:
                 reasons.append(str(error))
             found.append(replace(candidate, facts=facts))
-        if reasons:
-            _log.warning(
-                "%d of %d configurations of %s have no facts, the first because: %s",
-                len(reasons),
-                len(found),
-                task.kernel,
-                reasons[0],
-            )
+        for reason in dict.fromkeys(reasons):
+            if (task.kernel, reason) not in self._told:
+                self._told.add((task.kernel, reason))
+                _log.warning("no facts of some configurations of %s: %s", task.kernel, reason)
         return found
 
     def facts(self, task: Task, config: Mapping[str, Any]) -> KernelFacts:
@@ -128,8 +125,15 @@ class Programs:
         return reader.facts(launch)
 
     def _launch(self, task: Task, config: Mapping[str, Any]) -> tuple[Reader, Launch]:
-        from autotune_rlm.ir import Launch, NotRead, Reader, as_grid, missing_arguments, target_of
-        from autotune_rlm.ir import with_heuristics
+        from autotune_rlm.ir import (
+            Launch,
+            NotRead,
+            Reader,
+            as_grid,
+            missing_arguments,
+            target_of,
+            with_heuristics,
+        )
 
         what = f"the program of {task.kernel!r}"
         try:

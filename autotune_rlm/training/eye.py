@@ -78,16 +78,24 @@ class _Joined(NamedTuple):
     expected: np.ndarray
 
 
-def fit_eye(lists: Sequence[RankedList], *, spreads: tuple[float, float] = (0.35, 0.6)) -> Eye:
+def fit_eye(
+    lists: Sequence[RankedList],
+    *,
+    spreads: tuple[float, float] = (0.35, 0.6),
+    seeds: int = _SEEDS,
+    rounds: int = _ROUNDS,
+) -> Eye:
     """Fit all trees of a checkpoint.
 
     Args:
         lists: What to learn from.
+        seeds: Ensembles whose mean is taken.
+        rounds: Trees of each.
         spreads: Standard deviations on unseen kernels: of the slow-down, of the scale.
     """
     joined = _join(lists)
     return Eye(
-        slowdown=Trees.from_xgboost(fit_slowdown(joined)),
+        slowdown=Trees.from_xgboost(fit_slowdown(joined, seeds=seeds, rounds=rounds)),
         works=Trees.from_xgboost([_fit_works(lists)]),
         scale=Trees.from_xgboost([_fit_scale(lists)]),
         plain=Trees.from_xgboost([_fit_plain(joined)]),
@@ -117,11 +125,12 @@ def _join(lists: Sequence[RankedList]) -> _Joined:
     rng = np.random.default_rng(0)
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, bool, str, np.ndarray]] = []
     for one in lists:
+        expected = one.expected()
         if one.log_time is None:
             assert one.share is not None
             nothing = np.zeros(len(one.share))
             share = one.share / one.share.sum()
-            parts.append((one.columns, nothing, share, False, one.family, one.expected()))
+            parts.append((one.columns, nothing, share, False, one.family, expected))
             continue
         ok = np.flatnonzero(np.isfinite(one.log_time))
         if len(ok) < 2:
@@ -132,7 +141,7 @@ def _join(lists: Sequence[RankedList]) -> _Joined:
             x, values = one.columns[ok[piece]], y[piece]
             soft = np.exp(-(values - values.min()) / _TEMPERATURE)
             soft /= soft.sum()
-            parts.append((x, values, soft, True, one.family, one.expected()[ok[piece]]))
+            parts.append((x, values, soft, True, one.family, expected[ok[piece]]))
     sizes = [len(p[0]) for p in parts]
     names = [p[4] for p in parts]
     count = {name: names.count(name) for name in set(names)}

@@ -190,3 +190,26 @@ def halves(x, out, B: tl.constexpr):
     pair = tl.reshape(tl.load(x + tl.arange(0, 2 * B)), (B, 2))
     left, right = tl.split(pair)
     tl.store(out + tl.arange(0, B), left * right)
+
+
+@triton.jit
+def attention(q, k, v, out, n, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
+    """Chained products with a softmax between them."""
+    rows = tl.program_id(0) * BM + tl.arange(0, BM)
+    base = tl.program_id(1).to(tl.int64) * n * D
+    d = tl.arange(0, D)
+    left = tl.load(q + base + rows[:, None] * D + d[None, :])
+    most = tl.full([BM], float("-inf"), tl.float32)
+    total = tl.zeros([BM], tl.float32)
+    acc = tl.zeros([BM, D], tl.float32)
+    for start in range(0, n, BN):
+        columns = start + tl.arange(0, BN)
+        s = tl.dot(left, tl.load(k + base + columns[None, :] * D + d[:, None]))
+        now = tl.maximum(most, tl.max(s, 1))
+        p = tl.exp2(s - now[:, None])
+        less = tl.exp2(most - now)
+        total = total * less + tl.sum(p, 1)
+        right = tl.load(v + base + columns[:, None] * D + d[None, :])
+        acc = tl.dot(p.to(tl.float16), right, acc * less[:, None])
+        most = now
+    tl.store(out + base + rows[:, None] * D + d[None, :], (acc / total[:, None]).to(tl.float16))

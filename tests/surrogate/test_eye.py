@@ -13,7 +13,7 @@ from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes import Landscape, write_landscapes
 from autotune_rlm.landscapes.winners import read_winners, sample, space_of
 from autotune_rlm.surrogate import load_surrogate
-from autotune_rlm.surrogate.eye import COLUMNS, columns, has_facts
+from autotune_rlm.surrogate.eye import COLUMNS, columns, expected, has_facts
 from autotune_rlm.surrogate.known import kind_of
 from autotune_rlm.surrogate.programs import load_programs
 from autotune_rlm.surrogate.trees import Trees
@@ -176,6 +176,75 @@ def test_a_bad_file_of_programs_is_told(tmp_path, text, said):
     file.write_text(textwrap.dedent(text))
     with pytest.raises(ValueError, match=said):
         load_programs(file)
+
+
+WRAPPED = """
+import triton
+import triton.language as tl
+
+@triton.autotune(configs=[triton.Config({"BLOCK": 64})], key=["n"])
+@triton.heuristics({"EVEN": lambda a: a["n"] % a["BLOCK"] == 0})
+@triton.jit
+def copy(x, rows, out, n, EVEN: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = rows.load([tl.program_id(0) * 16, 0])
+    tl.store(out + at, tl.load(x + at, mask=at < n) + tl.sum(value))
+
+def program(problem, config):
+    rows = {"dtype": "fp32", "shape": (4096, 32), "block": (16, 32)}
+    arguments = {"x": "*fp32", "rows": rows, "out": "*fp32", "n": problem["n"], "BLOCK": config["B"]}
+    ARGUMENTS
+    return {"kernel": copy, "arguments": arguments, "grid": GRID}
+
+PROGRAMS = {"copy": program}
+"""
+
+
+def wrapped(tmp_path, grid, arguments=""):
+    file = tmp_path / "wrapped.py"
+    file.write_text(WRAPPED.replace("GRID", grid).replace("ARGUMENTS", arguments))
+    task = Task(kernel="copy", device=lookup("NVIDIA H100"), problem={"n": 4096})
+    return load_programs(file), task
+
+
+@pytest.mark.parametrize("grid", ["4096 // config['B']", "lambda a: (a['n'] // a['BLOCK'],)"])
+def test_decorated_kernels_heuristics_descriptors_and_grids_as_triton_takes_them(tmp_path, grid):
+    programs, task = wrapped(tmp_path, grid)
+    config = {"B": 64, "numwarps": 2, "nobody_reads_this": 7}
+    (found,) = programs.candidates(task, [Candidate(config)])
+    assert found.facts["programs"] == 64
+    assert found.facts["warps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("grid", "arguments", "said"),
+    [
+        ("(1,)", "del arguments['x']", "no value for the argument.s. x of copy"),
+        ("(1,)", "problem['other']", "fails for problem.*KeyError"),
+        ("(0,)", "", "grid"),
+        ("(1,)", "return 7", "must return a mapping"),
+        ("(1,)", "return {'kernel': 7, 'arguments': {}, 'grid': 1}", "no @triton.jit function"),
+    ],
+)
+def test_a_mistake_of_a_program_is_told(tmp_path, grid, arguments, said):
+    programs, task = wrapped(tmp_path, grid, arguments)
+    with pytest.raises(ValueError, match=said):
+        programs.candidates(task, [Candidate({"B": 64})])
+
+
+def test_a_configuration_that_cannot_be_compiled_is_told_once(tmp_path, caplog):
+    programs, task = wrapped(tmp_path, "(1,)")
+    found = programs.candidates(task, [Candidate({"B": b}) for b in (60, 64, 61)])
+    assert [c.facts.get("refused") for c in found] == [1.0, None, 1.0]
+    assert sum("arange" in r.message or "power" in r.message for r in caplog.records) == 1
+
+
+def test_the_trees_say_less_of_kinds_that_were_never_timed(candidates):
+    eye = load_surrogate(VALIDATION).eye
+    x, time = columns(candidates), expected(candidates)
+    product, _ = eye.times(x, time, "product")
+    other, _ = eye.times(x, time, "chained products with exchange")
+    assert np.abs(other - time).max() < np.abs(product - time).max()
 
 
 def test_winners_stand_in_their_space(tmp_path):

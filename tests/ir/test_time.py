@@ -1,0 +1,124 @@
+"""The expected time of a launch, and what it rests on: placement of warps, shared memory."""
+
+from __future__ import annotations
+
+import math
+
+import ir_test_kernels as kernels
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotune_rlm import devices
+from autotune_rlm.ir import CONSTANTS, INPUTS, kernel_facts, on_device, time_us
+
+triton = pytest.importorskip("triton")
+
+WORK = (
+    "products",
+    "special",
+    "issue",
+    "l2",
+    "operands",
+    "staged",
+    "exchanged",
+    "spilled",
+    "memory",
+)
+
+
+def launches(number, decades=3.0):
+    rng = np.random.default_rng(number)
+    one = {name: 10 ** rng.uniform(-decades, decades, 50) for name in WORK}
+    one |= {"resident": rng.integers(1, 9, 50), "warps": 2.0 ** rng.integers(0, 5, 50)}
+    one |= {"waves": 10 ** rng.uniform(0, decades, 50), "busy": rng.uniform(0.05, 1, 50)}
+    one |= {"trips": rng.integers(1, 999, 50), "ahead": rng.integers(1, 6, 50)}
+    one |= {name: rng.integers(0, 2, 50) for name in ("asynchronous", "fits", "unstaged")}
+    one["rounds"] = np.ceil(one["waves"])
+    return {name: np.asarray(one[name], dtype=float) for name in INPUTS}
+
+
+@given(st.integers(0, 10**6), st.sampled_from(WORK))
+@settings(max_examples=60, deadline=None)
+def test_more_work_never_takes_less_time(number, what):
+    x = launches(number)
+    more = {**x, what: x[what] * 2}
+    time = time_us(x, CONSTANTS)
+    assert np.isfinite(time).all()
+    assert (time > 0).all()
+    assert (time_us(more, CONSTANTS) >= time * (1 - 1e-9)).all()
+
+
+def test_torch_and_numpy_agree():
+    torch = pytest.importorskip("torch")
+    x = launches(0)
+    tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in x.items()}
+    assert np.allclose(time_us(tensors, CONSTANTS, torch).numpy(), time_us(x, CONSTANTS))
+
+
+def test_the_constants_find_their_way_back():
+    """Times that the model itself makes with other constants are ranked better after the fit."""
+    pytest.importorskip("torch")
+    from autotune_rlm.training.eye import RankedList
+    from autotune_rlm.training.eye_time import PLAUSIBLE, fit_time
+
+    true = {**PLAUSIBLE, "operands": 3.0, "load_us": 0.05, "spills": 4.0}
+    lists = []
+    for i in range(12):
+        x = launches(i, 0.5)
+        x["resident"][:] = 2
+        rows = np.stack([x[name] for name in INPUTS], 1)
+        none = np.zeros((len(rows), 0))
+        lists.append(RankedList("k", "d", "product", none, rows, np.log(time_us(x, true) / 1e3)))
+    found = fit_time(lists, steps=60)
+
+    def error(constants):
+        left = [one.expected(constants) - one.log_time for one in lists]
+        return np.mean([np.std(x) for x in left])
+
+    assert error(found) < 0.7 * error(PLAUSIBLE)
+
+
+@pytest.mark.parametrize("device", ["NVIDIA A100", "NVIDIA H100", "AMD MI300X"])
+def test_a_launch_takes_about_as_long_as_its_roofline_at_best(device):
+    arguments = {"a": "*fp16", "b": "*fp16", "c": "*fp16", "M": 4096, "N": 4096, "K": 4096}
+    arguments |= {"BM": 128, "BN": 128, "BK": 64, "GROUP": 8}
+    facts = kernel_facts(kernels.matmul, arguments, grid=(1024,))
+    numbers = on_device(facts, devices.lookup(device), num_warps=8, num_stages=3)
+    assert 0.7 < numbers["expected_ms"] / numbers["roofline_ms"] < 5
+    assert math.isfinite(numbers["expected_ms"])
+
+
+def shared(kernel, arguments, target, warps, stages):
+    """Bytes of shared memory that Triton's compiler gives a program."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from autotune_rlm.ir._signature import signature_of
+
+    known = signature_of(kernel, arguments)
+    aligned = {path: [["tt.divisibility", n]] for path, n in known.divisible.items()}
+    source = ASTSource(kernel, dict(known.types), dict(known.constants), aligned)
+    gpu = GPUTarget("cuda", int(target[3:]), 32)
+    options = {"num_warps": warps, "num_stages": stages}
+    return triton.compile(source, target=gpu, options=options).metadata.shared
+
+
+@pytest.mark.parametrize(
+    ("device", "head", "block", "warps", "stages"),
+    [
+        ("NVIDIA A100", 64, 64, 4, 3),  # Q as large as K
+        ("NVIDIA A100", 128, 32, 4, 2),  # wider than high: warps along the columns
+        ("NVIDIA A100", 64, 32, 8, 3),  # warps that repeat each other's rows
+        ("NVIDIA H100", 128, 64, 4, 3),
+    ],
+)
+def test_shared_memory_of_an_attention_is_the_compilers(device, head, block, warps, stages):
+    arguments = {name: "*fp16" for name in ("q", "k", "v", "out")}
+    arguments |= {"n": 2048, "D": head, "BM": 64, "BN": block}
+    facts = kernel_facts(kernels.attention, arguments, grid=(32, 8))
+    gpu = devices.lookup(device)
+    told = on_device(facts, gpu, num_warps=warps, num_stages=stages)["shared_bytes"]
+    true = shared(kernels.attention, arguments, gpu.target, warps, stages)
+    assert told == pytest.approx(true, rel=0.02)

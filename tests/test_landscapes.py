@@ -398,7 +398,9 @@ class TestT4:
 
 class TestFace:
     def test_format_must_be_known(self, tmp_path):
-        with pytest.raises(ValueError, match="csv, jsonl, kernel-tuner, t4, ktt, triton, got 'xml'"):
+        with pytest.raises(
+            ValueError, match="csv, jsonl, kernel-tuner, t4, ktt, triton, got 'xml'"
+        ):
             read_landscapes(tmp_path / "x", "xml")
         with pytest.raises(ValueError, match="format must be given"):
             write_landscapes(tmp_path / "x.json", [])

@@ -1,7 +1,8 @@
 """The leading model, which the network corrects: a ridge, and boosted trees that know what it says.
 
 Both need seconds. The ridge on TF-IDF is the floor that every fit is compared with; the trees see
-counts of the most varied n-grams, the fields beside the text, its length and the ridge's word.
+counts of the most varied n-grams, the fields beside the text, its length and the ridge's word. Where
+the texts are programs, they see the facts of ``autotune_rlm.programs`` too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autotune_rlm import programs
 from autotune_rlm.regression._fields import FieldColumns
 from autotune_rlm.regression._ngrams import counts, is_short, tf_idf
 from autotune_rlm.regression._ridge import folds, ridge_path
@@ -55,6 +57,7 @@ class Lead:
         dense: Which of the n-grams the trees see, shape (q,).
         trees: Of each target.
         shares: The trees' say beside the ridge's, shape (k,).
+        facts: Whether the trees see the facts of programs.
     """
 
     places: bool
@@ -66,6 +69,7 @@ class Lead:
     dense: np.ndarray
     trees: tuple[Trees, ...]
     shares: np.ndarray
+    facts: bool = False
 
     def predict(self, texts: Sequence[str], fields: Sequence[Mapping[str, Any]]) -> Words:
         """What the ridge and the leading model say of n rows."""
@@ -75,7 +79,7 @@ class Lead:
         lead = said.copy()
         for j, share in enumerate(self.shares):
             if share > 0:
-                seen = _seen(found[:, self.dense], beside, texts, said[:, j])
+                seen = _seen(found[:, self.dense], beside, texts, said[:, j], self.facts)
                 lead[:, j] += share * (self.trees[j].predict(seen) - said[:, j])
         return Words(said, lead)
 
@@ -89,6 +93,7 @@ class Lead:
             "dense": self.dense.astype(np.int32),
             "shares": self.shares,
             "places": np.array([self.places]),
+            "facts": np.array([self.facts]),
         }
         for j, trees in enumerate(self.trees):
             own |= {f"trees.{j}.{name}": array for name, array in trees.arrays().items()}
@@ -112,6 +117,7 @@ class Lead:
             dense=arrays["dense"].astype(np.int64),
             trees=tuple(Trees.from_arrays(part) for part in parts if part),
             shares=shares,
+            facts=bool(arrays["facts"][0]) if "facts" in arrays else False,
         )
 
 
@@ -122,6 +128,7 @@ def fit_lead(
     groups: np.ndarray,
     *,
     seed: int = 0,
+    facts: bool | None = None,
 ) -> tuple[Lead, Words]:
     """Fit the leading model, its strength chosen by cross-validation over groups.
 
@@ -131,6 +138,7 @@ def fit_lead(
         targets: Standardised numbers, shape (n, k); NaN where unknown.
         groups: Numbers of the groups that are never split, shape (n,).
         seed: Of folds and trees.
+        facts: Whether the trees see the facts of programs; None where the texts are programs.
 
     Returns:
         The model of all rows, and what others that had not seen a row's group say of it.
@@ -152,11 +160,12 @@ def fit_lead(
     k = targets.shape[1]
     weights, intercept = np.zeros((x.shape[1], k)), np.zeros(k)
     ridge, lead, shares = np.zeros_like(targets), np.zeros_like(targets), np.zeros(k)
+    facts = programs.are_programs(texts) if facts is None else facts
     dense = _varied(found, _FEWER_COLUMNS if large else _COLUMNS)
     trees = []
     for j in range(k):
         weights[:, j], intercept[j], ridge[:, j] = ridge_path(x, targets[:, j], part)
-        seen = _seen(found[:, dense], beside, texts, ridge[:, j])
+        seen = _seen(found[:, dense], beside, texts, ridge[:, j], facts)
         fitted, outside = _boosted(seen, targets[:, j], part, seed)
         trees.append(fitted)
         known = np.isfinite(targets[:, j])
@@ -164,7 +173,8 @@ def fit_lead(
         errors = [float(np.mean((off - s * change) ** 2)) for s in _SHARES]
         shares[j] = _SHARES[int(np.argmin(errors))]
         lead[:, j] = ridge[:, j] + shares[j] * (outside - ridge[:, j])
-    model = Lead(places, buckets, idf, columns, weights, intercept, dense, tuple(trees), shares)
+    parts = (places, buckets, idf, columns, weights, intercept, dense, tuple(trees), shares)
+    model = Lead(*parts, facts=facts)
     return model, Words(ridge, lead)
 
 
@@ -174,10 +184,14 @@ def _joined(found: Any, idf: np.ndarray, beside: np.ndarray) -> Any:
     return sparse.hstack([tf_idf(found, idf), sparse.csr_matrix(beside)]).tocsr()
 
 
-def _seen(found: Any, beside: np.ndarray, texts: Sequence[str], word: np.ndarray) -> np.ndarray:
+def _seen(
+    found: Any, beside: np.ndarray, texts: Sequence[str], word: np.ndarray, facts: bool
+) -> np.ndarray:
     """What the trees see, float32 (n, columns)."""
     lengths = [(len(t), t.count("\n")) for t in texts]
     parts = [np.log1p(found.toarray()), beside, np.log1p(lengths), word[:, None]]
+    if facts:
+        parts.append(programs.columns(texts))
     return np.hstack(parts).astype(np.float32)
 
 

@@ -1,0 +1,67 @@
+"""What the text of a program says of its memory and time."""
+
+import ast
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotune_rlm.programs import COLUMNS, are_programs, columns
+from autotune_rlm.record.programs import Sandbox
+
+IMPORTS = "import {}\n\ndef solve(n):\n    return [[i * j for i in range(n)] for j in range(n)]\n"
+JAVA = """class Solution {
+    public int solve(int[] nums) {
+        Map<Integer, Integer> seen = new HashMap<>();
+        for (int x : nums) {
+            for (int y : nums) {
+                seen.put(x, y);
+            }
+        }
+        return seen.size();
+    }
+}
+"""
+
+
+def fact(text, name):
+    return float(np.expm1(columns([text])[0, COLUMNS.index(name)]))
+
+
+@pytest.mark.parametrize("module", ["math", "json", "random", "datetime", "typing"])
+def test_what_an_import_costs_is_about_what_is_measured(module):
+    with Sandbox() as sandbox:
+        measured = sandbox.python(f"import {module}", trace=True).numbers["peak_bytes"]
+    assert fact(IMPORTS.format(module), "python import_bytes") == pytest.approx(measured, rel=0.5)
+
+
+def test_modules_that_share_what_they_load_are_not_counted_twice():
+    both = fact("import re, json\nx = 1\n", "python import_bytes")
+    assert both < fact("import re\n", "python import_bytes") + 0.5 * fact(
+        "import json\n", "python import_bytes"
+    )
+
+
+def test_loops_in_loops_are_seen_in_python_and_in_other_languages():
+    assert fact(IMPORTS.format("math"), "python deepest_growth") == pytest.approx(2, rel=1e-5)
+    assert fact(JAVA, "nested loops") == pytest.approx(2, rel=1e-5)
+    assert fact(JAVA, "maps") >= 1
+
+
+def test_equal_texts_have_equal_facts_and_no_texts_have_none():
+    x = columns([JAVA, "x = 1", JAVA])
+    assert np.array_equal(x[0], x[2])
+    assert columns([]).shape == (0, len(COLUMNS))
+
+
+def test_programs_are_told_from_sentences_and_networks():
+    assert are_programs([IMPORTS.format("re"), JAVA])
+    assert not are_programs(["The quick brown fox.", "Two words", "one", ""])
+    assert not are_programs([])
+
+
+@given(st.text() | st.sampled_from(["(" * 500, "def f(:", "\x00", "for " * 99, ast.__doc__ or ""]))
+@settings(max_examples=60, deadline=None)
+def test_any_text_has_finite_facts(text):
+    assert np.isfinite(columns([text])).all()

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from autotune_rlm._version import __version__
 from autotune_rlm.surrogate.eye import Eye
 from autotune_rlm.surrogate.network import Network, NetworkConfig
+from autotune_rlm.surrogate.program_eye import ProgramEye
 from autotune_rlm.surrogate.tokenizer import TextTokenizer
 
 __all__ = ["BUNDLED", "Checkpoint", "load_checkpoint", "save_checkpoint"]
@@ -25,13 +26,17 @@ _FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A loaded checkpoint; ``eye`` is what it learned of the compiler's facts, if anything."""
+    """A loaded checkpoint.
+
+    ``eye`` is what it learned of the compiler's facts, ``program_eye`` of those of programs, if anything.
+    """
 
     name: str
     network: Network
     tokenizer: TextTokenizer
     settings: dict[str, object]
     eye: Eye | None = None
+    program_eye: ProgramEye | None = None
 
 
 def save_checkpoint(
@@ -42,6 +47,7 @@ def save_checkpoint(
     name: str,
     settings: dict[str, object] | None = None,
     eye: Eye | None = None,
+    program_eye: ProgramEye | None = None,
 ) -> Path:
     """Write a checkpoint.
 
@@ -52,6 +58,7 @@ def save_checkpoint(
         name: Of the surrogate.
         settings: Anything else worth keeping, such as calibration; JSON.
         eye: What was learned of the compiler's facts.
+        program_eye: What was learned of the facts of programs.
 
     Returns:
         The folder.
@@ -64,6 +71,8 @@ def save_checkpoint(
     tokenizer.save(folder / "tokenizer.json")
     if eye is not None:
         eye.save(folder)
+    if program_eye is not None:
+        program_eye.save(folder)
     config = {
         "model_type": "autotune_rlm",
         "name": name,
@@ -106,5 +115,10 @@ def load_checkpoint(name_or_path: str | Path | None = None) -> Checkpoint:
     network.eval().requires_grad_(False)
     tokenizer = TextTokenizer.load(folder / "tokenizer.json")
     return Checkpoint(
-        config.get("name", wanted), network, tokenizer, config.get("settings", {}), Eye.load(folder)
+        config.get("name", wanted),
+        network,
+        tokenizer,
+        config.get("settings", {}),
+        Eye.load(folder),
+        ProgramEye.load(folder),
     )

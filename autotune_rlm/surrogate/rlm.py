@@ -26,6 +26,7 @@ from autotune_rlm.surrogate.known import CERTAIN, Doubt, doubt, knows, knows_dev
 from autotune_rlm.surrogate.metrics import FACTS, ErrorScale
 from autotune_rlm.surrogate.online import Prior, correct
 from autotune_rlm.surrogate.physics import physical
+from autotune_rlm.surrogate.program_eye import ProgramWord
 from autotune_rlm.types import Candidate, Device, Observation, Prediction, Task
 
 __all__ = ["RLMSurrogate", "load_surrogate"]
@@ -82,6 +83,19 @@ def _with_eye(word: Word, seen: Seen, share: float, unsure: Doubt) -> Word:
     )
 
 
+def _with_program_eye(word: Word, seen: ProgramWord, alone: bool) -> Word:
+    """The network's word and that of a program's facts; ``alone`` where the network has none."""
+    share = 1.0 if alone else seen.share
+    return word._replace(
+        mean=(1 - share) * word.mean + share * seen.mean,
+        down=seen.down,  # of the errors of programs that were left out
+        up=seen.up,
+        p_valid=np.ones(len(seen.mean)) if alone else word.p_valid,
+        scale=0.0,
+        scale_spread=0.0,
+    )
+
+
 def _share(unsure: Doubt) -> float:
     """The say of the compiler's facts beside the network's.
 
@@ -119,7 +133,13 @@ class RLMSurrogate:
         """Write the checkpoint to a folder."""
         c = self.checkpoint
         return save_checkpoint(
-            folder, c.network, c.tokenizer, name=c.name, settings=c.settings, eye=c.eye
+            folder,
+            c.network,
+            c.tokenizer,
+            name=c.name,
+            settings=c.settings,
+            eye=c.eye,
+            program_eye=c.program_eye,
         )
 
     @classmethod
@@ -134,7 +154,7 @@ class RLMSurrogate:
 
     def knows(self, task: Task, candidates: Sequence[Candidate]) -> bool:
         """Whether configurations like these were timed in its training; see ``known.knows``."""
-        return knows(self.checkpoint.settings, task, candidates)
+        return self._knows_programs(task) or knows(self.checkpoint.settings, task, candidates)
 
     def knows_device(self, device: Device, *, networks: str | None = None) -> bool:
         """Whether it was trained on this device, by name; see ``known.knows_device``."""
@@ -143,8 +163,9 @@ class RLMSurrogate:
     def _doubt(self, task: Task, candidates: Sequence[Candidate]) -> Doubt:
         if not task.minimize or task.metric in FACTS:
             return CERTAIN
-        if number_scale(self.checkpoint, task.metric) and reads_texts(
-            self.checkpoint, task.language
+        if self._knows_programs(task) or (
+            number_scale(self.checkpoint, task.metric)
+            and reads_texts(self.checkpoint, task.language)
         ):
             return CERTAIN
         return doubt(self.checkpoint.settings, task, candidates)
@@ -175,8 +196,9 @@ class RLMSurrogate:
             mean, p = zero.prior.mean, zero.prior.p_valid
             scale = self._scale(task)
             told = _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
-            why = unfamiliar(self.checkpoint.settings, task, candidates)
-            told = replace(told, unfamiliar=why)
+            if not self._knows_programs(task):
+                why = unfamiliar(self.checkpoint.settings, task, candidates)
+                told = replace(told, unfamiliar=why)
             return physical(self._placed(told, task, candidates), task, candidates)
         everyone, index = _with_observed(candidates, seen)
         zero = self._zero_shot(task, everyone)
@@ -233,7 +255,7 @@ class RLMSurrogate:
         return told
 
     def _scale(self, task: Task, values: np.ndarray | None = None) -> ErrorScale:
-        if number_scale(self.checkpoint, task.metric) is not None:
+        if self._knows_programs(task) or number_scale(self.checkpoint, task.metric) is not None:
             return ErrorScale("number")
         return ErrorScale.of(task, values)
 
@@ -304,9 +326,19 @@ class RLMSurrogate:
         timed = task.metric == _TIME and task.minimize
         return self.eye is not None and timed and has_facts(candidates)
 
+    def _knows_programs(self, task: Task) -> bool:
+        """Whether the eye for programs was told this metric of programs in this language."""
+        eye = self.checkpoint.program_eye
+        return eye is not None and eye.knows(task)
+
     def _ask(self, task: Task, candidates: Sequence[Candidate]) -> _ZeroShot:
         unsure = self._doubt(task, candidates)
         word = ask(self.checkpoint, task, candidates)
+        eye = self.checkpoint.program_eye
+        program = eye.look(task, candidates) if eye is not None else None
+        if program is not None:
+            alone = not number_scale(self.checkpoint, task.metric)
+            return _zero_shot(task, candidates, _with_program_eye(word, program, alone))
         seen = self._seen(task, candidates)
         if seen is None:
             return _zero_shot(task, candidates, _doubted(word, unsure), unsure.trust)

@@ -472,6 +472,17 @@ class Preparing(Measurer, Protocol):
         ...
 
 
+@runtime_checkable
+class Simulated(Measurer, Protocol):
+    """A ``Measurer`` whose costs are simulated seconds; they count beside those of the wall clock.
+
+    Attributes:
+        clock_s: Simulated seconds spent so far.
+    """
+
+    clock_s: float
+
+
 def _known_fields(cls: Any, data: Mapping[str, Any]) -> dict[str, Any]:
     names = {f.name for f in dataclasses.fields(cls)}
     return {k: v for k, v in data.items() if k in names}

@@ -30,6 +30,7 @@ from autotune_rlm.types import (
     Measurer,
     Observation,
     Preparing,
+    Simulated,
     Status,
     Surrogate,
     Task,
@@ -154,8 +155,7 @@ class Tuner:
 
     Args:
         surrogate: Predicts the task's metric; None for no ranking, where all are measured anyway.
-        measurer: Tries candidates. Where it has an attribute ``clock_s`` (simulated seconds so far,
-            as ``ReplayMeasurer`` has), that time counts in addition to the wall clock's.
+        measurer: Tries candidates. The seconds of a ``Simulated`` one count beside the wall clock's.
         store: Keeps every measurement; None keeps them for the run alone.
         policy: Chooses and stops; by default ``Policy()``.
     """
@@ -449,7 +449,8 @@ class _Run:
         }
 
     def _now(self) -> float:
-        return time.perf_counter() + float(getattr(self.measurer, "clock_s", 0.0))
+        simulated = self.measurer.clock_s if isinstance(self.measurer, Simulated) else 0.0
+        return time.perf_counter() + simulated
 
     def _seconds_are_over(self) -> bool:
         return self.budget_s is not None and self._now() - self.started >= self.budget_s

@@ -155,9 +155,9 @@ def candidate_columns(task: Task, candidates: Sequence[Candidate]) -> dict[str, 
     columns: dict[str, Column] = {}
     for raw in names:
         values = [c.config.get(raw) for c in candidates]
-        if any(isinstance(v, (Mapping, list, tuple)) for v in values):
+        if any(issubclass(kind, (Mapping, list, tuple)) for kind in set(map(type, values))):
             values = [None if v is None else render(_flatten("", v)) for v in values]
-        leaves = [None if v is None else leaf(v) for v in values]
+        leaves = _leaves(values)
         numeric = all(v is None or isinstance(v, float) for v in leaves)
         name = normalise_name(str(raw))
         if numeric:
@@ -200,6 +200,16 @@ def fact_columns(candidates: Sequence[Candidate]) -> dict[str, Column]:
             f"ir.{name}", np.where(values > 0, rounded, values), derived=True
         )
     return columns
+
+
+def _leaves(values: Sequence[Any]) -> list[float | str | None]:
+    """``leaf`` of each value, None for None; of many thousand values few are distinct."""
+    keys = list(zip(map(type, values), values, strict=True))  # True and 1 are equal, 1 and 1.0 too
+    try:
+        known = {key: None if key[1] is None else leaf(key[1]) for key in set(keys)}
+    except TypeError:  # a value that cannot be hashed
+        return [None if v is None else leaf(v) for v in values]
+    return [known[key] for key in keys]
 
 
 def _launch_columns(task: Task, columns: Mapping[str, Column]) -> dict[str, Column]:

@@ -3,10 +3,10 @@
     python benchmarks/suggestion_time.py --finished 1000 --proposals 30
     python benchmarks/suggestion_time.py --finished 12 --proposals 5 --gp
 
-Studies filled with random finished trials: few and many numbers, few and many mixed parameters, and
-NAS-Bench-201 cells with their space as description. With ``--gp`` also Optuna's GPSampler. Prints the
-median, the 90 %
-quantile and the largest of the wall-clock and of the CPU times of a proposal, one thread.
+Studies filled with random finished trials: 6 to 500 numbers, few and many mixed parameters, and
+NAS-Bench-201 cells with their space as description; ``--only`` chooses among them. With ``--gp`` also
+Optuna's GPSampler. Prints the median, the 90 % quantile and the largest of the wall-clock and of the CPU
+times of a proposal, one thread.
 """
 
 import argparse
@@ -50,8 +50,7 @@ def cells(trial):
 
 
 STUDIES = {
-    "6 numbers": (numbers(6), None),
-    "200 numbers": (numbers(200), None),
+    **{f"{n} numbers": (numbers(n), None) for n in (6, 10, 50, 200, 500)},
     "3 mixed": (mixed, None),
     "20 mixed": (twenty, None),
     "NAS-Bench-201": (cells, CELLS),
@@ -69,10 +68,13 @@ def main():
     parser.add_argument("--finished", type=int, default=1000)
     parser.add_argument("--proposals", type=int, default=30)
     parser.add_argument("--gp", action="store_true", help="also time Optuna's GPSampler")
+    parser.add_argument("--only", action="append", help="name of a study; repeatable")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     table = Table("study", "sampler", "clock", "median ms", "90 % ms", "largest ms")
     for name, (objective, describe) in STUDIES.items():
+        if args.only and name not in args.only:
+            continue
         for short, sampler in samplers(describe, args.gp):
             study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
             study.optimize(objective, n_trials=args.finished)

@@ -76,6 +76,23 @@ def trips(graph: Graph, node: Node) -> int | None:
         sizes = shape[:2] if first else (shape[axes[0] % len(shape)],)
         known = [d for d in sizes if isinstance(d, int)]
         return int(np.prod(known)) if len(known) == len(sizes) else None
+    if node.op == "SequenceMap":
+        return _elements(graph, node.inputs[0]) if node.inputs else None
+    return None
+
+
+def _elements(graph: Graph, sequence: str) -> int | None:
+    """How many tensors of one shape a sequence holds; None where that is not known."""
+    maker = graph.producers.get(sequence)
+    if maker is None or sequence in graph.inputs:
+        return None
+    if maker.op == "SequenceConstruct":
+        shapes = {graph.tensor(i).shape for i in maker.inputs}
+        return len(maker.inputs) if len(shapes) == 1 and None not in shapes else None
+    if maker.op == "SplitToSequence" and len(maker.inputs) == 1:
+        shape, axis = graph.tensor(maker.inputs[0]).shape, int(maker.attributes.get("axis", 0))
+        size = shape[axis % len(shape)] if shape else None
+        return size if isinstance(size, int) else None
     return None
 
 

@@ -100,6 +100,11 @@ class Graph:
     opset: int
     captured: frozenset[str] = frozenset()
 
+    @cached_property
+    def producers(self) -> Mapping[str, Node]:
+        """The node that gives a value, by the value's name."""
+        return {name: node for node in self.nodes for name in node.outputs if name}
+
     def tensor(self, name: str) -> Tensor:
         """What is known of a value; an empty ``Tensor`` where nothing is."""
         return self.tensors.get(name, _UNKNOWN)

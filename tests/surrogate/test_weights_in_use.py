@@ -61,7 +61,7 @@ def test_a_version_that_cannot_be_read_costs_a_warning(store, caplog):
 
 def test_the_decorator_and_tune(store, tmp_path):
     pytest.importorskip("triton")
-    from autotune_rlm.integrations.triton._resources import LazySurrogate
+    from autotune_rlm.integrations.triton.resources import LazySurrogate
 
     assert LazySurrogate()._surrogate().name == "tuned"
     assert LazySurrogate(None, str(store))._surrogate().name == "tuned"

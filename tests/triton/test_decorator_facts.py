@@ -104,7 +104,7 @@ def test_of_a_large_space_a_sample_and_the_best_are_read(monkeypatch):
 
 
 def test_an_unfamiliar_kernel_is_said_to_be_so_once(caplog):
-    from autotune_rlm.integrations.triton._resources import LazySurrogate
+    from autotune_rlm.integrations.triton.resources import LazySurrogate
     from autotune_rlm.types import Task
 
     task = Task(kernel="an unfamiliar kernel", device=lookup("RTX 5090"))

@@ -117,7 +117,7 @@ def test_eight_threads_share_one_search(quick, store_path):
 
 def test_a_fork_while_another_thread_tunes_can_tune(quick, store_path):
     """The child finds every lock free, and leaves its parent's compile workers alone."""
-    from autotune_rlm.integrations.triton._resources import compile_pool
+    from autotune_rlm.integrations.triton.resources import compile_pool
 
     tuning, forked = threading.Event(), threading.Event()
 

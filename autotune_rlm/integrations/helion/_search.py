@@ -11,8 +11,8 @@ from helion import exc
 from helion.autotuner.base_search import PopulationBasedSearch, PopulationMember, performance
 
 from autotune_rlm.integrations.helion._read import candidate_of, facts_of_config, task_of
-from autotune_rlm.integrations.triton._resources import LazySurrogate, open_store
 from autotune_rlm.integrations.triton.device import device_of
+from autotune_rlm.integrations.triton.resources import LazySurrogate, open_store
 from autotune_rlm.search.engine import Search
 from autotune_rlm.search.policy import Policy
 from autotune_rlm.types import Candidate, Device, Measurement, Observation, Status, Surrogate

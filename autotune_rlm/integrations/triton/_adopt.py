@@ -19,8 +19,8 @@ from triton.runtime.autotuner import Autotuner, Config
 from autotune_rlm.types import Device
 
 from ._autotuner import RLMAutotuner
-from ._resources import TUNING_LOCK
 from ._source import unwrap
+from .resources import TUNING_LOCK
 from .settings import Settings
 
 __all__ = ["Enabled", "disable", "enable"]

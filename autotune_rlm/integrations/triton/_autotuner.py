@@ -25,10 +25,10 @@ from ._live import LiveLaunch
 from ._prune import check_conflicts, check_names
 from ._ranks import ranks
 from ._refresh import Later, refresher
-from ._resources import TUNING_LOCK, compile_pool
 from ._select import Outcome, Selector
 from ._source import kernel_source, unwrap
 from .device import device_of, is_capturing, wait_for_device
+from .resources import TUNING_LOCK, compile_pool
 from .settings import Settings, is_disabled
 from .task import candidates_of, describe
 

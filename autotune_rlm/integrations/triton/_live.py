@@ -21,9 +21,9 @@ from autotune_rlm.measure.triton.kernel_call import NotRepeatableError, describe
 from autotune_rlm.types import Candidate
 
 from ._check import OutputCheck
-from ._resources import compile_pool
 from ._source import constant_names, unwrap, with_heuristics
 from ._timer import timing_for
+from .resources import compile_pool
 
 _log = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ from ._errors import KernelTuningError
 from ._facts import with_facts
 from ._interrupted import noted, without_failures
 from ._recommended import recommended
-from ._resources import LazySurrogate, open_store, process_lock
 from ._timer import RejectedError
 from .device import device_of
+from .resources import LazySurrogate, open_store, process_lock
 from .settings import Settings
 from .task import KernelTasks
 

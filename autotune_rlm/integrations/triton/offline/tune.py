@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from autotune_rlm.integrations.triton._adopt import enable
-from autotune_rlm.integrations.triton._resources import LazySurrogate, open_store
 from autotune_rlm.integrations.triton._source import kernel_source, unwrap, with_heuristics
+from autotune_rlm.integrations.triton.resources import LazySurrogate, open_store
 from autotune_rlm.integrations.triton.settings import Settings
 from autotune_rlm.measure.triton import IsolatedMeasurer
 from autotune_rlm.measure.triton.compile import CompilePool

@@ -55,10 +55,12 @@ def number_scale(checkpoint: Checkpoint, metric: str) -> NumberScale | None:
     return None if found is None else NumberScale(**found)
 
 
-def reads_texts(checkpoint: Checkpoint, language: str) -> bool:
-    """Whether it was trained on texts of candidates in this language."""
+def reads_texts(checkpoint: Checkpoint, task: Task) -> bool:
+    """Whether it was trained on texts of candidates in this language, for this metric."""
     texts = checkpoint.settings.get("texts")
-    return checkpoint.network.text is not None and isinstance(texts, list) and language in texts
+    if checkpoint.network.text is None or not isinstance(texts, list):
+        return False
+    return [task.language, task.metric] in texts
 
 
 @torch.inference_mode()
@@ -148,7 +150,7 @@ class _Prompt:
         self._memory: Memory = self._network.encode(own, present, source)
         self._texts: TextVectors | None = None
         self._text_of = torch.full((len(candidates),), -1)
-        if reads_texts(checkpoint, task.language):
+        if reads_texts(checkpoint, task):
             texts, text_of = encode_texts(candidates, tokenizer, limit=config.max_text)
             if texts:
                 self._texts = self._read(texts)
@@ -235,6 +237,7 @@ def _word(logits: Tensor, metric: str, hidden: Tensor, number: NumberScale | Non
         *(codec.quantile(bins, q) for q in (0.05, 0.95)),
     )
     if number is not None:
+        low, high = (mean + number.width * (x - mean) for x in (low, high))
         mean, low, high = (number.symlog_of(x) for x in (mean, low, high))
     return Word(
         mean,

@@ -42,6 +42,7 @@ from autotune_rlm.training.sequences import (
     encode_sequence,
 )
 from autotune_rlm.training.trainer import train_network
+from autotune_rlm.types import Task
 
 __all__ = ["TrainingData", "grow", "load_data", "read_source", "run_recipe"]
 
@@ -75,6 +76,12 @@ class TrainingData:
         default_factory=lambda: {**trained_on([]), "texts": [], "numbers": {}, "facts": False}
     )
     names: list[str] = field(default_factory=list)
+
+    def reads(self, task: Task) -> None:
+        """Keep that candidates' texts are read in tasks of this language and metric."""
+        pair = [task.language, task.metric]
+        if pair not in self.settings["texts"]:
+            self.settings["texts"] = sorted([*self.settings["texts"], pair])
 
     @cached_property
     def fields(self) -> FieldTensors:
@@ -175,8 +182,8 @@ def _examples(
         if example is not None:
             examples.append(example)
             data.settings["facts"] |= example.informed is not None
-            if len(example.text_of) and one.task.language not in data.settings["texts"]:
-                data.settings["texts"] = sorted([*data.settings["texts"], one.task.language])
+            if len(example.text_of):
+                data.reads(one.task)
     weight = source.weight
     if weight is None:
         weight = sum(map(len, examples)) ** recipe.temperature
@@ -224,6 +231,8 @@ def _sequences(
         alike = [x for x in landscapes if x.task.kernel == kernel]
         candidates = distinct_candidates(alike)
         task = shared_task([x.task for x in alike])
+        if most:
+            data.reads(task)
         encoded = encode_all(task, candidates, data.table, data.tokenizer, max_text=most)
         example = encode_sequence(name, alike, data.table, data.tokenizer, encoded=encoded)
         found.append((example, (source.weight or 1.0) / len(kernels)))

@@ -246,5 +246,5 @@ def test_parts_that_the_first_checkpoint_lacks_come_from_the_second(
     before = load(first).predict(landscape.task, landscape.candidates)
     after = both.predict(landscape.task, landscape.candidates)
     np.testing.assert_allclose(after.median, before.median, rtol=1e-3)
-    assert both.checkpoint.settings["texts"] == ["python"]
+    assert both.checkpoint.settings["texts"] == [["python", "peak_bytes"]]
     assert set(both.checkpoint.settings["numbers"]) == {"peak_bytes"}

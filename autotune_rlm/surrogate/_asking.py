@@ -14,9 +14,9 @@ from autotune_rlm.surrogate.checkpoint import Checkpoint
 from autotune_rlm.surrogate.codec import FAILED, NAN
 from autotune_rlm.surrogate.eye import has_facts
 from autotune_rlm.surrogate.fields import FieldTable, encode_candidates, encode_task, encode_texts
+from autotune_rlm.surrogate.known import SEVERAL
 from autotune_rlm.surrogate.metrics import CODECS, FACTS, NumberScale, work_scale
 from autotune_rlm.surrogate.network import Memory, TextVectors
-from autotune_rlm.surrogate.text import shared_task, target_fields
 from autotune_rlm.types import Candidate, Task
 
 __all__ = ["Word", "ask", "ask_several", "number_scale", "reads_texts"]
@@ -55,12 +55,12 @@ def number_scale(checkpoint: Checkpoint, metric: str) -> NumberScale | None:
     return None if found is None else NumberScale(**found)
 
 
-def reads_texts(checkpoint: Checkpoint, task: Task) -> bool:
+def reads_texts(checkpoint: Checkpoint, language: str, metric: str = SEVERAL) -> bool:
     """Whether it was trained on texts of candidates in this language, for this metric."""
     texts = checkpoint.settings.get("texts")
     if checkpoint.network.text is None or not isinstance(texts, list):
         return False
-    return [task.language, task.metric] in texts
+    return [language, metric] in texts
 
 
 @torch.inference_mode()
@@ -77,7 +77,8 @@ def ask(checkpoint: Checkpoint, task: Task, candidates: Sequence[Candidate]) -> 
     number = number_scale(checkpoint, task.metric)
     metrics = _written(config.metrics, task.metric) if number is None else ["number"]
     shown = replace(task, metric=_TIME) if task.metric in FACTS and metrics[-1] in FACTS else task
-    prompt = _Prompt(checkpoint, shown, candidates)
+    texts = _Texts(checkpoint, task.language, candidates, metric=task.metric)
+    prompt = _Prompt(checkpoint, shown, candidates, texts=texts)
     asked = torch.tensor([[config.metrics.index(m) for m in metrics]])
     logits, hidden = prompt.decode(asked)
     if number is not None:
@@ -97,70 +98,63 @@ def ask_several(
 
     Args:
         checkpoint: Whose network.
-        tasks: The targets, of one kernel and language.
+        tasks: The targets in their order, of one kernel and language.
         candidates: The n candidates.
 
     Raises:
-        ValueError: The network was not trained on sequences of targets, or on none so long.
+        ValueError: The network was not trained on sequences of targets.
     """
-    config = checkpoint.network.config
-    if not config.described_targets:
+    network = checkpoint.network
+    if not network.config.sequences:
         raise ValueError(
             f"tasks: {checkpoint.name} decodes one target only; ask for each by itself"
         )
-    if len(tasks) > config.max_metrics:
-        raise ValueError(
-            f"tasks: {checkpoint.name} decodes at most {config.max_metrics} targets in one sequence, "
-            f"got {len(tasks)}"
-        )
-    prompt = _Prompt(checkpoint, shared_task(tasks), candidates, targets=tasks)
-    asked = torch.full((1, len(tasks)), config.metrics.index("slowdown"))
-    logits, hidden = prompt.decode(asked)
-    found = []
-    for j, task in enumerate(tasks):
-        scale, spread = _scale(task, prompt.scale(j))
-        word = _word(logits[:, j], "slowdown", hidden)
+    asked = torch.tensor([[network.config.metrics.index("slowdown")]])
+    found: list[Word] = []
+    tokens: list[Tensor] = []
+    described: list[Tensor] = []
+    texts = _Texts(checkpoint, tasks[0].language, candidates)
+    for task in tasks:
+        prompt = _Prompt(checkpoint, task, candidates, texts=texts)
+        told = None
+        if tokens:
+            before = torch.stack(described).expand(len(candidates), -1, -1)
+            told = network.tell(torch.cat(tokens, dim=1), before)
+        logits, hidden = prompt.decode(asked, told)
+        tokens.append(logits[:, -1:].argmax(-1))
+        described.append(prompt.described)
+        scale, spread = _scale(task, prompt.scale())
+        word = _word(logits[:, -1], "slowdown", hidden)
         found.append(word._replace(scale=scale, scale_spread=spread))
     return found
 
 
-class _Prompt:
-    """A task and its candidates as the network has read them."""
+class _Texts:
+    """The texts of n candidates as the network has read them; nothing where it does not.
+
+    Args:
+        checkpoint: Whose network.
+        language: Of the texts.
+        candidates: The n candidates.
+        metric: For which they are to be read; None for a sequence of targets.
+    """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
-        task: Task,
+        language: str,
         candidates: Sequence[Candidate],
         *,
-        targets: Sequence[Task] = (),
+        metric: str = SEVERAL,
     ) -> None:
-        self._network, tokenizer = checkpoint.network, checkpoint.tokenizer
-        config, table = self._network.config, FieldTable()
-        shared = encode_task(task, table, tokenizer, max_source=config.max_source)
-        informed = bool(checkpoint.settings.get("facts")) and has_facts(candidates)
-        index, _ = encode_candidates(task, candidates, table, facts=informed)
-        described = [[table.add(f) for f in target_fields(t)] for t in targets]
-        self._fields = self._network.embed_fields(table.tensors(tokenizer))
-        self._rows = torch.from_numpy(index)
-        self._targets = self._describe(described)
-        own = self._fields[torch.from_numpy(shared.fields)][None]
-        source = torch.from_numpy(shared.source)[None] if len(shared.source) else None
-        present = torch.ones(own.shape[:2], dtype=torch.bool)
-        self._memory: Memory = self._network.encode(own, present, source)
-        self._texts: TextVectors | None = None
-        self._text_of = torch.full((len(candidates),), -1)
-        if reads_texts(checkpoint, task):
-            texts, text_of = encode_texts(candidates, tokenizer, limit=config.max_text)
+        self._network = checkpoint.network
+        self.of = torch.full((len(candidates),), -1)
+        self.read: TextVectors | None = None
+        if reads_texts(checkpoint, language, metric):
+            limit = self._network.config.max_text
+            texts, text_of = encode_texts(candidates, checkpoint.tokenizer, limit=limit)
             if texts:
-                self._texts = self._read(texts)
-                self._text_of = torch.from_numpy(text_of)
-
-    def _describe(self, fields: list[list[int]]) -> Tensor | None:
-        if not fields:
-            return None
-        vectors = [self._network.describe(self._fields, torch.tensor(ids)) for ids in fields]
-        return torch.stack(vectors)[None]
+                self.read, self.of = self._read(texts), torch.from_numpy(text_of)
 
     def _read(self, texts: Sequence[np.ndarray]) -> TextVectors:
         """All texts, those of like length together."""
@@ -175,47 +169,72 @@ class _Prompt:
         back = torch.from_numpy(np.argsort(order, kind="stable"))
         return TextVectors(*(torch.cat(x)[back] for x in zip(*parts, strict=True)))
 
-    def decode(self, asked: Tensor) -> tuple[Tensor, Tensor]:
+    def take(self, start: int, stop: int) -> tuple[TextVectors | None, Tensor]:
+        """The texts of some of the candidates, and which each has."""
+        of = self.of[start:stop]
+        if self.read is None:
+            return None, of
+        used, inverse = torch.unique(of.clamp(min=0), return_inverse=True)
+        return TextVectors(*(x[used] for x in self.read)), torch.where(of >= 0, inverse, -1)
+
+
+class _Prompt:
+    """A task and its candidates as the network has read them."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        task: Task,
+        candidates: Sequence[Candidate],
+        *,
+        texts: _Texts,
+    ) -> None:
+        self._network, tokenizer = checkpoint.network, checkpoint.tokenizer
+        config, table = self._network.config, FieldTable()
+        shared = encode_task(task, table, tokenizer, max_source=config.max_source)
+        informed = bool(checkpoint.settings.get("facts")) and has_facts(candidates)
+        index, _ = encode_candidates(task, candidates, table, facts=informed)
+        self._fields = self._network.embed_fields(table.tensors(tokenizer))
+        self._rows = torch.from_numpy(index)
+        self.described = self._network.describe(self._fields, torch.from_numpy(shared.fields))
+        own = self._fields[torch.from_numpy(shared.fields)][None]
+        source = torch.from_numpy(shared.source)[None] if len(shared.source) else None
+        present = torch.ones(own.shape[:2], dtype=torch.bool)
+        self._memory: Memory = self._network.encode(own, present, source)
+        self._texts = texts
+
+    def decode(self, asked: Tensor, told: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits (n, m, BINS + 2) of the metrics (1, m), each told those before, and the last states."""
         logits, hidden = [], []
         for start in range(0, len(self._rows), _CHUNK):
             rows = self._rows[start : start + _CHUNK]
-            text_of, texts = self._text_of[start : start + _CHUNK], self._texts
-            if texts is not None:
-                used, inverse = torch.unique(text_of.clamp(min=0), return_inverse=True)
-                texts = TextVectors(*(x[used] for x in texts))
-                text_of = torch.where(text_of >= 0, inverse, -1)
+            texts, text_of = self._texts.take(start, start + _CHUNK)
             found: list[Tensor] = []
-            told: Tensor | None = None
+            previous: Tensor | None = None
             for _ in range(asked.shape[1]):
                 now, state = self._network.decode(
                     self._memory,
                     self._fields,
                     rows,
                     asked,
-                    told,
+                    previous,
                     texts=texts,
                     text_of=text_of,
-                    targets=self._targets,
+                    told=None if told is None else told[start : start + _CHUNK],
                     last=True,
                 )
                 found.append(now)
                 likely = now.argmax(-1)
-                told = likely if told is None else torch.cat([told, likely], dim=1)
+                previous = likely if previous is None else torch.cat([previous, likely], dim=1)
             logits.append(torch.cat(found, dim=1))
             hidden.append(state[:, -1])
         return torch.cat(logits), torch.cat(hidden)
 
-    def scale(self, target: int | None = None) -> np.ndarray:
-        """Probabilities of the scale's tokens: of the task, or of one of the targets."""
+    def scale(self) -> np.ndarray:
+        """Probabilities of the tokens of the task's scale."""
         asked = torch.tensor([[self._network.config.metrics.index("scale")]])
-        targets = None
-        if target is not None and self._targets is not None:
-            targets = self._targets[:, target : target + 1]
         nothing = torch.full((1, 1), -1)
-        logits, _ = self._network.decode(
-            self._memory, self._fields, nothing, asked, targets=targets
-        )
+        logits, _ = self._network.decode(self._memory, self._fields, nothing, asked)
         p: np.ndarray = logits[0, 0].softmax(-1).double().numpy()
         return p
 

@@ -45,8 +45,8 @@ class NetworkConfig:
         text_latents: Vectors that it is pooled into.
         max_text: Longest such text in tokens.
         text_dropout: Rate of hiding parts of what a text tells, while training.
-        described_targets: Whether a target may be described by fields of its own, so that several
-            of them are decoded in one sequence.
+        sequences: Whether a target may be told the values of others, so that several are decoded one
+            after the other.
     """
 
     vocab_size: int = 4096
@@ -69,7 +69,7 @@ class NetworkConfig:
     text_latents: int = 8
     max_text: int = 1024
     text_dropout: float = 0.1
-    described_targets: bool = False
+    sequences: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""

@@ -12,6 +12,7 @@ from autotune_rlm.types import Candidate, Device, Task
 
 __all__ = [
     "CERTAIN",
+    "SEVERAL",
     "Doubt",
     "doubt",
     "kind_of",
@@ -22,6 +23,8 @@ __all__ = [
     "unfamiliar",
 ]
 
+SEVERAL = "several"
+"""Stands for the metric where texts are read in sequences of targets."""
 _NETWORKS = "onnx"
 _ALIKE = 0.75
 _KINDS = ("product",)
@@ -33,7 +36,10 @@ def trained_on(landscapes: Iterable[Landscape]) -> dict[str, Any]:
     """Settings of a checkpoint.
 
     ``languages``, ``devices``, the sets of ``parameters`` that were timed, and ``networks``: pairs of
-    metric and device of the neural networks that were measured.
+    metric and device of the neural networks that were measured. A training adds ``texts``: pairs of
+    language and metric whose candidates' texts were read, ``numbers``: where the absolute values of
+    metrics lie, ``facts``: whether the compiler's facts were read, ``sequences``: the most targets that
+    were written one after the other.
     """
     languages: set[str] = set()
     devices: set[str] = set()

@@ -104,8 +104,8 @@ class Network(nn.Module):
         self.metric = nn.Embedding(len(c.metrics), d)
         self.place = nn.Embedding(c.number_length, d)
         self.written = nn.Embedding(c.max_metrics * c.number_length * c.number_vocab, d)
-        if c.described_targets:
-            self.target, self.told_of = nn.Linear(d, d), nn.Linear(d, d)
+        if c.sequences:
+            self.told_of, self.told = nn.Linear(d, d), nn.Linear(d, d)
         self.text = TextReader(c, self.tokens) if c.text_words else None
         self.final_norm = nn.LayerNorm(d)
         self.head = nn.Linear(d, c.number_vocab)
@@ -116,8 +116,7 @@ class Network(nn.Module):
                 child.apply(initialised)
         if self.text is not None:
             self.text.initialise()
-        if c.described_targets:
-            nn.init.zeros_(self.target.weight)
+        if c.sequences:
             nn.init.zeros_(self.told_of.weight)
         for layer in self._decoder_layers():
             nn.init.normal_(layer.out.weight, std=0.3 / d**0.5)
@@ -195,7 +194,7 @@ class Network(nn.Module):
         *,
         texts: TextVectors | None = None,
         text_of: Tensor | None = None,
-        targets: Tensor | None = None,
+        told: Tensor | None = None,
         last: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Decode n candidates of b tasks, n / b of each, in the tasks' order.
@@ -210,8 +209,8 @@ class Network(nn.Module):
             texts: The k distinct texts of the candidates, as ``read_texts`` gives them; None where
                 they have none.
             text_of: Long, (n,): each candidate's text; -1 where it has none.
-            targets: What describes each of the metrics, (b, m, d), as ``describe`` gives it; None
-                where the tasks say it all.
+            told: What is known of other targets of the candidates, (n, d), as ``tell`` gives it; None
+                where nothing is.
             last: Whether only the last position is wanted.
 
         Returns:
@@ -232,17 +231,13 @@ class Network(nn.Module):
         position = torch.arange(k + 1, device=index.device)
         length = self.config.number_length
         query = self.metric(metrics)[:, position // length] + self.place(position % length)
-        if targets is not None:
-            query = query + self.target(targets)[:, position // length]
         x = pooled[:, None] + query.repeat_interleave(n // b, dim=0)
-        if starts is not None:
-            x = x + starts[:, None]
+        for more in (starts, told):
+            if more is not None:
+                x = x + more[:, None]
         if previous is not None and k:
-            told = self.written(previous + position[:-1] * self.config.number_vocab)
-            if targets is not None:
-                of = self.told_of(targets)[:, position[:-1] // length]
-                told = told * (1.0 + of.repeat_interleave(n // b, dim=0))
-            x = x + F.pad(told.cumsum(1), (0, 0, 1, 0))
+            written = self.written(previous + position[:-1] * self.config.number_vocab)
+            x = x + F.pad(written.cumsum(1), (0, 0, 1, 0))
         if last:
             x = x[:, -1:]
         fields_mask = (present | ~present.any(1, keepdim=True))[:, None, None, :]
@@ -262,8 +257,25 @@ class Network(nn.Module):
             raise ValueError("tokens: this network does not read texts (network.text_words is 0)")
         return TextVectors(*self.text(tokens))
 
+    def tell(self, tokens: Tensor, described: Tensor) -> Tensor:
+        """What a target is told of others that were decoded before it.
+
+        At first nothing: ``told_of`` starts at nothing, so that a target in a sequence is what it is
+        alone until training finds what the others tell.
+
+        Args:
+            tokens: The others' tokens, (n, k); below nothing where one is not known.
+            described: What each of the others is, (n, k, d), as ``describe`` gives it.
+
+        Returns:
+            Shape (n, d).
+        """
+        known = (tokens >= 0).unsqueeze(-1)
+        values = self.written(tokens.clamp(min=0)) * self.told_of(described) * known
+        return self.told(values.sum(1) / known.sum(1).clamp(min=1) ** 0.5)
+
     def describe(self, fields: Tensor, index: Tensor) -> Tensor:
-        """What describes targets, as ``decode`` takes it.
+        """What a target is, by its fields.
 
         Args:
             fields: Embeddings of u distinct fields, (u, d).

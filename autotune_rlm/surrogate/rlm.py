@@ -164,8 +164,8 @@ class RLMSurrogate:
         if not task.minimize or task.metric in FACTS:
             return CERTAIN
         if self._knows_programs(task) or (
-            number_scale(self.checkpoint, task.metric)
-            and reads_texts(self.checkpoint, task.language)
+            number_scale(self.checkpoint, task.metric) is not None
+            and reads_texts(self.checkpoint, task.language, task.metric)
         ):
             return CERTAIN
         return doubt(self.checkpoint.settings, task, candidates)
@@ -216,10 +216,8 @@ class RLMSurrogate:
 
     @property
     def longest_sequence(self) -> int:
-        """The most targets that are decoded in one sequence; 1 where no sequences were trained on."""
-        config = self.checkpoint.network.config
-        trained = config.described_targets and bool(self.checkpoint.settings.get("sequences"))
-        return config.max_metrics if trained else 1
+        """The most targets in a sequence of the training; 1 where there were none."""
+        return int(self.checkpoint.settings.get("sequences", 1))  # type: ignore[call-overload]
 
     def predict_several(
         self, tasks: Sequence[Task], candidates: Sequence[Candidate]
@@ -238,8 +236,7 @@ class RLMSurrogate:
             A prediction for each target.
 
         Raises:
-            ValueError: The checkpoint does not decode sequences, or none so long, or the tasks are of
-                several kernels.
+            ValueError: The checkpoint does not decode sequences, or the tasks are of several kernels.
         """
         if len({(t.kernel, t.language) for t in tasks}) != 1:
             raise ValueError("tasks must be at least one, and of one kernel and language")

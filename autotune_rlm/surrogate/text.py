@@ -30,9 +30,7 @@ __all__ = [
     "readable",
     "render",
     "shared_fields",
-    "shared_task",
     "source_text",
-    "target_fields",
 ]
 
 MAX_SOURCE_CHARS = 24_000
@@ -110,22 +108,6 @@ def shared_fields(task: Task) -> list[Field]:
     ]
     fields = head + _device_fields(task.device) + problem_fields(task.problem)
     return fields[:_MAX_SHARED_FIELDS]
-
-
-def target_fields(task: Task) -> list[Field]:
-    """What tells one target of several from the others: metric, device, problem."""
-    metric = [Field("metric", leaf(task.metric))]
-    return metric + _device_fields(task.device) + problem_fields(task.problem)
-
-
-def shared_task(tasks: Sequence[Task]) -> Task:
-    """What several targets of the same candidates have in common: the kernel and its language."""
-    return Task(
-        kernel=tasks[0].kernel,
-        device=Device(name="none"),
-        language=tasks[0].language,
-        metric="several",
-    )
 
 
 def source_text(task: Task) -> str:

@@ -235,13 +235,15 @@ class Batch(NamedTuple):
     targets: np.ndarray
     """(b, g, m) fractional bins of the metrics asked for; -1 failed, -2 unknown."""
     scale: np.ndarray
-    """(b,) fractional bins of the tasks' scales, or (b, m) of several targets'; -2 unknown."""
+    """(b,) fractional bins of the tasks' scales; -2 unknown."""
     texts: np.ndarray | None = None
     """(k, t) tokens of the candidates' distinct texts."""
     text_of: np.ndarray | None = None
     """(b, g) which text each candidate has; -1 for none."""
     described: np.ndarray | None = None
-    """(b, m, f) field numbers that describe the targets, where they are not described by the task."""
+    """(b, k, f) field numbers of other targets that are told."""
+    told: np.ndarray | None = None
+    """(b, g, k) the tokens of these; -1 unknown."""
 
 
 class Sampler:

@@ -14,7 +14,7 @@ from autotune_rlm.surrogate.metrics import BINS
 from autotune_rlm.surrogate.network import FieldTensors, Memory, Network
 from autotune_rlm.training.examples import Batch
 
-__all__ = ["Told", "batch_loss", "cross_entropy", "decode_scales", "forward", "soft_targets"]
+__all__ = ["Told", "batch_loss", "cross_entropy", "forward", "soft_targets"]
 
 _SPECIAL = max(FAILED, NAN) + 1
 _SCALE_WEIGHT = 0.1
@@ -54,8 +54,6 @@ class Told(NamedTuple):
     """The encoded tasks."""
     fields: Tensor
     """The embedded fields."""
-    described: Tensor | None
-    """What describes the targets, (b, m, d); None where the tasks do."""
 
 
 def forward(
@@ -86,9 +84,11 @@ def forward(
         [len(p) for p in parts] + [len(ids) - sum(map(len, parts))]
     )
     shared = shared.view(b, -1)
-    described: Tensor | None = None
-    if batch.described is not None:
-        described = network.describe(embedded, told_of.view(batch.described.shape))
+    told: Tensor | None = None
+    if batch.described is not None and batch.told is not None and batch.told.shape[2]:
+        others = network.describe(embedded, told_of.view(batch.described.shape))
+        tokens = torch.from_numpy(batch.told).to(device).view(b * g, -1)
+        told = network.tell(tokens, others.repeat_interleave(g, dim=0))
     sources, source_of = np.unique(batch.source, axis=0, return_inverse=True)
     source_of = np.where((batch.source >= 0).any(1), source_of.ravel(), -1)
     memory = network.encode(
@@ -112,9 +112,9 @@ def forward(
         previous,
         texts=texts,
         text_of=text_of,
-        targets=described,
+        told=told,
     )
-    return Told(logits, memory, embedded, described)
+    return Told(logits, memory, embedded)
 
 
 def batch_loss(
@@ -134,30 +134,11 @@ def batch_loss(
     loss = cross_entropy(told.logits.flatten(0, 1), targets.flatten(), smoothing)
     if not (batch.scale > _UNKNOWN).any():
         return loss
-    scale = decode_scales(network, told.memory, told.fields, b, told.described)
+    asked = torch.full_like(metrics[:1], network.config.metrics.index("scale")).expand(b, 1)
+    nothing = torch.full_like(asked, -1)
+    scale, _ = network.decode(told.memory, told.fields, nothing, asked)
     scales = torch.from_numpy(batch.scale.astype(np.float32)).to(metrics.device)
-    return loss + _SCALE_WEIGHT * cross_entropy(scale, scales.flatten(), smoothing)
-
-
-def decode_scales(
-    network: Network, memory: Memory, fields: Tensor, tasks: int, described: Tensor | None = None
-) -> Tensor:
-    """Logits of the scale of each task, (b, BINS + 2), or of each described target, (b * m, BINS + 2)."""
-    scale = network.config.metrics.index("scale")
-    count = 1 if described is None else described.shape[1]
-    asked = torch.full((tasks, 1), scale, device=fields.device)
-    nothing = torch.full((tasks, 1), -1, device=fields.device)
-    logits = [
-        network.decode(
-            memory,
-            fields,
-            nothing,
-            asked,
-            targets=None if described is None else described[:, j : j + 1],
-        )[0][:, 0]
-        for j in range(count)
-    ]
-    return torch.stack(logits, dim=1).flatten(0, 1)
+    return loss + _SCALE_WEIGHT * cross_entropy(scale[:, 0], scales, smoothing)
 
 
 def cross_entropy(logits: Tensor, bins: Tensor, smoothing: float) -> Tensor:

@@ -21,10 +21,10 @@ from autotune_rlm.landscapes.regression import read_regression_table
 from autotune_rlm.store import Store
 from autotune_rlm.surrogate.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autotune_rlm.surrogate.fields import FieldTable
-from autotune_rlm.surrogate.known import together, trained_on
+from autotune_rlm.surrogate.known import SEVERAL, together, trained_on
 from autotune_rlm.surrogate.metrics import BINS, NumberScale
 from autotune_rlm.surrogate.network import FieldTensors, Network
-from autotune_rlm.surrogate.text import candidate_columns, shared_fields, shared_task
+from autotune_rlm.surrogate.text import candidate_columns, shared_fields
 from autotune_rlm.surrogate.tokenizer import TextTokenizer
 from autotune_rlm.training.examples import (
     Encoded,
@@ -37,6 +37,7 @@ from autotune_rlm.training.facts_table import FactsTable
 from autotune_rlm.training.prompts import live_renderings
 from autotune_rlm.training.recipe import Recipe, Source
 from autotune_rlm.training.sequences import (
+    MOST_TARGETS,
     SequenceExample,
     distinct_candidates,
     encode_sequence,
@@ -225,16 +226,16 @@ def _sequences(
     """A table of networks as examples of several targets, one for each wording of the networks."""
     most = recipe.network_config().max_text if source.texts else 0
     kernels = list(dict.fromkeys(x.task.kernel for x in landscapes))
-    data.settings["sequences"] = True
+    data.settings["sequences"] = MOST_TARGETS
     found = []
     for kernel in kernels:
         alike = [x for x in landscapes if x.task.kernel == kernel]
         candidates = distinct_candidates(alike)
-        task = shared_task([x.task for x in alike])
+        task = alike[0].task
         if most:
-            data.reads(task)
+            data.reads(replace(task, metric=SEVERAL))
         encoded = encode_all(task, candidates, data.table, data.tokenizer, max_text=most)
-        example = encode_sequence(name, alike, data.table, data.tokenizer, encoded=encoded)
+        example = encode_sequence(name, alike, data.table, data.tokenizer, encoded)
         found.append((example, (source.weight or 1.0) / len(kernels)))
     return found
 

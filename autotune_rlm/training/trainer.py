@@ -31,6 +31,7 @@ __all__ = ["TrainingState", "train_network"]
 logger = logging.getLogger(__name__)
 _SAVE_EVERY_S = 60.0
 _MINE_EVERY = 40
+_SEQUENCES = 8  # of a batch
 _GOLDEN = 0.6180339887498949
 """Multiples of it, without their whole part, are spread evenly: so are the kinds of batches."""
 
@@ -225,9 +226,8 @@ def _kinds(
     if sequences:
         sampler_of_many = SequenceSampler(
             sequences,
-            tables=min(recipe.tasks, 4),
-            candidates=max(1, recipe.texts // min(recipe.tasks, 4)),
-            targets=recipe.network_config().max_metrics,
+            tasks=min(recipe.tasks, _SEQUENCES),
+            candidates=max(1, recipe.texts // min(recipe.tasks, _SEQUENCES)),
             seed=recipe.seed + seed + len(kinds),
         )
         kinds.append(_Kind(sampler_of_many, ("slowdown",), sum(w for _, w in sequences)))

@@ -325,6 +325,7 @@ def run_recipe(
         name=recipe.name,
         settings=together(before, loaded.settings) if begun else loaded.settings,
         eye=begun[0].eye if begun else None,
+        program_eye=begun[0].program_eye if begun else None,
     )
 
 

@@ -33,6 +33,7 @@ _SETTINGS: dict[str, Any] = {
     "colsample_bytree": 0.5,
     "min_child_weight": 3,
     "tree_method": "hist",
+    "nthread": 1,  # more wait for each other, on a busy machine for minutes
 }
 
 

@@ -79,7 +79,8 @@ class RowModel(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.tokenizer, self.targets = network, tokenizer, tuple(targets)
-        self.max_tokens = min(max_tokens, network.config.max_source)
+        sizes = network.config
+        self.max_tokens = min(max_tokens, sizes.max_text if sizes.text_words else sizes.max_source)
 
     @classmethod
     def extend(
@@ -101,6 +102,8 @@ class RowModel(nn.Module):
             else:  # one row more for each target
                 rows = min(len(weight), len(ours[name]), len(kept) if "metric" in name else 10**9)
                 ours[name][:rows] = weight[:rows]
+        like = "number" if "number" in kept else "scale"  # what a new target is most like
+        ours["metric.weight"][len(kept) :] = ours["metric.weight"][kept.index(like)].clone()
         network.load_state_dict(ours)
         return cls(network, checkpoint.tokenizer, targets, max_tokens=max_tokens)
 
@@ -139,10 +142,17 @@ class RowModel(nn.Module):
         embedded = network.embed_fields(batch.fields)
         b = len(batch.index)
         own = embedded[batch.index.clamp(min=0)]
-        memory = network.encode(own, batch.index >= 0, batch.source, batch.source_of)
+        own_there = batch.index >= 0
         first = len(network.config.metrics) - len(self.targets)
-        metrics = torch.arange(first, len(network.config.metrics), device=own.device)
-        logits, _ = network.decode(memory, embedded, batch.index, metrics.expand(b, -1), previous)
+        metrics = torch.arange(first, len(network.config.metrics), device=own.device).expand(b, -1)
+        if network.text is None:  # a checkpoint that reads sources alone
+            memory = network.encode(own, own_there, batch.source, batch.source_of)
+            return network.decode(memory, embedded, batch.index, metrics, previous)[0]
+        texts = network.read_texts(batch.source)
+        memory = network.encode(own, own_there)
+        logits, _ = network.decode(
+            memory, embedded, batch.index, metrics, previous, texts=texts, text_of=batch.source_of
+        )
         return logits
 
     @torch.inference_mode()

@@ -63,6 +63,15 @@ class TextTokenizer:
         """Write ``tokenizer.json``."""
         self._tokenizer.save(str(path))
 
+    def to_bytes(self) -> bytes:
+        """What ``save`` writes."""
+        return self._tokenizer.to_str(pretty=True).encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> TextTokenizer:
+        """The inverse of ``to_bytes``."""
+        return cls(Tokenizer.from_str(content.decode()))
+
     @classmethod
     def load(cls, path: str | Path) -> TextTokenizer:
         """Read a ``tokenizer.json``."""

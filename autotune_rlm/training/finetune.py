@@ -41,6 +41,7 @@ __all__ = ["FineTuneOptions", "FineTuneRound", "Versions", "fine_tune", "rank_ac
 
 logger = logging.getLogger(__name__)
 _TOLERANCE = 0.005
+_RANKED = 3  # working candidates from which an order is judged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,8 @@ class FineTuneRound:
     """What a round did; JSON-able through ``to_json``.
 
     Attributes:
-        accepted: Whether the new weights were kept.
+        accepted: Whether the new weights were kept. Where no landscape has three working candidates
+            (tables of single texts), that is whether the error of the numbers became smaller.
         before: Held-out rank accuracy (mean Spearman) before.
         after: The same after.
         replay_before: On the replay landscapes before; None where there are none.
@@ -105,12 +107,27 @@ def rank_accuracy(surrogate: RLMSurrogate, landscapes: Sequence[Landscape]) -> f
     """
     found = []
     for landscape in landscapes:
-        if landscape.ok.sum() < 3:
+        if landscape.ok.sum() < _RANKED:
             continue
         predicted = surrogate.predict(landscape.task, landscape.candidates).median[landscape.ok]
         rho = spearmanr(predicted, landscape.values[landscape.ok]).statistic
         found.append(0.0 if not np.isfinite(rho) else float(rho))
     return float(np.mean(found)) if found else 0.0
+
+
+def log_error(surrogate: RLMSurrogate, landscapes: Sequence[Landscape]) -> float:
+    """Median absolute error of the logarithms of all working values, nothing measured.
+
+    Returns:
+        At least 0; infinity where there is no positive value to compare.
+    """
+    off: list[float] = []
+    for landscape in landscapes:
+        ok = landscape.ok & (landscape.values > 0)
+        if ok.any():
+            told = surrogate.predict(landscape.task, landscape.candidates).median[ok]
+            off += np.abs(np.log(np.maximum(told, 1e-300) / landscape.values[ok])).tolist()
+    return float(np.median(off)) if off else float("inf")
 
 
 def fine_tune(
@@ -150,7 +167,10 @@ def fine_tune(
     before, after = rank_accuracy(surrogate, judge), rank_accuracy(tuned, judge)
     old_before = rank_accuracy(surrogate, old_judge) if old_judge else None
     old_after = rank_accuracy(tuned, old_judge) if old_judge else None
+    likely_before, likely_after = log_error(surrogate, judge), log_error(tuned, judge)
     accepted = after >= before - (_TOLERANCE if old_judge else 0.0)
+    if not any(x.ok.sum() >= _RANKED for x in judge):  # no order to compare: the numbers themselves
+        accepted = likely_after < likely_before
     if old_before is not None and old_after is not None:
         accepted = accepted and old_after >= old_before - _TOLERANCE
     record = FineTuneRound(
@@ -188,7 +208,7 @@ def _split(
         cut = max(3, round(len(landscape) * options.held_out))
         judge.append(landscape.take(order[:cut]))
         train.append(landscape.take(order[cut:]))
-    return train, judge
+    return [x for x in train if len(x)], judge
 
 
 def _train(

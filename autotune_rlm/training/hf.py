@@ -7,17 +7,23 @@ The same checkpoints are read by ``load``, which needs no transformers and start
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, cached_file
 
 from autotune_rlm.surrogate.network import FieldTensors, Network, NetworkConfig
+from autotune_rlm.surrogate.tokenizer import TextTokenizer
 from autotune_rlm.training.loss import cross_entropy
 
 __all__ = ["PretrainedBackbone", "RLMConfig", "RLMModel", "RLMOutput"]
+
+
+_TOKENIZER = "tokenizer.json"
+_COMPANIONS = (_TOKENIZER, "eye.safetensors", "table.safetensors")
 
 
 class RLMConfig(PretrainedConfig):
@@ -44,6 +50,8 @@ class RLMConfig(PretrainedConfig):
         self.network = NetworkConfig.from_json(network or {}).to_json()
         self.backbone = backbone
         self.freeze_backbone = freeze_backbone
+        self.name = str(kwargs.pop("name", "model"))
+        self.format = int(kwargs.pop("format", 1))
         super().__init__(**kwargs)
 
 
@@ -112,6 +120,7 @@ class RLMModel(PreTrainedModel):
 
     def __init__(self, config: RLMConfig) -> None:
         super().__init__(config)
+        self.companions: dict[str, bytes] = {}
         sizes = NetworkConfig.from_json(config.network)
         backbone = None
         if config.backbone:
@@ -125,6 +134,54 @@ class RLMModel(PreTrainedModel):
         self.network = Network(sizes, backbone=backbone)
         self.post_init()
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Read a folder or a repository of the Hub; weights are fp32 unless ``dtype`` says otherwise.
+
+        What else a checkpoint of ours holds (tokenizer, trees, a table's leading model) is kept, and
+        written again by ``save_pretrained``, so that ``load_surrogate`` and ``RLM.load`` read the result.
+        """
+        if not {"dtype", "torch_dtype"} & kwargs.keys():
+            kwargs["dtype"] = torch.float32
+        model = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        found = (model if isinstance(model, cls) else model[0]).companions
+        for name in _COMPANIONS:
+            options = {k: v for k, v in kwargs.items() if k in ("revision", "token", "cache_dir")}
+            path = cached_file(
+                str(pretrained_model_name_or_path),
+                name,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+                **options,
+            )
+            if path is not None:
+                found[name] = Path(path).read_bytes()
+        return model
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        """Write a checkpoint that ``load_surrogate`` reads too."""
+        result = super().save_pretrained(save_directory, *args, **kwargs)
+        for name, content in self.companions.items():
+            Path(save_directory, name).write_bytes(content)
+        return result
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer of the checkpoint.
+
+        Raises:
+            ValueError: There is none: the model was made from a configuration alone.
+        """
+        if _TOKENIZER not in self.companions:
+            raise ValueError(
+                "this model has no tokenizer: set model.tokenizer, or use from_pretrained"
+            )
+        return TextTokenizer.from_bytes(self.companions[_TOKENIZER])
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: TextTokenizer) -> None:
+        self.companions[_TOKENIZER] = tokenizer.to_bytes()
+
     def _init_weights(self, module: nn.Module) -> None:
         """Weights are drawn by the network itself."""
 
@@ -136,6 +193,8 @@ class RLMModel(PreTrainedModel):
         metrics: Tensor,
         source: Tensor | None = None,
         previous: Tensor | None = None,
+        texts: Tensor | None = None,
+        text_of: Tensor | None = None,
         labels: Tensor | None = None,
         smoothing: float = 1.5,
     ) -> RLMOutput:
@@ -148,12 +207,17 @@ class RLMModel(PreTrainedModel):
             metrics: Long, (b, m).
             source: Long, (b, t): source tokens, -1 where there is none.
             previous: Tokens known so far, (n, k).
+            texts: Long, (k, t): the candidates' distinct texts, -1 where there is no token.
+            text_of: Long, (n,): each candidate's text, -1 for none.
             labels: Fractional bins (n, k + 1); -1 failed, -2 unknown.
             smoothing: Standard deviation of the soft targets in bins.
         """
         embedded = self.network.embed_fields(FieldTensors(*fields))
         memory = self.network.encode(embedded[shared.clamp(min=0)], shared >= 0, source)
-        logits, hidden = self.network.decode(memory, embedded, candidates, metrics, previous)
+        read = None if texts is None else self.network.read_texts(texts)
+        logits, hidden = self.network.decode(
+            memory, embedded, candidates, metrics, previous, texts=read, text_of=text_of
+        )
         loss = None
         if labels is not None:
             loss = cross_entropy(logits.flatten(0, 1), labels.flatten(), smoothing)

@@ -16,7 +16,14 @@ from autotune_rlm.surrogate.checkpoint import save_checkpoint
 from autotune_rlm.surrogate.network import Network, NetworkConfig
 from autotune_rlm.surrogate.tokenizer import TextTokenizer
 
-TINY = {"d_model": 32, "heads": 2, "d_ff": 64, "decoder_layers": 2, "encoder_layers": 1}
+TINY = {
+    "d_model": 32,
+    "heads": 2,
+    "d_ff": 64,
+    "decoder_layers": 2,
+    "encoder_layers": 1,
+    "text_words": 512,
+}
 
 
 @pytest.fixture(scope="session")

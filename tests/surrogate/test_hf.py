@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -84,3 +88,89 @@ def test_adapters_of_peft_train(surrogate, tokenizer, tmp_path):
     trained = [n for n, p in adapted.named_parameters() if p.grad is not None]
     assert trained
     assert all("lora" in n for n in trained)
+
+
+TEXT_SIZES = {"metrics": ("slowdown", "scale", "number"), "text_words": 512, "max_text": 128}
+
+
+def make_text_model(tokenizer):
+    sizes = {"d_model": 32, "heads": 2, "d_ff": 64, "decoder_layers": 2, **TEXT_SIZES}
+    torch.manual_seed(0)
+    config = RLMConfig(network=NetworkConfig(vocab_size=len(tokenizer), **sizes).to_json())
+    model = RLMModel(config)
+    model.tokenizer = tokenizer
+    return model
+
+
+def make_rows(n=64):
+    words = ("sort", "scan", "join", "hash")
+    return [
+        {"text": f"def f(x): return {words[i % 4]}(x)", "number": 10.0 ** (i % 4), "size": i}
+        for i in range(n)
+    ]
+
+
+def test_weights_are_fp32_and_everything_is_written_again(surrogate, tmp_path):
+    surrogate.save(tmp_path / "ours")
+    (tmp_path / "ours" / "eye.safetensors").write_bytes(b"as it is")
+    model = RLMModel.from_pretrained(tmp_path / "ours")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    model.save_pretrained(tmp_path / "theirs")
+    names = {p.name for p in (tmp_path / "theirs").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "eye.safetensors"} <= names
+
+
+def test_what_trainer_trained_is_loaded_by_name_alone(tokenizer, tmp_path):
+    from transformers import Trainer, TrainingArguments
+
+    from autotune_rlm.surrogate import load_surrogate
+    from autotune_rlm.surrogate.metrics import NumberScale
+    from autotune_rlm.training.collator import TextCollator
+    from autotune_rlm.types import Candidate, Device, Task
+
+    model, rows = make_text_model(tokenizer), make_rows()
+    scale = NumberScale.of([row["number"] for row in rows])
+    arguments = TrainingArguments(
+        str(tmp_path / "out"), remove_unused_columns=False, max_steps=60, learning_rate=5e-3,
+        per_device_train_batch_size=16, report_to=[], use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    collate = TextCollator(model, "bytes", scale, language="python")
+    trainer = Trainer(model, arguments, train_dataset=rows, data_collator=collate)
+    first = float(model(**collate(rows)).loss)
+    trainer.train()
+    assert float(model.eval()(**collate(rows)).loss) < 0.7 * first
+    trainer.save_model(str(tmp_path / "saved"))
+    surrogate = load_surrogate(tmp_path / "saved")
+    task = Task(kernel="", device=Device(name=""), language="python", metric="bytes")
+    few, many = (Candidate({}, text=f"def f(x): return {w}(x)") for w in ("sort", "hash"))
+    told = surrogate.predict(task, [few, many]).median
+    assert told[1] > 10 * told[0]
+
+
+@pytest.mark.slow
+def test_two_processes_of_accelerate_train(tokenizer, tmp_path):
+    make_text_model(tokenizer).save_pretrained(tmp_path / "start")
+    script = tmp_path / "run.py"
+    script.write_text(
+        f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_hf import make_rows
+from transformers import Trainer, TrainingArguments
+from autotune_rlm.surrogate.metrics import NumberScale
+from autotune_rlm.training.collator import TextCollator
+from autotune_rlm.training.hf import RLMModel
+
+model, rows = RLMModel.from_pretrained({str(tmp_path / "start")!r}), make_rows()
+collate = TextCollator(model, "bytes", NumberScale.of([r["number"] for r in rows]))
+arguments = TrainingArguments({str(tmp_path / "out")!r}, remove_unused_columns=False, max_steps=3,
+                              per_device_train_batch_size=4, report_to=[], use_cpu=True)
+trainer = Trainer(model, arguments, train_dataset=rows, data_collator=collate)
+trainer.train()
+trainer.save_model({str(tmp_path / "saved")!r})
+"""
+    )
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"]
+    done = subprocess.run([*command, str(script)], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "saved" / "tokenizer.json").exists()

@@ -24,7 +24,7 @@ from scipy.stats import spearmanr
 from autotune_rlm.regression._lead import fit_lead
 from autotune_rlm.regression._ridge import folds
 
-SIZES = ("items", "characters", "largest", "depth", "lines")
+FIELDS = ("items", "characters", "largest", "depth", "lines", "language", "compiler")
 COVER = 0.9
 
 
@@ -50,7 +50,7 @@ def judge(table: pd.DataFrame, target: str, seed: int) -> pd.DataFrame:
     z = ((logs - by.transform("mean")) / by.transform("std").clip(lower=1e-9)).to_numpy()
     groups = table["group"].astype("category").cat.codes.to_numpy()
     texts = table["text"].astype(str).tolist()
-    names = [name for name in SIZES if name in table] + ["language"]
+    names = [name for name in FIELDS if name in table]
     fields = table[names].to_dict("records")
     said = {"length": np.array([len(text) for text in texts])}
     for name, facts in (("trees", True), ("without facts", False)):
@@ -90,7 +90,9 @@ def main() -> None:
     parser.add_argument("--least", type=int, default=40, help="programs that a language must have")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    table = pd.read_csv(args.table).drop_duplicates(["language", "text"])
+    table = pd.read_csv(args.table)
+    same = ["language", "text", *(name for name in ("input", "compiler") if name in table)]
+    table = table.drop_duplicates(same)
     table = table[table.groupby("language")["text"].transform("size") >= args.least]
     for target in args.target:
         found = judge(table, target, args.seed)

@@ -19,18 +19,54 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from autotune_rlm.landscapes import Landscape
-from autotune_rlm.landscapes.programs import is_reserved_program, program_landscapes
+from autotune_rlm.landscapes.programs import is_reserved_program
 from autotune_rlm.record.log import read_record
-from autotune_rlm.surrogate.program_eye import ProgramEye
+from autotune_rlm.record.programs import program_table
+from autotune_rlm.surrogate.program_eye import SIZES, ProgramEye
 from autotune_rlm.training.program_eye import fit_program_eye
+from autotune_rlm.types import Candidate, Device, Measurement, Status, Task
 
 METRICS = ("peak_bytes", "call_bytes")
 _Z90 = 1.6448536
 
 
-def of_groups(found: Sequence[Landscape], group: dict[str, str]) -> list[list[str]]:
-    """The group of each candidate of each landscape."""
-    return [[group[str(c.payload)] for c in one.candidates] for one in found]
+def read(paths: Sequence[Path]) -> pd.DataFrame:
+    """The runs that worked, of tables and records."""
+    tables = [
+        program_table(read_record(path)) if ".jsonl" in path.name else pd.read_csv(path)
+        for path in paths
+    ]
+    found = pd.concat(tables, ignore_index=True)
+    return found[found["status"] == "ok"]
+
+
+def landscapes(table: pd.DataFrame) -> tuple[list[Landscape], list[list[str]]]:
+    """One landscape for each language and metric, and the groups of its candidates."""
+    found, groups = [], []
+    for language, rows in table.groupby("language"):
+        for metric in METRICS:
+            # the resident size of a process says little of a function: the runtime's counters do
+            if metric == "peak_bytes" and language != "python":
+                continue
+            known = rows[rows[metric].notna()]
+            task = Task(
+                kernel="program", device=Device(name=""), language=str(language), metric=metric
+            )
+            sizes = known[[name for name in SIZES if name in known]].to_dict("records")
+            candidates = tuple(
+                Candidate({k: v for k, v in size.items() if v == v}, str(text), payload=name)
+                for size, text, name in zip(sizes, known["text"], known["program"], strict=True)
+            )
+            measured = tuple(Measurement(status=Status.OK, value=float(v)) for v in known[metric])
+            found.append(Landscape(task, candidates, measured, f"program/{language}/{metric}"))
+            groups.append(known["group"].astype(str).tolist())
+    return found, groups
+
+
+def is_reserved(group: str, share: float) -> bool:
+    """Whether a group is never trained on, as in the recipes."""
+    task = Task(kernel=group, device=Device(name=""), problem={"group": group})
+    return is_reserved_program(task, share)
 
 
 def judge(eye: ProgramEye, landscape: Landscape) -> dict[str, object]:
@@ -63,19 +99,14 @@ def main() -> None:
     parser.add_argument("--reserve", type=float, default=0.0, help="share that is judged on")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    recorded = list(read_record(*args.recordings))
-    group = {one.id: str(one.task.problem.get("group", one.id)) for one in recorded}
-    kept = [one for one in recorded if not is_reserved_program(one.task, args.reserve)]
-    reserved = [one for one in recorded if is_reserved_program(one.task, args.reserve)]
-    found = program_landscapes(kept, metrics=METRICS)
-    # resident sizes of whole processes say little of a function: their own counters do
-    found = [x for x in found if x.task.language == "python" or x.task.metric == "call_bytes"]
-    eye = fit_program_eye(found, of_groups(found, group), seed=args.seed)
+    table = read(args.recordings)
+    held = table["group"].map(lambda name: is_reserved(str(name), args.reserve)).astype(bool)
+    eye = fit_program_eye(*landscapes(table[~held]), seed=args.seed)
     eye.save(args.out)
-    scores = [judge(eye, one) for one in program_landscapes(reserved, metrics=METRICS)]
+    scores = [judge(eye, one) for one in landscapes(table[held])[0]] if held.any() else []
     if any(scores):
         print(pd.DataFrame([s for s in scores if s]).to_string(index=False))
-    print(f"{args.out}: the eye for programs of {len(kept):,} programs")
+    print(f"{args.out}: the eye for programs of {table[~held]['program'].nunique():,} programs")
 
 
 if __name__ == "__main__":

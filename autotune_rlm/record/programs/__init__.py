@@ -1,6 +1,6 @@
 """Measures programs of many languages in limited children: peak memory and processor time."""
 
-from autotune_rlm.record.programs._languages import LANGUAGES, Language
+from autotune_rlm.record.programs._languages import LANGUAGES, Language, language_of
 from autotune_rlm.record.programs._measure import ProgramMeasurer
 from autotune_rlm.record.programs._program import Program, read_programs, sizes
 from autotune_rlm.record.programs._record import ProgramProgress, record_programs
@@ -15,6 +15,7 @@ __all__ = [
     "ProgramMeasurer",
     "ProgramProgress",
     "Sandbox",
+    "language_of",
     "program_table",
     "read_programs",
     "record_programs",

@@ -210,7 +210,7 @@ def sizes(given: Any) -> dict[str, float]:
     if isinstance(given, Mapping):
         for name, value in given.items():
             if isinstance(value, (bool, int, float)):
-                found[name] = _bounded(value)
+                found.setdefault(name, _bounded(value))
             elif isinstance(value, (str, list, tuple, Mapping)):
                 found[f"len({name})"] = len(value)
     return found

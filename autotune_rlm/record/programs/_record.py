@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -137,4 +138,5 @@ def _task(program: Program, device: Any) -> Task:
         problem=known,
         source=program.text,
         metric=METRIC,
+        versions={"python": platform.python_version()} if program.language == "python" else {},
     )

@@ -113,9 +113,14 @@ class Sandbox:
     Args:
         limits: What each run may take.
         python: The interpreter of Python programs; None for this one.
+
+    Raises:
+        ValueError: This is not Linux.
     """
 
     def __init__(self, *, limits: Limits | None = None, python: str | None = None) -> None:
+        if not sys.platform.startswith("linux"):
+            raise ValueError(f"programs are measured on Linux only, this is {sys.platform}")
         self._limits = limits or Limits()
         self._python = python or sys.executable
         self._folder = tempfile.TemporaryDirectory(prefix="autotune_rlm_programs_")

@@ -136,6 +136,15 @@ class GaussianProcess:
             / (2.0 * deviation[:, None]),
         )
 
+    def left_out(self) -> np.ndarray:
+        """Errors in standard deviations, shape (n,), of each observation predicted from the others.
+
+        In closed form (Rasmussen and Williams 2006, "Gaussian Processes for Machine Learning", 5.4.2),
+        with the hyperparameters that all of them gave.
+        """
+        inverse = cho_solve((self.factor, True), np.eye(len(self.factor)), check_finite=False)
+        return self.weights / np.sqrt(np.diag(inverse))
+
     def joint(self, points: Points) -> tuple[np.ndarray, np.ndarray]:
         """Mean, shape (m,), and covariance, shape (m, m), of the noise-free values."""
         cross = _cross(self.theta, self.points, points)

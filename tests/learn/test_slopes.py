@@ -116,3 +116,16 @@ def test_far_below_the_front_the_logarithm_still_rises():
     value = hypervolume_slopes(means, np.full((30, 2), 0.1), boxes).value
     assert np.isfinite(value).all()
     assert (np.diff(value) > 0).all()
+
+
+def test_a_process_knows_what_it_would_say_of_an_observation_without_it():
+    rng = np.random.default_rng(3)
+    x = rng.random((12, 2))
+    y = np.sin(5 * x).sum(1) + 0.3 * rng.standard_normal(12)
+    process = fit(_points(x), y)
+    for i, found in enumerate(process.left_out()):
+        rest = np.delete(np.arange(12), i)
+        alone = fit(_points(x[rest]), y[rest], start=process.theta, iterations=0)
+        mean, deviation = alone.predict(_points(x[[i]]))
+        error = (y[i] - mean[0]) / np.sqrt(deviation[0] ** 2 + process.noise)
+        assert found == pytest.approx(error, rel=1e-4)

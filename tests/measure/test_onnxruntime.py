@@ -175,9 +175,14 @@ def test_energy_is_read_where_the_machine_tells_it(tmp_path):
     zone.mkdir()
     (zone / "energy_uj").write_text("900")
     (zone / "max_energy_range_uj").write_text("1000")
-    (tmp_path / "intel-rapl:0:0").mkdir()  # a part of the zone, which would count twice
+    (zone / "name").write_text("package-0\n")
+    for other, name in (("intel-rapl:0:0", "core"), ("intel-rapl:1", "psys")):
+        (tmp_path / other).mkdir()  # a part of it, and the platform around it, would count twice
+        (tmp_path / other / "name").write_text(name)
+        (tmp_path / other / "energy_uj").write_text("5")
     counters = Rapl(tmp_path)
     before = counters.read()
+    assert before == (900,)
     (zone / "energy_uj").write_text("300")  # wrapped around
     assert counters.joules(before, counters.read()) == pytest.approx(400e-6)
     if not Rapl().available:

@@ -56,6 +56,7 @@ _COSTS = frozenset(
     {"macs", "flops", "activation_mb", "peak_memory_mb"}
 )  # that an operator may hide
 _SPREAD = 1.0  # of log(latency) from public figures: they say little about a network's efficiency
+_FITTED = 3  # level, width and noise: what is fitted to the networks that were seen
 _NORMAL = 1.6449  # 95 % quantile of the normal distribution
 _LEAST_FITTED = 2  # measured networks from which a process is fitted to them
 _SURROGATE_TRUST, _SURROGATE_INERTIA = (
@@ -333,9 +334,10 @@ def _fitted(
     mean, deviation = process.predict(points.take(np.arange(n)))
     mean = mean * len(seen) / (len(seen) + inertia)
     deviation = np.sqrt(deviation**2 + process.noise)
-    deviation = (
-        deviation * t.ppf(0.95, len(seen) - 1) / _NORMAL
-    )  # few networks tell the scale badly
+    # Few networks tell the scale badly, and the process thinks too well of what it was fitted to.
+    free = max(len(seen) - _FITTED, 1)
+    deviation = deviation * t.ppf(0.95, free) / _NORMAL * np.sqrt(len(seen) / free)
+    deviation = deviation * max(1.0, float(np.sqrt(np.mean(process.left_out() ** 2))))
     return _as_prediction(name, prior[:n] + middle + width * mean, width * deviation, positive)
 
 

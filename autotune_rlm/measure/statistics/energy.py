@@ -17,8 +17,8 @@ class Rapl:
     """
 
     def __init__(self, folder: Path = _FOLDER) -> None:
-        zones = sorted(folder.glob("intel-rapl:?")) if folder.is_dir() else []
-        self._zones = [zone for zone in zones if _number(zone / "energy_uj") is not None]
+        zones = sorted(folder.glob("intel-rapl:*")) if folder.is_dir() else []
+        self._zones = [z for z in zones if _is_package(z) and _number(z / "energy_uj") is not None]
 
     @property
     def available(self) -> bool:
@@ -37,6 +37,16 @@ class Rapl:
             if last < first:
                 total += _number(zone / "max_energy_range_uj") or 0
         return total / 1e6
+
+
+def _is_package(zone: Path) -> bool:
+    """Whether a zone is a whole processor, rather than a part of one or the platform around it."""
+    if zone.name.count(":") > 1:
+        return False
+    try:
+        return (zone / "name").read_text().startswith("package")
+    except OSError:
+        return True
 
 
 def _number(path: Path) -> int | None:

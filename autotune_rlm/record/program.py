@@ -91,7 +91,7 @@ def record_program(
     sys.argv = [str(script), *arguments]
     sys.path.insert(0, str(Path(script).resolve().parent))
     try:
-        with pool, recording.patched():
+        with pool, recording.patched(), _compiling_in(cache_dir):
             runpy.run_path(str(script), run_name="__main__")
     except SystemExit as end:
         if end.code not in (None, 0):
@@ -101,6 +101,17 @@ def record_program(
         log.flush()
     recording.progress.never_met = recording.never_met()
     return recording.progress
+
+
+@contextlib.contextmanager
+def _compiling_in(cache_dir: str | None) -> Iterator[None]:
+    """Triton's cache folder for what only this process can compile; None for the usual one."""
+    from triton import knobs
+
+    with knobs.cache.scope():
+        if cache_dir is not None:
+            knobs.cache.dir = cache_dir
+        yield
 
 
 class _Recording:

@@ -71,11 +71,6 @@ class LazySurrogate:
         self._given = surrogate
         self._store = store
 
-    @property
-    def is_loaded(self) -> bool:
-        """Whether asking costs no loading."""
-        return isinstance(self._given, Surrogate) or _loaded.cache_info().currsize > 0
-
     def predict(
         self,
         task: Task,

@@ -56,7 +56,7 @@ def predict(
     hidden_size: Annotated[_Number, _HIDDEN] = None,
     top_k: Annotated[_Number, _TOP_K] = None,
     batches: Annotated[_Text, _BATCHES] = None,
-    server: Annotated[str, _SERVER] = "vllm",
+    server: Annotated[str, typer.Option(help="vllm, sglang or aiter: whose file it is.")] = "vllm",
     out: Annotated[Path, _OUT] = Path("."),
     surrogate: Annotated[_Text, _MODEL] = None,
 ) -> None:
@@ -71,7 +71,7 @@ def predict(
     found: dict[int, Mapping[str, Any]] = {}
     reasons: dict[str, None] = {}
     try:
-        sizes = _sizes(batches)
+        sizes = _sizes(batches) if batches or server != "aiter" else serving.M_BOUNDS
         file = _file(
             kernel=kernel,
             device_name=device,
@@ -84,7 +84,10 @@ def predict(
             hidden_size=hidden_size,
             top_k=top_k,
         )
-        file.name(server)
+        if server == "aiter":
+            serving.AiterFile.of(file.with_configs({1: {}}))
+        else:
+            file.name(server)
         entries = serving.predict(file, batches=sizes, surrogate=_surrogate(surrogate))
         with _out.status(f"ranking {len(sizes)} batch sizes") as status:
             for entry in entries:
@@ -93,13 +96,20 @@ def predict(
                 reasons.update(dict.fromkeys(entry.unfamiliar))
                 times = entry.median, entry.low, entry.high
                 _row(table, entry.batch, entry.config, *(f"{ms:.3g}" for ms in times))
-        file.with_configs(found).write(out, server=server)
+        if server == "aiter":
+            path = serving.AiterFile.of(file.with_configs(found)).write(out)
+        else:
+            file.with_configs(found).write(out, server=server)
     except (ValueError, OSError) as error:
         print_error(error)
         raise typer.Exit(2) from None
     _out.print(table)
     _reasons(reasons)
-    _written(file, out, server)
+    if server == "aiter":
+        _out.print(f"wrote {path}", soft_wrap=True, highlight=False)
+        _out.print("AITER takes it from its own folder aiter/ops/triton/configs", highlight=False)
+    else:
+        _written(file, out, server)
 
 
 @app.command()

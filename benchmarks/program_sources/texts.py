@@ -32,7 +32,7 @@ def _digest(text: str) -> str:
 @app.command()
 def strip(table: Path, out: Path = typer.Option(...)) -> None:
     """Leave out texts, and what is only of use with them."""
-    found = pd.read_csv(table)
+    found = pd.read_csv(table, low_memory=False)
     digests = {text: _digest(text) for text in found["text"].unique()}
     found["text_sha256"] = found["text"].map(digests)
     found = found.drop(columns=[name for name in _LEFT_OUT if name in found])
@@ -52,14 +52,14 @@ def join(
     ),
 ) -> None:
     """Add the texts."""
-    found = pd.read_csv(table)
+    found = pd.read_csv(table, low_memory=False)
     if checkout is not None:
         texts = leetcode_solutions.texts(checkout)
     else:
         texts = {
             name: row["code_sample"] for name, row in reasoning_gym_programs.read(folder).items()
         }
-    same = {name: text for name, text in texts.items() if name in set(found["program"])}
+    same = {name: texts[name] for name in found["program"].unique() if name in texts}
     digests = found["program"].map({name: _digest(text) for name, text in same.items()})
     kept = found[digests == found["text_sha256"]].drop(columns="text_sha256")
     kept = kept.assign(text=kept["program"].map(same))

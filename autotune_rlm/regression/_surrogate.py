@@ -14,6 +14,7 @@ from autotune_rlm.types import Candidate, Device, Prediction, Task
 
 __all__ = ["SurrogateModel"]
 
+_MAIN = ("python", "peak_bytes")
 _Z90 = float(norm.ppf(0.95))
 
 
@@ -22,27 +23,25 @@ class SurrogateModel:
 
     Args:
         checkpoint: Of the package.
-        metric: None for the first number that it learned of programs, of texts, else the time.
-        language: None for the first that it knows the metric in, or whose texts it read.
+        metric: None for the first number that it learned of texts, else the time.
+        language: None for the first in which it learned that number.
 
     Raises:
-        ValueError: It learned other metrics than this one, or this one in other languages.
+        ValueError: It learned other metrics of texts than this one, or this one in other languages.
     """
 
     def __init__(
         self, checkpoint: Checkpoint, *, metric: str | None = None, language: str | None = None
     ) -> None:
         self._surrogate = RLMSurrogate(checkpoint)
-        eye = checkpoint.program_eye.metrics if checkpoint.program_eye else {}
-        learned = _names(checkpoint.settings.get("numbers"))
-        numbers = list(dict.fromkeys([*eye, *learned]))
-        if metric is not None and numbers and metric not in numbers:
-            raise ValueError(f"metric must be one of {numbers}, got {metric!r}")
-        metric = metric or next(iter(numbers), "time_ms")
-        known = list(eye[metric].languages) if metric in eye else []
-        languages = list(dict.fromkeys([*known, *_names(checkpoint.settings.get("texts"))]))
+        learned = learned_of_texts(checkpoint)
+        metrics = list(dict.fromkeys(m for _, m in learned))
+        if metric is not None and learned and metric not in metrics:
+            raise ValueError(f"metric must be one of {metrics}, got {metric!r}")
+        metric = metric or next(iter(metrics), "time_ms")
+        languages = [told for told, m in learned if m == metric]
         if language is not None and languages and language not in languages:
-            raise ValueError(f"language must be one of {languages}, got {language!r}")
+            raise ValueError(f"language must be one of {languages} for {metric}, got {language!r}")
         self._task = Task(
             kernel="program",
             device=Device(name=""),
@@ -107,8 +106,17 @@ class SurrogateModel:
         return self._surrogate.predict(self._task, candidates)
 
 
-def _names(value: object) -> list[str]:
-    return [str(v) for v in value] if isinstance(value, (Mapping, list, tuple)) else []
+def learned_of_texts(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    """Languages and metrics of which a checkpoint learned absolute numbers, its main ones first."""
+    found: dict[tuple[str, str], None] = {}
+    if checkpoint.program_eye is not None:
+        for metric, told in checkpoint.program_eye.metrics.items():
+            found |= {(language, metric): None for language in told.languages}
+    texts, numbers = (checkpoint.settings.get(name) for name in ("texts", "numbers"))
+    for pair in texts if isinstance(texts, list) else []:
+        if isinstance(numbers, Mapping) and pair[1] in numbers:
+            found[pair[0], pair[1]] = None
+    return sorted(found, key=lambda pair: (pair != _MAIN, pair[1], pair[0]))
 
 
 def _ends(told: Prediction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

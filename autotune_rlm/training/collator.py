@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -56,9 +57,9 @@ class TextCollator:
         self._metric, self._scale = sizes.metrics.index("number"), scale
         self._shared = [Field("language", leaf(language)), Field("metric", leaf(metric))]
         settings = dict(getattr(model.config, "settings", None) or {})
-        numbers = {"center": scale.center, "spread": scale.spread, "positive": scale.positive}
-        settings["numbers"] = {**settings.get("numbers", {}), metric: numbers}
-        settings["texts"] = sorted({*settings.get("texts", []), language})
+        settings["numbers"] = {**settings.get("numbers", {}), metric: asdict(scale)}
+        others = [pair for pair in settings.get("texts", []) if pair != [language, metric]]
+        settings["texts"] = sorted([*others, [language, metric]])
         model.config.settings = settings
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ __all__ = ["PretrainedBackbone", "RLMConfig", "RLMModel", "RLMOutput"]
 
 
 _TOKENIZER = "tokenizer.json"
-_COMPANIONS = (_TOKENIZER, "eye.safetensors", "table.safetensors")
+_COMPANIONS = (_TOKENIZER, "eye.safetensors", "programs.safetensors", "table.safetensors")
 
 
 class RLMConfig(PretrainedConfig):

@@ -80,7 +80,9 @@ class RowModel(nn.Module):
         super().__init__()
         self.network, self.tokenizer, self.targets = network, tokenizer, tuple(targets)
         sizes = network.config
-        self.max_tokens = min(max_tokens, sizes.max_text if sizes.text_words else sizes.max_source)
+        self.max_tokens = min(
+            max_tokens, sizes.max_text if network.text is not None else sizes.max_source
+        )
 
     @classmethod
     def extend(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,6 +45,9 @@ class NetworkConfig:
         text_group: Tokens of such a text that become one vector.
         text_latents: Vectors that it is pooled into.
         max_text: Longest such text in tokens.
+        backbone: Configuration of a transformers encoder that reads the candidates' texts in place of
+            our own layers, with its ``model_type``; in a recipe the path of its folder. None for ours.
+        backbone_training: ``"frozen"``, ``"full"`` or ``"lora"``, see ``backbone.BackboneReader``.
         text_dropout: Rate of hiding parts of what a text tells, while training.
         sequences: Whether a target may be told the values of others, so that several are decoded one
             after the other.
@@ -69,6 +73,8 @@ class NetworkConfig:
     text_latents: int = 8
     max_text: int = 1024
     text_dropout: float = 0.1
+    backbone: Mapping[str, Any] | None = None
+    backbone_training: str = "frozen"
     sequences: bool = False
 
     def to_json(self) -> dict[str, Any]:

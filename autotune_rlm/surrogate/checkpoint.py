@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from autotune_rlm._version import __version__
 from autotune_rlm.surrogate.eye import Eye
@@ -22,6 +23,7 @@ __all__ = ["BUNDLED", "Checkpoint", "load_checkpoint", "save_checkpoint"]
 
 BUNDLED = Path(__file__).parent / "weights"
 _FORMAT = 1
+_TEXT_TOKENIZER = "text_tokenizer.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,8 @@ def save_checkpoint(
     save_file(weights, str(folder / "model.safetensors.tmp"), metadata={"format": "pt"})
     os.replace(folder / "model.safetensors.tmp", folder / "model.safetensors")
     tokenizer.save(folder / "tokenizer.json")
+    if tokenizer.of_texts is not None:
+        tokenizer.of_texts.save(str(folder / _TEXT_TOKENIZER))
     if eye is not None:
         eye.save(folder)
     if program_eye is not None:
@@ -114,6 +118,8 @@ def load_checkpoint(name_or_path: str | Path | None = None) -> Checkpoint:
     network.load_state_dict({k.removeprefix("network."): v.float() for k, v in weights.items()})
     network.eval().requires_grad_(False)
     tokenizer = TextTokenizer.load(folder / "tokenizer.json")
+    if (folder / _TEXT_TOKENIZER).exists():
+        tokenizer.of_texts = Tokenizer.from_file(str(folder / _TEXT_TOKENIZER))
     return Checkpoint(
         config.get("name", wanted),
         network,

@@ -31,6 +31,7 @@ from autotune_rlm.surrogate._layers import (
     Pair,
     initialised,
 )
+from autotune_rlm.surrogate.backbone import BackboneReader
 from autotune_rlm.surrogate.numbers import NUMBER_FEATURES
 from autotune_rlm.surrogate.text_reader import TextReader
 
@@ -106,7 +107,7 @@ class Network(nn.Module):
         self.written = nn.Embedding(c.max_metrics * c.number_length * c.number_vocab, d)
         if c.sequences:
             self.told_of, self.told = nn.Linear(d, d), nn.Linear(d, d)
-        self.text = TextReader(c, self.tokens) if c.text_words else None
+        self.text = _text_reader(c, self.tokens)
         self.final_norm = nn.LayerNorm(d)
         self.head = nn.Linear(d, c.number_vocab)
         if not initialise:
@@ -303,3 +304,9 @@ class Network(nn.Module):
             torch.cat([present, some.expand(-1, count)], dim=1),
             starts[text_of] * some,
         )
+
+
+def _text_reader(config: NetworkConfig, tokens: nn.Embedding) -> TextReader | BackboneReader | None:
+    if config.backbone is not None:
+        return BackboneReader(config)
+    return TextReader(config, tokens) if config.text_words else None

@@ -23,6 +23,7 @@ class TextTokenizer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self.of_texts: Tokenizer | None = None  # of candidates' texts, where an encoder has its own
         self._pieces = lru_cache(maxsize=65536)(self._pieces_uncached)
         self._ids = lru_cache(maxsize=256)(self._ids_uncached)
 
@@ -34,8 +35,11 @@ class TextTokenizer:
         return list(self._ids(text)[:limit])
 
     def encode_batch(self, texts: Sequence[str], *, limit: int) -> list[list[int]]:
-        """The first ``limit`` token ids of each text; nothing is kept."""
-        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        """The first ``limit`` token ids of each candidate's text; nothing is kept."""
+        if self.of_texts is not None:
+            found = self.of_texts.encode_batch_fast(list(texts), add_special_tokens=True)
+        else:
+            found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [e.ids[:limit] for e in found]
 
     def _ids_uncached(self, text: str) -> tuple[int, ...]:

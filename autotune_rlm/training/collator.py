@@ -48,7 +48,7 @@ class TextCollator:
         self, model: RLMModel, metric: str, scale: NumberScale, *, language: str = "text"
     ) -> None:
         sizes = model.network.config
-        if "number" not in sizes.metrics or not sizes.text_words:
+        if "number" not in sizes.metrics or model.network.text is None:
             raise ValueError(
                 "model: it must read texts (network.text_words) and write the metric 'number', it "
                 f"writes {list(sizes.metrics)}"

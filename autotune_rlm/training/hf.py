@@ -23,7 +23,13 @@ __all__ = ["PretrainedBackbone", "RLMConfig", "RLMModel", "RLMOutput"]
 
 
 _TOKENIZER = "tokenizer.json"
-_COMPANIONS = (_TOKENIZER, "eye.safetensors", "programs.safetensors", "table.safetensors")
+_COMPANIONS = (
+    _TOKENIZER,
+    "text_tokenizer.json",
+    "eye.safetensors",
+    "programs.safetensors",
+    "table.safetensors",
+)
 
 
 class RLMConfig(PretrainedConfig):

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from autotune_rlm.surrogate.backbone import backbone_config
 from autotune_rlm.surrogate.network import NetworkConfig
 
 __all__ = ["Holdout", "Recipe", "Source"]
@@ -125,7 +126,16 @@ class Recipe:
 
     def network_config(self, **overrides: Any) -> NetworkConfig:
         """The network's sizes."""
-        return NetworkConfig(**{**dict(self.network), **overrides})
+        sizes = {**dict(self.network), **overrides}
+        if self.backbone is not None:
+            sizes["backbone"] = backbone_config(self.backbone)
+        return NetworkConfig(**sizes)
+
+    @property
+    def backbone(self) -> str | None:
+        """Folder of the pretrained encoder that reads the candidates' texts."""
+        path = self.network.get("backbone")
+        return path if isinstance(path, str) else None
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
@@ -151,6 +161,10 @@ class Recipe:
         data["only"] = tuple(data.get("only", ()))
         data.setdefault("name", path.stem)
         data["root"] = str((path.parent / data.get("root", ".")).resolve())
+        encoder = dict(data.get("network", {})).get("backbone")
+        if isinstance(encoder, str) and (path.parent / encoder).is_dir():
+            encoder = str((path.parent / encoder).resolve())
+            data["network"] = {**data["network"], "backbone": encoder}
         if data.get("tokenizer"):
             data["tokenizer"] = str((path.parent / data["tokenizer"]).resolve())
         return _build(cls, data, str(path))

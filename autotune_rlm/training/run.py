@@ -19,6 +19,7 @@ from autotune_rlm.landscapes.architectures import is_reserved, read_architecture
 from autotune_rlm.landscapes.programs import is_reserved_program, program_landscapes
 from autotune_rlm.landscapes.regression import read_regression_table
 from autotune_rlm.store import Store
+from autotune_rlm.surrogate.backbone import BackboneReader, backbone_tokenizer
 from autotune_rlm.surrogate.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autotune_rlm.surrogate.fields import FieldTable
 from autotune_rlm.surrogate.known import SEVERAL, together, trained_on
@@ -137,6 +138,8 @@ def load_data(
     if tokenizer is None:
         everything = (x for found in landscapes for x in found)
         tokenizer = TextTokenizer.train(training_texts(everything))
+    if recipe.backbone is not None:
+        tokenizer.of_texts = backbone_tokenizer(recipe.backbone)
     table = FieldTable()
     data = TrainingData({}, table, tokenizer)
     data.settings["numbers"] = dict(numbers or {})
@@ -299,6 +302,8 @@ def run_recipe(
     torch.manual_seed(recipe.seed)
     config = recipe.network_config(vocab_size=len(loaded.tokenizer), number_vocab=BINS + 2)
     network = Network(config)
+    if recipe.backbone is not None and isinstance(network.text, BackboneReader):
+        network.text.read(recipe.backbone)
     for checkpoint in reversed(begun):
         grow(network, checkpoint.network)
     Path(out, "training").mkdir(parents=True, exist_ok=True)

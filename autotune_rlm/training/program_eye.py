@@ -36,8 +36,14 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
+def _forgetful(candidate: Candidate, rng: np.random.Generator) -> Candidate:
+    """The candidate with some of its input's sizes, as users tell them."""
+    kept = {name: value for name, value in candidate.config.items() if rng.random() < 0.5}
+    return replace(candidate, config=kept)
+
+
 class _Rows:
-    """Runs of programs in one language and their medians, which are told without sizes."""
+    """Runs of programs in one language, and their medians, which are told without sizes."""
 
     def __init__(self, landscape: Landscape, groups: Sequence[str], seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -50,10 +56,10 @@ class _Rows:
             at = np.flatnonzero(names == name)
             some = rng.choice(at, size=min(_RUNS, len(at)), replace=False)
             first = landscape.candidates[at[0]]
-            candidates += [landscape.candidates[i] for i in some]
-            candidates.append(Candidate({}, text=first.text))
-            logs += [*values[some].tolist(), float(np.median(values[at]))]
-            group += [groups[at[0]]] * (len(some) + 1)
+            runs = [landscape.candidates[i] for i in some]
+            candidates += [*runs, _forgetful(runs[0], rng), Candidate({}, text=first.text)]
+            logs += [*values[some].tolist(), float(values[some[0]]), float(np.median(values[at]))]
+            group += [groups[at[0]]] * (len(some) + 2)
         self.language = landscape.task.language
         self.candidates, self.logs, self.groups = candidates, np.array(logs), group
         self.programs = len(set(names.tolist()))

@@ -21,6 +21,7 @@ from autotune_rlm.types import Candidate, Task
 
 __all__ = ["Word", "ask", "ask_several", "number_scale", "reads_texts"]
 
+_NETWORKS = "onnx"
 _SPECIAL = max(FAILED, NAN) + 1
 _CHUNK = 2048
 _TEXTS = 16  # that are read at once: more do not fit into the caches
@@ -77,7 +78,12 @@ def ask(checkpoint: Checkpoint, task: Task, candidates: Sequence[Candidate]) -> 
     number = number_scale(checkpoint, task.metric)
     metrics = _written(config.metrics, task.metric) if number is None else ["number"]
     shown = replace(task, metric=_TIME) if task.metric in FACTS and metrics[-1] in FACTS else task
-    texts = _Texts(checkpoint, task.language, candidates, metric=task.metric)
+    worded = candidates
+    if (
+        task.language == _NETWORKS
+    ):  # fields alone rank networks better (benchmarks/network_texts.py)
+        worded = [Candidate({}) if c.config else c for c in candidates]
+    texts = _Texts(checkpoint, task.language, worded, metric=task.metric)
     prompt = _Prompt(checkpoint, shown, candidates, texts=texts)
     asked = torch.tensor([[config.metrics.index(m) for m in metrics]])
     logits, hidden = prompt.decode(asked)

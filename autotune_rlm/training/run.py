@@ -153,7 +153,8 @@ def load_data(
             data.sequences += _sequences(name, kept, source, recipe, data)
         else:
             data.sources[name] = _examples(kept, source, recipe, data)
-        data.settings = together(data.settings, {**trained_on(kept), "texts": []})
+        told = [] if source.numbers else kept  # absolute numbers say nothing of kernels or devices
+        data.settings = together(data.settings, {**trained_on(told), "texts": []})
         logger.info("%s: %d landscapes to train on", source.path, len(kept))
     return data
 

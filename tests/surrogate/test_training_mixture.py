@@ -12,6 +12,7 @@ import yaml
 from scipy.stats import spearmanr
 from surrogate_support import make_landscape, make_task
 
+from autotune_rlm.integrations.onnx import predict
 from autotune_rlm.landscapes import Landscape, write_landscapes
 from autotune_rlm.landscapes.columns import column_task
 from autotune_rlm.landscapes.programs import is_reserved_program, program_landscapes, program_task
@@ -246,3 +247,18 @@ def test_parts_that_the_first_checkpoint_lacks_come_from_the_second(
     np.testing.assert_allclose(after.median, before.median, rtol=1e-3)
     assert both.checkpoint.settings["texts"] == [["python", "peak_bytes"]]
     assert set(both.checkpoint.settings["numbers"]) == {"peak_bytes"}
+
+
+def test_the_bundled_model_reads_texts_and_writes_sequences():
+    surrogate, cells = load("nano"), space("nasbench201")
+    configs = [cells.sample(np.random.default_rng(i)) for i in range(3)]
+    accuracy = column_task("c10_val_ep200", "nasbench201", named=False)
+    told = surrogate.predict(accuracy, [Candidate({}, text=cells.text(c)) for c in configs])
+    assert len(set(told.median.tolist())) == 3
+    model = cells.model(configs[0])
+    several = predict(model, devices=["1080ti", "pixel3", "NVIDIA H100"])
+    assert list(several) == ["accuracy", "1080ti", "pixel3", "NVIDIA H100"]
+    alone = predict(model, device="pixel3")
+    assert 0.8 < several["pixel3"].median[0] / alone.median[0] < 1.25
+    with pytest.raises(ValueError, match="devices"):
+        predict(model, "accuracy", devices=["pixel3"])

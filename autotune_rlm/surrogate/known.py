@@ -29,7 +29,7 @@ _NETWORKS = "onnx"
 _ALIKE = 0.75
 _KINDS = ("product",)
 """Kinds of kernels that checkpoints were timed on which do not list them."""
-_LISTS = ("languages", "devices", "parameters", "networks", "texts")
+_LISTS = ("languages", "devices", "parameters", "networks", "whole", "texts")
 
 
 def trained_on(landscapes: Iterable[Landscape]) -> dict[str, Any]:
@@ -45,18 +45,23 @@ def trained_on(landscapes: Iterable[Landscape]) -> dict[str, Any]:
     devices: set[str] = set()
     parameters: set[tuple[str, ...]] = set()
     networks: set[tuple[str, str]] = set()
+    whole: set[tuple[str, str]] = set()  # languages and metrics of tasks without parameters
     for landscape in landscapes:
         languages.add(landscape.task.language)
         devices.add(landscape.task.device.name)
         if landscape.task.language == _NETWORKS:
             networks.add((landscape.task.metric, landscape.task.device.name))
         elif landscape.task.metric not in FACTS:
-            parameters.add(tuple(sorted(_names(landscape.candidates))))
+            names = tuple(sorted(_names(landscape.candidates)))
+            parameters.add(names)
+            if not names:
+                whole.add((landscape.task.language, landscape.task.metric))
     return {
         "languages": sorted(languages),
         "devices": sorted(devices),
         "parameters": [list(names) for names in sorted(parameters)],
         "networks": [list(pair) for pair in sorted(networks)],
+        "whole": [list(pair) for pair in sorted(whole)],
     }
 
 
@@ -78,8 +83,9 @@ def knows(settings: Mapping[str, Any], task: Task, candidates: Sequence[Candidat
 
     Alike are sets of parameters that share three quarters of their names and name the same tiles: an
     attention has BLOCK_M and BLOCK_N as a matrix product has, but no BLOCK_K. Where the compiler's
-    facts are known, the kernel must also be of a ``kind`` that was timed. A checkpoint that does not
-    say what it was trained on is taken at its word.
+    facts are known, the kernel must also be of a ``kind`` that was timed. Of tasks without
+    parameters, and of candidates with texts, alike are those in the same language with the same metric. A
+    checkpoint that does not say what it was trained on is taken at its word.
     """
     if task.language == _NETWORKS:
         return _NETWORKS in settings.get("languages", (_NETWORKS,))
@@ -88,7 +94,12 @@ def knows(settings: Mapping[str, Any], task: Task, candidates: Sequence[Candidat
     kind = kind_of(candidates)
     if kind and kind not in settings.get("kinds", _KINDS):
         return False
-    names = _names(candidates)
+    names, pair = _names(candidates), [task.language, task.metric]
+    if pair in settings.get("texts", []):
+        return True
+    if not names:  # a text stands for the whole
+        whole = settings.get("whole")
+        return pair in whole if whole is not None else [] in settings["parameters"]
     return any(
         len(names & set(timed)) >= _ALIKE * max(len(names | set(timed)), 1)
         and _tiles(names) == _tiles(timed)

@@ -107,3 +107,27 @@ def test_bad_settings_are_named(encoder, tokenizer, tmp_path):
         backbone_config(tmp_path / "nothing")
     with pytest.raises(ValueError, match="backbone_training must be one of"):
         network_of(encoder, tokenizer, "thawed")
+
+
+def test_a_recipe_names_it(encoder, tokenizer, tmp_path):
+    from test_training_mixture import METRICS, SIZES, program, recorded_program, written
+
+    from autotune_rlm.landscapes import write_landscapes
+    from autotune_rlm.surrogate import load
+    from autotune_rlm.training.run import run_recipe
+
+    write_landscapes(tmp_path / "programs.jsonl", [recorded_program(n) for n in range(1, 6)])
+    recipe = written(
+        tmp_path,
+        tokenizer,
+        name="with-encoder",
+        steps=3,
+        network={**SIZES, "metrics": METRICS, "max_text": 64, "backbone": str(encoder)},
+        sources=[{"path": "programs.jsonl", "format": "programs", "texts": True, "numbers": True}],
+    )
+    folder = run_recipe(recipe, out=tmp_path / "out", device="cpu", progress=False)
+    surrogate = load(folder)
+    assert isinstance(surrogate.checkpoint.network.text, BackboneReader)
+    ids = surrogate.checkpoint.tokenizer.encode_batch(["sort x", program(2)], limit=64)
+    assert ids[0] == [2, 4]
+    assert max(ids[1]) < 6

@@ -130,3 +130,16 @@ def test_a_store_is_a_source(tmp_path):
 def test_an_unknown_format_names_the_known_ones(tmp_path):
     with pytest.raises(ValueError, match="'regression'"):
         read_source(Source(path="x", format="pickle"), tmp_path)
+
+
+def test_a_task_without_parameters_is_known_by_language_and_metric(table):
+    from autotune_rlm.surrogate.known import doubt, knows, trained_on
+
+    landscapes = read_regression_table(table)
+    settings = trained_on(landscapes)
+    first = landscapes[0]
+    assert knows(settings, first.task, first.candidates)
+    assert doubt(settings, first.task, first.candidates).scale == 0
+    for changed in ({"language": "rust"}, {"metric": "memory"}):
+        other = dataclasses.replace(first.task, **changed)
+        assert not knows(settings, other, first.candidates)

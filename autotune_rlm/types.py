@@ -25,6 +25,7 @@ __all__ = [
     "Measurement",
     "Measurer",
     "Observation",
+    "Parallel",
     "Prediction",
     "Preparing",
     "Status",
@@ -481,6 +482,19 @@ class Simulated(Measurer, Protocol):
     """
 
     clock_s: float
+
+
+@runtime_checkable
+class Parallel(Measurer, Protocol):
+    """A ``Measurer`` with several at work, which takes a further candidate whenever a worker is free.
+
+    It takes no candidate before that, so that each is chosen with all that is known by then.
+    """
+
+    @property
+    def workers(self) -> int:
+        """How many candidates may be at work at a time."""
+        ...
 
 
 def _known_fields(cls: Any, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from autotune_rlm.report.formats import config, milliseconds
 if TYPE_CHECKING:
     from autotune_rlm.integrations.triton.offline.kernel import OfflineKernel
     from autotune_rlm.measure.triton.compile import CompileResult
-    from autotune_rlm.types import Candidate, Device
+    from autotune_rlm.types import Candidate, Device, Observation, Task
 
 __all__ = ["RankRequest", "rank_one", "show_one"]
 
@@ -33,6 +33,7 @@ class RankRequest:
     top: int = 10
     compiles: bool = False
     surrogate: str | None = None
+    store: str | None = None
     out: Path | None = None
 
 
@@ -59,9 +60,9 @@ def rank_one(ask: RankRequest) -> dict[str, Any]:
     kernel = load_file(ask.where, parse_space(ask.configs) if ask.configs else None)
     task = kernel.task(given, device)
     problem, assumed = _whole_problem(kernel, given, ask.guess)
-    surrogate = load(ask.surrogate)
+    surrogate = load(ask.surrogate, store=ask.store)
     read = read_offline(kernel, problem, task, surrogate, grid=ask.grid)
-    prediction = surrogate.predict(task, read.candidates)
+    prediction = surrogate.predict(task, read.candidates, observed=_measured(ask.store, task))
     order = prediction.order(minimize=task.minimize)[: ask.top].tolist()
     if ask.out is not None:
         ConfigFile([recommendation(kernel, task, prediction, ask.top)]).save(ask.out)
@@ -97,6 +98,17 @@ def rank_one(ask: RankRequest) -> dict[str, Any]:
         "known_device": len(device.to_json()) > 2,
         "ranking": rows,
     }
+
+
+def _measured(store: str | None, task: Task) -> list[Observation]:
+    """What the store that was named knows of this very problem."""
+    if store is None:
+        return []
+    from autotune_rlm.measure.errors import remembered
+    from autotune_rlm.store import Store
+
+    with Store(store) as opened:
+        return remembered(opened.observations(task))
 
 
 def show_one(answer: Mapping[str, Any]) -> None:

@@ -53,6 +53,9 @@ def rank(
     ] = False,
     target: Annotated[_Text, typer.Option(help="Compiler target, such as sm_90.")] = None,
     surrogate: Annotated[_Text, typer.Option(help="Surrogate's name or folder.")] = None,
+    store: Annotated[
+        _Text, typer.Option(help="A store whose measurements and fine-tuned weights count.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     out: Annotated[
         Optional[Path],  # noqa: UP045
@@ -72,9 +75,9 @@ def rank(
     try:
         with interpreted(False):
             if _is_whole(kernel, device, problem):
-                if configs or compile or target or grid:
+                if configs or compile or target or grid or store:
                     raise ValueError(
-                        "--configs, --grid, --compile and --target take one FILE.py:KERNEL"
+                        "--configs, --grid, --compile, --store and --target take one FILE.py:KERNEL"
                     )
                 _rank_whole(kernel, device, problem or [], top, surrogate, as_json, out)
                 return
@@ -89,10 +92,11 @@ def rank(
                 top=top,
                 compiles=compile,
                 surrogate=surrogate,
+                store=store,
                 out=out,
             )
             answer = rank_one(ask)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
         print_error(error)
         raise typer.Exit(1) from None
     if as_json:

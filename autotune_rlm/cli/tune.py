@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -57,6 +59,15 @@ def tune(
     interpreter: Annotated[
         bool, typer.Option("--interpreter", help="Run on Triton's interpreter, without a GPU.")
     ] = False,
+    ray: Annotated[
+        _Text,
+        typer.Option(help="Measure on a Ray cluster: auto, HOST:6379, ray://HOST:10001 or local."),
+    ] = None,
+    ray_workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="With --ray: how many; default: all that find a place."),
+    ] = None,
+    device: Annotated[_Text, typer.Option(help="With --ray: only GPUs of this name.")] = None,
 ) -> None:
     """Measure kernels here and write the fastest configurations as a file for configs_from=.
 
@@ -66,10 +77,13 @@ def tune(
 
     settings = {"mode": mode, "budget": budget, "store": store, "surrogate": surrogate}
     try:
-        _check_device(interpreter)
-        with interpreted(interpreter):
+        if ray is None:
+            _check_device(interpreter)
+        elif problem is None:
+            raise ValueError("--ray takes one kernel as WHAT:KERNEL with --problem and --grid")
+        with interpreted(interpreter), _cluster(ray, ray_workers, device, interpreter) as cluster:
             if problem is not None or grid is not None:
-                file = _one(where, problem or "", grid or [], settings, interpreter, top)
+                file = _one(where, problem or "", grid or [], settings, interpreter, top, cluster)
             else:
                 file = _run(where, program, arguments or [], settings, top)
         if out is not None:
@@ -98,6 +112,7 @@ def _one(
     settings: dict[str, Any],
     interpreter: bool,
     top: int,
+    cluster: Any = None,
 ) -> ConfigFile:
     from autotune_rlm.integrations.triton.device import device_of
     from autotune_rlm.integrations.triton.offline.kernel import load_file, parse_problem
@@ -107,7 +122,7 @@ def _one(
 
     if not grid:
         raise ValueError('--problem takes --grid too, such as --grid "cdiv(n, BLOCK)"')
-    device = device_of(None)
+    device = device_of(None) if cluster is None else cluster.device
     if interpreter:
         device = dataclasses.replace(device, target="interpreter")
     with interpreted(False):  # its text is read here, it runs in a process of its own
@@ -120,7 +135,28 @@ def _one(
         settings=Settings(**settings).with_environment(),
         interpreted=interpreter,
         top=top,
+        fleet=None if cluster is None else cluster.measurer,
     )
+
+
+@contextlib.contextmanager
+def _cluster(
+    address: str | None, workers: int | None, device: str | None, interpreter: bool
+) -> Iterator[Any]:
+    if address is None:
+        if workers is not None or device is not None:
+            raise ValueError("--ray-workers and --device go with --ray")
+        yield None
+        return
+    try:
+        from autotune_rlm.integrations.ray import Cluster
+    except ImportError as error:
+        raise ValueError(f"--ray needs `pip install 'autotune-rlm[ray]'`: {error}") from None
+    gpus = False if interpreter else None
+    with Cluster(address, workers=workers, device=device, gpus=gpus) as cluster:
+        if not interpreter and cluster.device.target == "cpu":
+            raise ValueError("the cluster has no GPU; --interpreter runs small problems without")
+        yield cluster
 
 
 def _run(

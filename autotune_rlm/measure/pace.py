@@ -53,6 +53,7 @@ class PacedMeasurer:
         self._idle = idle or (lambda: True)
         self._poll_s = poll_s
         self.worked = False
+        self.failed = False
 
     def measure(
         self, task: Task, candidates: Iterable[Candidate]
@@ -69,6 +70,7 @@ class PacedMeasurer:
                 break
             candidate, measurement = found
             done.add(candidate.key)
+            self.failed |= measurement.status.is_failure
             if measurement.ok and not self.worked:
                 self.worked = True
                 yield from held

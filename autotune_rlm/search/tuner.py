@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from autotune_rlm.types import (
     Measurement,
     Measurer,
     Observation,
+    Parallel,
     Preparing,
     Simulated,
     Status,
@@ -150,8 +151,9 @@ class Tuner:
 
     The engine (``Search``) asks for one candidate at a time, the measurer tries it, and the next one is
     chosen with what it taught. A measurer that can prepare candidates (compile them in parallel) is
-    told meanwhile what is likely to be asked for next. Every measurement goes to the store as it
-    arrives, so that a killed run loses nothing. Failures of candidates never end a run.
+    told meanwhile what is likely to be asked for next; one with several workers (``Parallel``) has as
+    many at work, each chosen when a worker is free. Every measurement goes to the store as it arrives,
+    so that a killed run loses nothing. Failures of candidates never end a run.
 
     Args:
         surrogate: Predicts the task's metric; None for no ranking, where all are measured anyway.
@@ -298,6 +300,8 @@ class _Run:
         return stop
 
     def _until_stopped(self) -> str:
+        if isinstance(self.measurer, Parallel):
+            return self._several_at_a_time()
         search, ahead = self.search, isinstance(self.measurer, Preparing)
         while True:
             if search.observations and self._seconds_are_over():
@@ -319,9 +323,42 @@ class _Run:
             if not self._measure(chosen):
                 return "seconds" if self._seconds_are_over() else "measurer failed"
 
-    def _measure(self, chosen: list[Candidate]) -> bool:
-        """Measure some; False where the seconds are over or the measurer gives nothing any more."""
-        pending = {c.key: c for c in chosen}
+    def _several_at_a_time(self) -> str:
+        while True:
+            if self.search.observations and self._seconds_are_over():
+                return "seconds"
+            if stop := self.search.ended:
+                return stop
+            pending: dict[str, Candidate] = {}
+            if not self._measure(self._wanted(pending), pending):
+                return "seconds" if self._seconds_are_over() else "measurer failed"
+
+    def _wanted(self, pending: dict[str, Candidate]) -> Iterator[Candidate]:
+        """What a free worker is to measure, chosen when it is free, beside what is at work."""
+        search = self.search
+        while not (search.observations and self._seconds_are_over()):
+            begin = time.perf_counter()
+            asked = [] if search.ended else search.ask(len(pending) + 1)
+            self.model_s += time.perf_counter() - begin
+            new = next((c for c in asked if c.key not in pending), None)
+            if new is None:
+                return
+            pending[new.key] = new
+            yield new
+
+    def _measure(
+        self, chosen: Iterable[Candidate], pending: dict[str, Candidate] | None = None
+    ) -> bool:
+        """Measure some; False where the seconds are over or the measurer gives nothing any more.
+
+        Args:
+            chosen: The candidates.
+            pending: Those that were taken and are not measured, where ``chosen`` fills it.
+        """
+        if pending is None:
+            chosen = list(chosen)
+            pending = {c.key: c for c in chosen}
+        told = 0
         reason = "the measurer gave no result"
         over = False
         results: Any = ()
@@ -332,6 +369,7 @@ class _Run:
                 if tried is None or not self.search.tell(tried, measurement):
                     _log.warning("ignored a result that was not asked for: %s", candidate)
                     continue
+                told += 1
                 if self.store is not None and measurement.status is not Status.SKIPPED:
                     self.try_store("measurement", self.store.add, self.task, tried, measurement)
                 self._tell(None)
@@ -348,7 +386,7 @@ class _Run:
             return False
         for candidate in pending.values():
             self.search.tell(candidate, Measurement(status=Status.SKIPPED, reason=reason))
-        self.empty = self.empty + 1 if len(pending) == len(chosen) else 0
+        self.empty = 0 if told else self.empty + 1
         return self.empty < _GIVE_UP
 
     def _tell(self, stop: str | None) -> None:

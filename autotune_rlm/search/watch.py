@@ -13,15 +13,17 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotune_rlm._private import lock_folder as own_lock_folder
+from autotune_rlm.measure.errors import Owner, classify
 from autotune_rlm.measure.pace import PacedMeasurer, busy_share
 from autotune_rlm.measure.triton.trusted import UntrustedError, trusted_call
-from autotune_rlm.types import Device, Measurer, Surrogate, Task, digest
+from autotune_rlm.types import Device, Measurer, Status, Surrogate, Task, digest
 
 from .policy import Policy
 from .tuner import Tuner
@@ -33,6 +35,8 @@ __all__ = ["AlreadyWatchedError", "FineTune", "Served", "Watcher", "isolated_mea
 
 _log = logging.getLogger(__name__)
 _BATCH = 8
+_LATER_S = 300.0  # a full memory or a busy device may be over by then
+_TRIES = 3
 
 FineTune = Callable[["Store"], "tuple[Surrogate, Mapping[str, Any]]"]
 """Fine-tunes on a store; gives the surrogate to use from now on and a record of the round."""
@@ -125,6 +129,8 @@ class Watcher:
         self._thread: threading.Thread | None = None
         self._new = 0
         self._skipped: set[str] = set()
+        self._later: dict[str, float] = {}  # when the machine may be better again, by task
+        self._tries: Counter[str] = Counter()
 
     def run(
         self,
@@ -177,6 +183,8 @@ class Watcher:
         served = self._serve(request)
         if served.finished:
             self.store.drop_request(request.task)
+        elif not self._stop.is_set():
+            self._put_off(request.task)
         self._new += served.measured
         if self._fine_tune is not None and self._new >= self._fine_tune_after:
             self._new = 0
@@ -202,6 +210,8 @@ class Watcher:
         task = request.task
         if task.device.name != self.device.name or task.key in self._skipped:
             return False
+        if self._later.get(task.key, 0.0) > time.monotonic():
+            return False
         if request.workload is None or not request.candidates:
             self._leave(task, request.obstacle or "how to run it was not noted")
             return False
@@ -212,6 +222,13 @@ class Watcher:
                 self._leave(task, str(error))
                 return False
         return True
+
+    def _put_off(self, task: Task) -> None:
+        """Come back to a request when the machine may be better, a few times; it stays in the store."""
+        self._later[task.key] = time.monotonic() + _LATER_S
+        self._tries[task.key] += 1
+        if self._tries[task.key] >= _TRIES:
+            self._leave(task, f"none of its configurations could be tried, {_TRIES} times")
 
     def _leave(self, task: Task, reason: str) -> None:
         self._skipped.add(task.key)
@@ -230,10 +247,17 @@ class Watcher:
                     surrogate=self.surrogate, measurer=paced, store=self.store, policy=policy
                 )
                 result = tuner.tune(task, candidates, budget=min(self._top, len(candidates)))
-        except Exception:
-            _log.exception("benchmarking %s failed; its request is dropped", task.kernel)
-            return Served(task=task, measured=0, best=None, best_value=None, finished=True)
+        except Exception as error:
+            is_machines = classify(error).owner is Owner.MACHINE
+            what = "kept for later" if is_machines else "dropped"
+            _log.exception("benchmarking %s failed; its request is %s", task.kernel, what)
+            return Served(
+                task=task, measured=0, best=None, best_value=None, finished=not is_machines
+            )
         stopped = self._stop.is_set()
+        statuses = {o.measurement.status for o in result.observations}
+        # The machine's fault alone: memory full, no driver.
+        untried = statuses <= {Status.SKIPPED} and not paced.failed
         if result.best is None and not stopped:
             reasons = {o.measurement.reason for o in result.observations}
             _log.warning("no candidate of %s works here: %s", task.kernel, "; ".join(reasons))
@@ -243,7 +267,7 @@ class Watcher:
             measured=result.event.n_measured,
             best=None if best is None else dict(best.candidate.config),
             best_value=None if best is None else best.measurement.value,
-            finished=not stopped,
+            finished=not stopped and not untried,
         )
 
     def _learn(self, fine_tune: FineTune) -> None:

@@ -22,6 +22,7 @@ from autotune_rlm.measure.triton import Workload
 from autotune_rlm.measure.triton._kernel_source import load_kernel
 from autotune_rlm.measure.triton.kernel_call import describe_launch
 from autotune_rlm.measure.triton.trusted import UntrustedError, trusted_call
+from autotune_rlm.search import watch
 from autotune_rlm.search.watch import AlreadyWatchedError, Watcher
 from autotune_rlm.store import Store
 from autotune_rlm.types import Candidate, Device, Measurement, Status, Task
@@ -41,15 +42,18 @@ def candidates(n, fault="none"):
 class Table:
     """A measurer with one value per number; ``broken`` ones fail."""
 
-    def __init__(self, broken=()):
+    def __init__(self, broken=(), skipped=()):
         self.broken = broken
+        self.skipped = skipped
         self.measured = []
 
     def measure(self, task, candidates):
         for candidate in candidates:
             number = candidate.config["number"]
             self.measured.append((task.kernel, number))
-            if number in self.broken:
+            if number in self.skipped:
+                yield candidate, Measurement(status=Status.SKIPPED, reason="memory full")
+            elif number in self.broken:
                 yield candidate, Measurement(status=Status.RUNTIME_ERROR, reason="broken")
             else:
                 yield candidate, Measurement(status=Status.OK, value=10.0 - number, cost_s=0.01)
@@ -106,6 +110,28 @@ def test_where_nothing_works_nothing_is_learned(store, tmp_path):
     watcher(store, Table(broken=range(3)), tmp_path).run(once=True)
     assert store.observations(task("k")) == []
     assert store.requests() == []
+
+
+def test_a_request_stays_where_only_the_machine_was_at_fault(store, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(watch, "_LATER_S", 0.0)
+    store.note_request(task("k"), candidates(3), workload=WORKLOAD)
+    assert watcher(store, Table(skipped=range(3)), tmp_path).run(once=True) == 0
+    assert "could be tried, 3 times" in caplog.text
+    assert [r.task.kernel for r in store.requests()] == ["k"]
+    assert watcher(store, Table(), tmp_path).run(once=True) == 1
+    assert store.requests() == []
+
+
+@pytest.mark.parametrize(("error", "left"), [(MemoryError("full"), 1), (ValueError("odd"), 0)])
+def test_a_measurer_that_cannot_begin(store, tmp_path, monkeypatch, error, left):
+    @contextlib.contextmanager
+    def measurer(request):
+        raise error
+        yield
+
+    store.note_request(task("k"), candidates(3), workload=WORKLOAD)
+    watcher(store, None, tmp_path, measurer=measurer).run(once=True)
+    assert len(store.requests()) == left
 
 
 def test_failures_beside_a_success_are_kept(store, tmp_path):
@@ -380,3 +406,15 @@ class TestWhatTheStoreMayAskFor:
         tensor = {"dtype": "i32", "shape": [5000]}
         with pytest.raises(UntrustedError, match="values of idx"):
             trusted_call(asks(args={"idx": tensor}), [HERE])
+
+
+@pytest.mark.parametrize("shape", [[1 << 40], [-1], ["n"], [1 << 20, 1 << 20]])
+def test_a_request_for_more_memory_than_there_is_anywhere_is_left_alone(tmp_path, shape):
+    from autotune_rlm.measure.triton.trusted import UntrustedError, trusted_call
+
+    call, _ = noted_add()
+    workload = call.workload().to_json()
+    name = next(n for n, v in workload["arguments"]["args"].items() if isinstance(v, dict))
+    workload["arguments"]["args"][name]["shape"] = shape
+    with pytest.raises(UntrustedError, match=r"more than any device holds|no shape"):
+        trusted_call(workload, [HERE])

@@ -8,10 +8,13 @@ named, with the content that they had when the launch was noted.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from autotune_rlm.dtypes import dtype_bytes
 
 from ._kernel_source import file_sha256
 from .kernel_call import DATA_ONLY, FACTORY, KernelCall
@@ -20,6 +23,7 @@ __all__ = ["UntrustedError", "trusted_call"]
 
 _FIELDS = frozenset(field.name for field in dataclasses.fields(KernelCall))
 
+_MOST_BYTES = 288e9  # of MI355X and B300, the largest that devices.json knows
 _OLD_FACTORY = "autotune_rlm.measure.kernel_call:bench"  # in stores of 0.1
 
 
@@ -50,6 +54,7 @@ def trusted_call(
             _check_file(where, folders)
         for name, value in call.args.items():
             _check_tensor(name, value)
+        _check_size(call.args.values())
         for launch in call.launches:
             tuple(map(int, launch["grid"])), dict(launch["config"])
     except (TypeError, ValueError, KeyError, AttributeError, OSError) as error:
@@ -94,6 +99,19 @@ def _check_file(where: Mapping[str, Any], folders: Sequence[str | os.PathLike[st
         and tuple(module.split(".")) != parts[-len(module.split(".")) :]
     ):
         raise UntrustedError(f"{file} is not the module {module!r}")
+
+
+def _check_size(values: Iterable[Any]) -> None:
+    """No more memory than any device has: a request of a shared store may ask for everything."""
+    tensors = [v for v in values if isinstance(v, Mapping) and "shape" in v]
+    for tensor in tensors:
+        if not all(type(size) is int and size >= 0 for size in tensor["shape"]):
+            raise UntrustedError(f"{tensor['shape']!r} is no shape")
+    n_bytes = sum(math.prod(t["shape"]) * dtype_bytes(str(t.get("dtype", ""))) for t in tensors)
+    if n_bytes > _MOST_BYTES:
+        raise UntrustedError(
+            f"its tensors have {n_bytes / 1e9:,.0f} GB, more than any device holds"
+        )
 
 
 def _check_tensor(name: str, value: Any) -> None:

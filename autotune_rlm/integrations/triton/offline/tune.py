@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import runpy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,21 @@ from autotune_rlm.integrations.triton._adopt import enable
 from autotune_rlm.integrations.triton._source import kernel_source, unwrap, with_heuristics
 from autotune_rlm.integrations.triton.resources import LazySurrogate, open_store
 from autotune_rlm.integrations.triton.settings import Settings
-from autotune_rlm.measure.triton import IsolatedMeasurer
+from autotune_rlm.measure.triton import IsolatedMeasurer, Workload
 from autotune_rlm.measure.triton.compile import CompilePool
 from autotune_rlm.measure.triton.kernel_call import KernelCall, evaluate_grid
 from autotune_rlm.search.progress import Reporter
 from autotune_rlm.search.tuner import Tuner
 from autotune_rlm.store.config_file import ConfigFile, Recommendation
-from autotune_rlm.types import Device, digest
+from autotune_rlm.types import Device, Measurer, digest
 
 from .kernel import OfflineKernel
 from .recommend import read_offline
 
-__all__ = ["tune_kernel", "tune_program"]
+__all__ = ["Fleet", "tune_kernel", "tune_program"]
+
+Fleet = Callable[[Workload, Mapping[str, str]], AbstractContextManager[Measurer]]
+"""Makes what measures a workload on other machines, from it and its environment variables."""
 
 
 def tune_kernel(
@@ -36,6 +40,7 @@ def tune_kernel(
     settings: Settings,
     interpreted: bool = False,
     top: int = 4,
+    fleet: Fleet | None = None,
 ) -> ConfigFile:
     """Measure a kernel's configurations for one problem, in a process of its own.
 
@@ -48,6 +53,8 @@ def tune_kernel(
         settings: Budget, model and store.
         interpreted: Whether Triton's interpreter runs it, on the CPU.
         top: How many configurations to recommend.
+        fleet: Makes what measures a workload elsewhere, with its environment variables; ``device`` is
+            then what is there. None for a process here.
 
     Returns:
         The fastest configurations.
@@ -95,9 +102,13 @@ def tune_kernel(
         candidates = read_offline(kernel, problem, task, surrogate, grid=grid).candidates
     store = open_store(settings.store)
     environment = {"TRITON_INTERPRET": "1" if interpreted else "0"}
-    pool = None if interpreted else CompilePool()
+    pool = None if interpreted or fleet is not None else CompilePool()
     try:
-        with IsolatedMeasurer(call.workload(), env=environment, pool=pool) as measurer:
+        with (
+            IsolatedMeasurer(call.workload(), env=environment, pool=pool)
+            if fleet is None
+            else fleet(call.workload(), environment)
+        ) as measurer:
             tuner = Tuner(surrogate=surrogate, measurer=measurer, store=store)
             with Reporter(quiet=settings.quiet).search() as line:
                 result = tuner.tune(

@@ -1,0 +1,257 @@
+"""A Ray cluster in this machine: several workers, one killed in mid-search, and the engine on top."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ray")
+
+import ray
+
+from autotune_rlm.integrations.ray import RayClusterError, RayMeasurer, _cluster, isolated
+from autotune_rlm.measure.triton import Workload
+from autotune_rlm.search.policy import Policy
+from autotune_rlm.search.tuner import Tuner
+from autotune_rlm.store import Store
+from autotune_rlm.types import (
+    Candidate,
+    Device,
+    Measurement,
+    Parallel,
+    Prediction,
+    Status,
+    Task,
+)
+
+TASK = Task(kernel="k", device=Device(name="cluster"), problem={"n": 1})
+CANDIDATES = [Candidate({"BLOCK": b, "num_warps": w}) for b in (16, 32, 64, 128) for w in (1, 2, 4)]
+WORKERS = 2
+
+
+def value_of(config):
+    return 1.0 + abs(np.log2(config["BLOCK"] / 64)) + config["num_warps"] / 8
+
+
+class Sleeper:
+    """Takes a moment for each candidate, and does what the candidate says."""
+
+    def measure(self, task, candidates):
+        for candidate in candidates:
+            config = candidate.config
+            time.sleep(config.get("seconds", 0.05))
+            if "raise" in config:
+                raise RuntimeError(config["raise"])
+            marker = config.get("die once", "")
+            if config.get("die") or (marker and not os.path.exists(marker)):
+                if marker:
+                    open(marker, "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield candidate, Measurement(status="ok", value=value_of(config))
+
+
+class Oracle:
+    def predict(self, task, candidates, *, observed=()):
+        median = np.array([value_of(c.config) for c in candidates])
+        spread, sure = np.full(len(median), 0.05), np.ones(len(median))
+        return Prediction(
+            metric=task.metric, median=median, low=0.9 * median, high=1.1 * median, spread=spread,
+            p_valid=sure,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    ray.init(
+        address="local",
+        num_cpus=WORKERS + 2,  # for those of single tests, beside the shared ones
+        resources={"idle_machine": 1},
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=100 * 2**20,
+    )
+    # What pickles by value needs no copy of this file on the workers.
+    ray.cloudpickle.register_pickle_by_value(__import__(__name__, fromlist=["x"]))
+    yield
+    ray.shutdown()
+
+
+def measurer(make=Sleeper, **options):
+    return RayMeasurer(make, **{"start_timeout_s": 250.0, **options})
+
+
+@pytest.fixture(scope="module")
+def fleet(cluster):
+    """Two workers for all tests that need no others: starting one takes seconds."""
+    with measurer(retries=1, workers=WORKERS) as found:
+        yield found
+
+
+def values(results):
+    return {c: m.value for c, m in results}
+
+
+RIGHT = {c: value_of(c.config) for c in CANDIDATES}
+
+
+def test_is_a_measurer_with_several_workers(fleet):
+    assert isinstance(fleet, Parallel)
+    assert (fleet.workers, fleet.device.target) == (WORKERS, "cpu")
+    assert values(fleet.measure(TASK, CANDIDATES)) == RIGHT
+
+
+def test_takes_a_candidate_only_when_a_worker_is_free(fleet):
+    taken, at_work = [], []
+
+    def source():
+        for candidate in CANDIDATES:
+            taken.append(candidate)
+            yield candidate
+
+    for given, _ in enumerate(fleet.measure(TASK, source())):
+        at_work.append(len(taken) - given)
+    assert max(at_work) <= WORKERS + 1
+    assert len(taken) == len(CANDIDATES)
+
+
+def test_a_worker_killed_in_mid_search_loses_nothing(fleet, tmp_path):
+    bad = Candidate({"BLOCK": 64, "num_warps": 8, "die once": str(tmp_path / "died")})
+    candidates = [*CANDIDATES[:5], bad, *CANDIDATES[5:]]
+    lost = fleet.lost
+    with Store(tmp_path / "s.db") as store:
+        tuner = Tuner(surrogate=None, measurer=fleet, store=store, policy=Policy(min_gain=None))
+        result = tuner.tune(TASK, candidates)
+        kept = {o.candidate: o.measurement.value for o in store.observations(TASK)}
+        every = len(store.observations(TASK, every=True))
+    assert (tmp_path / "died").exists()
+    assert fleet.lost == lost + 1
+    assert kept == {**RIGHT, bad: value_of(bad.config)}
+    assert every == len(candidates)  # none twice
+    assert result.best.candidate.config == {"BLOCK": 64, "num_warps": 1}
+
+
+def test_a_candidate_that_takes_every_worker_with_it_is_skipped_and_not_kept(fleet, tmp_path):
+    bad = Candidate({"BLOCK": 64, "num_warps": 8, "die": True})
+    with Store(tmp_path / "s.db") as store:
+        tuner = Tuner(surrogate=None, measurer=fleet, store=store)
+        result = tuner.tune(TASK, [*CANDIDATES[:3], bad])
+        kept = {o.candidate for o in store.observations(TASK)}
+    of_bad = next(o.measurement for o in result.observations if o.candidate == bad)
+    assert of_bad.status is Status.SKIPPED
+    assert "lost 2 times" in of_bad.reason
+    assert kept == set(CANDIDATES[:3])
+
+
+def test_the_engine_chooses_for_each_free_worker(fleet):
+    """A budget is kept, nothing is measured twice, and the best predicted is among what was."""
+    result = Tuner(surrogate=Oracle(), measurer=fleet).tune(TASK, CANDIDATES, budget=5, default=0)
+    assert len({o.candidate for o in result.observations}) == len(result.observations) == 5
+    assert result.best.candidate.config == {"BLOCK": 64, "num_warps": 1}
+
+
+def test_seconds_end_it_with_workers_busy(fleet):
+    slow = [Candidate({**c.config, "seconds": 1.0}) for c in CANDIDATES]
+    result = Tuner(surrogate=None, measurer=fleet).tune(TASK, slow, budget_s=1.5)
+    assert result.event.stop == "seconds"
+    assert 1 <= len(result.observations) < len(slow)
+    # What was left at work is not in the way, and not taken for another's result.
+    assert values(fleet.measure(TASK, CANDIDATES)) == RIGHT
+
+
+def test_a_measurer_that_raises_skips_its_candidate(fleet):
+    bad = Candidate({**CANDIDATES[0].config, "raise": "broken measurer"})
+    results = dict(fleet.measure(TASK, [bad, *CANDIDATES[1:3]]))
+    assert "broken measurer" in results[bad].reason
+    assert values((c, results[c]) for c in CANDIDATES[1:3]) == {
+        c: RIGHT[c] for c in CANDIDATES[1:3]
+    }
+
+
+def test_a_workload_is_made_from_what_was_sent(tmp_path):
+    """The machine has no copy of the file; what is beside it comes along."""
+    (tmp_path / "beside.py").write_text("FACTOR = 3\n")
+    (tmp_path / "work.py").write_text(
+        "import importlib.util, time\n"
+        "from pathlib import Path\n"
+        "from autotune_rlm.measure.statistics.timing import Call\n"
+        "from autotune_rlm.measure.triton.job import Job\n"
+        "def make(file):\n"
+        "    spec = importlib.util.spec_from_file_location('b', Path(file).with_name('beside.py'))\n"
+        "    beside = importlib.util.module_from_spec(spec)\n"
+        "    spec.loader.exec_module(beside)\n"
+        "    return lambda config: Job(Call(lambda: time.sleep(config['ms'] * beside.FACTOR / 1e3)))\n"
+    )
+    workload = Workload(
+        factory=f"{tmp_path / 'work.py'}:make", arguments={"file": str(tmp_path / "work.py")}
+    )
+    make = isolated(workload)
+    for file in tmp_path.glob("*.py"):
+        file.unlink()
+    with make() as found:
+        ((_, measured),) = found.measure(TASK, [Candidate({"ms": 2})])
+    assert measured.ok, measured.reason
+    assert measured.value >= 6.0
+
+
+def test_tune_on_a_cluster(cluster, tmp_path):
+    """``autotune-rlm tune --ray``: a kernel's file is sent, run by workers, and written down."""
+    from typer.testing import CliRunner
+
+    from autotune_rlm.cli import app
+
+    kernel = tmp_path / "doubled.py"
+    kernel.write_text(
+        "import triton\n"
+        "import triton.language as tl\n"
+        "@triton.autotune(configs=[triton.Config({'BLOCK': b}) for b in (32, 64)], key=['n'])\n"
+        "@triton.jit\n"
+        "def doubled(x, y, n, BLOCK: tl.constexpr):\n"
+        "    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)\n"
+        "    tl.store(y + at, 2 * tl.load(x + at, mask=at < n), mask=at < n)\n"
+    )
+    out, store = tmp_path / "best.json", str(tmp_path / "s.db")
+    options = ["--problem", "n=64,x=fp32[64],y=fp32[64]", "--grid", "cdiv(n, BLOCK)"]
+    options += ["--interpreter", "--ray", "auto", "--ray-workers", "1"]
+    options += ["--store", store, "--out", str(out)]
+    done = CliRunner().invoke(app, ["tune", f"{kernel}:doubled", *options])
+    assert done.exit_code == 0, done.output
+    assert "doubled" in out.read_text()
+    with Store(store) as opened:
+        (task,) = opened.tasks()
+        measured = [o.measurement for o in opened.observations(task)]
+    assert [m.ok for m in measured] == [True, True]
+    assert all(m.state["host"] for m in measured)
+
+
+class TestPlaces:
+    @pytest.mark.parametrize("options", [{"gpus": True}, {"resources": {"tape_drive": 1}}])
+    def test_no_place(self, options):
+        with pytest.raises(RayClusterError, match="no place for a worker with a"):
+            RayMeasurer(Sleeper, **options)
+
+    def test_a_measurer_that_cannot_be_made(self):
+        def broken():
+            raise OSError("no such kernel")
+
+        with pytest.raises(RayClusterError, match="no such kernel"):
+            measurer(broken)
+
+    @pytest.mark.parametrize(("name", "value"), [("workers", 0), ("retries", -1)])
+    def test_out_of_range(self, name, value):
+        with pytest.raises(ValueError, match=name):
+            RayMeasurer(Sleeper, **{name: value})
+
+    @pytest.mark.parametrize(
+        ("device", "kind"),
+        [
+            ("NVIDIA H100 80GB HBM3", "H100"),
+            ("NVIDIA A100-SXM4-80GB", "A100"),
+            ("NVIDIA L4", "L4"),
+            ("some CPU", None),
+        ],
+    )
+    def test_rays_name_of_a_device(self, device, kind):
+        found = _cluster.accelerator_of(device)
+        assert found == kind or (kind and found.startswith(kind))

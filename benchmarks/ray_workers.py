@@ -10,6 +10,7 @@ goes through ``Tuner`` and a store, as it does for users.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -69,6 +70,9 @@ def main() -> None:
     parser.add_argument("--wait-ms", type=float, nargs="+", default=[500.0, 0.0])
     parser.add_argument("--count", type=int, default=40, help="measurements for each worker")
     args = parser.parse_args()
+    os.environ.setdefault(
+        "RAY_worker_niceness", "0"
+    )  # Ray's default of 15 starves on a busy machine
     here = {"num_cpus": max(args.workers), "include_dashboard": False, "log_to_driver": False}
     ray.init(address=args.address or "local", **({} if args.address else here))
     table = Table(title="measurements through Tuner, Ray and a store")

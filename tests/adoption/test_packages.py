@@ -95,7 +95,7 @@ def package(tmp_path, monkeypatch):
 def command(monkeypatch):
     import autotune_rlm.surrogate
 
-    monkeypatch.setattr(autotune_rlm.surrogate, "load", lambda name=None: Oracle())
+    monkeypatch.setattr(autotune_rlm.surrogate, "load", lambda name=None, **options: Oracle())
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     yield lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
     _resources._loaded.cache_clear()  # no oracle for the tests that follow

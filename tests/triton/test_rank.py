@@ -14,6 +14,8 @@ from autotune_rlm.cli import app
 from autotune_rlm.devices import lookup
 from autotune_rlm.integrations.triton.offline import kernel as offline
 from autotune_rlm.report.formats import milliseconds
+from autotune_rlm.store import Store
+from autotune_rlm.types import Measurement
 
 KERNELS = Path(__file__).with_name("triton_test_kernels.py")
 SPACE = "BLOCK=64,128,256; num_warps=1,2"
@@ -24,7 +26,7 @@ def run(monkeypatch):
     """Runs the command with a surrogate that knows."""
     import autotune_rlm.surrogate
 
-    monkeypatch.setattr(autotune_rlm.surrogate, "load", lambda name=None: Oracle())
+    monkeypatch.setattr(autotune_rlm.surrogate, "load", lambda name=None, **options: Oracle())
     monkeypatch.setenv("TRITON_INTERPRET", "0")
 
     def run(*arguments):
@@ -46,6 +48,36 @@ def test_the_ranking_is_best_first(run):
     assert found["ranking"][0]["config"] == {"BLOCK": 256, "num_warps": 2, "num_stages": 3}
     times = [row["predicted_ms"] for row in found["ranking"]]
     assert times == sorted(times)
+
+
+def test_what_a_store_knows_of_the_problem_is_told_to_the_model(run, monkeypatch, tmp_path):
+    import autotune_rlm.surrogate
+    from autotune_rlm.integrations.triton.offline.kernel import load_file, parse_space
+
+    told = []
+
+    class Listening(Oracle):
+        def predict(self, task, candidates, *, observed=()):
+            told.append(len(observed))
+            return super().predict(task, candidates, observed=observed)
+
+    asked = []
+    monkeypatch.setattr(
+        autotune_rlm.surrogate,
+        "load",
+        lambda name=None, **options: asked.append(options) or Listening(),
+    )
+    kernel = load_file(f"{KERNELS}:scale", parse_space(SPACE))
+    task = kernel.task(offline.parse_problem("n=4096,dtype=fp16"), lookup("h100"))
+    path = str(tmp_path / "s.db")
+    with Store(path) as store:
+        store.add(task, kernel.candidates[0], Measurement(status="ok", value=1.0))
+    options = ["--device", "h100", "--problem", "n=4096,dtype=fp16", "--configs", SPACE]
+    assert run(f"{KERNELS}:scale", *options, "--store", path).exit_code == 0
+    assert told[-1] == 1
+    assert asked[-1] == {"store": path}
+    assert run(f"{KERNELS}:scale", *options).exit_code == 0
+    assert told[-1] == 0
 
 
 def test_compiling_tells_the_facts_of_the_other_device(run):

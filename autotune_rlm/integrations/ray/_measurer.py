@@ -78,7 +78,7 @@ class RayMeasurer:
         resources: Mapping[str, float] | None = None,
         gpus: bool | None = None,
         retries: int = 2,
-        start_timeout_s: float = 120.0,
+        start_timeout_s: float = 300.0,
     ) -> None:
         if workers is not None and workers < 1:
             raise ValueError(f"workers must be at least 1 or None, got {workers!r}")

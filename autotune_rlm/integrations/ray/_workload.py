@@ -21,8 +21,8 @@ _MOST_BYTES = 4_000_000  # of Python files beside the workload's own
 def isolated(workload: Workload, **options: Any) -> Callable[[], Measurer]:
     """What ``RayMeasurer`` makes in each worker: an ``IsolatedMeasurer`` of a workload.
 
-    The file that ``workload.factory`` or ``workload.arguments["file"]`` names is sent with the Python files
-    beside it, so that the machines need no copy; packages that it imports have to be installed there.
+    The file that ``workload.factory`` or ``workload.arguments["file"]`` names is sent with the Python
+    files beside it, so that the machines need no copy; what it imports has to be installed there.
 
     Args:
         workload: What to run.

@@ -177,7 +177,7 @@ class RayMeasurer:
             ray.shutdown()
 
     def _start(self) -> _Actor:
-        handle = ray.remote(Worker).options(**self._options).remote(self._make)
+        handle: Any = ray.remote(Worker).options(**self._options).remote(self._make)
         return _Actor(handle, handle.device.remote())
 
     def _result(self, actor: _Actor, reference: Any) -> Measurement | None:

@@ -194,11 +194,13 @@ def _is_turned(facts: KernelFacts, family: Family, dot: Dot, num_warps: int) -> 
     """
     if not family.is_async(dot, num_warps) or family.capability != 90:
         return False
-    across = {((dot.m, dot.k), 0), ((dot.k, dot.n), 1)}
-    along = {((dot.m, dot.k), 1), ((dot.k, dot.n), 0)}
-    return any(
-        a.feeds_dot == "load" and a.item_bytes != 2 and (a.shape, a.axis) in across - along
-        for a in facts.accesses
+    loads = [a for a in facts.accesses if a.feeds_dot == "load" and a.loop == dot.loop]
+    first = [a for a in loads if a.shape == (dot.m, dot.k)]
+    second = [a for a in loads if a.shape == (dot.k, dot.n)]
+    if first == second:  # tiles of one shape: the first operand is loaded first
+        first, second = first[::2], second[1::2]
+    return any(a.item_bytes != 2 and a.axis == 0 for a in first) or any(
+        a.item_bytes != 2 and a.axis == 1 for a in second
     )
 
 

@@ -54,6 +54,9 @@ _FEW_SPILLS = 50.0
 """Registers beyond the limit of which as many words spill. What spills grows with the third power:
 compilers avoid a few spills; of many, the same words are spilled again and again. Of the powers 1, 2
 and 3 the third left the least errors on recorded Triton matmuls of an A100."""
+_TURNED = 30.0
+"""Time of turning what ``wgmma`` cannot read as it was staged, over that of staging it: element by
+element, against banks. An estimate of ours from recorded fp32 products on the H100."""
 INPUTS = (
     "resident", "rounds", "waves", "busy", "warps", "asynchronous", "fits", "trips", "ahead", "unstaged",
     "products", "special", "issue", "l2", "operands", "staged", "exchanged", "spilled", "memory",
@@ -74,6 +77,8 @@ def inputs_of(numbers: Mapping[str, float], peaks: Peaks) -> dict[str, float]:
     fits = numbers["unique_mb"] <= 0.5 * (peaks.device.l2_mb or 40.0)
     trips = max(numbers["trips"], 1.0)
     excess = numbers["excess_registers"] * (numbers["excess_registers"] / _FEW_SPILLS) ** 2
+    staged = numbers["stage_kb"] * 1024 * trips / 128 / clock
+    turned = _TURNED * staged * numbers["turned"]
     return {
         "resident": min(numbers["resident"], -(-programs // peaks.sms)),
         "rounds": float(np.ceil(numbers["waves"] - 1e-9)),
@@ -90,8 +95,8 @@ def inputs_of(numbers: Mapping[str, float], peaks: Peaks) -> dict[str, float]:
         "issue": numbers["issue_ms"] * one,
         "l2": numbers["l2_ms"] * one,
         "operands": numbers["shared_ms"] * one,
-        "staged": numbers["stage_kb"] * 1024 * trips / 128 / clock,
-        "exchanged": numbers["exchanges"] * 1e3 / 128 / clock,
+        "staged": staged,
+        "exchanged": numbers["exchanges"] * 1e3 / 128 / clock + turned,
         "spilled": excess * 2 * numbers["warps"] * trips / clock,
         "memory": numbers["memory_ms"] * 1e3,
     }

@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune_rlm import devices
-from autotune_rlm.ir import CONSTANTS, INPUTS, kernel_facts, on_device, time_us
+from autotune_rlm.ir import (
+    CONSTANTS,
+    INPUTS,
+    Access,
+    Dot,
+    KernelFacts,
+    Loop,
+    kernel_facts,
+    on_device,
+    time_us,
+)
 
 triton = pytest.importorskip("triton")
 
@@ -122,3 +132,25 @@ def test_shared_memory_of_an_attention_is_the_compilers(device, head, block, war
     told = on_device(facts, gpu, num_warps=warps, num_stages=stages)["shared_bytes"]
     true = shared(kernels.attention, arguments, gpu.target, warps, stages)
     assert told == pytest.approx(true, rel=0.02)
+
+
+@pytest.mark.parametrize("tile", [(64, 64, 64), (128, 64, 32), (64, 128, 64)])
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_wgmma_turns_wide_operands_that_lie_across_its_sum(tile, first, second):
+    """Axis 1 of the first operand and axis 0 of the second are summed over: these may be contiguous."""
+    m, n, k = tile
+    load = {"kind": "load", "item_bytes": 4, "times": 8.0, "active": 1.0, "loop": 0, "run": 32}
+    load |= {"feeds_dot": "load"}
+    facts = KernelFacts(
+        grid=(64, 1, 1),
+        dots=(
+            Dot(m=m, n=n, k=k, a="f32", b="f32", acc="f32", precision="tf32", times=8.0, loop=0),
+        ),
+        accesses=(
+            Access(argument="a", shape=(m, k), distinct=m * k, axis=first, **load),
+            Access(argument="b", shape=(k, n), distinct=k * n, axis=second, **load),
+        ),
+        loops=(Loop(trips=8.0, times=1.0),),
+    )
+    told = on_device(facts, devices.lookup("NVIDIA H100"), num_warps=4, num_stages=3)
+    assert told["turned"] == float((first, second) != (1, 0))

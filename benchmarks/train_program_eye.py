@@ -52,7 +52,8 @@ def landscapes(table: pd.DataFrame) -> tuple[list[Landscape], list[list[str]]]:
             task = Task(
                 kernel="program", device=Device(name=""), language=str(language), metric=metric
             )
-            sizes = known[[name for name in SIZES if name in known]].to_dict("records")
+            told = known[[name for name in SIZES if name in known]]
+            sizes = told.astype(float).to_dict("records")
             candidates = tuple(
                 Candidate({k: v for k, v in size.items() if v == v}, str(text), payload=name)
                 for size, text, name in zip(sizes, known["text"], known["program"], strict=True)

@@ -29,7 +29,7 @@ from autotune_rlm.integrations.helion import register
 from autotune_rlm.landscapes import Landscape, read_landscapes
 from autotune_rlm.types import Candidate
 
-AT = (8, 16, 32, 64, 96)
+AT = (8, 16, 32, 64, 96, 200, 400)
 SEARCHES = ("RandomSearch", "PatternSearch", "LFBOTreeSearch", "RLMSearch")
 
 
@@ -122,7 +122,7 @@ def recorded_table(given: argparse.Namespace) -> None:
         for name in given.searches:
             rows = []
             for seed in range(given.seeds):
-                options = {"store": False, "surrogate": given.surrogate, "budget": AT[-1]}
+                options = {"store": False, "surrogate": given.surrogate, "budget": given.budget}
                 options["device"] = landscape.task.device
                 seen = on_landscape(name, landscape, seed, options)
                 rows.append([100 * (min(seen[:n], default=math.inf) / best - 1) for n in AT])
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--searches", nargs="*", default=SEARCHES)
     parser.add_argument("--kernels", action="store_true", help="tune kernels on the GPU here")
-    parser.add_argument("--budget", type=int, default=96, help="of RLMSearch on a GPU")
+    parser.add_argument("--budget", type=int, default=96, help="of RLMSearch")
     given = parser.parse_args()
     register()
     if given.kernels:

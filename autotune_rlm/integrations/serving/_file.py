@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.metadata
 import json
 import os
 import re
@@ -168,8 +167,9 @@ class ServingFile:
         """Where ``write`` writes the file; see there."""
         folder = Path(folder)
         if server == "sglang" and self.kernel == "fused_moe":
-            version = importlib.metadata.version("triton").partition("+")[0]
-            folder = folder / "configs" / f"triton_{version.replace('.', '_')}"
+            import triton
+
+            folder = folder / "configs" / f"triton_{triton.__version__.replace('.', '_')}"
         return folder / self.name(server)
 
     def with_configs(self, configs: Mapping[int, Mapping[str, Any]]) -> ServingFile:

@@ -54,8 +54,9 @@ class RLMSampler(BaseSampler):
     It samples studies with one or more objectives, constraints, pruning, conditional and dynamic
     spaces, and parallel workers, which announce what they try and look for the others' announcements,
     so that two seldom try one point. Trials that run elsewhere count as if they had their expected
-    value. A continuous search that has not improved for ten trials takes every third proposal from
-    TPE.
+    value. A search of one objective in a large space that gains nothing any more takes every third
+    proposal elsewhere. What fails beside the objective (``describe``, the surrogate, the store) is
+    warned of once, and the study goes on without it.
 
     Example:
         ```python

@@ -53,7 +53,7 @@ def parse(text: str, path: Path, device: Device | None = None) -> list[Landscape
         found = [
             (Candidate(_parameters(config)), triton_measurement(times)) for config, times in pairs
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error!r} in {shown(pairs)}") from None
     return [Landscape(task, tuple(c for c, _ in found), tuple(m for _, m in found))]
 

@@ -226,7 +226,8 @@ class TestImport:
 
     def test_malformed(self, tmp_path):
         file = tmp_path / "k.autotune.json"
-        for text in ("", "[]", '{"configs_timings": [[{}, [1, 2, 3]]]}'):
+        no_times = '{"configs_timings": [[{"kwargs": {}}, []]]}'
+        for text in ("", "[]", '{"configs_timings": [[{}, [1, 2, 3]]]}', no_times):
             file.write_text(text)
             with pytest.raises(ValueError, match=r"k\.autotune\.json"):
                 read_landscapes(file)

@@ -111,6 +111,18 @@ class TestFile:
         with pytest.raises(ValueError, match="batch sizes"):
             ServingFile.read(path)
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "N=512,K=512,device_name=NVIDIA_H200,dtype=fp8_w8a8_channelwise.json",
+            "N=512,K=512,device_name=NVIDIA_H200.json",
+        ],
+    )
+    def test_files_of_other_products_are_refused(self, name, tmp_path):
+        (tmp_path / name).write_text(json.dumps({"1": CONFIG}))
+        with pytest.raises(ValueError, match="of another kernel"):
+            ServingFile.read(tmp_path / name)
+
     @given(st.text(max_size=40).filter(lambda t: "/" not in t and "\0" not in t))
     def test_other_names_are_refused(self, name):
         with pytest.raises(ValueError, match="no name of such a file"):

@@ -130,7 +130,10 @@ class ServingFile:
         if found["E"]:
             kernel = "fused_moe"
         else:
-            kernel = f"w8a8_block_{'int8' if 'int8' in (found['dtype'] or '') else 'fp8'}_matmul"
+            kernels = {dtype: kernel for kernel, dtype in _DTYPES.items()}
+            if found["dtype"] not in kernels or found["block"] is None:
+                raise ValueError(f"{path.name!r} is of another kernel than {', '.join(KERNELS)}")
+            kernel = kernels[found["dtype"]]
         return cls(
             kernel=kernel,
             device_name=found["device"].replace("_", " "),

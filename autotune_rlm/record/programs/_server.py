@@ -6,6 +6,8 @@ imports is that program's own memory. A Python program runs in a fork of this pr
 command is executed from one.
 """
 
+# mypy: disable-error-code="no-untyped-def"
+
 import _tracemalloc
 import gc
 import marshal

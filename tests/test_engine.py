@@ -1,6 +1,7 @@
 """The engine alone, and that the harness and the decorator ask it for the same."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -146,7 +147,8 @@ def test_the_harness_and_the_loop_of_the_decorator_choose_alike():
                 yield pair
 
     settings_ = dataclasses.replace(Settings(), budget=budget, surrogate=model, store=False)
-    selector = Selector(None, ["n"], settings_)
+    tasks = SimpleNamespace(file=__file__)  # nothing recommended stands beside it
+    selector = Selector(tasks, ["n"], settings_)
     shuffled = [CANDIDATES[i] for i in order]
     selector._tune(TASK, shuffled, Replay(LANDSCAPE, workers=8), None)
     run = run_search(

@@ -12,7 +12,7 @@ from importlib import resources
 
 __all__ = ["NAMES", "python_facts"]
 
-_COUNTED = {
+_COUNTED: dict[str, tuple[type[ast.AST], ...]] = {
     "loops": (ast.For, ast.While, ast.AsyncFor),
     "comprehensions": (ast.ListComp, ast.SetComp, ast.DictComp),
     "generators": (ast.GeneratorExp, ast.Yield, ast.YieldFrom),
@@ -101,7 +101,7 @@ def python_facts(text: str) -> dict[str, float]:
 
 def _imports(tree: ast.Module, found: dict[str, float]) -> None:
     known = _costs()
-    early, late, unknown = set(), set(), 0
+    early, late, unknown = set[str](), set[str](), 0
     at_start = {id(node) for node in tree.body}
     for node in ast.walk(tree):
         is_late = id(node) not in at_start

@@ -36,7 +36,7 @@ class FieldColumns:
         kinds: list[tuple[str, str]] = []
         for name in names:
             values = [row.get(name) for row in rows]
-            known = np.array([float(v) for v in values if _is_number(v)])
+            known = np.array([v for v in values if _is_number(v)], dtype=float)
             if len(known) and np.ptp(known) > 0:
                 small, large = np.quantile(np.abs(known), (0.05, 0.95))
                 for log in (False, True) if large > _RATIO * max(small, 1e-300) else (False,):
@@ -50,7 +50,8 @@ class FieldColumns:
         """Shape (n, columns); what is missing is 0."""
         x = np.zeros((len(rows), len(self.numbers) + len(self.kinds)))
         for j, (name, log, mean, spread) in enumerate(self.numbers):
-            value = np.array([float(v) if _is_number(v := r.get(name)) else np.nan for r in rows])
+            given = [row.get(name) for row in rows]
+            value = np.array([v if _is_number(v) else np.nan for v in given], dtype=float)
             if log:
                 value = _logarithm(value)
             x[:, j] = np.clip(np.nan_to_num((value - mean) / spread), -10.0, 10.0)

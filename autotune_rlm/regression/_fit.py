@@ -86,7 +86,7 @@ def fit_table(
     some = np.isfinite(numbers).any(1)
     if not some.all():
         notes.append(f"{int((~some).sum())} rows without any number were left out")
-        kept = np.flatnonzero(some)
+        kept = np.flatnonzero(some).tolist()
         texts, fields = [texts[i] for i in kept], [fields[i] for i in kept]
         numbers, groups = numbers[kept], groups[kept]
     train, judge, test = _split(groups, options)

@@ -54,7 +54,7 @@ class RowBatch(NamedTuple):
     """What the network reads of b rows."""
 
     fields: FieldTensors
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # tuple has a method of this name
     source: Tensor
     source_of: Tensor
 
@@ -126,11 +126,11 @@ class RowModel(nn.Module):
         """Some of the rows; of fields and texts only those that they have."""
         used, index = np.unique(rows.index[which], return_inverse=True)
         index = index.reshape(rows.index[which].shape) - int(used[0] < 0)
-        used = torch.from_numpy(used[used >= 0])
+        kept = torch.from_numpy(used[used >= 0])
         some, source_of = np.unique(rows.text_of[which], return_inverse=True)
         source = self.tokenizer.padded([rows.texts[i] for i in some])
         device = self.network.head.weight.device
-        fields = FieldTensors(*(t[used].to(device) for t in rows.fields))
+        fields = FieldTensors(*(t[kept].to(device) for t in rows.fields))
         return RowBatch(
             fields,
             torch.from_numpy(index).to(device),

@@ -77,7 +77,7 @@ class PublishedModel:
             ValueError: The weights are of another shape.
             ImportError: transformers is not installed.
         """
-        from transformers import AutoConfig, T5GemmaForConditionalGeneration
+        from transformers import T5GemmaConfig, T5GemmaForConditionalGeneration
 
         folder = Path(folder)
         config = json.loads((folder / "config.json").read_text())
@@ -94,7 +94,7 @@ class PublishedModel:
         settings["encoder"] = dict(settings["encoder"])
         settings["encoder"]["vocab_size"] = len(weights["encoder.embed_tokens.weight"])
         settings["attn_implementation"] = "eager"  # its logits of attention are capped
-        model = T5GemmaForConditionalGeneration(AutoConfig.for_model("t5gemma", **settings))
+        model = T5GemmaForConditionalGeneration(T5GemmaConfig(**settings))
         bias = weights.pop("final_logits_bias", torch.zeros(_VOCABULARY)).float().flatten()
         weights.setdefault("lm_head.out_proj.weight", decoder)
         model.lm_head.out_proj.weight = torch.nn.Parameter(decoder.float().clone())  # not tied

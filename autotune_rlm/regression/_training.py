@@ -10,6 +10,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -114,9 +115,9 @@ def train_rows(
         if state is None:
             return
         state.parent.mkdir(parents=True, exist_ok=True)
-        told = {"least": least, "since": since, "step": step, "spent": elapsed()}
-        told |= {"losses": done.losses, "best_step": done.best_step}
-        blob = {"network": network.state_dict(), "averaged": averaged.state_dict(), "best": best}
+        state_of = {"least": least, "since": since, "step": step, "spent": elapsed()}
+        told: dict[str, Any] = {**state_of, "losses": done.losses, "best_step": done.best_step}
+        blob: dict[str, Any] = {"network": network.state_dict(), "averaged": averaged.state_dict(), "best": best}
         blob |= {"optimizer": optimizer.state_dict(), "progress": json.dumps(told), "key": key}
         torch.save(blob, state.with_suffix(".tmp"))
         os.replace(state.with_suffix(".tmp"), state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -162,7 +162,7 @@ def encode_landscape(
 class Encoded(NamedTuple):
     """n candidates as arrays."""
 
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # tuple has a method of this name
     """Fields, (n, c)."""
     texts: Sequence[np.ndarray]
     """Tokens of the distinct texts."""
@@ -377,8 +377,22 @@ def bare(batch: Batch, rng: np.random.Generator) -> Batch:
     return batch._replace(candidates=np.where(hidden[..., None], -1, batch.candidates))
 
 
+class _HasTexts(Protocol):
+    """Candidates with their texts."""
+
+    @property
+    def texts(self) -> Sequence[np.ndarray]:
+        """Tokens of the distinct texts."""
+        ...
+
+    @property
+    def text_of(self) -> np.ndarray:
+        """Which of them each candidate has, (n,); empty where there is none."""
+        ...
+
+
 def collate_texts(
-    examples: Sequence[Example], rows: Sequence[np.ndarray]
+    examples: Sequence[_HasTexts], rows: Sequence[np.ndarray]
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The texts of the examples' rows in one array, and which each row has; None where there is none."""
     if not any(len(e.text_of) for e in examples):

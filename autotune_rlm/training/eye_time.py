@@ -49,7 +49,7 @@ def fit_time(lists: Sequence[RankedList], *, steps: int = 150, seed: int = 0) ->
         loss = data.loss(torch.log(time_us(data.inputs, constants, torch) / 1e3))
         loss = loss + _PRIOR * sum((free[name] - start[name]) ** 2 for name in free)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
     return {name: float(_from_free(name, value.detach())) for name, value in free.items()}
 

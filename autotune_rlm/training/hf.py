@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput, cached_file
+from transformers.utils.generic import ModelOutput
+from transformers.utils.hub import cached_file
 
 from autotune_rlm.surrogate.network import FieldTensors, Network, NetworkConfig
 from autotune_rlm.surrogate.tokenizer import TextTokenizer

@@ -24,7 +24,7 @@ _FILE_BYTES = 64 * 2**20
 _OUTPUT_BYTES = 2**20
 
 
-def serve():
+def serve() -> None:
     """Answer requests until standard input ends.
 
     A request is a marshalled dictionary, an answer the same; both come after their length in eight
@@ -46,7 +46,7 @@ def serve():
             data = data[posix.write(answers, data) :]
 
 
-def _run(request, ours):
+def _run(request: dict, ours: tuple[int, int]) -> dict:
     """One run: how it ended, what it printed and reported, what the system counted."""
     given = posix.memfd_create("stdin")
     _write(given, request["stdin"])
@@ -69,7 +69,7 @@ def _run(request, ours):
     return answer
 
 
-def _ended(child, seconds):
+def _ended(child: int, seconds: float) -> dict:
     """How a child ended, which is made to after some seconds."""
     started = time.monotonic()
     ending = posix.pidfd_open(child)
@@ -88,7 +88,7 @@ def _ended(child, seconds):
     }
 
 
-def _be_the_program(request, given, printed, reported):
+def _be_the_program(request: dict, given: int, printed: int, reported: int) -> None:
     code = 1
     try:
         posix.setsid()
@@ -106,7 +106,7 @@ def _be_the_program(request, given, printed, reported):
         posix._exit(code)
 
 
-def _limit(request):
+def _limit(request: dict) -> None:
     seconds = int(request["timeout_s"]) + 2
     for name, most in (
         ("RLIMIT_DATA", request["memory_bytes"]),  # not AS: runtimes reserve more than they use
@@ -122,7 +122,7 @@ def _limit(request):
         resource.setrlimit(limit, (most, most))
 
 
-def _python(request, reported):
+def _python(request: dict, reported: int) -> int:
     """Run a Python program in this process, and each call that it is measured by in a fork of it."""
     call = request["call"]
     sys.argv = [request["name"], *request["argv"]]
@@ -160,7 +160,9 @@ def _python(request, reported):
     return code
 
 
-def _call(function, arguments, reported, text_ms, trace):
+def _call(
+    function: object, arguments: dict | tuple, reported: int, text_ms: float, trace: bool
+) -> None:
     """Call a function once, in a process of its own."""
     code = 1
     try:
@@ -170,7 +172,7 @@ def _call(function, arguments, reported, text_ms, trace):
             _tracemalloc.reset_peak()
         begun = time.process_time()
         try:
-            function(**arguments) if isinstance(arguments, dict) else function(*arguments)
+            function(**arguments) if isinstance(arguments, dict) else function(*arguments)  # type: ignore[operator]
         except SystemExit:
             pass
         call_ms = 1e3 * (time.process_time() - begun)
@@ -187,11 +189,11 @@ def _call(function, arguments, reported, text_ms, trace):
         posix._exit(code)
 
 
-def _report(reported, **numbers):
+def _report(reported: int, **numbers: float) -> None:
     _write(reported, "".join("%s %r\n" % pair for pair in numbers.items()).encode())
 
 
-def _tell(reported, error):
+def _tell(reported: int, error: BaseException) -> int:
     try:
         text = "error %s: %s\n" % (type(error).__name__, error)
         _write(reported, text.encode("utf-8", "replace")[:2000])
@@ -200,7 +202,7 @@ def _tell(reported, error):
     return 1
 
 
-def _kill_group(child):
+def _kill_group(child: int) -> None:
     try:
         posix.killpg(child, _SIGKILL)
     except OSError:
@@ -210,7 +212,7 @@ def _kill_group(child):
             pass
 
 
-def _reap():
+def _reap() -> None:
     """Where this is the first process of its namespace, orphans of the program are its children."""
     try:
         while posix.waitpid(-1, posix.WNOHANG)[0]:
@@ -219,12 +221,12 @@ def _reap():
         pass
 
 
-def _contents(fd):
+def _contents(fd: int) -> bytes:
     posix.lseek(fd, 0, 0)
     return _read(fd, _OUTPUT_BYTES)
 
 
-def _read(fd, size):
+def _read(fd: int, size: int) -> bytes:
     parts = []
     while size > 0:
         part = posix.read(fd, min(size, 2**20))
@@ -235,7 +237,7 @@ def _read(fd, size):
     return b"".join(parts)
 
 
-def _write(fd, data):
+def _write(fd: int, data: bytes) -> None:
     while data:
         data = data[posix.write(fd, data) :]
 

@@ -40,7 +40,7 @@ def program_table(
     """
     import pandas
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for landscape in landscapes:
         if landscape.task.metric == METRIC:
             rows.extend(_rows(landscape))

@@ -21,7 +21,7 @@ __all__ = ["TRITON_OPTIONS", "ConfigSpace"]
 TRITON_OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg")
 """Parameters that are Triton's own; all others are the kernel's ``tl.constexpr`` arguments."""
 
-_SMALLEST = {"num_warps": 1, "num_stages": 0, "num_ctas": 1, "maxnreg": 1}
+_MIN_SIZE = {"num_warps": 1, "num_stages": 0, "num_ctas": 1, "maxnreg": 1}
 _MAX_DRAWS_PER_SAMPLE = 200
 _MAX_ENUMERATED = 10**7
 
@@ -201,7 +201,7 @@ def _checked(name: str, values: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def _check_option(name: str, values: tuple[Any, ...]) -> None:
-    smallest = _SMALLEST[name]
+    smallest = _MIN_SIZE[name]
     for value in values:
         if value is None and name == "maxnreg":
             continue

@@ -30,7 +30,7 @@ from autotune_rlm.types import Candidate
 
 ROOT = Path(__file__).parents[1]
 FILES = ("inductor_mm", "inductor_mixed_mm", "triton_matmul_a100")
-MOST = 1000  # configurations of a landscape
+MAX_COUNT = 1000  # configurations of a landscape
 
 
 def held_out(args: argparse.Namespace) -> dict[str, list[Landscape]]:
@@ -44,7 +44,7 @@ def held_out(args: argparse.Namespace) -> dict[str, list[Landscape]]:
                 or table.facts(one.task, one.candidates[0].config) is None
             ):
                 continue
-            rows = np.sort(rng.permutation(len(one))[:MOST])
+            rows = np.sort(rng.permutation(len(one))[:MAX_COUNT])
             known = [table.candidate(one.task, one.candidates[i]) for i in rows]
             rows = rows[[bool(c.facts) for c in known]]
             candidates = tuple(c for c in known if c.facts)

@@ -44,7 +44,7 @@ from autotune_rlm.types import Candidate, Task, canonical_json
 
 ROOT = Path(__file__).parents[1]
 TIMED = ("triton_matmul_a100", "inductor_mm", "inductor_mixed_mm")
-MOST_CONFIGS, SAMPLED, NEAR_MISS = 800, 48, 0.4
+MAX_CONFIGS, SAMPLED, NEAR_MISS = 800, 48, 0.4
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Known:
 def timed(landscape: Landscape, table: FactsTable, rng: np.random.Generator) -> Known | None:
     """A landscape as a list; None where too few facts are known."""
     rows = np.arange(len(landscape))
-    if len(rows) > MOST_CONFIGS:
-        rows = rng.choice(rows, MOST_CONFIGS, replace=False)
+    if len(rows) > MAX_CONFIGS:
+        rows = rng.choice(rows, MAX_CONFIGS, replace=False)
     task = landscape.task
     found = [table.candidate(task, landscape.candidates[i]) for i in rows]
     known = [i for i, c in enumerate(found) if c.facts]

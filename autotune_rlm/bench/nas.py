@@ -21,7 +21,7 @@ __all__ = ["BASELINES", "METHODS", "NasRun", "baseline_runs", "nas_json", "nas_r
 METHODS = ("rlm", "few-shot")
 """``few-shot``: regression in closed form; ``rlm``: the same, led by the language model's word."""
 BASELINES = ("flops", "parameters", "ridge")
-_FEWEST = 2  # test networks that a rank correlation needs
+_MIN_COUNT = 2  # test networks that a rank correlation needs
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def baseline_runs(
             score = np.array([float(c[cost]) for c in fresh.costs])
             run = _run(method, target, number, seed, score[rest], values[rest])
             yield NasRun(**{**asdict(run), **_absolute(run)})
-        if len(rows) >= _FEWEST:
+        if len(rows) >= _MIN_COUNT:
             score = _ridge(features[rows], values[rows], features[rest])
             yield _run("ridge", target, number, seed, score, values[rest])
 
@@ -138,7 +138,7 @@ def _unseen(train: Sequence[ArchitectureTable], test: ArchitectureTable) -> Arch
         for config in table.configs
     }
     rows = [i for i, c in enumerate(test.configs) if repr(sorted(c.items())) not in known]
-    if len(rows) < _FEWEST:
+    if len(rows) < _MIN_COUNT:
         raise ValueError(
             f"test: {len(rows)} of the {len(test)} networks of {test.name!r} are not among those "
             "trained on; give a test table of other networks"
@@ -151,7 +151,7 @@ def _draws(
 ) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
     known = np.flatnonzero(np.isfinite(values))
     for number in shots:
-        if number > len(known) - _FEWEST:
+        if number > len(known) - _MIN_COUNT:
             raise ValueError(
                 f"shots: {number} of the {len(known)} test networks leave too few to test on"
             )

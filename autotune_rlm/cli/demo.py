@@ -31,7 +31,7 @@ class Part(str, Enum):
     ALL = "all"
 
 
-_NARROWEST = 108
+_MIN_WIDTH = 108
 
 
 @app.command()
@@ -51,7 +51,7 @@ def demo(
     Then search for networks that are accurate and fast on this CPU.
     """
     out = new_console()
-    out.width = max(out.width, _NARROWEST)
+    out.width = max(out.width, _MIN_WIDTH)
     if part in (Part.KERNELS, Part.ALL):
         _kernels(out, store)
     if part in (Part.NETWORKS, Part.ALL):

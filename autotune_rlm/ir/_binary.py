@@ -284,7 +284,7 @@ def registers_per_thread(
     main = max(facts.dots, key=lambda d: d.flops, default=None)
     repeated = max((redundancy(facts, family, dot, num_warps) for dot in facts.dots), default=1.0)
     data = max(facts.live_bytes - facts.accumulator_bytes, 0.0) / words
-    index = min(facts.live_index_bytes / words, _MOST_INDEX)
+    index = min(facts.live_index_bytes / words, _MAX_INDEX)
     weights = _WEIGHTS[family.vendor if family.warp * family.registers != 32 * 196608 else "rdna"]
     wanted = (
         weights["base"]
@@ -292,7 +292,7 @@ def registers_per_thread(
         * max((_fragment(d, family, num_warps) for d in facts.dots), default=0.0)
         + weights["argument"] * len({a.argument for a in facts.accesses})
         + weights["loop"] * len(facts.loops)
-        + weights["code"] * math.sqrt(min(facts.operations, _MOST_CODE))
+        + weights["code"] * math.sqrt(min(facts.operations, _MAX_CODE))
         + weights["reduction"] * max((r.item_bytes for r in facts.reductions), default=0)
     )
     if main is None:
@@ -307,12 +307,12 @@ def registers_per_thread(
         accumulators = facts.accumulator_bytes * repeated / words
         wanted += weights["read_back" if in_tensor_memory else "accumulator"] * accumulators
     limit = min(family.most_registers, family.registers // threads)
-    return min(max(wanted, _FEWEST), limit), max(0.0, wanted - limit)
+    return min(max(wanted, _MIN_COUNT), limit), max(0.0, wanted - limit)
 
 
-_FEWEST = 6.0
-_MOST_INDEX = 200.0  # words of addresses beyond which they are computed anew
-_MOST_CODE = 400  # operations beyond which a longer kernel needs no more at once
+_MIN_COUNT = 6.0
+_MAX_INDEX = 200.0  # words of addresses beyond which they are computed anew
+_MAX_CODE = 400  # operations beyond which a longer kernel needs no more at once
 _WEIGHTS = {
     "cuda": {
         **{"base": 1.6, "product": 0.0, "data": 0.51, "index": 0.28, "operand": 1.54},

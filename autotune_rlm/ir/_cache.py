@@ -15,7 +15,7 @@ from autotune_rlm._private import private_folder
 __all__ = ["IRCache"]
 
 _log = logging.getLogger(__name__)
-_MOST_ROWS = 50_000  # about 100 MB
+_MAX_ROWS = 50_000  # about 100 MB
 _CHUNK = 500
 
 
@@ -54,7 +54,7 @@ class IRCache:
             if connection and rows:
                 connection.executemany("INSERT OR REPLACE INTO ir (key, text) VALUES (?, ?)", rows)
                 newest = "SELECT max(rowid) FROM ir"
-                connection.execute(f"DELETE FROM ir WHERE rowid <= ({newest}) - {_MOST_ROWS}")
+                connection.execute(f"DELETE FROM ir WHERE rowid <= ({newest}) - {_MAX_ROWS}")
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection | None]:

@@ -13,7 +13,7 @@ from ._signature import Signature
 
 __all__ = ["guess_grid"]
 
-_MOST = 2.0**31
+_MAX_VALUE = 2.0**31
 
 
 def guess_grid(text: str, signature: Signature) -> tuple[tuple[int, int, int], bool]:
@@ -46,14 +46,14 @@ def guess_grid(text: str, signature: Signature) -> tuple[tuple[int, int, int], b
 
 def _programs(text: str, signature: Signature, place: int) -> int | None:
     """How many programs along an axis write something, by subdivision; None where all do."""
-    low, high = 0.0, _MOST
+    low, high = 0.0, _MAX_VALUE
     ids = np.concatenate([[0.0], 2.0 ** np.linspace(0, 31, SAMPLES - 1).round(2)]).round()
     while True:
         writes = _writes(text, signature, place, ids)
         if not writes.any():
             return None
         last = int(np.flatnonzero(writes)[-1])
-        if ids[last] >= _MOST - 1:
+        if ids[last] >= _MAX_VALUE - 1:
             return None
         low, high = ids[last], ids[last + 1] if last + 1 < len(ids) else high
         if high - low <= 1:

@@ -9,10 +9,10 @@ import numpy as np
 
 from ._values import NAN
 
-__all__ = ["MOST_TRIPS", "SAMPLES", "first_failure", "samples", "stands_for"]
+__all__ = ["MAX_TRIPS", "SAMPLES", "first_failure", "samples", "stands_for"]
 
 SAMPLES = 64
-MOST_TRIPS = 2.0**40
+MAX_TRIPS = 2.0**40
 # fractional parts of multiples of powers of this number fill a cube evenly; M. Roberts, "The
 # unreasonable effectiveness of quasirandom sequences" (2018)
 _GOLDEN = 1.1673039782614187  # of x**6 = x + 1
@@ -50,7 +50,7 @@ def first_failure(holds: Callable[[Any], Any]) -> Any:
     first = zero + holds(zero)
     high = zero + 1.0
     going = np.where(np.isnan(zero + holds(high)), NAN, zero + holds(high)) > 0.5
-    while np.any(going) and high.max() < MOST_TRIPS:
+    while np.any(going) and high.max() < MAX_TRIPS:
         high = np.where(going, high * 2, high)
         going = going & ((zero + holds(high)) > 0.5)
     low = np.floor(high / 2)
@@ -59,4 +59,4 @@ def first_failure(holds: Callable[[Any], Any]) -> Any:
         still = (zero + holds(middle)) > 0.5
         low, high = np.where(still, middle, low), np.where(still, high, middle)
     trips = np.where(first > 0.5, high, 0.0)
-    return np.where(np.isnan(first) | (high >= MOST_TRIPS), NAN, trips)
+    return np.where(np.isnan(first) | (high >= MAX_TRIPS), NAN, trips)

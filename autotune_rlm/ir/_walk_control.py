@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ._parse import Block, Op
-from ._samples import MOST_TRIPS, SAMPLES, first_failure
+from ._samples import MAX_TRIPS, SAMPLES, first_failure
 from ._values import NAN, UNKNOWN, Number, Value, is_zero
 from ._walk_work import WorkWalk
 
@@ -225,7 +225,7 @@ class ControlWalk(WorkWalk):
             self.assumed.append(_UNKNOWN if instead is None else _ASSUMED)
         if instead is not None:
             trips = np.where(known, trips, instead)
-        trips = np.clip(np.where(np.isnan(trips), _UNKNOWN_TRIPS, trips), 0, MOST_TRIPS)
+        trips = np.clip(np.where(np.isnan(trips), _UNKNOWN_TRIPS, trips), 0, MAX_TRIPS)
         starts = [self._value(o) for o in carried]
         deltas, starts = self._deltas(region, arguments, starts, at)
         level = self._depth % len(self._random)

@@ -42,7 +42,7 @@ _NAMES = {
     Status.SKIPPED: "InvalidConfig",
 }
 _SCHEMA = "1.0.0"
-_MOST_DIMENSIONS = 3  # of a problem's size in Kernel Tuner
+_MAX_DIMENSIONS = 3  # of a problem's size in Kernel Tuner
 _NO_DATE = "1970-01-01T00:00:00+00:00"  # the schema wants one
 
 
@@ -238,7 +238,7 @@ def _problem_size(problem: Mapping[str, Any]) -> int | list[int]:
     if type(size) is int:
         return size
     numbers = [v for v in size if type(v) is int] if isinstance(size, (list, tuple)) else []
-    return numbers[:_MOST_DIMENSIONS] or [1]
+    return numbers[:_MAX_DIMENSIONS] or [1]
 
 
 def _name_of(status: Status) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 __all__ = ["Column", "Encoded", "columns_of", "encode", "encode_configs", "one_hot"]
 
 _LOG_RATIO = 4.0  # numbers that span more than two octaves are taken by their logarithm
-_LARGEST = 1e300
-_MOST_KINDS = 64  # values of a text that get an indicator each, the most frequent ones
+_MAX_SIZE = 1e300
+_MAX_KINDS = 64  # values of a text that get an indicator each, the most frequent ones
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _encoded(values: np.ndarray) -> list[np.ndarray]:
         return []
     if len(kinds) == 2:
         return [index.astype(float)]
-    often = np.argsort(-np.bincount(index), kind="stable")[:_MOST_KINDS]
+    often = np.argsort(-np.bincount(index), kind="stable")[:_MAX_KINDS]
     return [(index == i) * math.sqrt(0.5) for i in np.sort(often)]
 
 
@@ -122,4 +122,4 @@ def _numeric(x: np.ndarray) -> list[np.ndarray]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (bool, int, float)) and abs(value) < _LARGEST
+    return isinstance(value, (bool, int, float)) and abs(value) < _MAX_SIZE

@@ -12,7 +12,7 @@ from autotune_rlm.learn.transform import standardised
 
 __all__ = ["Lead", "Led", "differences", "extend", "fit_led"]
 
-_MOST_DIFFERENCES = 6
+_MAX_DIFFERENCES = 6
 _MANY = 3.0  # how far words differ, on the scale that the process expects of a linear effect
 
 
@@ -156,6 +156,6 @@ def differences(words: np.ndarray) -> np.ndarray:
         return words
     apart = words - words.mean(1, keepdims=True)
     left, sizes, _ = np.linalg.svd(apart, full_matrices=False)
-    components = (left * sizes)[:, :_MOST_DIFFERENCES]
+    components = (left * sizes)[:, :_MAX_DIFFERENCES]
     length = float(np.sqrt((components**2).sum(1).mean()))
     return _MANY * components / max(length, 1e-9)

@@ -10,7 +10,7 @@ from scipy.stats import yeojohnson
 
 __all__ = ["PowerTransform", "standardised"]
 
-_FEWEST = 8  # values that tell a skew
+_MIN_COUNT = 8  # values that tell a skew
 _POWERS = (-2.0, 4.0)  # beyond them the way back overflows
 
 
@@ -54,7 +54,7 @@ class PowerTransform:
     @cached_property
     def _power(self) -> float:
         middle, spread = self._scale
-        if len(self.values) < _FEWEST or spread == 0.0:
+        if len(self.values) < _MIN_COUNT or spread == 0.0:
             return 1.0
         try:
             power = yeojohnson((np.maximum(self.values, self._floor) - middle) / spread)[1]

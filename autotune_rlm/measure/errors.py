@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 Stage = Literal["compile", "run", "call"]
-_LONGEST_REASON = 240
+_MAX_REASON = 240
 _RETRY_S = 24 * 3600.0
 """Seconds after which a failed launch is tried again: a day, in which drivers and data change."""
 
@@ -314,7 +314,7 @@ def classify_exit(returncode: int | None, output: str = "") -> Fault:
     return Fault(Status.CRASHED, one_line(reason), True)
 
 
-def one_line(text: str, *, limit: int = _LONGEST_REASON) -> str:
+def one_line(text: str, *, limit: int = _MAX_REASON) -> str:
     """``text`` with all white space squeezed to single blanks, cut to ``limit`` characters."""
     squeezed = " ".join(text.split())
     return squeezed if len(squeezed) <= limit else squeezed[: limit - 1] + "…"

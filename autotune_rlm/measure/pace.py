@@ -16,7 +16,7 @@ from ..types import Candidate, Device, Measurement, Measurer, Status, Task
 
 __all__ = ["PacedMeasurer", "busy_share"]
 
-_LONGEST_REST_S = 60.0
+_MAX_REST_S = 60.0
 
 
 class PacedMeasurer:
@@ -94,7 +94,7 @@ class PacedMeasurer:
 
     def _rest(self, busy_s: float) -> None:
         if self._duty < 1:
-            self._stop.wait(min(busy_s * (1 / self._duty - 1), _LONGEST_REST_S))
+            self._stop.wait(min(busy_s * (1 / self._duty - 1), _MAX_REST_S))
 
 
 def busy_share(device: Device) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 __all__ = ["fold", "unfold"]
 
-_LONGEST = 1024  # lines of the longest block that is looked for
+_MAX_LENGTH = 1024  # lines of the longest block that is looked for
 
 
 def fold(lines: Sequence[str]) -> list[str]:
@@ -43,7 +43,7 @@ def _best_repeat(lines: Sequence[str]) -> tuple[int, int, int] | None:
         return None
     codes = np.unique(np.asarray(lines, dtype=object).astype(str), return_inverse=True)[1]
     best, saved_most = None, 0
-    for period in range(1, min(n // 2, _LONGEST) + 1):
+    for period in range(1, min(n // 2, _MAX_LENGTH) + 1):
         equal = codes[:-period] == codes[period:]
         edges = np.flatnonzero(np.diff(np.concatenate(([0], equal.view(np.int8), [0]))))
         starts, lengths = edges[::2], edges[1::2] - edges[::2]

@@ -23,8 +23,8 @@ STANDARD = ("", "ai.onnx")
 """Names of the standard operator set."""
 
 _KEEP_ELEMENTS = 128  # of a tensor whose values are kept: shapes and axes live there
-_DEEPEST = 32  # subgraphs in subgraphs; protobuf itself reads no deeper
-_MOST_NODES = 2_000_000  # after inlining; the largest published decoders have about 30,000
+_MAX_DEPTH = 32  # subgraphs in subgraphs; protobuf itself reads no deeper
+_MAX_NODES = 2_000_000  # after inlining; the largest published decoders have about 30,000
 _PAYLOAD = frozenset(
     {"raw_data", "float_data", "int32_data", "string_data", "int64_data"}
     | {"double_data", "uint64_data"}
@@ -111,8 +111,8 @@ def _read(model: Any) -> tuple[onnx.ModelProto, str]:
 def _copy(source: Any, target: Any, depth: int) -> None:
     """Copy a message without the payload of large tensors."""
     kind = type(source).__name__
-    if depth > _DEEPEST:
-        raise ValueError(f"model: subgraphs are nested more than {_DEEPEST} deep")
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"model: subgraphs are nested more than {_MAX_DEPTH} deep")
     nested = _NESTED[kind]
     large = kind == "TensorProto" and _is_large(source)
     for field, value in source.ListFields():
@@ -166,7 +166,7 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     sizes: dict[tuple[str, str, str], int | None] = {}
 
     def size(nodes: Any, depth: int) -> int:
-        if depth > 20 * _DEEPEST:
+        if depth > 20 * _MAX_DEPTH:
             raise ValueError("model: functions call each other too deeply")
         total = 0
         for node in nodes:
@@ -180,9 +180,9 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
                     raise ValueError(f"model: the function {node.op_type!r} calls itself")
                 total += inner
             total += 1 + sum(size(graph.node, depth + 1) for graph in subgraphs(node))
-            if total > _MOST_NODES:
+            if total > _MAX_NODES:
                 raise ValueError(
-                    f"model: its functions expand to more than {_MOST_NODES:,} operators"
+                    f"model: its functions expand to more than {_MAX_NODES:,} operators"
                 )
         return total
 

@@ -32,9 +32,9 @@ _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike"}
     | {"RandomUniform", "RandomUniformLike"}
 )
-_MOST_HELD = 100  # graphs within a graph, for each of which onnx looks at all values around it
-_MOST_VALUES = 1024  # elements of a value that is computed
-_MOST_STORED = 128  # and of one that is stored, as ``load_skeleton`` keeps them
+_MAX_HELD = 100  # graphs within a graph, for each of which onnx looks at all values around it
+_MAX_VALUES = 1024  # elements of a value that is computed
+_MAX_STORED = 128  # and of one that is stored, as ``load_skeleton`` keeps them
 _CODES = {name: code for code, name in DTYPES.items()}
 
 
@@ -44,7 +44,7 @@ def canonical(model: onnx.ModelProto, dims: Mapping[str, int] | None = None) -> 
 
     bind(model, dims)
     inferred = model
-    if sum(1 for n in model.graph.node for _ in subgraphs(n)) <= _MOST_HELD:
+    if sum(1 for n in model.graph.node for _ in subgraphs(n)) <= _MAX_HELD:
         # onnx raises its own errors and plain RuntimeError; nodes are asked below
         with contextlib.suppress(Exception):
             inferred = shape_inference.infer_shapes(model, data_prop=True)
@@ -151,7 +151,7 @@ class _Reader:
         found = scope.tensors[name] = Tensor(DTYPES.get(tensor.data_type, "?"), tuple(tensor.dims))
         scope.types.pop(name, None)
         size = found.size()
-        if size is None or size > _MOST_STORED or tensor.data_location == tensor.EXTERNAL:
+        if size is None or size > _MAX_STORED or tensor.data_location == tensor.EXTERNAL:
             return
         try:
             scope.set(name, numpy_helper.to_array(tensor))
@@ -177,7 +177,7 @@ class _Reader:
                 kind = {"i": "i64", "u": "i64", "f": "f32"}.get(value.dtype.kind, "str")
                 scope.weights.add(name)
                 scope.tensors[name] = Tensor(kind, value.shape)
-                if kind != "str" and value.size <= _MOST_STORED:
+                if kind != "str" and value.size <= _MAX_STORED:
                     scope.set(name, value.astype(np.int64 if kind == "i64" else np.float32))
             scope.types.pop(name, None)
             return
@@ -303,7 +303,7 @@ class _Reader:
         if not inputs or any(i not in scope.values for i in inputs):
             return False
         sizes = [scope.tensors.get(o, Tensor()).size() for o in node.outputs if o]
-        if any(s is None or s > _MOST_VALUES for s in sizes):
+        if any(s is None or s > _MAX_VALUES for s in sizes):
             return False
         given = [scope.values[i] for i in inputs]
         key = _call(proto, [_bytes(scope.values.get(i)) for i in node.inputs])

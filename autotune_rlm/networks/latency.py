@@ -77,7 +77,7 @@ the throughput of MnasNet-style networks on an A100 and an RTX 3090 (traffic 0.8
 """
 _WORST = 0.01  # share of the peaks below which no sensible runtime falls
 _UNTOLD = 20.0  # how far a device may be from its kind where it does not tell its figures
-_WIDEST_CORE = 0.25  # float32 TFLOPS of one core with two 512-bit units at 4 GHz
+_MAX_CORE = 0.25  # float32 TFLOPS of one core with two 512-bit units at 4 GHz
 _FLOP_A_CYCLE = {"avx512f": 64, "avx2": 32, "asimd": 16, "avx": 16}
 """Float32 operations a cycle of a core with two such units, by the flag that Linux shows."""
 _HALF = frozenset({"f16", "bf16"})
@@ -120,7 +120,7 @@ def latency_ms(work: Work, device: Device) -> Latency:
     if not gpu:
         tflops, gb_s = _core_tflops(device) or kind.tflops, min(gb_s, kind.gb_s)
         rates = {4: tflops, 2: tflops, 1: 2 * tflops}
-        best = {width: 4 // width * _WIDEST_CORE * (device.sms or 64) for width in (4, 2, 1)}
+        best = {width: 4 // width * _MAX_CORE * (device.sms or 64) for width in (4, 2, 1)}
     told = 1.0 if device.fp32_tflops and device.mem_gb_s else _UNTOLD
     if not gpu:
         told = 1.0

@@ -35,13 +35,13 @@ _TRAVELS = (  # fields whose meaning carries over from other spaces
     "path_min",
     "paths",
 )
-_MOST_EXACT = 2000  # networks that the trend of the same column is conditioned on
-_MOST_RELATED = 600  # and those of any other column
+_MAX_EXACT = 2000  # networks that the trend of the same column is conditioned on
+_MAX_RELATED = 600  # and those of any other column
 _DISTANCE = 0.3  # scale of trends as columns that distances are taken of
 _NOISE = 1e-2
-_FEWEST_WITH = 2  # networks, and one in 200 of them, that must have something for it to be counted
+_MIN_WITH = 2  # networks, and one in 200 of them, that must have something for it to be counted
 _COLUMN_SUFFICES = 100  # networks of the same column that say more than a surrogate
-_RIDGE, _LEAST_ERROR, _CAUTION = 0.3, 0.02, 0.3
+_RIDGE, _MIN_ERROR, _CAUTION = 0.3, 0.02, 0.3
 _SURROGATE_LEAD = (0.8, 10.0)  # trust in a surrogate that was trained on networks, and its inertia
 
 
@@ -96,7 +96,7 @@ def encode_networks(
 def _counted(counts: Sequence[Mapping[str, int]]) -> np.ndarray:
     """Centred counts (n, k) of what enough of the networks have, of mean squared length 1."""
     total = Counter(name for count in counts for name in count)
-    enough = max(_FEWEST_WITH, len(counts) // 200)
+    enough = max(_MIN_WITH, len(counts) // 200)
     names = sorted(name for name, with_it in total.items() if with_it >= enough)
     columns = np.array([[c.get(name, 0) for name in names] for c in counts], dtype=float)
     columns = columns.reshape(len(counts), len(names))
@@ -176,7 +176,7 @@ def _alike(trends: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """
     x, y = trends - trends.mean(0), targets - targets.mean()
     slope = np.maximum(x.T @ y / ((x**2).sum(0) + _RIDGE), 0.0)
-    error = ((y[:, None] - slope * x) ** 2).mean(0) + _LEAST_ERROR
+    error = ((y[:, None] - slope * x) ** 2).mean(0) + _MIN_ERROR
     weight = (error / error.min()) ** (-0.5 * _CAUTION * len(targets))
     return weight / weight.sum()
 
@@ -230,10 +230,10 @@ def _trends(
     """Trends (n, k) that the best of the sources tell, how far to trust them, and their inertia."""
     same = _of_space(table, sources)
     if exact := [s for s in same if s.column == column]:
-        trend = np.mean([_transfer(table, s, _MOST_EXACT) for s in exact], axis=0)
+        trend = np.mean([_transfer(table, s, _MAX_EXACT) for s in exact], axis=0)
         return trend[:, None], 0.95, 100.0
     if related := [s for s in same if _accuracy(s.column) == _accuracy(column)]:
-        trends = [standardised(_transfer(table, s, _MOST_RELATED)) for s in related]
+        trends = [standardised(_transfer(table, s, _MAX_RELATED)) for s in related]
         return np.column_stack(trends), 0.95, 3.0
     if foreign := [s for s in sources if _accuracy(s.column) == _accuracy(column)]:
         trend = np.mean([standardised(_by_cost(table, s)) for s in foreign], axis=0)
@@ -272,7 +272,7 @@ def _subset(source: Source, most: int) -> np.ndarray:
 
 def _by_cost(table: ArchitectureTable, source: Source) -> np.ndarray:
     """Ridge regression on standardised fields, learned in another space, shape (n,)."""
-    rows = _subset(source, _MOST_RELATED)
+    rows = _subset(source, _MAX_RELATED)
     known = source.table.take(rows)
 
     def columns(t: ArchitectureTable) -> np.ndarray:

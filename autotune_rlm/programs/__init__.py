@@ -21,7 +21,7 @@ __all__ = ["COLUMNS", "are_programs", "columns"]
 COLUMNS: tuple[str, ...] = (*(f"python {name}" for name in _PYTHON), *_ANY)
 """Names of the columns, in the order of ``columns``."""
 _LOOKED_AT = 40
-_LEAST_NODES = 30
+_MIN_NODES = 30
 _NODES = _PYTHON.index("nodes")
 
 
@@ -46,7 +46,7 @@ def are_programs(texts: Sequence[str]) -> bool:
 
 
 def _is_program(text: str) -> bool:
-    if list(python_facts(text).values())[_NODES] >= _LEAST_NODES:
+    if list(python_facts(text).values())[_NODES] >= _MIN_NODES:
         return True
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     return len(lines) > 2 and sum(

@@ -12,7 +12,7 @@ import numpy as np
 
 __all__ = ["FieldColumns"]
 
-_MOST_KINDS = 64
+_MAX_KINDS = 64
 _RATIO = 16.0  # numbers that span more count by their logarithm too
 
 
@@ -43,7 +43,7 @@ class FieldColumns:
                     x = _logarithm(known) if log else known
                     numbers.append((name, log, float(x.mean()), float(x.std()) or 1.0))
             texts = Counter(str(v) for v in values if v is not None and not _is_number(v))
-            kinds += [(name, text) for text, _ in texts.most_common(_MOST_KINDS)]
+            kinds += [(name, text) for text, _ in texts.most_common(_MAX_KINDS)]
         return cls(tuple(numbers), tuple(kinds))
 
     def transform(self, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:

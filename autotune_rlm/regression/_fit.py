@@ -23,7 +23,7 @@ from autotune_rlm.types import digest
 
 __all__ = ["FitOptions", "fit_table"]
 
-_LEAST_ROWS = 20
+_MIN_ROWS = 20
 _FEW_ROWS, _FEW_GROUPS = 200, 20
 _LEVELS = (0.05, 0.5, 0.95)
 _COVER = 0.9
@@ -90,8 +90,8 @@ def fit_table(
         texts, fields = [texts[i] for i in kept], [fields[i] for i in kept]
         numbers, groups = numbers[kept], groups[kept]
     train, judge, test = _split(groups, options)
-    if len(texts) < _LEAST_ROWS:
-        raise ValueError(f"{len(texts)} rows have a number; at least {_LEAST_ROWS} are needed")
+    if len(texts) < _MIN_ROWS:
+        raise ValueError(f"{len(texts)} rows have a number; at least {_MIN_ROWS} are needed")
     notes += _told(texts, groups)
     scales = tuple(TargetScale.fit(_finite(numbers[train, j])) for j in range(len(names)))
     z = np.column_stack([s.to_scale(numbers[:, j]) for j, s in enumerate(scales)])

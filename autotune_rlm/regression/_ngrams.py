@@ -12,14 +12,14 @@ __all__ = ["BUCKETS", "counts", "is_short", "tf_idf"]
 
 BUCKETS = 2**18
 _WORDS = re.compile(r"[A-Za-z_]+|\d+|[^\sA-Za-z_\d]")
-_LONGEST = 3
-_MOST_CHARS = 50_000
+_MAX_LENGTH = 3
+_MAX_CHARS = 50_000
 _SHORT = 128  # words up to which their places are read too
 
 
 def is_short(texts: Sequence[str]) -> bool:
     """Whether nine tenths of the texts are so short that the places of words may mean something."""
-    some = [len(_WORDS.findall(t[:_MOST_CHARS])) for t in texts[:500]]
+    some = [len(_WORDS.findall(t[:_MAX_CHARS])) for t in texts[:500]]
     return bool(some) and float(np.quantile(some, 0.9)) <= _SHORT
 
 
@@ -56,9 +56,9 @@ def tf_idf(found: Any, idf: np.ndarray) -> Any:
 
 def _analyzer(places: bool) -> Callable[[str], list[str]]:
     def analyze(text: str) -> list[str]:
-        words = _WORDS.findall(text[:_MOST_CHARS])
+        words = _WORDS.findall(text[:_MAX_CHARS])
         found = list(words)
-        for n in range(2, _LONGEST + 1):
+        for n in range(2, _MAX_LENGTH + 1):
             found += [" ".join(words[i : i + n]) for i in range(len(words) - n + 1)]
         if places:
             found += [f"{i}@{word}" for i, word in enumerate(words[:_SHORT])]

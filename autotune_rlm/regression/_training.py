@@ -117,7 +117,11 @@ def train_rows(
         state.parent.mkdir(parents=True, exist_ok=True)
         state_of = {"least": least, "since": since, "step": step, "spent": elapsed()}
         told: dict[str, Any] = {**state_of, "losses": done.losses, "best_step": done.best_step}
-        blob: dict[str, Any] = {"network": network.state_dict(), "averaged": averaged.state_dict(), "best": best}
+        blob: dict[str, Any] = {
+            "network": network.state_dict(),
+            "averaged": averaged.state_dict(),
+            "best": best,
+        }
         blob |= {"optimizer": optimizer.state_dict(), "progress": json.dumps(told), "key": key}
         torch.save(blob, state.with_suffix(".tmp"))
         os.replace(state.with_suffix(".tmp"), state)

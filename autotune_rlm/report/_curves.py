@@ -12,9 +12,9 @@ from autotune_rlm.store.accuracy import TuningEvent
 
 __all__ = ["Curve", "expected_best", "regret_curve"]
 
-_MOST = 64
-_MOST_RUNS = 2000
-_MOST_REGRET = 1e12
+_MAX_COUNT = 64
+_MAX_RUNS = 2000
+_MAX_REGRET = 1e12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +42,11 @@ def regret_curve(events: Sequence[TuningEvent]) -> Curve | None:
     is large: a fraction of such a best says nothing, and one would drown the mean of all others.
     """
     ours, random, full = [], [], []
-    for event in events[-_MOST_RUNS:]:
+    for event in events[-_MAX_RUNS:]:
         values = _losses(event)
         if values is None:
             continue
-        length = min(_MOST, len(values))
+        length = min(_MAX_COUNT, len(values))
         best = np.minimum.accumulate(values)[:length]
         ours.append(best)
         random.append(expected_best(values, length))
@@ -94,10 +94,10 @@ def _losses(event: TuningEvent) -> np.ndarray | None:
     with np.errstate(all="ignore"):
         loss = sign * (known - best) / abs(best)
     worst = loss.max()
-    if not worst <= _MOST_REGRET:  # infinite and not a number, too
+    if not worst <= _MAX_REGRET:  # infinite and not a number, too
         return None
     found = iter(loss)
-    return np.array([worst if v is None else next(found) for v in measured])[: 4 * _MOST]
+    return np.array([worst if v is None else next(found) for v in measured])[: 4 * _MAX_COUNT]
 
 
 def _mean(curves: Sequence[np.ndarray], length: int) -> tuple[float, ...]:

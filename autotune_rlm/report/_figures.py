@@ -29,11 +29,14 @@ from autotune_rlm.store.accuracy import TuningEvent
 __all__ = ["FigureOf", "figures", "to_png", "to_svg"]
 
 _SIZE = (4.4, 3.0)  # inches: on a phone the letters stay readable
-_MOST_POINTS = 300
-_MOST_DOTS = 1000
-_LEAST, _MOST = 1e-30, 1e30  # what a logarithmic axis shows; no unit makes a real value leave it
-_MOST_SCATTERS = 8
-_SHORTEST_DAYS = 2 / 24  # of a time axis: two runs of one minute do not get ticks of a second
+_MAX_POINTS = 300
+_MAX_DOTS = 1000
+_MIN_VALUE, _MAX_VALUE = (
+    1e-30,
+    1e30,
+)  # what a logarithmic axis shows; no unit makes a real value leave it
+_MAX_SCATTERS = 8
+_MIN_DAYS = 2 / 24  # of a time axis: two runs of one minute do not get ticks of a second
 
 # Colours of the light page; in SVG each becomes a variable of the style sheet.
 _INK, _GRID, _BLUE, _ORANGE, _GREEN, _RED, _GREY = _COLORS = (
@@ -197,7 +200,7 @@ def _sample(items: Sequence[Any], most: int) -> Sequence[Any]:
 
 def _sampled(runs: int) -> str:
     """The words of a caption on what ``_sample`` leaves out of a figure over time."""
-    return f" Drawn: {_MOST_DOTS:,} of {runs:,} runs, at random." if runs > _MOST_DOTS else ""
+    return f" Drawn: {_MAX_DOTS:,} of {runs:,} runs, at random." if runs > _MAX_DOTS else ""
 
 
 def _drawn(figure: FigureOf) -> Figure:
@@ -231,12 +234,12 @@ def _over_time(
     if wanted is not None:
         axes.axhline(wanted, color=_GREY, linestyle="--", linewidth=1)
     if shown:
-        times, values = zip(*_sample(shown, _MOST_DOTS), strict=True)
+        times, values = zip(*_sample(shown, _MAX_DOTS), strict=True)
         axes.plot(times, values, ".", color=color, alpha=0.6, markersize=6)
         if len(shown) >= 5:
             width = max(5, len(shown) // 8)
             everything = np.array([v for _, v in shown])
-            ends = sorted({round(i) for i in np.linspace(0, len(shown) - 1, _MOST_POINTS)})
+            ends = sorted({round(i) for i in np.linspace(0, len(shown) - 1, _MAX_POINTS)})
             smooth = [np.median(everything[max(0, i - width) : i + 1]) for i in ends]
             at = [shown[i][0] for i in ends]
             axes.plot(at, smooth, color=color, linewidth=1.5, label="running median")
@@ -248,7 +251,7 @@ def _over_time(
 
 def _events(axes: Any, events: Sequence[TuningEvent]) -> None:
     known = [(t, e) for e in events if (t := when(e)) and e.n_candidates]
-    shown = _sample(known, _MOST_DOTS)
+    shown = _sample(known, _MAX_DOTS)
     if shown:
         times = [t for t, _ in shown]
         axes.plot(times, [e.n_candidates for _, e in shown], "_", color=_GREY, label="candidates")
@@ -264,7 +267,7 @@ def _events(axes: Any, events: Sequence[TuningEvent]) -> None:
 def _time_axis(axes: Any) -> None:
     first, last = axes.dataLim.intervalx
     if np.isfinite((first, last)).all():
-        room = max(0.05 * (last - first), (_SHORTEST_DAYS - (last - first)) / 2)
+        room = max(0.05 * (last - first), (_MIN_DAYS - (last - first)) / 2)
         axes.set_xlim(first - room, last + room)
     locator = AutoDateLocator(maxticks=6)
     axes.xaxis.set_major_locator(locator)
@@ -298,9 +301,11 @@ def _scatters(events: Sequence[TuningEvent]) -> list[FigureOf]:
         groups[event.kernel, event.device, event.metric] += (
             p
             for p in event.points
-            if p.value is not None and _LEAST <= p.value <= _MOST and _LEAST <= p.median <= _MOST
+            if p.value is not None
+            and _MIN_VALUE <= p.value <= _MAX_VALUE
+            and _MIN_VALUE <= p.median <= _MAX_VALUE
         )
-    largest = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))[:_MOST_SCATTERS]
+    largest = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))[:_MAX_SCATTERS]
     return [
         FigureOf(
             f"predicted-{i}",
@@ -315,10 +320,10 @@ def _scatters(events: Sequence[TuningEvent]) -> list[FigureOf]:
 
 
 def _scatter(axes: Any, points: Sequence[Any], metric: str) -> None:
-    points = _sample(points, _MOST_POINTS)
+    points = _sample(points, _MAX_POINTS)
     x = np.array([p.value for p in points])
     y = np.array([p.median for p in points])
-    ends = np.clip([(p.low, p.high) for p in points], _LEAST, _MOST)
+    ends = np.clip([(p.low, p.high) for p in points], _MIN_VALUE, _MAX_VALUE)
     inside = (ends[:, 0] <= x) & (x <= ends[:, 1])
     for mask, color, label in ((inside, _BLUE, "inside"), (~inside, _RED, "outside")):
         if mask.any():
@@ -338,7 +343,7 @@ def _scatter(axes: Any, points: Sequence[Any], metric: str) -> None:
 def _plain_numbers(axis: Any) -> None:
     """Ticks of a logarithmic axis as plain numbers: even ones within a decade, at 1, 2, 5 in a few."""
     low, high = sorted(abs(v) for v in axis.get_view_interval())
-    span = high / max(low, _LEAST)
+    span = high / max(low, _MIN_VALUE)
     if span < 10:
         axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
     else:

@@ -15,7 +15,7 @@ from autotune_rlm.report._summary import Report
 
 __all__ = ["render_html", "write_html", "write_json", "write_png"]
 
-_MOST_ROWS = 200
+_MAX_ROWS = 200
 _OF_A_ROUND = ("when", "accepted", "before", "after", "measurements", "seconds", "version")
 
 
@@ -54,8 +54,8 @@ def render_html(report: Report, *, source: str = "") -> str:
         report=report,
         figures=drawn,
         rounds=[dict.fromkeys(_OF_A_ROUND) | dict(record) for record in report.rounds],
-        recent=list(reversed(report.events))[:_MOST_ROWS],
-        hidden=max(0, len(report.events) - _MOST_ROWS),
+        recent=list(reversed(report.events))[:_MAX_ROWS],
+        hidden=max(0, len(report.events) - _MAX_ROWS),
         source=source,
         version=__version__,
         now=figure_module.now(),

@@ -34,7 +34,7 @@ from autotune_rlm.types import Task, digest
 __all__ = ["Near", "fill", "near_to", "place"]
 
 _log = logging.getLogger(__name__)
-_FEWEST = 8  # neighbours looked at on each side of a volume, per place
+_MIN_COUNT = 8  # neighbours looked at on each side of a volume, per place
 _OCTAVES = 2.0  # sizes within a factor of four have one magnitude
 ALIKE = 1.0
 """Problems are alike where no size differs by more than a factor of two (in ``log2(1 + size)``)."""
@@ -116,7 +116,7 @@ def near_to(connection: sa.Connection, task: Task, k: int, *, same_device: bool)
     """The nearest measured tasks, nearest first: at least ``k`` where there are so many."""
     names = _places(task, same_device=same_device)
     asked: dict[str, Any] = {f"place{i}": name for i, name in enumerate(names)}
-    asked |= {"volume": _volume(task.problem), "most": max(_FEWEST, 2 * k)}
+    asked |= {"volume": _volume(task.problem), "most": max(_MIN_COUNT, 2 * k)}
     rows = connection.execute(_query(len(names)), asked).all()
     alike = {row.task_key for row in rows if row.place == _like(task)} if task.like else ()
     distinct = {row.task_key: row for row in rows if row.task_key != task.key}

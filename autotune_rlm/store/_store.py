@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Recall", "Request", "Store"]
 
 _CACHED_TASKS = 1024
-_MOST_ALIKE = 3  # problems whose choice may be taken over; the next may have ended its search
+_MAX_ALIKE = 3  # problems whose choice may be taken over; the next may have ended its search
 _CHUNK = 2000
 _OVERLAP = 256  # a transaction with a smaller id may be committed later than one with a larger
 
@@ -217,7 +217,7 @@ class Store:
         What it costs does not depend on how many problems are known.
         """
         near = self._near(task, 1, same_device=True)
-        alike = self._tasks_by_key([n.key for n in near if n.is_alike][:_MOST_ALIKE])
+        alike = self._tasks_by_key([n.key for n in near if n.is_alike][:_MAX_ALIKE])
         return Recall(
             own=tuple(self.observations(task)),
             failed=tuple(self._failed(task)),

@@ -27,8 +27,8 @@ _CHUNK = 2048
 _TEXTS = 16  # that are read at once: more do not fit into the caches
 _Z75, _Z90 = 0.6744898, 1.6448536
 _SMOOTHING = 1.5  # of the recipes, in bins
-_LEAST_SCALE_SPREAD = 0.05
-_LEAST_SPREAD = 1e-3
+_MIN_SCALE_SPREAD = 0.05
+_MIN_SPREAD = 1e-3
 _TIME = "time_ms"  # the metric of the tasks whose facts of compilation are told
 
 
@@ -266,8 +266,8 @@ def _word(logits: Tensor, metric: str, hidden: Tensor, number: NumberScale | Non
         mean, low, high = (number.symlog_of(x) for x in (mean, low, high))
     return Word(
         mean,
-        np.maximum(mean - low, _LEAST_SPREAD) / _Z90,
-        np.maximum(high - mean, _LEAST_SPREAD) / _Z90,
+        np.maximum(mean - low, _MIN_SPREAD) / _Z90,
+        np.maximum(high - mean, _MIN_SPREAD) / _Z90,
         1.0 - p[:, FAILED],
         hidden.double().numpy(),
     )
@@ -283,5 +283,5 @@ def _scale(task: Task, p: np.ndarray) -> tuple[float, float]:
     low, high = (float(codec.quantile(bins[None], q)[0]) for q in (0.25, 0.75))
     added = _SMOOTHING * (codec.high - codec.low) / (codec.bins - 1)
     variance = ((high - low) / (2 * _Z75)) ** 2 - added**2
-    spread = float(np.sqrt(max(variance, _LEAST_SCALE_SPREAD**2)))
+    spread = float(np.sqrt(max(variance, _MIN_SCALE_SPREAD**2)))
     return float(bins @ codec.centers) + float(np.log(work_scale(task))), spread

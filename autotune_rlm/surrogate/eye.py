@@ -50,7 +50,7 @@ COLUMNS = (
     "group",
 )
 """Names of the columns, in the order of ``columns``."""
-_LEAST_MS = 1e-6
+_MIN_MS = 1e-6
 _TURNING = float(np.log(3.0))
 """A read, a write and another read of shared memory in place of one read."""
 _SURELY_FITS, _FITTING_WORKS = 0.95, 0.9
@@ -72,7 +72,7 @@ def expected(candidates: Sequence[Candidate]) -> np.ndarray:
 
     A candidate without facts is taken for a typical one.
     """
-    times = np.log([max(c.facts.get("expected_ms", np.nan), _LEAST_MS) for c in candidates])
+    times = np.log([max(c.facts.get("expected_ms", np.nan), _MIN_MS) for c in candidates])
     known = ~np.isnan(times)
     return np.where(known, times, np.median(times[known]) if known.any() else 0.0)
 
@@ -94,7 +94,7 @@ def columns(candidates: Sequence[Candidate]) -> np.ndarray:
     raw = raw.reshape(len(candidates), len(names))
     first, second = len(_PLAIN), len(_PLAIN) + len(_LOGS)
     plain, sizes = raw[:, :first], np.log2(np.maximum(raw[:, first:second], 0.0) + 1e-3)
-    times = np.log2(np.maximum(raw[:, second:], _LEAST_MS))
+    times = np.log2(np.maximum(raw[:, second:], _MIN_MS))
     known = times[~np.isnan(times).any(1)]
     least = known.min(0) if len(known) else np.zeros(times.shape[1])
     of_whole = times[:, :-1] - times[:, -1:]

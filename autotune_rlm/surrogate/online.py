@@ -23,7 +23,7 @@ from autotune_rlm.learn.transform import standardised
 __all__ = ["Posterior", "Prior", "correct"]
 
 _MIN_SPREAD = 0.05
-_MOST_SPREAD = (
+_MAX_SPREAD = (
     1.2  # a network's doubt beyond it says that it knows nothing, not that all is possible
 )
 _OFFSET_SD = 3.0
@@ -33,10 +33,10 @@ _STRENGTH = (
 _DOUBTFUL = 0.5  # how much wider the spread is where the model is not trusted at all
 _TRUST = 0.9
 _NOISE = 1e-3  # of the values' variance: timings repeat to some per mille
-_MOST = 400  # measurements that the process is conditioned on, and as many failures
+_MAX_COUNT = 400  # measurements that the process is conditioned on, and as many failures
 _FITTED = 60  # and that its lengths are fitted to
 _ITERATIONS = 25
-_LEAST_FITTED = 4  # measurements from which lengths are fitted
+_MIN_FITTED = 4  # measurements from which lengths are fitted
 _HIDDEN = 6  # leading directions of the hidden states
 _REACH = 0.4  # how far a failure tells, in whole ranges of a parameter
 _SHARED = 0.7  # of a failure's variance, that neighbours have in common
@@ -118,16 +118,18 @@ def correct(prior: Prior, index: np.ndarray, value: np.ndarray) -> Posterior:
 
 def _kept(index: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Not too many: the best half, the rest evenly from the others."""
-    if len(index) <= _MOST:
+    if len(index) <= _MAX_COUNT:
         return index, value
     order = np.argsort(value, kind="stable")
-    rest = order[_MOST // 2 :][np.linspace(0, len(index) - _MOST // 2 - 1, _MOST // 2).astype(int)]
-    kept = np.sort(np.concatenate([order[: _MOST // 2], rest]))
+    rest = order[_MAX_COUNT // 2 :][
+        np.linspace(0, len(index) - _MAX_COUNT // 2 - 1, _MAX_COUNT // 2).astype(int)
+    ]
+    kept = np.sort(np.concatenate([order[: _MAX_COUNT // 2], rest]))
     return index[kept], value[kept]
 
 
 def _values(prior: Prior, at: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    own = float(np.clip(np.sqrt(np.mean(prior.spread**2)), _MIN_SPREAD, _MOST_SPREAD))
+    own = float(np.clip(np.sqrt(np.mean(prior.spread**2)), _MIN_SPREAD, _MAX_SPREAD))
     trust = prior.trust if len(at) > 1 else 1.0
     lead = prior.mean.mean() + trust * (prior.mean - prior.mean.mean())
     rest = value - lead[at]
@@ -143,7 +145,7 @@ def _values(prior: Prior, at: np.ndarray, value: np.ndarray) -> tuple[np.ndarray
         (rest - shift) / scale,
         noise=_NOISE,
         max_fit=_FITTED,
-        iterations=_ITERATIONS if len(at) >= _LEAST_FITTED else 0,
+        iterations=_ITERATIONS if len(at) >= _MIN_FITTED else 0,
     )
     mean, deviation = _predicted(process, prior.points)
     doubtful = 1.0 + _DOUBTFUL * (1.0 - prior.trust)
@@ -165,10 +167,10 @@ def _validity(prior: Prior, index: np.ndarray, worked: np.ndarray) -> np.ndarray
     """Probabilities of working, moved by a linear process of the last failures and successes."""
     p = np.clip(prior.p_valid, 0.02, 0.98)
     size = np.sqrt(p * (1 - p))
-    last, x = index[-_MOST:], prior.unit
+    last, x = index[-_MAX_COUNT:], prior.unit
     inner = _SHARED * _near(x[last], x[last]) * np.outer(size[last], size[last])
     inner += np.diag((1 - _SHARED) * size[last] ** 2)
-    weight = cho_solve(cho_factor(inner, lower=True), worked[-_MOST:].astype(float) - p[last])
+    weight = cho_solve(cho_factor(inner, lower=True), worked[-_MAX_COUNT:].astype(float) - p[last])
     weight *= _SHARED * size[last]
     gain = np.concatenate([_near(x[rows], x[last]) @ weight for rows in _blocks(len(p))]) * size
     out = np.where(np.abs(gain) < 1e-3, prior.p_valid, np.clip(p + gain, 1e-4, 1 - 1e-4))

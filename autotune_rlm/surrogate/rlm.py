@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 _CACHED_TASKS = 16
 _Z90 = 1.6448536
-_LEAST_OFFSET = 0.5  # a first measurement far from what was expected may be that of a bad candidate
+_MIN_OFFSET = 0.5  # a first measurement far from what was expected may be that of a bad candidate
 _EYE_FAMILIAR, _EYE_OTHER_DEVICE, _EYE_OTHER_KERNEL = 0.2, 0.4, 1.0
 _TIME = "time_ms"  # the metric of the tasks whose facts of compilation are told
 
@@ -352,7 +352,7 @@ def _zero_shot(
         p_valid=word.p_valid,
         hidden=word.hidden,
         parameters=parameter_features(task, candidates),
-        offset_sd=max(word.scale_spread, _LEAST_OFFSET),
+        offset_sd=max(word.scale_spread, _MIN_OFFSET),
         trust=trust,
     )
     low = mean - _Z90 * np.hypot(down, word.scale_spread)

@@ -18,7 +18,7 @@ from autotune_rlm.surrogate._layers import Attention, EncoderLayer, NetworkConfi
 __all__ = ["TextReader"]
 
 _PRIMES = (1_000_003, 998_244_353)
-_LEAST_COUNT = 1.0
+_MIN_COUNT = 1.0
 
 
 class TextReader(nn.Module):
@@ -100,7 +100,7 @@ def _words(texts: np.ndarray, buckets: int) -> tuple[np.ndarray, np.ndarray, np.
         triples = pairs[:-1] * _PRIMES[1] + one[2:] + 2
         words = np.concatenate([one, pairs, triples]) % buckets
         found, counts = np.unique(words, return_counts=True)
-        weight = _LEAST_COUNT + np.log(counts)
+        weight = _MIN_COUNT + np.log(counts)
         starts.append(begin)
         ids.append(found)
         weights.append(weight / max(float(np.sqrt((weight**2).sum())), 1e-9))

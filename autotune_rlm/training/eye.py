@@ -24,7 +24,7 @@ _TEMPERATURE = 0.2
 """Of the softmax, on the logarithm of a time: 20 % slower is e times less likely to be the best."""
 _LISTWISE = 0.6
 _WORST = 2.5  # logarithm of a slow-down; beyond, it does not matter how slow
-_LONGEST = 32
+_MAX_LENGTH = 32
 _SEEDS = 3
 _ROUNDS = 220
 _SETTINGS: dict[str, Any] = {
@@ -136,7 +136,7 @@ def _join(lists: Sequence[RankedList]) -> _Joined:
         if len(ok) < 2:
             continue
         y = np.minimum(one.log_time[ok] - one.log_time[ok].min(), _WORST)
-        pieces = -(-len(ok) // _LONGEST)
+        pieces = -(-len(ok) // _MAX_LENGTH)
         for piece in np.array_split(rng.permutation(len(ok)), pieces if pieces > 2 else 1):
             x, values = one.columns[ok[piece]], y[piece]
             soft = np.exp(-(values - values.min()) / _TEMPERATURE)

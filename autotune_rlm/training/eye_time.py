@@ -25,7 +25,7 @@ _PRIOR = 0.03
 """Weight of a squared natural logarithm away from that. Of 0.002 and 0.03 this ranked left-out families
 better: products by constants that were fitted to winners alone."""
 _TEMPERATURE, _LISTWISE, _RESIDUAL, _SCALE = 0.2, 0.6, 1.6, 0.05
-_WORST, _LONGEST, _MOST_LISTS = 2.5, 32, 120
+_WORST, _MAX_LENGTH, _MAX_LISTS = 2.5, 32, 120
 
 
 def fit_time(lists: Sequence[RankedList], *, steps: int = 150, seed: int = 0) -> dict[str, float]:
@@ -75,7 +75,7 @@ class _Data:
         used: Counter[str] = Counter()
         for i in rng.permutation(len(lists)):
             one = lists[i]
-            if used[one.family] >= _MOST_LISTS:
+            if used[one.family] >= _MAX_LISTS:
                 continue
             used[one.family] += 1
             if one.log_time is None:
@@ -87,7 +87,7 @@ class _Data:
             if len(ok) < 2:
                 continue
             least = one.log_time[ok].min()
-            for piece in np.array_split(rng.permutation(ok), -(-len(ok) // _LONGEST)):
+            for piece in np.array_split(rng.permutation(ok), -(-len(ok) // _MAX_LENGTH)):
                 y = np.minimum(one.log_time[piece], least + _WORST)
                 soft = np.exp(-(y - y.min()) / _TEMPERATURE)
                 parts.append((one.inputs[piece], y, soft / soft.sum(), True, one.family))

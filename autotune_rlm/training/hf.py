@@ -151,7 +151,7 @@ class RLMModel(PreTrainedModel):
         if not {"dtype", "torch_dtype"} & kwargs.keys():
             kwargs["dtype"] = torch.float32
         model = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        found = (model if isinstance(model, cls) else model[0]).companions
+        found = (model[0] if isinstance(model, tuple) else model).companions
         for name in _COMPANIONS:
             options = {k: v for k, v in kwargs.items() if k in ("revision", "token", "cache_dir")}
             path = cached_file(

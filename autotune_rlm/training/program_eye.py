@@ -23,7 +23,7 @@ __all__ = ["fit_program_eye"]
 _FOLDS = 5
 _ROUNDS = 300
 _RUNS = 3  # of a program: more say little that is new, and the medians of all are learned too
-_LEAST_PROGRAMS = 30
+_MIN_PROGRAMS = 30
 _SETTINGS: dict[str, Any] = {
     "max_depth": 6,
     "eta": 0.06,
@@ -88,10 +88,10 @@ def fit_program_eye(
     ]
     by_metric: dict[str, list[_Rows]] = {}
     for metric, rows in sorted(found, key=lambda one: -one[1].programs):
-        if rows.programs >= _LEAST_PROGRAMS:
+        if rows.programs >= _MIN_PROGRAMS:
             by_metric.setdefault(metric, []).append(rows)
     if not by_metric:
-        raise ValueError(f"no language has the {_LEAST_PROGRAMS} programs that an eye needs")
+        raise ValueError(f"no language has the {_MIN_PROGRAMS} programs that an eye needs")
     return ProgramEye({name: _fit(parts, seed) for name, parts in by_metric.items()})
 
 

@@ -38,7 +38,7 @@ from autotune_rlm.training.facts_table import FactsTable
 from autotune_rlm.training.prompts import live_renderings
 from autotune_rlm.training.recipe import Recipe, Source
 from autotune_rlm.training.sequences import (
-    MOST_TARGETS,
+    MAX_TARGETS,
     SequenceExample,
     distinct_candidates,
     encode_sequence,
@@ -230,7 +230,7 @@ def _sequences(
     """A table of networks as examples of several targets, one for each wording of the networks."""
     most = recipe.network_config().max_text if source.texts else 0
     kernels = list(dict.fromkeys(x.task.kernel for x in landscapes))
-    data.settings["sequences"] = MOST_TARGETS
+    data.settings["sequences"] = MAX_TARGETS
     found = []
     for kernel in kernels:
         alike = [x for x in landscapes if x.task.kernel == kernel]

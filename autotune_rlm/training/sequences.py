@@ -21,14 +21,14 @@ from autotune_rlm.training.examples import Batch, Encoded, bare, collate_texts
 from autotune_rlm.types import Candidate
 
 __all__ = [
-    "MOST_TARGETS",
+    "MAX_TARGETS",
     "SequenceExample",
     "SequenceSampler",
     "distinct_candidates",
     "encode_sequence",
 ]
 
-MOST_TARGETS = 8
+MAX_TARGETS = 8
 _SPECIAL = max(FAILED, NAN) + 1
 _NEVER, _FAILED = -2.0, -1.0
 _ACCURACY_FIRST = 0.8
@@ -152,7 +152,7 @@ class SequenceSampler:
         leading = order[example.leading[order]]
         if len(leading) and self.rng.random() < _ACCURACY_FIRST:
             order = np.concatenate([leading[:1], order[order != leading[0]]])
-        return order[: 1 + self.rng.integers(min(MOST_TARGETS, len(order)))]
+        return order[: 1 + self.rng.integers(min(MAX_TARGETS, len(order)))]
 
 
 def _without_text(example: SequenceExample) -> SequenceExample:

@@ -31,7 +31,7 @@ from _mains import WRAPPERS, NotWrapped
 from autotune_rlm.record.programs import language_of, sizes
 
 _PROBLEMS = "cli/resources/leetcode/json/problems"
-_MOST_INPUTS = 12
+_MAX_INPUTS = 12
 
 
 def texts(checkout: Path) -> dict[str, str]:
@@ -66,7 +66,7 @@ def problems(package: Path) -> Iterator[tuple[str, str, list[list[Any]]]]:
             if isinstance(value, tuple) and len(value) == count + 1:
                 inputs.append([_plain(one) for one in value[:count]])
         if len(inputs) >= 3:
-            yield f"{int(data['problem_number']):04d}", call[1], inputs[:_MOST_INPUTS]
+            yield f"{int(data['problem_number']):04d}", call[1], inputs[:_MAX_INPUTS]
 
 
 def _plain(value: Any) -> Any:

@@ -58,7 +58,7 @@ _COSTS = frozenset(
 _SPREAD = 1.0  # of log(latency) from public figures: they say little about a network's efficiency
 _FITTED = 3  # level, width and noise: what is fitted to the networks that were seen
 _NORMAL = 1.6449  # 95 % quantile of the normal distribution
-_LEAST_FITTED = 2  # measured networks from which a process is fitted to them
+_MIN_FITTED = 2  # measured networks from which a process is fitted to them
 _SURROGATE_TRUST, _SURROGATE_INERTIA = (
     0.8,
     10.0,
@@ -205,7 +205,7 @@ def _asked(
     context: Mapping[str, Any] | None,
 ) -> Prediction:
     task = network_task(name, device=device, context=context)
-    if len(seen) >= _LEAST_FITTED:
+    if len(seen) >= _MIN_FITTED:
         everyone = [n.candidate for n in (*networks, *(n for n, _ in seen))]
         lead = surrogate.predict(task, everyone).location
         return _fitted(name, device, networks, seen, lead)
@@ -312,7 +312,7 @@ def _fitted(
     if name == "latency_ms":
         prior = np.log([latency_ms(n.work, device).expected_ms for n in everyone])
     n, inertia = len(networks), 0.0
-    if len(seen) < _LEAST_FITTED:
+    if len(seen) < _MIN_FITTED:
         if seen and positive:
             shift = float(np.log(seen[0][1]) - prior[n])
             return _as_prediction(name, prior[:n] + shift, np.full(n, _SPREAD), True)

@@ -8,7 +8,7 @@ import numpy as np
 
 __all__ = ["Rule", "learn_rule"]
 
-_DEEPEST = 3
+_MAX_DEPTH = 3
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def learn_rule(raw: np.ndarray, child: int, unordered: np.ndarray, depth: int = 
         depth: Of the tree so far.
     """
     here = ~np.isnan(raw[:, child])
-    if here.all() or not here.any() or depth == _DEEPEST:
+    if here.all() or not here.any() or depth == _MAX_DEPTH:
         return Rule(present=bool(here.any()) or not len(here))
     best, error = None, float(_error(here))
     for parent in range(raw.shape[1]):

@@ -36,7 +36,7 @@ __all__ = [
 _logger = optuna.logging.get_logger(__name__)
 _COSTS = ("parameters", "macs", "activation_bytes", "depth")
 
-_MOST_WORDS, _MOST_NUMBERS = 48, 16  # of a text that are facts
+_MAX_WORDS, _MAX_NUMBERS = 48, 16  # of a text that are facts
 
 Describe = Callable[[Mapping[str, Any]], Any]
 
@@ -236,8 +236,8 @@ def is_number_of_text(fact: str) -> bool:
 
 def _text_facts(text: str) -> dict[str, float]:
     """Of code or prose: its length, how often its words occur, and the numbers in it, in their order."""
-    words = Counter(re.findall(r"[^\W\d]\w*|[^\w\s]", text)).most_common(_MOST_WORDS)
-    numbers = re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?", text)[:_MOST_NUMBERS]
+    words = Counter(re.findall(r"[^\W\d]\w*|[^\w\s]", text)).most_common(_MAX_WORDS)
+    numbers = re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?", text)[:_MAX_NUMBERS]
     facts = {"log length": math.log1p(len(text)), "log lines": math.log1p(text.count("\n"))}
     facts |= {f"number of {word}": math.log1p(count) for word, count in words}
     return facts | {f"number {i}": math.log1p(float(n)) for i, n in enumerate(numbers)}

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Descriptions", "EarlierStudies", "EarlierTrials", "Together", "trials_of"]
 
-_MOST_TRIALS = 400  # of an earlier study that its process is conditioned on
-_MOST_ADVICE = 8  # of an earlier study's best trials that a first trial may begin with
+_MAX_TRIALS = 400  # of an earlier study that its process is conditioned on
+_MAX_ADVICE = 8  # of an earlier study's best trials that a first trial may begin with
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class EarlierTrials:
         """The parameters of its best trials, the best first; of several objectives by mean rank."""
         ranks = np.argsort(np.argsort(-self.values, axis=0, kind="stable"), axis=0).mean(1)
         order = np.argsort(ranks + len(ranks) * ~self.feasible, kind="stable")
-        return [self.params[i] for i in order[:_MOST_ADVICE]]
+        return [self.params[i] for i in order[:_MAX_ADVICE]]
 
 
 def trials_of(studies: Sequence[Study], objectives: int) -> list[EarlierTrials]:
@@ -91,7 +91,7 @@ class EarlierStudies:
             if len(rows) < 2:
                 continue
             rows = rows[np.argsort(-study.values[rows].mean(1), kind="stable")]
-            rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_TRIALS)).astype(int)]
+            rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MAX_TRIALS)).astype(int)]
             columns = normalised(study.values[rows])
             points = encoding.points(raw[rows])
             self._processes.append([fit(points, column, max_fit=160) for column in columns.T])

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["StudyMemory"]
 
 _logger = optuna.logging.get_logger(__name__)
-_MOST_STUDIES = 4
-_FEWEST_TRIALS = 4
+_MAX_STUDIES = 4
+_MIN_TRIALS = 4
 
 
 class StudyMemory:
@@ -111,17 +111,17 @@ class StudyMemory:
         for problem in self._problems(tasks[0]):
             columns = [self._values(task, problem) for task in tasks]
             keys = [k for k in columns[0] if k not in own and all(k in c for c in columns)]
-            if len(keys) < _FEWEST_TRIALS:
+            if len(keys) < _MIN_TRIALS:
                 continue
             values = np.array([[column[key][1] for column in columns] for key in keys])
             params = [columns[0][key][0] for key in keys]
             found.append(
                 EarlierTrials(params, maximised(study, values), np.ones(len(keys), dtype=bool))
             )
-        return found[:_MOST_STUDIES]
+        return found[:_MAX_STUDIES]
 
     def _problems(self, task: Task) -> list[Mapping[str, Any]]:
-        near = self.store.nearest(task, 4 * _MOST_STUDIES, same_device=False)
+        near = self.store.nearest(task, 4 * _MAX_STUDIES, same_device=False)
         problems = [task.problem, *(other.problem for other, _ in near)]
         return list({canonical_json(dict(p)): p for p in problems}.values())
 

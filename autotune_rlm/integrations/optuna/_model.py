@@ -23,12 +23,12 @@ from autotune_rlm.learn.transform import PowerTransform, standardised
 
 __all__ = ["Space", "StudyModel", "Words", "normalised"]
 
-_MOST_POINTS = 320  # the processes are conditioned on at most this many trials
-_MOST_FITTED = 160  # their hyperparameters are fitted to at most this many
+_MAX_POINTS = 320  # the processes are conditioned on at most this many trials
+_MAX_FITTED = 160  # their hyperparameters are fitted to at most this many
 _REACH = 4.0  # hopeless values are drawn in to the median less 4 times the way to the best
 _FAR = 16.0  # and to 16 times the way where there are several objectives
-_MOST_BOXED = 3  # objectives up to which the hypervolume is computed exactly
-_WIDEST_FRONT = {2: 200, 3: 24}  # points of the front that it is computed with
+_MAX_BOXED = 3  # objectives up to which the hypervolume is computed exactly
+_MAX_FRONT = {2: 200, 3: 24}  # points of the front that it is computed with
 
 
 class Space(Protocol):
@@ -157,7 +157,7 @@ class StudyModel:
         self._observed_rows = rows[feasible[rows]]
         if len(data.pending):
             self._believe(data.pending)
-        self._boxes = self._free() if 1 < self._k <= _MOST_BOXED and self._any_feasible else None
+        self._boxes = self._free() if 1 < self._k <= _MAX_BOXED and self._any_feasible else None
 
     def _lead(self, word: np.ndarray | None, objective: int) -> Lead | None:
         return None if word is None else Lead(word[:, :, objective])
@@ -176,7 +176,7 @@ class StudyModel:
             lead,
             start=start,
             noise=noise,
-            max_fit=_MOST_FITTED,
+            max_fit=_MAX_FITTED,
             iterations=30 if fits else 0,
         )
         if starts is not None:
@@ -185,8 +185,8 @@ class StudyModel:
 
     def _of_failures(self, data: StudyData, rows: np.ndarray) -> tuple[Led, float]:
         """A process of whether trials fail (above the limit), with the share of failures as its mean."""
-        failed = data.failed[-_MOST_POINTS // 2 :]
-        raw = np.vstack([data.raw[rows[-_MOST_POINTS // 2 :]], failed])
+        failed = data.failed[-_MAX_POINTS // 2 :]
+        raw = np.vstack([data.raw[rows[-_MAX_POINTS // 2 :]], failed])
         target = np.where(np.arange(len(raw)) < len(raw) - len(failed), -1.0, 1.0)
         process = self._fit("failures", self._space.points(raw), target - target.mean())
         return process, -float(target.mean())
@@ -213,7 +213,7 @@ class StudyModel:
         low, high = self._observed.min(0), self._observed.max(0)
         reference = low - 0.1 * np.where(high > low, high - low, 1.0)
         front = np.unique(np.round(front, 9), axis=0)
-        most = _WIDEST_FRONT[self._k]
+        most = _MAX_FRONT[self._k]
         if len(front) > most:
             front = front[np.linspace(0, len(front) - 1, most).astype(int)]
         return free_boxes(front, reference)
@@ -231,7 +231,7 @@ class StudyModel:
     @property
     def has_slopes(self) -> bool:
         """Whether ``slopes`` can be asked for."""
-        return self._k <= _MOST_BOXED
+        return self._k <= _MAX_BOXED
 
     def slopes(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Acquisition of raw vectors, shape (m,), and its derivatives in them, shape (m, d)."""
@@ -296,16 +296,16 @@ class StudyModel:
 def _kept(values: np.ndarray, feasible: np.ndarray) -> np.ndarray:
     """Rows of the trials that the processes are conditioned on: the best, feasible ones, recent ones."""
     n = len(values)
-    if n <= _MOST_POINTS:
+    if n <= _MAX_POINTS:
         return np.arange(n)
     order = np.argsort(-values.mean(1), kind="stable")
     inside = order[feasible[order]]
-    kept = [order[: _MOST_POINTS // 4], inside[: _MOST_POINTS // 4]]
-    kept.append(np.arange(n - _MOST_POINTS // 4, n))
+    kept = [order[: _MAX_POINTS // 4], inside[: _MAX_POINTS // 4]]
+    kept.append(np.arange(n - _MAX_POINTS // 4, n))
     if values.shape[1] > 1:
-        kept.append(inside[np.flatnonzero(non_dominated(values[inside]))[: _MOST_POINTS // 4]])
+        kept.append(inside[np.flatnonzero(non_dominated(values[inside]))[: _MAX_POINTS // 4]])
     chosen = np.unique(np.concatenate(kept))
     rest = np.setdiff1d(np.arange(n), chosen)
-    left = max(_MOST_POINTS - len(chosen), 0)
+    left = max(_MAX_POINTS - len(chosen), 0)
     spaced = rest[np.linspace(0, len(rest) - 1, left).astype(int)]
     return np.unique(np.concatenate([chosen, spaced]))

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Policy", "another_branch", "is_stuck"]
 
 _STARTUP = 6
-_PER_BRANCH, _MOST_STARTUP = 4, 16  # start-up trials where parameters depend on a category
+_PER_BRANCH, _MAX_STARTUP = 4, 16  # start-up trials where parameters depend on a category
 _REFERENCE = 48  # random points that fix the scale of what descriptions say
 _FIRST = 128  # random candidates that a surrogate chooses the first trial from
 _DESCRIBED = (24, 8)  # most promising and random candidates described per trial
@@ -196,7 +196,7 @@ class Policy:
         n = len(data.values)
         startup = self.n_startup_trials(study, state)
         if self._n_startup_trials is None and startup == _STARTUP:
-            startup = max(startup, min(_PER_BRANCH * encoding.branches, _MOST_STARTUP))
+            startup = max(startup, min(_PER_BRANCH * encoding.branches, _MAX_STARTUP))
         if n < max(startup, 1):
             if self._surrogate_leads:
                 return self._by_surrogate(study, encoding, space, data.seen, rng)

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SpaceState", "StudyState", "StudyStates"]
 
-_MOST_SPACES = 8
-_MOST_STUDIES = 64
-_MOST_RARE = 24  # parameters of one trial each that are modelled
+_MAX_SPACES = 8
+_MAX_STUDIES = 64
+_MAX_RARE = 24  # parameters of one trial each that are modelled
 
 
 @dataclass
@@ -73,7 +73,7 @@ class StudyState:
         key = tuple((name, repr(d)) for name, d in search_space.items())
         state = self._spaces.pop(key, None) or SpaceState()
         self._spaces[key] = state
-        while len(self._spaces) > _MOST_SPACES:
+        while len(self._spaces) > _MAX_SPACES:
             self._spaces.popitem(last=False)
         return state
 
@@ -94,7 +94,7 @@ class StudyState:
                 if known is None or known[0] <= trial.number:
                     self._distributions[name] = trial.number, distribution
         once = sum(count == 1 for count in self._held.values())
-        enough = 2 if once > _MOST_RARE and len(finished) > 1 else 1
+        enough = 2 if once > _MAX_RARE and len(finished) > 1 else 1
         return {
             name: distribution
             for name, (_, distribution) in sorted(self._distributions.items())
@@ -117,6 +117,6 @@ class StudyStates:
             studies = self._by_storage.setdefault(study._storage, OrderedDict())
             state = studies.pop(study._study_id, None) or StudyState()
             studies[study._study_id] = state
-            while len(studies) > _MOST_STUDIES:
+            while len(studies) > _MAX_STUDIES:
                 studies.popitem(last=False)
             return state

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # heavy, and workers without a workload need none of it
 
 __all__ = ["isolated"]
 
-_MOST_BYTES = 4_000_000  # of Python files beside the workload's own
+_MAX_BYTES = 4_000_000  # of Python files beside the workload's own
 
 
 def isolated(workload: Workload, **options: Any) -> Callable[[], Measurer]:
@@ -39,7 +39,7 @@ def _beside(file: Path) -> dict[str, str]:
     """The text of a file, and of the Python files in its folder as far as they are few."""
     sent = {file.name: file.read_text("utf-8")}
     others = [p for p in file.parent.glob("*.py") if p.is_file() and p.name != file.name]
-    if sum(p.stat().st_size for p in others) <= _MOST_BYTES:
+    if sum(p.stat().st_size for p in others) <= _MAX_BYTES:
         sent |= {p.name: p.read_text("utf-8", "replace") for p in others}
     return sent
 

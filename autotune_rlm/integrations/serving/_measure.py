@@ -21,7 +21,7 @@ from autotune_rlm.types import Candidate, Device, Measurer, Surrogate, Task
 
 __all__ = ["Measured", "measure"]
 
-_MOST_S = 60.0  # for one configuration: thousands of tokens in a slow one, its outputs compared
+_MAX_S = 60.0  # for one configuration: thousands of tokens in a slow one, its outputs compared
 _INTERPRETED_S = 600.0
 
 MeasurerOf = Callable[[Task], AbstractContextManager[Measurer]]
@@ -192,7 +192,7 @@ def _isolated(
         return IsolatedMeasurer(
             Workload(factory=FACTORY, arguments=arguments),
             env={"TRITON_INTERPRET": "1" if interpreted else "0"},
-            timeout_s=_INTERPRETED_S if interpreted else _MOST_S,
+            timeout_s=_INTERPRETED_S if interpreted else _MAX_S,
             pool=pool,
         )
 

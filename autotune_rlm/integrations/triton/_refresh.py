@@ -22,7 +22,7 @@ __all__ = ["Later", "Refresher", "refresher"]
 
 _log = logging.getLogger(__name__)
 _FIRST_S = 5.0
-_LONGEST_S = 300.0
+_MAX_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Refresher:
         longest_s: Seconds between two looks at most.
     """
 
-    def __init__(self, first_s: float = _FIRST_S, longest_s: float = _LONGEST_S) -> None:
+    def __init__(self, first_s: float = _FIRST_S, longest_s: float = _MAX_S) -> None:
         self._first_s, self._longest_s = first_s, longest_s
         self._waiting: list[_Waiting] = []
         self._lock = ForkSafeLock()

@@ -36,7 +36,7 @@ __all__ = [
 
 _cache: weakref.WeakKeyDictionary[Callable[..., Any], tuple[Any, str]] = weakref.WeakKeyDictionary()
 _lock = ForkSafeLock()
-_LONGEST = 200  # characters of a constant in the text; of a longer one a digest
+_MAX_LENGTH = 200  # characters of a constant in the text; of a longer one a digest
 _OPTIONS = ("do_not_specialize", "do_not_specialize_on_alignment", "noinline", "debug")
 
 
@@ -146,8 +146,8 @@ class _Reader:
     def _note(self, name: str, value: Any) -> None:
         text = self._constant(name, value)
         if text is not None:
-            short = len(text) <= _LONGEST
-            self._constants[name] = text if short else f"{text[:_LONGEST]}... {digest(text)}"
+            short = len(text) <= _MAX_LENGTH
+            self._constants[name] = text if short else f"{text[:_MAX_LENGTH]}... {digest(text)}"
 
     def _constant(self, name: str, value: Any) -> str | None:
         """The text of a value that a kernel is compiled with; None for what it is not."""

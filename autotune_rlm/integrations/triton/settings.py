@@ -18,7 +18,7 @@ MODES = ("tune", "predict", "full")
 _PREFIX = "AUTOTUNE_RLM_"
 _NO = ("", "0", "false", "no")
 _SMALL_LIST = 8
-_MOST_BY_DEFAULT = 32
+_MAX_BY_DEFAULT = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class Settings:
             return n
         if self.budget is not None:
             return resolve_budget(self.budget, n)
-        few = max(_SMALL_LIST, min(_MOST_BY_DEFAULT, -(-n // 4)))
+        few = max(_SMALL_LIST, min(_MAX_BY_DEFAULT, -(-n // 4)))
         return n if n <= _SMALL_LIST else min(n, few // 2 if near else few)
 
     def for_readers(self, n: int) -> int:

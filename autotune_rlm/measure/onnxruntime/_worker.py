@@ -39,7 +39,7 @@ _DTYPES: Mapping[str, Any] = {
 }
 
 
-_LEAST_ENERGY_S = 0.2  # of runs between two readings of the counters, which move every millisecond
+_MIN_ENERGY_S = 0.2  # of runs between two readings of the counters, which move every millisecond
 
 
 @dataclass
@@ -87,7 +87,7 @@ def _energy(key: str, path: str) -> dict[str, Any]:
     if key not in _networks:
         _load(key, path)
     runs, begin, before = 0, time.perf_counter(), counters.read()
-    while runs == 0 or time.perf_counter() - begin < _LEAST_ENERGY_S:
+    while runs == 0 or time.perf_counter() - begin < _MIN_ENERGY_S:
         _networks[key].run()
         runs += 1
     return {"energy_j": counters.joules(before, counters.read()) / runs, "runs": runs}

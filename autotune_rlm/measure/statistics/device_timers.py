@@ -26,7 +26,7 @@ _GRAPHS_KEPT = 4
 _QUEUED = 64  # runs; a device's queue holds about a thousand launches before it makes them wait
 _FIRST_GUESS_MS = 0.1
 _MARGIN = 1.5
-_LONGEST_PAUSE_MS = 10.0
+_MAX_PAUSE_MS = 10.0
 _TRIES = 4
 
 
@@ -64,7 +64,7 @@ class EventTimer:
         fruitless = 0
         while len(times) < n:
             wanted = min(_QUEUED, n - len(times))
-            pause_ms = min(_MARGIN * 2**fruitless * self._launch_ms, _LONGEST_PAUSE_MS)
+            pause_ms = min(_MARGIN * 2**fruitless * self._launch_ms, _MAX_PAUSE_MS)
             in_time, late = self._batch(call, wanted, filler, pause_ms)
             fruitless = fruitless + 1 if len(in_time) <= wanted // 2 else 0
             if fruitless == _TRIES:
@@ -131,7 +131,7 @@ class _Filler:
 
 
 _MIB = 2**20
-_SMALLEST_FLUSH = 32 * _MIB
+_MIN_FLUSH = 32 * _MIB
 _UNKNOWN_CACHE = 64 * _MIB
 _MEMORY_SIDE_MIB: Mapping[str, int] = {
     **{"gfx942": 256, "gfx950": 256},
@@ -156,8 +156,8 @@ def _buffer(module: Any, device: Any) -> Any:
     """Memory of twice the cache's size, or less on a device that is almost full; None on a full one."""
     import torch
 
-    size = max(2 * last_level_bytes(module.get_device_properties(device)), _SMALLEST_FLUSH)
-    while size >= _SMALLEST_FLUSH // 8:
+    size = max(2 * last_level_bytes(module.get_device_properties(device)), _MIN_FLUSH)
+    while size >= _MIN_FLUSH // 8:
         with contextlib.suppress(torch.OutOfMemoryError):
             return torch.empty(size // 4, dtype=torch.int32, device=device)
         size //= 2

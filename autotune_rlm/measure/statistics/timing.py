@@ -31,10 +31,10 @@ __all__ = [
 ]
 
 
-_LONGEST_WARM_UP = 8.0
+_MAX_WARM_UP = 8.0
 _SETTLED = 0.01
-_MOST_AT_ONCE = 1000
-_MOST_ROUNDS = 100
+_MAX_AT_ONCE = 1000
+_MAX_ROUNDS = 100
 
 
 @dataclass(frozen=True)
@@ -225,22 +225,22 @@ def warm_up(call: Call, *, timer: Timer, seconds: float) -> None:
 
     A device that stood idle starts at a fraction of its clock and takes tens of milliseconds of work
     to reach it, whatever number of runs these are. So runs count by the seconds that they take: at
-    least ``seconds``, and up to ``_LONGEST_WARM_UP`` times as long while they still become faster.
+    least ``seconds``, and up to ``_MAX_WARM_UP`` times as long while they still become faster.
 
     Raises:
         Exception: What the call raises.
     """
     started = time.perf_counter()
     size, before = 1, math.inf
-    for _ in range(_MOST_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         begin = time.perf_counter()
         now = statistics.median(timer.sample(call, size))
         end = time.perf_counter()
         settled = now > before * (1 - _SETTLED)
-        if end - started >= seconds * (1 if settled else _LONGEST_WARM_UP):
+        if end - started >= seconds * (1 if settled else _MAX_WARM_UP):
             return
         each_s = max((end - begin) / size, 1e-7)
-        size, before = max(1, min(int(seconds / 4 / each_s), _MOST_AT_ONCE)), now
+        size, before = max(1, min(int(seconds / 4 / each_s), _MAX_AT_ONCE)), now
 
 
 def race_calls(

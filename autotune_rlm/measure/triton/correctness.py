@@ -34,9 +34,9 @@ _LINE = 64  # elements of a row or column from which its usual size is told
 _BLOCK = 256  # length of a row where the tensor has none
 _CONSTANT = 1 / 16  # a value with this share is a mask or padding: of fp8, any other has less
 _FAR = 1e3  # so many times the usual size is a mask value, if it occurs twice
-_FEWEST = 16  # elements without which a row or column has no usual size of its own
+_MIN_COUNT = 16  # elements without which a row or column has no usual size of its own
 _ROOM = 2.0  # 1.48 medians are a normal deviation, and medians of few elements are inexact
-_LEAST = 1 / 16  # of the whole's usual size: what is usual in a row that cancels altogether
+_MIN_VALUE = 1 / 16  # of the whole's usual size: what is usual in a row that cancels altogether
 
 
 def snapshot(outputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _differing(
             allowed += atol
         elif rows is not None and columns is not None:
             around = rows[piece, None] * columns[None, :]
-            allowed += around.clamp_min_(_LEAST * usual.whole).mul_(_ROOM * rtol)
+            allowed += around.clamp_min_(_MIN_VALUE * usual.whole).mul_(_ROOM * rtol)
         away = (a - b).abs()
         same = (a == b) | (a.isnan() & b.isnan())  # the difference of infinities is NaN
         wrong = ~(same | ((away <= allowed) & b.isfinite()))
@@ -182,7 +182,7 @@ class _Usual:
             logs = _without(matrix[piece].to(self.wide), self.masks).log_()
             if others is not None:
                 logs -= others
-            few = (~logs.isnan()).sum(1) < _FEWEST
+            few = (~logs.isnan()).sum(1) < _MIN_COUNT
             found.append(logs.nanmedian(1).values.masked_fill_(few, default))
         return torch.cat(found)
 
@@ -197,7 +197,7 @@ def _without(values: Any, masks: Sequence[float]) -> Any:
 
 def _matrices(tensor: Any) -> list[Any]:
     """As a matrix of the last dimension's rows, or where these are no rows, of blocks and a rest."""
-    if tensor.dim() > 1 and _FEWEST <= tensor.shape[-1] <= _CHUNK:
+    if tensor.dim() > 1 and _MIN_COUNT <= tensor.shape[-1] <= _CHUNK:
         return [tensor.reshape(-1, tensor.shape[-1])]
     flat = tensor.reshape(-1)
     whole = len(flat) // _BLOCK * _BLOCK

@@ -39,7 +39,7 @@ _PAUSES_S = (0.25, 0.75, 2.0)
 """Waited in all, per bench, for a memory that is full or a device that is busy for a moment."""
 
 Outputs = Mapping[str, Any]
-_FEWEST_ROUNDS = 6
+_MIN_ROUNDS = 6
 _REACH = 1.05  # a drift of the clock may hide so much
 _RACE_S = 1.0  # for a new best against the default, which decides what a search gives
 _IDLE_S = 0.05  # a device that stood idle for longer is warmed up again
@@ -291,12 +291,12 @@ class Bench:
             name, (other, rival), seconds = "default", self._default, _RACE_S
         assert alone.value is not None
         assert rival.value is not None
-        if _FEWEST_ROUNDS * (alone.value + rival.value) / 1e3 > seconds:
+        if _MIN_ROUNDS * (alone.value + rival.value) / 1e3 > seconds:
             return alone
         (_, raced) = race_calls([other.call, job.call], timer=self.timer, budget_s=seconds)
         pairs = zip(raced.samples[1], raced.samples[0], strict=False)
         samples = [rival.value * ours / theirs for ours, theirs in pairs if theirs > 0]
-        if len(samples) < _FEWEST_ROUNDS:
+        if len(samples) < _MIN_ROUNDS:
             return alone
         interval = median_interval(samples, confidence=self.settings.confidence)
         state = {f"beside_{name}": True, "confidence": round(interval.confidence, 4)}

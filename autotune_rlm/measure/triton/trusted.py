@@ -23,7 +23,7 @@ __all__ = ["UntrustedError", "trusted_call"]
 
 _FIELDS = frozenset(field.name for field in dataclasses.fields(KernelCall))
 
-_MOST_BYTES = 288e9  # of MI355X and B300, the largest that devices.json knows
+_MAX_BYTES = 288e9  # of MI355X and B300, the largest that devices.json knows
 _OLD_FACTORY = "autotune_rlm.measure.kernel_call:bench"  # in stores of 0.1
 
 
@@ -108,7 +108,7 @@ def _check_size(values: Iterable[Any]) -> None:
         if not all(type(size) is int and size >= 0 for size in tensor["shape"]):
             raise UntrustedError(f"{tensor['shape']!r} is no shape")
     n_bytes = sum(math.prod(t["shape"]) * dtype_bytes(str(t.get("dtype", ""))) for t in tensors)
-    if n_bytes > _MOST_BYTES:
+    if n_bytes > _MAX_BYTES:
         raise UntrustedError(
             f"its tensors have {n_bytes / 1e9:,.0f} GB, more than any device holds"
         )

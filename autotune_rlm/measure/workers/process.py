@@ -32,7 +32,7 @@ __all__ = ["WorkerFailure", "WorkerProcess", "read_frame", "write_frame"]
 
 _HEADER = struct.Struct("!4sII")
 _MAGIC = b"ARLM"
-_LARGEST_FRAME = 256 * 2**20
+_MAX_FRAME = 256 * 2**20
 _BOOT = (
     "import json,sys;sys.path[:]=json.loads(sys.argv[2]);"
     "from autotune_rlm.measure.workers._child import main;main(int(sys.argv[1]))"
@@ -209,7 +209,7 @@ def read_frame(sock: socket.socket, deadline: float | None = None) -> dict[str, 
         ValueError: What came is no frame.
     """
     magic, size, checksum = _HEADER.unpack(_read(sock, _HEADER.size, deadline))
-    if magic != _MAGIC or size > _LARGEST_FRAME:
+    if magic != _MAGIC or size > _MAX_FRAME:
         raise ValueError(f"expected a frame, got {magic!r}")
     body = _read(sock, size, deadline)
     if zlib.crc32(body) != checksum:

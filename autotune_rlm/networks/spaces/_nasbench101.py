@@ -15,7 +15,7 @@ from autotune_rlm.networks.spaces._space import BuilderSpace, Config
 __all__ = ["NASBench101"]
 
 _VERTICES = 7
-_MOST_EDGES = 9
+_MAX_EDGES = 9
 _EDGES = tuple(combinations(range(_VERTICES), 2))
 _OPERATIONS = ("none", "conv1x1-bn-relu", "conv3x3-bn-relu", "maxpool3x3")
 
@@ -52,7 +52,7 @@ class NASBench101(BuilderSpace):
         """At most nine edges, a path from input to output, an operation at each used vertex."""
         matrix = _matrix(config)
         used = _used(matrix)
-        if matrix.sum() > _MOST_EDGES or not used[0] or not used[-1]:
+        if matrix.sum() > _MAX_EDGES or not used[0] or not used[-1]:
             return False
         return all(config[f"op{v}"] != "none" for v in range(1, _VERTICES - 1) if used[v])
 

@@ -9,7 +9,7 @@ from autotune_rlm.networks.spaces._space import BuilderSpace, Config
 
 __all__ = ["Transformer"]
 
-_DEEPEST = 12
+_MAX_DEPTH = 12
 _CLASSES = 10
 
 
@@ -26,13 +26,13 @@ class Transformer(BuilderSpace):
 
     name = "transformer"
     parameters = {  # noqa: RUF012
-        "depth": tuple(range(2, _DEEPEST + 1, 2)),
+        "depth": tuple(range(2, _MAX_DEPTH + 1, 2)),
         "width": (96, 192, 288, 384, 576),
-        **{f"h{i}": (3, 6, 12) for i in range(_DEEPEST)},
-        **{f"r{i}": (2, 3, 4) for i in range(_DEEPEST)},
+        **{f"h{i}": (3, 6, 12) for i in range(_MAX_DEPTH)},
+        **{f"r{i}": (2, 3, 4) for i in range(_MAX_DEPTH)},
     }
     conditions = {  # noqa: RUF012
-        f"{kind}{i}": partial(_is_deeper, i) for i in range(_DEEPEST) for kind in "hr"
+        f"{kind}{i}": partial(_is_deeper, i) for i in range(_MAX_DEPTH) for kind in "hr"
     }
     input_shape = (1, 3, 32, 32)
 

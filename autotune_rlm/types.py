@@ -1,4 +1,4 @@
-"""The nouns that every part speaks: tasks, candidates, measurements and predictions.
+"""The shared data types: tasks, candidates, measurements and predictions.
 
 Nothing here imports torch or triton. All classes are frozen, compare by value and turn into plain
 JSON with ``to_json`` and back with ``from_json``.
@@ -46,21 +46,22 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _is_endless(value: Any) -> bool:
-    """Whether there is a NaN or an infinity in it."""
+def _has_non_finite(value: Any) -> bool:
+    """Whether ``value`` is or contains a NaN or an infinity."""
     if isinstance(value, float):
         return not math.isfinite(value)
     if isinstance(value, Mapping):
-        return any(map(_is_endless, value.values()))
-    return isinstance(value, (list, tuple)) and any(map(_is_endless, value))
+        return any(map(_has_non_finite, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_has_non_finite, value))
 
 
-def _in_words(value: Any) -> Any:
+def _non_finite_as_text(value: Any) -> Any:
+    """A copy of ``value`` in which NaN and infinities are replaced by their names."""
     if isinstance(value, Mapping):
-        return {name: _in_words(item) for name, item in value.items()}
+        return {name: _non_finite_as_text(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_in_words(item) for item in value]
-    return str(value) if _is_endless(value) else value
+        return [_non_finite_as_text(item) for item in value]
+    return str(value) if _has_non_finite(value) else value
 
 
 class Status(str, Enum):
@@ -82,7 +83,7 @@ class Status(str, Enum):
 
     @property
     def is_of_the_binary(self) -> bool:
-        """Whether every launch of the compiled candidate would fail so, whatever its arguments."""
+        """Whether every launch of the compiled candidate fails, whatever its arguments."""
         return self in (Status.COMPILE_ERROR, Status.OUT_OF_RESOURCES)
 
 
@@ -141,11 +142,12 @@ class Task:
         metric: Name of the measured value with its unit.
         minimize: Whether smaller values of the metric are better.
         versions: Versions that timings depend on, such as ``{"triton": "3.9"}``.
-        binary: Digest of all that the binary of a configuration depends on but the configuration:
-            tasks with equal ones share what does not compile or fit. Empty where it is not known.
-            No part of the identity.
-        like: Digest of what has to be equal in tasks that may take each other's choice, where their
-            sizes are close. Empty where it is not known. No part of the identity.
+        binary: Digest of everything except the configuration that a compiled binary depends on. Tasks
+            with equal digests share the configurations that do not compile or do not fit. Empty
+            where it is not known. No part of the identity.
+        like: Digest of everything that must be equal before one task may reuse another's chosen
+            configuration; their sizes must also be close. Empty where it is not known. No part of
+            the identity.
     """
 
     kernel: str
@@ -160,8 +162,8 @@ class Task:
     like: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if _is_endless(self.problem):
-            object.__setattr__(self, "problem", _in_words(self.problem))
+        if _has_non_finite(self.problem):
+            object.__setattr__(self, "problem", _non_finite_as_text(self.problem))
 
     @cached_property
     def source_hash(self) -> str:
@@ -171,17 +173,8 @@ class Task:
     @cached_property
     def key(self) -> str:
         """Identity in the store: kernel, source, problem, device's name, metric and versions."""
-        return digest(
-            [
-                self.kernel,
-                self.source,
-                dict(self.problem),
-                self.device.name,
-                self.language,
-                self.metric,
-                dict(self.versions),
-            ]
-        )
+        parts = [self.kernel, self.source, dict(self.problem), self.device.name]
+        return digest([*parts, self.language, self.metric, dict(self.versions)])
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -211,14 +204,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One choice for a task: the parameters as JSON scalars, and what they stand for.
+    """One configuration of a task: its parameters as JSON scalars, and the object they describe.
 
     Attributes:
         config: Parameters by name, such as ``{"BLOCK_M": 64, "num_warps": 4}``.
-        text: What the model reads in place of the parameters, such as a network's ONNX text;
-            empty where the parameters say it all.
-        facts: What the compiler's first IR and the device say of it, by name (``ir.on_device``); empty
-            where it was not looked at. Kept with a measurement, never compared.
+        text: Text that the model reads in place of the parameters, such as a network's ONNX text;
+            empty where the parameters describe the candidate completely.
+        facts: Numbers by name that follow from the compiler's first IR and the device
+            (``ir.on_device``); empty where the IR was not read. Stored with a measurement, never
+            compared.
         payload: The object itself (a ``triton.Config``, a trial); never stored or compared.
     """
 
@@ -255,7 +249,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What one candidate did when it was tried.
+    """The result of trying one candidate.
 
     Attributes:
         status: How it ended.
@@ -266,7 +260,7 @@ class Measurement:
         reason: One line on why it is not ``ok``.
         compile_s: Seconds that compilation took; None where unknown or cached.
         cost_s: Wall-clock seconds that the measurement cost in all.
-        facts: What compilation told: ``shared_bytes``, ``registers``, ``spills``,
+        facts: What the compiler reported: ``shared_bytes``, ``registers``, ``spills``,
             ``binary_bytes``, ``binary_hash``.
         state: Where it was taken: device, clocks, temperature, driver, package versions.
     """
@@ -323,7 +317,7 @@ class Observation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-    """What the surrogate says of n candidates; every array has shape (n,).
+    """The surrogate's prediction for n candidates; every array has shape (n,).
 
     Attributes:
         metric: Name of the predicted value with its unit.
@@ -334,11 +328,12 @@ class Prediction:
             the value.
         p_valid: Probability that the candidate compiles and runs.
         log_scale: Whether the metric is modelled on a logarithmic scale.
-        unfamiliar: Why the surrogate has little to go by, as sentences; empty where the like of it
-            was in its training.
-        familiar: Whether the surrogate was told values of candidates like these; where not, its
-            order is a guess.
-        informed: Whether facts of the compiler ordered the candidates where values never did.
+        unfamiliar: Reasons, as sentences, why the training data hardly covers the task; empty where
+            it covers the task.
+        familiar: Whether the training data has values of similar candidates. Without them the
+            predicted order is a guess.
+        informed: Whether the compiler's facts order the candidates although no values of similar
+            candidates were in the training data.
     """
 
     metric: str
@@ -366,7 +361,7 @@ class Prediction:
 
     @property
     def ordered(self) -> bool:
-        """Whether the order is more than a guess: the candidates are familiar, or facts order them."""
+        """Whether the order is more than a guess: the prediction is ``familiar`` or ``informed``."""
         return self.familiar or self.informed
 
     @property
@@ -377,8 +372,8 @@ class Prediction:
     def order(self, *, minimize: bool = True) -> np.ndarray:
         """Indices from the most to the least promising; ties keep their order.
 
-        A candidate that likely fails ranks behind: expected value on the modelled scale with a
-        penalty of ``-log(p_valid)``.
+        The sort key is the median on the modelled scale plus a penalty of ``-log(p_valid)`` (times the
+        medians' standard deviation where the scale is linear), so likely failures rank behind.
         """
         sign = 1.0 if minimize else -1.0
         scale = 1.0 if self.log_scale else float(np.std(self.median)) or 1.0
@@ -393,9 +388,9 @@ class Prediction:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary with lists."""
         arrays = {name: [float(x) for x in getattr(self, name)] for name in self._arrays()}
-        told = {"unfamiliar": list(self.unfamiliar)} if self.unfamiliar else {}
+        reasons = {"unfamiliar": list(self.unfamiliar)} if self.unfamiliar else {}
         names = ("metric", "log_scale", "familiar", "informed")
-        return {**{name: getattr(self, name) for name in names}, **told, **arrays}
+        return {**{name: getattr(self, name) for name in names}, **reasons, **arrays}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Prediction:
@@ -426,13 +421,13 @@ class Surrogate(Protocol):
         *,
         observed: Sequence[Observation] = (),
     ) -> Prediction:
-        """Predict the task's metric for each candidate, given what was measured of this task."""
+        """Predict the task's metric for each candidate, given this task's observations."""
         ...
 
 
 @runtime_checkable
 class DecodesSequences(Surrogate, Protocol):
-    """A ``Surrogate`` that writes several targets of the same candidates one after the other."""
+    """A ``Surrogate`` that decodes several targets of the same candidates one after the other."""
 
     @property
     def longest_sequence(self) -> int:
@@ -442,13 +437,13 @@ class DecodesSequences(Surrogate, Protocol):
     def predict_several(
         self, tasks: Sequence[Task], candidates: Sequence[Candidate]
     ) -> list[Prediction]:
-        """Predict each target, told what was decoded of those before; nothing is measured."""
+        """Predict each target, conditioned on the decoded values of the targets before it."""
         ...
 
 
 @runtime_checkable
 class Measurer(Protocol):
-    """Tries candidates for real. Yields one measurement per candidate, in order, whatever happens."""
+    """Runs candidates. Yields one measurement per candidate, in order, failures included."""
 
     def measure(
         self, task: Task, candidates: Iterable[Candidate]
@@ -462,14 +457,14 @@ class Preparing(Measurer, Protocol):
     """A ``Measurer`` that can do part of the work ahead, such as compiling in other processes."""
 
     def prepare(self, task: Task, candidates: Sequence[Candidate]) -> None:
-        """Begin with candidates that may be asked for soon, the most wanted first; never waits.
+        """Start preparing candidates that may be measured soon, the most likely first; never waits.
 
-        Each call replaces what was wanted before: what was not begun of it need not be done.
+        Each call replaces the list of the call before: candidates not begun by then are dropped.
         """
         ...
 
     def is_ready(self, candidate: Candidate) -> bool:
-        """Whether all that can be done ahead for it is done."""
+        """Whether the candidate's preparation is complete."""
         ...
 
 
@@ -486,14 +481,14 @@ class Simulated(Measurer, Protocol):
 
 @runtime_checkable
 class Parallel(Measurer, Protocol):
-    """A ``Measurer`` with several at work, which takes a further candidate whenever a worker is free.
+    """A ``Measurer`` with several workers, which takes the next candidate when a worker is free.
 
-    It takes no candidate before that, so that each is chosen with all that is known by then.
+    It takes no candidate earlier, so each is chosen with every measurement finished by then.
     """
 
     @property
     def workers(self) -> int:
-        """How many candidates may be at work at a time."""
+        """How many candidates are measured at the same time at most."""
         ...
 
 

@@ -1,1 +1,1 @@
-"""Rank, measure, learn: the engine that asks and is told, its policy, and the loop that measures."""
+"""Rank, measure, learn: the engine with ask and tell, its policy, and the loop that measures."""

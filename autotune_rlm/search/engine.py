@@ -1,4 +1,4 @@
-"""The engine of every search: ask what to measure next, tell what it gave. No clock, no hardware."""
+"""The engine of every search, by ask and tell. It uses no clock and no hardware."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from autotune_rlm.types import (
 
 __all__ = ["Search"]
 
-_CLAIMS = 4  # measurements that a stop looks back on
+_CLAIMS = 4  # latest measurements whose predicted intervals are checked before a stop
 
 
 class Search:
     """The state of one search.
 
-    ``ask`` gives the candidates that are wanted most, ``tell`` takes a measurement, and ``ended`` says
-    why no more is wanted. Equal arguments and equal measurements give equal answers, whoever asks: the
-    decorator, a benchmark on recorded landscapes, a test.
+    ``ask`` returns the candidates to measure next, ``tell`` takes a measurement, and ``ended`` gives the
+    reason why the search is over. The state depends on arguments and measurements alone, so that the
+    decorator and a benchmark on recorded landscapes make the same choices.
 
     Args:
         task: What is tuned.
@@ -37,9 +37,9 @@ class Search:
         surrogate: Predicts the task's metric; None for no ranking, where all are measured anyway.
         policy: Chooses and stops; by default ``Policy()``.
         first: Candidates that are measured before all others, in this order.
-        observed: What is known of the task, of these candidates or of others.
-        budget: How many of the candidates may have been measured in the end, those known before
-            included; None for all.
+        observed: Earlier observations of the task, of these candidates or of others.
+        budget: Most candidates that may be measured in the end, those in ``observed`` included;
+            None for all.
 
     Raises:
         ValueError: There are no candidates.
@@ -79,12 +79,12 @@ class Search:
 
     @property
     def observations(self) -> list[Observation]:
-        """What is known of the candidates, in the order in which it became known."""
+        """Observations of the candidates, in the order in which they arrived."""
         return [Observation(self.candidates[i], m) for i, m in self._known.items()]
 
     @property
     def best(self) -> Observation | None:
-        """The best that was measured; None where none worked."""
+        """The best observation; None where no candidate worked."""
         sign = 1.0 if self.task.minimize else -1.0
         values = {i: sign * m.value for i, m in self._known.items() if m.value is not None}
         best = min(values, key=lambda i: (values[i], i), default=None)
@@ -92,7 +92,7 @@ class Search:
 
     @cached_property
     def zero_shot(self) -> Prediction:
-        """The surrogate's word before anything was measured."""
+        """The surrogate's prediction before anything was measured."""
         if self.surrogate is None:
             ones = np.ones(len(self.candidates))
             return Prediction(
@@ -102,12 +102,12 @@ class Search:
 
     @property
     def asked(self) -> bool:
-        """Whether the surrogate was asked anything."""
+        """Whether the surrogate was asked for a prediction."""
         return "zero_shot" in vars(self)
 
     @property
     def prediction(self) -> Prediction:
-        """The surrogate's word given everything told so far."""
+        """The surrogate's prediction given all observations so far."""
         if self._now is None:
             observed = [o for o in self.observations if o.measurement.status is not Status.SKIPPED]
             observed += self._elsewhere
@@ -118,7 +118,7 @@ class Search:
 
     @property
     def ended(self) -> str | None:
-        """Why the search is over: all measured, the budget spent, no better one likely; else None."""
+        """Why the search is over: all measured, budget spent, no better one likely; else None."""
         if len(self._known) >= len(self.candidates):
             return "measured all"
         if len(self._known) >= self.budget:
@@ -131,10 +131,9 @@ class Search:
         return "no better one is likely" if stops else None
 
     def ask(self, n: int = 1) -> list[Candidate]:
-        """Up to ``n`` candidates that are within the budget and not measured, the most wanted first.
+        """Up to ``n`` unmeasured candidates within the budget, the most promising first.
 
-        The first of them is what ``ask(1)`` gives; the others are those that are wanted most if nothing
-        were learned from it.
+        The first of them is that of ``ask(1)``. The others are chosen without its measurement.
         """
         n = min(n, self.budget - len(self._known))
         first = self._missing_first()
@@ -143,7 +142,7 @@ class Search:
         return [self.candidates[i] for i in self._slot_choices(n)]
 
     def as_good(self, wanted: Candidate, others: Iterable[Candidate], *, loss: float) -> Candidate:
-        """The one of ``others`` of most worth, if it is worth at least ``1 - loss`` of ``wanted``."""
+        """The best of ``others`` if it is worth ``1 - loss`` of ``wanted`` or more; else ``wanted``."""
         if self._index[wanted.key] in self._missing_first():
             return wanted
         worth = self.policy.log_worth(self.task, self.prediction, self.observations)
@@ -157,17 +156,17 @@ class Search:
 
         Args:
             candidate: One of the candidates.
-            measurement: What it gave; a skipped one is not asked for again.
+            measurement: Its measurement; a skipped candidate is not asked for again.
 
         Returns:
-            Whether it was one of the candidates that is not known yet; others are left aside.
+            Whether the measurement was taken: those of other candidates, and second ones, are not.
         """
         i = self._index.get(candidate.key)
         if i is None or i in self._known:
             return False
         if measurement.status is not Status.SKIPPED and self.surrogate is not None:
-            now = self._now if self._now is not None else self.zero_shot
-            self._claims[i] = (float(now.low[i]), float(now.high[i]))
+            prediction = self._now if self._now is not None else self.zero_shot
+            self._claims[i] = (float(prediction.low[i]), float(prediction.high[i]))
         self._known[i] = measurement
         self._now = None
         return True
@@ -194,9 +193,9 @@ class Search:
     def _last_claims_held(self) -> bool:
         """Whether half of the last few measurements fell into the intervals predicted for them.
 
-        That no better candidate is likely is a claim of the same model: a search whose model has
-        just been wrong goes on, on a device or kernel that it knows nothing about above all.
+        The same model predicts that no better candidate is likely. A search whose model has just
+        been wrong therefore goes on, which matters most on an unfamiliar device or kernel.
         """
-        last = [(self._claims[i], self._known[i].value) for i in list(self._claims)[-_CLAIMS:]]
-        held = [v is not None and low <= v <= high for (low, high), v in last]
+        recent = [(self._claims[i], self._known[i].value) for i in list(self._claims)[-_CLAIMS:]]
+        held = [v is not None and low <= v <= high for (low, high), v in recent]
         return 2 * sum(held) >= len(held)

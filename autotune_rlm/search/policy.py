@@ -19,49 +19,51 @@ __all__ = ["RULES", "Policy", "Rule", "Slot"]
 
 _JITTER = 1e-6
 _MIN_SPREAD = 1e-4
-_HEDGE, _FROM = 4, 8  # every fourth from the ninth on
-_EARLY, _FEW = (
-    (2, 4),
-    100,
-)  # of up to 100 candidates the third and fifth too: the best of 300 H100 mm
-_PATIENCE = 4
-_AGREEMENT = 0.2  # Spearman's; below it an order says nothing of what was measured
+_HEDGE_FROM = 8  # measurements made before hedges begin
+_HEDGE_EVERY = 4  # measurements of which the last one is a hedge
+_MAX_FEW = 100  # candidates up to which a search also hedges early
+# Measurements made before each early hedge: the third and the fifth measurement hedge.
+# Chosen on the recorded matrix products (`mm`) of an H100.
+_EARLY_HEDGES = (2, 4)
+_PATIENCE = 4  # fewest measurements without an improvement before a stop
+_AGREEMENT = 0.2  # Spearman correlation up to which predicted and measured order disagree
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     """Chooses the candidates to measure next, and when to stop.
 
-    Each choice is made by the first of ``RULES`` that has one: what must be measured; now and then a
-    hedge, the best that is left in the surrogate's order before anything was measured; else the
-    candidate of the largest worth.
+    The first of ``RULES`` that has a candidate makes the choice. Candidates that must be measured come
+    first. Now and then follows a hedge: the best unmeasured candidate in the surrogate's order before
+    anything was measured. Otherwise the candidate of the largest worth is chosen.
 
     A candidate's worth is its expected improvement over the incumbent times the probability that
     it works (Jones et al. 1998, "Efficient Global Optimization"; Schonlau 1997 for the feasibility
-    factor), in logarithms so that ranking never degenerates. On the logarithmic scale an
+    factor). It is computed as a logarithm, so that tiny values still rank. On the logarithmic scale an
     improvement of 0.01 is one per cent. Before anything worked, the incumbent is a poor
-    configuration (the 90 % quantile of the predictions), which makes the order that of the
-    model with a price on failure.
+    configuration (the 90 % quantile of the predictions), so that candidates rank by the model's
+    prediction with a penalty on failure.
 
-    Several at once are chosen greedily (Wilson et al. 2018, "Maximizing acquisition functions for
-    Bayesian optimization"): each further candidate is worth what it is expected to add to those
-    before it, over joint draws in which configurations that are near each other err
-    together and fail together. The first of them is the one that is chosen alone.
+    A batch is chosen greedily (Wilson et al. 2018, "Maximizing acquisition functions for
+    Bayesian optimization"): each further candidate is worth the improvement that it is expected to add
+    to those before it. The expectation is over joint draws, in which the errors and failures of
+    similar configurations correlate. The batch's first candidate is the same as in a batch of one.
 
     Attributes:
         seed: Seeds the joint draws; equal arguments and seed give equal choices.
-        batch: Measurements between two rankings. 1 learns from each; more save ranking, and cost
-            measurements.
+        batch: Measurements between two rankings. 1 ranks after each measurement; more save time for
+            ranking and need more measurements.
         min_gain: Stop when the expected improvement by all unmeasured candidates together is below
             this fraction of the incumbent's value; None never stops.
         patience: Measurements without an improvement that must have been made before a stop, twice as
             many where the surrogate's order is a guess (``Prediction.ordered``). None for as often as
-            the candidates can be halved until two are left, at least 4: 4 of 32, 13 of 8,640.
+            the candidates can be halved until two are left, at least 4: 4 for 32 candidates, 13
+            for 8,640.
         exploration: Factor on the predicted spread. Below 1 because part of a prediction's error is
             shared by all candidates of a task and cannot change their order.
-        length: Distance, in units of one parameter's whole range, over which errors stay related.
-        shortlist: Candidates that compete for a batch, by their own worth.
-        draws: Joint draws; an even number.
+        length: Correlation length of prediction errors, as a fraction of a parameter's range.
+        shortlist: Candidates of the largest individual worth that compete for a batch.
+        draws: Number of joint draws; an even number.
 
     Raises:
         ValueError: An option is out of range.
@@ -102,22 +104,22 @@ class Policy:
         zero_shot: Prediction | None = None,
         features: np.ndarray | None = None,
     ) -> list[int]:
-        """Choose up to ``n`` candidates that were not measured, the most wanted first.
+        """Choose up to ``n`` unmeasured candidates, the most promising first.
 
         Args:
             task: What is tuned.
             candidates: All candidates, measured ones included.
-            prediction: The surrogate's word on ``candidates``, given ``observed``.
-            observed: What was measured or skipped of this task; never chosen again.
+            prediction: The surrogate's prediction for ``candidates``, given ``observed``.
+            observed: This task's observations, skipped candidates included; never chosen again.
             n: How many to choose; fewer come back only where fewer are left.
             must: Indices that come first, in this order, where not measured yet.
-            zero_shot: The surrogate's word before anything was measured, for the choices that
-                hedge; None for no such choices.
+            zero_shot: The surrogate's prediction before anything was measured, for hedges; None
+                for no hedges.
             features: ``encode_configs`` of the candidates, shape (len(candidates), columns);
                 computed here where None.
 
         Returns:
-            Distinct indices into ``candidates``; choosing more only adds to them at the end.
+            Distinct indices into ``candidates``; a larger ``n`` only appends to them.
         """
         slot = self._slot(task, candidates, prediction, observed, features, must, zero_shot)
         n = min(n, int(slot.open.sum()))
@@ -210,13 +212,13 @@ class Slot:
         policy: The options.
         task: What is tuned.
         candidates: All n candidates.
-        prediction: The surrogate's word on them, given ``observed``.
-        observed: What was measured, in this order.
+        prediction: The surrogate's prediction for them, given ``observed``.
+        observed: The observations, in the order of measuring.
         must: Indices that are to be measured first.
-        zero_shot: The surrogate's word before anything was measured.
+        zero_shot: The surrogate's prediction before anything was measured.
         features: The candidates as numbers, shape (n, columns).
         open: Which candidates may be chosen, shape (n,).
-        chosen: What was chosen since the last measurement.
+        chosen: Indices chosen since the last measurement.
     """
 
     policy: Policy
@@ -246,7 +248,7 @@ class Slot:
         return self.view.log_worth
 
     def best_of(self, order: np.ndarray) -> int | None:
-        """The first index of ``order`` that may be chosen and rather works than not."""
+        """The first index of ``order`` that may be chosen and works with probability at least 0.5."""
         for i in order.tolist():
             if self.open[i] and self.prediction.p_valid[i] >= 0.5:
                 return int(i)
@@ -254,7 +256,7 @@ class Slot:
 
     @cached_property
     def trusts_first_order(self) -> bool:
-        """Whether the order before any measurement has anything to do with the one measured."""
+        """Whether the predicted order before any measurement correlates with the measured order."""
         zero = self.zero_shot
         if zero is None:
             return False
@@ -266,10 +268,10 @@ class Slot:
         return bool(spearmanr(zero.median[at], measured).statistic > _AGREEMENT)
 
     def added(self) -> np.ndarray:
-        """Logarithm of what each of the short list adds to those chosen, beside their indices.
+        """Logarithm of the worth that each shortlisted candidate adds to those chosen, shape (short,).
 
-        A candidate's worth alone is exact; the joint draws estimate the share of it that the others
-        leave.
+        A candidate's own worth is exact. The joint draws only estimate the share of it that remains
+        beside those already chosen.
         """
         drawn, incumbent = self._drawn, self.view.incumbent
         mine = np.isin(self._short, self.chosen)
@@ -280,7 +282,7 @@ class Slot:
             return self.log_worth[self._short] + np.log(np.where(alone > 0, more / alone, 0.0))
 
     def likeliest(self) -> int:
-        """The candidate that is expected to add most."""
+        """The open candidate that is expected to add the largest improvement."""
         if not self.chosen:
             return int(np.argmax(np.where(self.open, self.log_worth, -np.inf)))
         for score in (self.added(), self.log_worth[self._short]):
@@ -290,7 +292,7 @@ class Slot:
         return int(np.argmax(np.where(self.open, self.log_worth, -np.inf)))
 
     def gain(self, enough: float) -> float:
-        """Expected improvement by all open candidates, or a lower bound that reaches ``enough``."""
+        """Expected improvement by all open candidates, or a lower bound of at least ``enough``."""
         if not self.open.any():
             return 0.0
         if not self.view.worked:
@@ -304,7 +306,7 @@ class Slot:
 
     @cached_property
     def _short(self) -> np.ndarray:
-        """Those chosen so far, then the open ones of most worth."""
+        """Indices of the chosen candidates, then of the open ones of the largest worth."""
         order = np.argsort(np.where(self.open, -self.log_worth, np.inf), kind="stable")
         order = order[: min(self.policy.shortlist, int(self.open.sum()))]
         return np.concatenate([np.array(self.chosen, dtype=int), order])
@@ -326,29 +328,30 @@ class Slot:
 
 
 Rule = Callable[[Slot], "int | None"]
-"""Gives the candidate that it wants in a slot; None to leave it to the next rule."""
+"""Returns the index of a candidate for a slot, or None to leave it to the next rule."""
 
 
 def first(slot: Slot) -> int | None:
-    """What must be measured: the default, what is recommended, the nearest problem's best."""
+    """The next that must be measured: the default, recommended ones, the nearest problem's best."""
     return next((i for i in slot.must if slot.open[i]), None)
 
 
 def hedge(slot: Slot) -> int | None:
-    """The best that is left in the order before any measurement, unless that order was wrong.
+    """The best open candidate of the zero-shot order, unless measurements contradict that order.
 
-    A hedge against a correction that was misled by the first few measurements.
+    It guards against a correction that the first few measurements misled.
     """
-    few = slot.observed and len(slot.candidates) <= _FEW and slot.number in _EARLY
-    late = slot.number >= _FROM and slot.number % _HEDGE == _HEDGE - 1
-    if not (few or late) or not slot.prediction.ordered or not slot.trusts_first_order:
+    few = slot.observed and len(slot.candidates) <= _MAX_FEW
+    early = few and slot.number in _EARLY_HEDGES
+    late = slot.number >= _HEDGE_FROM and slot.number % _HEDGE_EVERY == _HEDGE_EVERY - 1
+    if not (early or late) or not slot.prediction.ordered or not slot.trusts_first_order:
         return None
     assert slot.zero_shot is not None
     return slot.best_of(slot.zero_shot.order(minimize=slot.task.minimize))
 
 
 def improve(slot: Slot) -> int | None:
-    """The candidate that is expected to improve most on what is known and chosen."""
+    """The candidate with the largest expected improvement over those measured and chosen."""
     return slot.likeliest()
 
 
@@ -358,7 +361,7 @@ RULES: tuple[Rule, ...] = (first, hedge, improve)
 
 @dataclass(frozen=True)
 class _View:
-    """A prediction seen by a minimiser: smaller is better, everything finite."""
+    """A prediction for a minimiser: smaller is better, and every number is finite."""
 
     location: np.ndarray
     spread: np.ndarray

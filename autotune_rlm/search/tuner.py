@@ -1,4 +1,4 @@
-"""The loop around the engine: measures what it asks for, until it or the time has ended."""
+"""The loop around the engine: measures the candidates it asks for, until the search or the time ends."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ __all__ = ["Progress", "Tuner", "TuningError", "TuningResult", "resolve_budget"]
 
 _log = logging.getLogger(__name__)
 _AHEAD = 16  # candidates that a measurer may prepare while another is measured
-_NO_LOSS = 0.05  # of the expected improvement, that a candidate which is ready may be worth less
-_GIVE_UP = 3  # rounds in a row without any result
+_NO_LOSS = 0.05  # share of its worth that may be given up for a candidate that is already compiled
+_GIVE_UP = 3  # rounds in a row without a result after which the measurer counts as failed
 
 
 class TuningError(RuntimeError):
-    """Nothing that was measured worked."""
+    """No measured candidate worked."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningResult:
-    """What a tuning run found.
+    """The result of a tuning run.
 
     Attributes:
         task: What was tuned.
         best: The best measured candidate; None where none worked.
-        observations: Everything known of the candidates: reused ones first, then in the order of
+        observations: All observations of the candidates: reused ones first, then in the order of
             measuring, failures and skipped ones included.
         event: The run's entry in the accuracy log.
     """
@@ -93,16 +93,16 @@ class TuningResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a search is.
+    """The progress of a search.
 
     Attributes:
         task: What is tuned.
-        measured: Candidates that are known, those known before included.
-        planned: How many will be known when the budget is spent.
-        candidates: How many there are.
-        best: The best so far; None where none worked.
+        measured: Number of candidates with a measurement, those of earlier runs included.
+        planned: That number when the budget is spent.
+        candidates: Number of all candidates.
+        best: The best observation so far; None where none worked.
         default: The default's value; None where it is not known.
-        seconds: Since the start, simulated ones included.
+        seconds: Seconds since the start, simulated ones included.
         stop: Why the search ended; None while it goes on.
     """
 
@@ -122,7 +122,7 @@ def resolve_budget(budget: int | float | None, n: int) -> int:
     Args:
         budget: A number (int, at least 1), a fraction of the candidates (float in (0, 1]), or None
             for all of them.
-        n: Candidates there are.
+        n: Number of candidates.
 
     Raises:
         ValueError: ``budget`` is neither.
@@ -149,15 +149,15 @@ def resolve_budget(budget: int | float | None, n: int) -> int:
 class Tuner:
     """Finds the best of many candidates by measuring few.
 
-    The engine (``Search``) asks for one candidate at a time, the measurer tries it, and the next one is
-    chosen with what it taught. A measurer that can prepare candidates (compile them in parallel) is
-    told meanwhile what is likely to be asked for next; one with several workers (``Parallel``) has as
-    many at work, each chosen when a worker is free. Every measurement goes to the store as it arrives,
-    so that a killed run loses nothing. Failures of candidates never end a run.
+    The engine (``Search``) asks for one candidate at a time, the measurer runs it, and its measurement
+    informs the next choice. A measurer that can prepare candidates (``Preparing``: compile them in
+    parallel) gets the likely next ones meanwhile. A measurer with several workers (``Parallel``) gets
+    a candidate for each worker, chosen when the worker is free. Every measurement goes to the store
+    as it arrives, so that a killed run loses nothing. Failures of candidates never end a run.
 
     Args:
         surrogate: Predicts the task's metric; None for no ranking, where all are measured anyway.
-        measurer: Tries candidates. The seconds of a ``Simulated`` one count beside the wall clock's.
+        measurer: Runs candidates. The seconds of a ``Simulated`` one count beside the wall clock's.
         store: Keeps every measurement; None keeps them for the run alone.
         policy: Chooses and stops; by default ``Policy()``.
     """
@@ -189,19 +189,19 @@ class Tuner:
     ) -> TuningResult:
         """Search ``candidates`` for the best one.
 
-        The default comes first, which keeps the promise that the result is never worse than it, then
-        what is suggested, then the best configuration of the nearest known problem where the store
-        knows one, then the model's choices.
+        The default is measured first, so that the result is never worse than it. The suggested
+        candidates follow, then the best configuration of the nearest problem in the store, then the
+        model's choices.
 
         Args:
             task: What is tuned.
             candidates: The choices; equal ones are measured once.
             budget: How many of the candidates may have been measured when the search ends: a number
                 (int), a fraction of the candidates (float in (0, 1]), or None for all unless the
-                policy stops. What the store already knows of them costs nothing and counts, so
-                that a killed search resumes where it was and a finished one is not repeated.
-            budget_s: Seconds after which no further measurement is started, but for the default's
-                where it is not known; at least one is made where none is known.
+                policy stops. Measurements in the store count and cost nothing, so that a killed
+                search resumes where it was and a finished one is not repeated.
+            budget_s: Seconds after which no further measurement is started, except the default's
+                where it has none. At least one is made where the store has none.
             default: Index of the candidate that is always measured; None for no such candidate.
             seed: Added to the policy's seed. Equal stores and seeds choose equal candidates.
             suggested: Indices of further candidates that are measured right after the default.
@@ -290,11 +290,11 @@ class _Run:
         self.empty = 0
 
     def to_the_end(self) -> str:
-        """Measure until the search has ended; returns why."""
+        """Measure until the search ends; returns the reason."""
         stop = self._until_stopped()
         if stop == "seconds" and self.default is not None:
-            known = {o.candidate.key for o in self.search.observations}
-            if self.default.key not in known:
+            measured = {o.candidate.key for o in self.search.observations}
+            if self.default.key not in measured:
                 self._measure([self.default])
         self._tell(stop)
         return stop
@@ -308,15 +308,15 @@ class _Run:
                 return "seconds"
             begin = time.perf_counter()
             stop = search.ended
-            wanted = [] if stop else search.ask(max(search.policy.batch, _AHEAD if ahead else 1))
+            proposed = [] if stop else search.ask(max(search.policy.batch, _AHEAD if ahead else 1))
             self.model_s += time.perf_counter() - begin
             if stop:
                 return stop
-            chosen = wanted[: search.policy.batch]
+            chosen = proposed[: search.policy.batch]
             if isinstance(self.measurer, Preparing):
-                self.measurer.prepare(self.task, wanted)
+                self.measurer.prepare(self.task, proposed)
                 if len(chosen) == 1:
-                    ready = [c for c in wanted[1:] if self.measurer.is_ready(c)]
+                    ready = [c for c in proposed[1:] if self.measurer.is_ready(c)]
                     if not self.measurer.is_ready(chosen[0]):
                         chosen = [search.as_good(chosen[0], ready, loss=_NO_LOSS)]
             _log.debug("measuring %d candidates of %s", len(chosen), self.task.kernel)
@@ -334,13 +334,13 @@ class _Run:
                 return "seconds" if self._seconds_are_over() else "measurer failed"
 
     def _wanted(self, pending: dict[str, Candidate]) -> Iterator[Candidate]:
-        """What a free worker is to measure, chosen when it is free, beside what is at work."""
+        """Candidates for free workers, each chosen when its worker is free; ``pending`` are at work."""
         search = self.search
         while not (search.observations and self._seconds_are_over()):
             begin = time.perf_counter()
-            asked = [] if search.ended else search.ask(len(pending) + 1)
+            proposed = [] if search.ended else search.ask(len(pending) + 1)
             self.model_s += time.perf_counter() - begin
-            new = next((c for c in asked if c.key not in pending), None)
+            new = next((c for c in proposed if c.key not in pending), None)
             if new is None:
                 return
             pending[new.key] = new
@@ -349,16 +349,17 @@ class _Run:
     def _measure(
         self, chosen: Iterable[Candidate], pending: dict[str, Candidate] | None = None
     ) -> bool:
-        """Measure some; False where the seconds are over or the measurer gives nothing any more.
+        """Measure ``chosen``; False where the seconds are over or the measurer gives no results any more.
 
         Args:
             chosen: The candidates.
-            pending: Those that were taken and are not measured, where ``chosen`` fills it.
+            pending: Candidates taken from ``chosen`` and not measured yet, by key, where ``chosen`` adds
+                them itself.
         """
         if pending is None:
             chosen = list(chosen)
             pending = {c.key: c for c in chosen}
-        told = 0
+        n_taken = 0
         reason = "the measurer gave no result"
         over = False
         results: Any = ()
@@ -369,7 +370,7 @@ class _Run:
                 if tried is None or not self.search.tell(tried, measurement):
                     _log.warning("ignored a result that was not asked for: %s", candidate)
                     continue
-                told += 1
+                n_taken += 1
                 if self.store is not None and measurement.status is not Status.SKIPPED:
                     self.try_store("measurement", self.store.add, self.task, tried, measurement)
                 self._tell(None)
@@ -386,22 +387,22 @@ class _Run:
             return False
         for candidate in pending.values():
             self.search.tell(candidate, Measurement(status=Status.SKIPPED, reason=reason))
-        self.empty = 0 if told else self.empty + 1
+        self.empty = 0 if n_taken else self.empty + 1
         return self.empty < _GIVE_UP
 
     def _tell(self, stop: str | None) -> None:
         if self.progress is None:
             return
         search = self.search
-        known = {o.candidate.key: o.measurement.value for o in search.observations}
+        values = {o.candidate.key: o.measurement.value for o in search.observations}
         self.progress(
             Progress(
                 task=self.task,
-                measured=len(known),
+                measured=len(values),
                 planned=search.budget,
                 candidates=len(search.candidates),
                 best=search.best,
-                default=None if self.default is None else known.get(self.default.key),
+                default=None if self.default is None else values.get(self.default.key),
                 seconds=self._now() - self.started,
                 stop=stop,
             )
@@ -419,12 +420,12 @@ class _Run:
     def event(self, stop: str, seed: int) -> TuningEvent:
         """The run's entry in the accuracy log."""
         search, task = self.search, self.task
-        known = [o.measurement for o in search.observations]
+        measurements = [o.measurement for o in search.observations]
         new = [o.measurement for o in search.observations if o.candidate.key not in search.reused]
         tried = [m for m in new if m.status is not Status.SKIPPED]
         cost_s = sum(m.cost_s for m in tried)
         compile_s = sum(m.compile_s or 0.0 for m in tried)
-        left = len(search.candidates) - sum(m.status is not Status.SKIPPED for m in known)
+        left = len(search.candidates) - sum(m.status is not Status.SKIPPED for m in measurements)
         best = search.best
         accuracy = self._accuracy()
         return TuningEvent(
@@ -439,8 +440,8 @@ class _Run:
             n_candidates=len(search.candidates),
             n_measured=len(tried),
             n_reused=len(search.reused),
-            n_failed=dict(Counter(m.status.value for m in known if m.status.is_failure)),
-            reasons=dict(Counter(m.reason for m in known if not m.ok and m.reason)),
+            n_failed=dict(Counter(m.status.value for m in measurements if m.status.is_failure)),
+            reasons=dict(Counter(m.reason for m in measurements if not m.ok and m.reason)),
             n_skipped=len(new) - len(tried),
             best_config=None if best is None else dict(best.candidate.config),
             best_value=None if best is None else best.measurement.value,

@@ -35,8 +35,8 @@ __all__ = ["AlreadyWatchedError", "FineTune", "Served", "Watcher", "isolated_mea
 
 _log = logging.getLogger(__name__)
 _BATCH = 8
-_LATER_S = 300.0  # a full memory or a busy device may be over by then
-_TRIES = 3
+_LATER_S = 300.0  # seconds until a request that failed for lack of memory or device is tried again
+_TRIES = 3  # attempts at a request in one watcher
 
 FineTune = Callable[["Store"], "tuple[Surrogate, Mapping[str, Any]]"]
 """Fine-tunes on a store; gives the surrogate to use from now on and a record of the round."""
@@ -48,14 +48,14 @@ class AlreadyWatchedError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """What became of one request.
+    """The result of serving one request.
 
     Attributes:
-        task: Its problem.
-        measured: Candidates that were measured now.
-        best: The best configuration known now; None where none works.
+        task: The request's task.
+        measured: Number of candidates measured for it.
+        best: The best measured configuration; None where none works.
         best_value: Its value in the task's metric.
-        finished: Whether the request is done; not where the watcher was stopped meanwhile.
+        finished: Whether the request is done; False where the watcher was stopped before its end.
     """
 
     task: Task
@@ -224,7 +224,7 @@ class Watcher:
         return True
 
     def _put_off(self, task: Task) -> None:
-        """Come back to a request when the machine may be better, a few times; it stays in the store."""
+        """Try a request again later, at most ``_TRIES`` times; it stays in the store."""
         self._later[task.key] = time.monotonic() + _LATER_S
         self._tries[task.key] += 1
         if self._tries[task.key] >= _TRIES:

@@ -1,4 +1,4 @@
-"""What a point is worth, given a prediction: everything in logarithms, everything maximised."""
+"""Acquisition functions: the worth of a point given its prediction, as a logarithm to maximise."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ASYMPTOTIC = -1e6  # below it, 1 - x of the exact form has no digits left
 
 
 class Sloped(NamedTuple):
-    """A value of m points and its derivatives in what was predicted of them.
+    """A value of m points and its derivatives in their predicted means and deviations.
 
     Attributes:
         value: Shape (m,).
@@ -44,7 +44,7 @@ class Sloped(NamedTuple):
 def log_expected_improvement(
     mean: np.ndarray, deviation: np.ndarray, best: float | np.ndarray
 ) -> np.ndarray:
-    """Logarithm of the improvement over ``best`` that normal predictions are expected to bring.
+    """Logarithm of the expected improvement over ``best`` of normal predictions.
 
     Exact and increasing over the whole range of ``(mean - best) / deviation``, in three pieces as in
     Ament et al. 2023, "Unexpected Improvements to Expected Improvement" (arXiv 2310.20708).
@@ -136,7 +136,7 @@ def log_hypervolume_improvement(
     Args:
         means: Predicted values, all to be maximised, shape (m, k).
         deviations: Their standard deviations, shape (m, k).
-        observed: Values seen so far, shape (n, k).
+        observed: Values measured so far, shape (n, k).
         rng: Source of directions and samples.
         directions: Number of directions.
         samples: Number of samples of each candidate.
@@ -162,7 +162,7 @@ def log_hypervolume_improvement(
 
 
 class Boxes(NamedTuple):
-    """What a front leaves free above a reference point, as b boxes that do not overlap.
+    """The region above a reference point that a front does not dominate, as b disjoint boxes.
 
     Attributes:
         lower: Lower corners, shape (b, k).
@@ -200,7 +200,7 @@ def free_boxes(front: np.ndarray, reference: np.ndarray) -> Boxes:
 
 
 def hypervolume_slopes(means: np.ndarray, deviations: np.ndarray, boxes: Boxes) -> Sloped:
-    """Logarithm of the hypervolume that normal predictions are expected to add, and its derivatives.
+    """Logarithm of the expected hypervolume improvement of normal predictions, with derivatives.
 
     Exact for independent objectives: in a box the product over objectives of the expected length
     inside of it (Yang et al. 2019, "Efficient computation of expected hypervolume improvement using box
@@ -209,7 +209,7 @@ def hypervolume_slopes(means: np.ndarray, deviations: np.ndarray, boxes: Boxes) 
     Args:
         means: Predicted values, all to be maximised, shape (m, k).
         deviations: Their standard deviations, shape (m, k).
-        boxes: What is not dominated, of ``free_boxes``.
+        boxes: The non-dominated region, from ``free_boxes``.
     """
     total = np.zeros((len(means), len(boxes.lower)))
     parts = []

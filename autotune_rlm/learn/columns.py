@@ -11,9 +11,9 @@ import numpy as np
 
 __all__ = ["Column", "Encoded", "columns_of", "encode", "encode_configs", "one_hot"]
 
-_LOG_RATIO = 4.0  # numbers that span more than two octaves are taken by their logarithm
+_LOG_RATIO = 4.0  # positive numbers with a larger ratio of largest to smallest become logarithms
 _MAX_SIZE = 1e300
-_MAX_KINDS = 64  # values of a text that get an indicator each, the most frequent ones
+_MAX_KINDS = 64  # most frequent values of a text parameter that get an indicator column each
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ def encode(columns: Iterable[Column], n: int) -> Encoded:
         columns: Of n values each.
         n: How many configurations there are.
     """
-    found = [part for c in columns if not c.derived and len(part := _encoded(c.values))]
-    if not found:
+    parts = [part for c in columns if not c.derived and len(part := _encoded(c.values))]
+    if not parts:
         return Encoded(np.zeros((n, 0)), np.zeros(0, dtype=int))
     return Encoded(
-        np.column_stack([x for part in found for x in part]),
-        np.repeat(np.arange(len(found)), [len(part) for part in found]),
+        np.column_stack([x for part in parts for x in part]),
+        np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
     )
 
 

@@ -190,7 +190,7 @@ def fit(
     begin = start if start is not None and len(start) == len(priors.mean) else priors.mean
     if len(targets) < 2 or iterations == 0:
         return _condition(begin, points, targets)
-    found = minimize(
+    optimum = minimize(
         _objective,
         begin,
         args=(points.take(sample), targets[sample], priors),
@@ -199,7 +199,7 @@ def fit(
         bounds=list(zip(priors.mean - 6.0, priors.mean + 6.0, strict=True)),
         options={"maxiter": iterations, "ftol": 1e-5},
     )
-    return _condition(found.x, points, targets)
+    return _condition(optimum.x, points, targets)
 
 
 def _priors(points: Points, noise: float) -> _Priors:

@@ -1,4 +1,4 @@
-"""Another model's word on the points to be predicted, and a process that corrects it."""
+"""The prior prediction of other models (the lead), and a Gaussian process that corrects it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from autotune_rlm.learn.transform import standardised
 __all__ = ["Lead", "Led", "differences", "extend", "fit_led"]
 
 _MAX_DIFFERENCES = 6
-_MANY = 3.0  # how far words differ, on the scale that the process expects of a linear effect
+_MANY = 3.0  # root-mean-square norm of ``differences``, beside linear columns of about 1
 
 
 @dataclass(frozen=True)
 class Lead:
-    """What other models say of n points.
+    """Prior predictions of other models for n points.
 
     Attributes:
         words: Their predictions on the scale of the (standard normal) targets, shape (n, k).
-        trust: Weight of their mean before any of it is checked.
-        inertia: Targets at which a correction gets half its weight.
+        trust: Weight of the predictions' mean in the prior mean.
+        inertia: Number of targets at which the correction gets half its weight.
     """
 
     words: np.ndarray
@@ -37,17 +37,17 @@ class Lead:
 
     @property
     def prior(self) -> np.ndarray:
-        """What is expected before anything is seen, shape (n,)."""
+        """The prior mean, shape (n,)."""
         return self.trust * self.words.mean(1)
 
     def take(self, rows: np.ndarray) -> Lead:
-        """The word on the points at ``rows``."""
+        """The prior prediction for the points at ``rows``."""
         return Lead(self.words[rows], self.trust, self.inertia)
 
 
 @dataclass(frozen=True)
 class Led:
-    """A process fitted to what a lead did not tell. Made by ``fit_led``."""
+    """A Gaussian process fitted to the residuals of a lead. Made by ``fit_led``."""
 
     process: GaussianProcess
     weight: float
@@ -68,7 +68,7 @@ class Led:
 
         Args:
             points: The m points.
-            lead: The same models' word on them; None where there was none.
+            lead: The same models' prior predictions for them; None where the fit had none.
         """
         inputs, prior = _inputs(points, lead, self.distance)
         mean, deviation = self.process.predict(inputs)
@@ -77,14 +77,14 @@ class Led:
     def slopes(self, points: Points, lead: Lead | None = None) -> Slopes:
         """``predict``, and how it changes with each column: the points', then the lead's."""
         inputs, prior = _inputs(points, lead, self.distance)
-        found = self.process.slopes(inputs)
-        in_linear = self.weight * found.mean_linear
+        slopes = self.process.slopes(inputs)
+        in_linear = self.weight * slopes.mean_linear
         if lead is not None:
             in_linear[:, points.linear.shape[1] :] += lead.trust / lead.words.shape[1]
         return replace(
-            found,
-            mean=prior + self.weight * found.mean,
-            mean_spread=self.weight * found.mean_spread,
+            slopes,
+            mean=prior + self.weight * slopes.mean,
+            mean_spread=self.weight * slopes.mean_spread,
             mean_linear=in_linear,
         )
 
@@ -97,15 +97,15 @@ def fit_led(
     distance: float = 0.0,
     **options: Any,
 ) -> Led:
-    """Fit a process to what the lead does not tell of n observed points.
+    """Fit a process to the residuals of the lead at n observed points.
 
     The lead is the prior mean, and one more group of linear inputs, so that its weight is learned.
 
     Args:
         points: The observed points.
         targets: Their values, about standard normal, shape (n,).
-        lead: What other models say of the observed points.
-        distance: Scale of the lead's words as columns that distances are taken of; 0 for none.
+        lead: Prior predictions of other models for the observed points.
+        distance: Scale of the lead's predictions as distance columns; 0 for no such columns.
         **options: Of ``gaussian_process.fit``.
     """
     inputs, prior = _inputs(points, lead, distance)
@@ -148,14 +148,15 @@ def _next(groups: np.ndarray) -> int:
 
 
 def differences(words: np.ndarray) -> np.ndarray:
-    """Leading components (n, at most 6) of several words less their mean, of equal weight with one.
+    """Principal components (n, at most 6) of several predictions (n, k) less their mean.
 
-    What separates known devices is what a new one may differ in. One word is left as it is.
+    The directions in which known devices differ are those in which a new one may differ. A single
+    prediction is returned as it is.
     """
     if words.shape[1] < 2:
         return words
-    apart = words - words.mean(1, keepdims=True)
-    left, sizes, _ = np.linalg.svd(apart, full_matrices=False)
+    deviations = words - words.mean(1, keepdims=True)
+    left, sizes, _ = np.linalg.svd(deviations, full_matrices=False)
     components = (left * sizes)[:, :_MAX_DIFFERENCES]
     length = float(np.sqrt((components**2).sum(1).mean()))
     return _MANY * components / max(length, 1e-9)

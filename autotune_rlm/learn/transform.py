@@ -10,8 +10,8 @@ from scipy.stats import yeojohnson
 
 __all__ = ["PowerTransform", "standardised"]
 
-_MIN_COUNT = 8  # values that tell a skew
-_POWERS = (-2.0, 4.0)  # beyond them the way back overflows
+_MIN_COUNT = 8  # fewest values from which a skew is estimated
+_POWERS = (-2.0, 4.0)  # bounds of the power, beyond which the inverse overflows
 
 
 def standardised(values: np.ndarray) -> np.ndarray:
@@ -28,8 +28,8 @@ class PowerTransform:
 
     Attributes:
         values: The values that it is fitted to, shape (n,).
-        reach: Values lower than the median minus ``reach`` times the way from the median to the best
-            (largest) are drawn in to it, as hopeless ones are to be; None leaves them.
+        reach: Values are clipped below at the median minus ``reach`` times the distance from the
+            median to the best (largest) value; None does not clip.
     """
 
     values: np.ndarray
@@ -82,7 +82,7 @@ class PowerTransform:
         return (self._forward(self.values) - shift) / width
 
     def back(self, score: np.ndarray) -> np.ndarray:
-        """Values of transformed ones; those far outside of what was seen are drawn in."""
+        """The inverse transform; scores far outside of the fitted range are clipped."""
         middle, spread = self._scale
         shift, width, low, high = self._moved
         moved = np.clip(score * width + shift, low, high)

@@ -1,4 +1,4 @@
-"""What a checkpoint's network says of candidates, read exactly from its distributions."""
+"""The predictions of a checkpoint's network, computed exactly from its output distributions."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ __all__ = ["Word", "ask", "ask_several", "number_scale", "reads_texts"]
 _NETWORKS = "onnx"
 _SPECIAL = max(FAILED, NAN) + 1
 _CHUNK = 2048
-_TEXTS = 16  # that are read at once: more do not fit into the caches
-_Z75, _Z90 = 0.6744898, 1.6448536
-_SMOOTHING = 1.5  # of the recipes, in bins
+_TEXTS = 16  # texts read in one batch; larger batches do not fit into the processor's caches
+_Z75 = 0.6744898  # 75 % quantile of the standard normal distribution
+_Z90 = 1.6448536  # its 95 % quantile: 90 % of it lies within
+_SMOOTHING = 1.5  # standard deviation of the recipes' soft targets, in bins
 _MIN_SCALE_SPREAD = 0.05
 _MIN_SPREAD = 1e-3
-_TIME = "time_ms"  # the metric of the tasks whose facts of compilation are told
+_TIME = "time_ms"  # the metric of the tasks with which facts of compilation were trained
 
 
 class Word(NamedTuple):
-    """The slow-down of n candidates and the scale of their task, as logarithms.
+    """The network's prediction: slow-downs of n candidates and their task's scale, as logarithms.
 
-    Of an absolute number all is in ``mean``, as its ``symlog``, and the scale is nothing.
+    An absolute number is in ``mean`` as its ``symlog``; ``scale`` and ``scale_spread`` are then 0.
     """
 
     mean: np.ndarray
@@ -50,14 +51,14 @@ class Word(NamedTuple):
 
 
 def number_scale(checkpoint: Checkpoint, metric: str) -> NumberScale | None:
-    """Where the absolute values of a metric lie; None where it is not decoded as a number."""
+    """The range of a metric's absolute values; None where it is not decoded as a number."""
     numbers = checkpoint.settings.get("numbers")
-    found = numbers.get(metric) if isinstance(numbers, dict) else None
-    return None if found is None else NumberScale(**found)
+    scale = numbers.get(metric) if isinstance(numbers, dict) else None
+    return None if scale is None else NumberScale(**scale)
 
 
 def reads_texts(checkpoint: Checkpoint, language: str, metric: str = SEVERAL) -> bool:
-    """Whether it was trained on texts of candidates in this language, for this metric."""
+    """Whether the checkpoint was trained on candidates' texts in this language for this metric."""
     texts = checkpoint.settings.get("texts")
     if checkpoint.network.text is None or not isinstance(texts, list):
         return False
@@ -66,24 +67,24 @@ def reads_texts(checkpoint: Checkpoint, language: str, metric: str = SEVERAL) ->
 
 @torch.inference_mode()
 def ask(checkpoint: Checkpoint, task: Task, candidates: Sequence[Candidate]) -> Word:
-    """What the network says of a task's candidates.
+    """The network's prediction for a task's candidates.
 
     Args:
-        checkpoint: Whose network.
-        task: What is asked: its metric is a fact of compilation, an absolute number, or else decoded as
-            a slow-down and a scale.
+        checkpoint: The checkpoint whose network is used.
+        task: The task. Its metric is a fact of compilation, an absolute number, or else decoded as a
+            slow-down and a scale.
         candidates: The n candidates.
     """
     config = checkpoint.network.config
     number = number_scale(checkpoint, task.metric)
     metrics = _written(config.metrics, task.metric) if number is None else ["number"]
     shown = replace(task, metric=_TIME) if task.metric in FACTS and metrics[-1] in FACTS else task
-    worded = candidates
+    as_read = candidates
     if (
         task.language == _NETWORKS
     ):  # fields alone rank networks better (benchmarks/network_texts.py)
-        worded = [Candidate({}) if c.config else c for c in candidates]
-    texts = _Texts(checkpoint, task.language, worded, metric=task.metric)
+        as_read = [Candidate({}) if c.config else c for c in candidates]
+    texts = _Texts(checkpoint, task.language, as_read, metric=task.metric)
     prompt = _Prompt(checkpoint, shown, candidates, texts=texts)
     asked = torch.tensor([[config.metrics.index(m) for m in metrics]])
     logits, hidden = prompt.decode(asked)
@@ -100,10 +101,10 @@ def ask(checkpoint: Checkpoint, task: Task, candidates: Sequence[Candidate]) -> 
 def ask_several(
     checkpoint: Checkpoint, tasks: Sequence[Task], candidates: Sequence[Candidate]
 ) -> list[Word]:
-    """What the network says of several targets of the same candidates, one after the other.
+    """The network's predictions of several targets of the same candidates, in one sequence.
 
     Args:
-        checkpoint: Whose network.
+        checkpoint: The checkpoint whose network is used.
         tasks: The targets in their order, of one kernel and language.
         candidates: The n candidates.
 
@@ -116,33 +117,33 @@ def ask_several(
             f"tasks: {checkpoint.name} decodes one target only; ask for each by itself"
         )
     asked = torch.tensor([[network.config.metrics.index("slowdown")]])
-    found: list[Word] = []
+    words: list[Word] = []
     tokens: list[Tensor] = []
     described: list[Tensor] = []
     texts = _Texts(checkpoint, tasks[0].language, candidates)
     for task in tasks:
         prompt = _Prompt(checkpoint, task, candidates, texts=texts)
-        told = None
+        condition = None
         if tokens:
             before = torch.stack(described).expand(len(candidates), -1, -1)
-            told = network.tell(torch.cat(tokens, dim=1), before)
-        logits, hidden = prompt.decode(asked, told)
+            condition = network.tell(torch.cat(tokens, dim=1), before)
+        logits, hidden = prompt.decode(asked, condition)
         tokens.append(logits[:, -1:].argmax(-1))
         described.append(prompt.described)
         scale, spread = _scale(task, prompt.scale())
         word = _word(logits[:, -1], "slowdown", hidden)
-        found.append(word._replace(scale=scale, scale_spread=spread))
-    return found
+        words.append(word._replace(scale=scale, scale_spread=spread))
+    return words
 
 
 class _Texts:
-    """The texts of n candidates as the network has read them; nothing where it does not.
+    """The texts of n candidates as vectors of the network; none where it does not read them.
 
     Args:
-        checkpoint: Whose network.
-        language: Of the texts.
+        checkpoint: The checkpoint whose network is used.
+        language: Language of the texts.
         candidates: The n candidates.
-        metric: For which they are to be read; None for a sequence of targets.
+        metric: The metric they are read for; ``SEVERAL`` for a sequence of targets.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class _Texts:
                 self.read, self.of = self._read(texts), torch.from_numpy(text_of)
 
     def _read(self, texts: Sequence[np.ndarray]) -> TextVectors:
-        """All texts, those of like length together."""
+        """Vectors of all texts, computed in batches of similar length."""
         order = np.argsort([len(t) for t in texts], kind="stable")
         parts = []
         for start in range(0, len(order), _TEXTS):
@@ -176,7 +177,7 @@ class _Texts:
         return TextVectors(*(torch.cat(x)[back] for x in zip(*parts, strict=True)))
 
     def take(self, start: int, stop: int) -> tuple[TextVectors | None, Tensor]:
-        """The texts of some of the candidates, and which each has."""
+        """The texts of the candidates from ``start`` to ``stop``, and each one's index among them."""
         of = self.of[start:stop]
         if self.read is None:
             return None, of
@@ -185,7 +186,7 @@ class _Texts:
 
 
 class _Prompt:
-    """A task and its candidates as the network has read them."""
+    """A task and its candidates, encoded by the network."""
 
     def __init__(
         self,
@@ -209,13 +210,13 @@ class _Prompt:
         self._memory: Memory = self._network.encode(own, present, source)
         self._texts = texts
 
-    def decode(self, asked: Tensor, told: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits (n, m, BINS + 2) of the metrics (1, m), each told those before, and the last states."""
+    def decode(self, asked: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (n, m, BINS + 2) of the metrics (1, m), each given those before; and last states."""
         logits, hidden = [], []
         for start in range(0, len(self._rows), _CHUNK):
             rows = self._rows[start : start + _CHUNK]
             texts, text_of = self._texts.take(start, start + _CHUNK)
-            found: list[Tensor] = []
+            steps: list[Tensor] = []
             previous: Tensor | None = None
             for _ in range(asked.shape[1]):
                 now, state = self._network.decode(
@@ -226,13 +227,13 @@ class _Prompt:
                     previous,
                     texts=texts,
                     text_of=text_of,
-                    told=None if told is None else told[start : start + _CHUNK],
+                    told=None if condition is None else condition[start : start + _CHUNK],
                     last=True,
                 )
-                found.append(now)
+                steps.append(now)
                 likely = now.argmax(-1)
                 previous = likely if previous is None else torch.cat([previous, likely], dim=1)
-            logits.append(torch.cat(found, dim=1))
+            logits.append(torch.cat(steps, dim=1))
             hidden.append(state[:, -1])
         return torch.cat(logits), torch.cat(hidden)
 
@@ -249,8 +250,8 @@ def _written(metrics: Sequence[str], metric: str) -> list[str]:
     """The metrics to decode until the one asked for, in the order in which they were learned."""
     if metric not in FACTS or metric not in metrics:
         return ["slowdown"]
-    known = [fact for fact in FACTS if fact in metrics]
-    return known[: known.index(metric) + 1]
+    facts = [fact for fact in FACTS if fact in metrics]
+    return facts[: facts.index(metric) + 1]
 
 
 def _word(logits: Tensor, metric: str, hidden: Tensor, number: NumberScale | None = None) -> Word:

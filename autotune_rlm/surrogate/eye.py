@@ -1,9 +1,9 @@
-"""The compiler's eye of a checkpoint: what the facts of unmeasured kernels say about their times.
+"""The compiler's eye of a checkpoint: predicts times of unmeasured kernels from the compiler's facts.
 
-Raw tile sizes do not carry over from one kernel to another; what the compiler's first IR and the
-device say of a configuration does (``ir.on_device``). A model of the multiprocessor with few constants
-(``ir.time_us``) tells how long each candidate is likely to take; boosted trees over the same numbers
-correct it. Both were fitted to the same recorded landscapes and winners as the network.
+Raw tile sizes do not transfer from one kernel to another. Facts that follow from the compiler's first
+IR and the device do (``ir.on_device``). A model of the multiprocessor with few constants
+(``ir.time_us``) estimates each candidate's time, and boosted trees over the same facts correct the
+estimate. Both were fitted to the same recorded landscapes and winners as the network.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from autotune_rlm.types import Candidate
 __all__ = ["COLUMNS", "Eye", "Seen", "columns", "expected", "has_facts", "turning_costs"]
 
 _FILE = "eye.safetensors"
-_OVER = "expected_ms"  # what the trees correct
+_OVER = "expected_ms"  # the fact whose value the trees correct
 _PLAIN = (
     "shared_share", "occupancy", "tail", "busy", "imbalance", "active", "asynchronous", "chained",
     "stages",
@@ -52,35 +52,36 @@ COLUMNS = (
 """Names of the columns, in the order of ``columns``."""
 _MIN_MS = 1e-6
 _TURNING = float(np.log(3.0))
-"""A read, a write and another read of shared memory in place of one read."""
-_SURELY_FITS, _FITTING_WORKS = 0.95, 0.9
+"""Cost of a read, a write and another read of shared memory over that of one read, as a logarithm."""
+_MAX_SURE_SHARE = 0.95  # share of the shared memory limit up to which a candidate surely fits
+_MIN_P_FITTING = 0.9  # least predicted probability of working of candidates that surely fit
 _OTHER_KIND = 0.25
-"""Share of the trees' correction on kernels of a kind that they were never timed on."""
+"""Share of the trees' correction on kernels of a kind that was never timed."""
 _PARTS = ("slowdown", "works", "scale", "plain")
 
 
 def turning_costs(candidates: Sequence[Candidate]) -> np.ndarray:
-    """What a ``wgmma`` costs that needs its operand turned in shared memory first, (n,), logarithms.
+    """Added cost of a ``wgmma`` whose operand is first transposed in shared memory, (n,), logarithms.
 
-    No device before Hopper has one, so that what was timed on those does not tell it.
+    Devices before Hopper have no ``wgmma``, so that times measured on them do not include this cost.
     """
     return np.array([_TURNING * c.facts.get("turned", 0.0) for c in candidates])
 
 
 def expected(candidates: Sequence[Candidate]) -> np.ndarray:
-    """Logarithm of the time in ms that each is likely to take by the facts alone, (n,).
+    """Logarithm of each candidate's time in ms as estimated from the facts alone, (n,).
 
-    A candidate without facts is taken for a typical one.
+    A candidate without facts gets the median of the others.
     """
     times = np.log([max(c.facts.get("expected_ms", np.nan), _MIN_MS) for c in candidates])
-    known = ~np.isnan(times)
-    return np.where(known, times, np.median(times[known]) if known.any() else 0.0)
+    has_time = ~np.isnan(times)
+    return np.where(has_time, times, np.median(times[has_time]) if has_time.any() else 0.0)
 
 
 def has_facts(candidates: Sequence[Candidate]) -> bool:
     """Whether most of the candidates come with facts."""
-    known = sum(1 for c in candidates if _WHOLE in c.facts)
-    return known > 0 and known >= 0.5 * len(candidates)
+    count = sum(1 for c in candidates if _WHOLE in c.facts)
+    return count > 0 and count >= 0.5 * len(candidates)
 
 
 def columns(candidates: Sequence[Candidate]) -> np.ndarray:
@@ -95,8 +96,8 @@ def columns(candidates: Sequence[Candidate]) -> np.ndarray:
     first, second = len(_PLAIN), len(_PLAIN) + len(_LOGS)
     plain, sizes = raw[:, :first], np.log2(np.maximum(raw[:, first:second], 0.0) + 1e-3)
     times = np.log2(np.maximum(raw[:, second:], _MIN_MS))
-    known = times[~np.isnan(times).any(1)]
-    least = known.min(0) if len(known) else np.zeros(times.shape[1])
+    complete = times[~np.isnan(times).any(1)]
+    least = complete.min(0) if len(complete) else np.zeros(times.shape[1])
     of_whole = times[:, :-1] - times[:, -1:]
     whole = np.broadcast_to(least[-1:], (len(times), 1))
     group = np.log2([[_group(c)] for c in candidates]) if candidates else np.zeros((0, 1))
@@ -113,7 +114,7 @@ def _group(candidate: Candidate) -> float:
 
 
 class Seen(NamedTuple):
-    """What the facts say of n candidates.
+    """The prediction from the facts of n candidates.
 
     Attributes:
         slowdown: Logarithm of the time, up to a constant, (n,).
@@ -122,7 +123,7 @@ class Seen(NamedTuple):
         best: Logarithm of the best time in ms.
         states: The columns, scaled, for distances between candidates, (n, c).
         spread: Standard deviation of the error of ``slowdown``.
-        scale_spread: Of ``best``.
+        scale_spread: Standard deviation of the error of ``best``.
     """
 
     slowdown: np.ndarray
@@ -136,16 +137,15 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Eye:
-    """What a checkpoint has learned of facts.
+    """A checkpoint's models from facts to times. Each maps the columns of ``columns`` to a number.
 
     Attributes:
-        slowdown: Of the columns: logarithm of the time over the expected one, up to what all
-            candidates of a task share.
-        works: Of the columns: logarithm of the odds that a candidate compiles and fits.
-        scale: Of the columns: logarithm of the time over the expected one.
-        plain: What the bench's ``trees`` asks: the slow-down by one ensemble with a squared loss.
+        slowdown: Logarithm of the time over the expected one, up to a constant for each task.
+        works: Log-odds that a candidate compiles and fits.
+        scale: Logarithm of the time over the expected one.
+        plain: The slow-down by one ensemble with a squared loss, for the bench's method ``trees``.
         spread: Standard deviation of the error of the slow-down on kernels that were left out.
-        scale_spread: Of ``scale``.
+        scale_spread: Standard deviation of the error of ``scale`` on such kernels.
         kinds: Kinds of kernels that were timed, see ``known.kind_of``.
     """
 
@@ -165,7 +165,8 @@ class Eye:
         Args:
             x: ``columns`` of the candidates.
             expected_log: ``expected`` of them.
-            kind: ``known.kind_of`` them. Of a kind that was never timed a part of the correction counts.
+            kind: ``known.kind_of`` them. For a kind never timed, only ``_OTHER_KIND`` of the correction
+                counts.
             known: Which of them have facts, (n,); None for all.
         """
         share = 1.0 if kind in self.kinds else _OTHER_KIND
@@ -174,13 +175,13 @@ class Eye:
         return slowdown, float(np.median(logs if known is None else logs[known]) + slowdown.min())
 
     def look(self, candidates: Sequence[Candidate]) -> Seen:
-        """What it says of candidates with facts; those without are taken for typical ones."""
+        """The prediction for candidates; those without facts count as typical ones."""
         x = columns(candidates)
         known = np.array([_WHOLE in c.facts for c in candidates])
         slowdown, best = self.times(x, expected(candidates), kind_of(candidates), known)
         works = 1.0 / (1.0 + np.exp(-np.clip(self.works.predict(x), -30.0, 30.0)))
-        fits = x[:, COLUMNS.index("shared_share")] <= _SURELY_FITS
-        p_valid = np.where(fits, np.maximum(works, _FITTING_WORKS), works)
+        fits = x[:, COLUMNS.index("shared_share")] <= _MAX_SURE_SHARE
+        p_valid = np.where(fits, np.maximum(works, _MIN_P_FITTING), works)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a column that no candidate has
             centred = np.nan_to_num(x - np.nanmean(x[known], axis=0))
@@ -204,7 +205,7 @@ class Eye:
 
     @classmethod
     def load(cls, folder: Path) -> Eye | None:
-        """Read it; None where the checkpoint has none, or one of other columns than these."""
+        """Read it; None where the checkpoint has none, or its columns are not ``COLUMNS``."""
         file = folder / _FILE
         if not file.exists():
             return None

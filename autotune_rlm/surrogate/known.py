@@ -1,4 +1,4 @@
-"""What a checkpoint was trained on: whether its order is worth following on a task."""
+"""Whether a checkpoint's training data covers a task, and how far to doubt it where it does not."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ __all__ = [
 ]
 
 SEVERAL = "several"
-"""Stands for the metric where texts are read in sequences of targets."""
+"""Replaces the metric in ``texts`` where texts are read in sequences of targets."""
 _NETWORKS = "onnx"
-_ALIKE = 0.75
+_ALIKE = 0.75  # share of parameter names in common from which two sets of parameters are alike
 _KINDS = ("product",)
-"""Kinds of kernels that checkpoints were timed on which do not list them."""
+"""Kinds of kernels in the training of checkpoints whose settings do not list the kinds."""
 _LISTS = ("languages", "devices", "parameters", "networks", "whole", "texts")
 
 
 def trained_on(landscapes: Iterable[Landscape]) -> dict[str, Any]:
-    """Settings of a checkpoint.
+    """The settings that say what a checkpoint was trained on.
 
     ``languages``, ``devices``, the sets of ``parameters`` that were timed, and ``networks``: pairs of
     metric and device of the neural networks that were measured. A training adds ``texts``: pairs of
-    language and metric whose candidates' texts were read, ``numbers``: where the absolute values of
-    metrics lie, ``facts``: whether the compiler's facts were read, ``sequences``: the most targets that
-    were written one after the other.
+    language and metric whose candidates' texts were read, ``numbers``: the ranges of absolute values by
+    metric, ``facts``: whether the compiler's facts were read, ``sequences``: the most targets that
+    were decoded one after the other.
     """
     languages: set[str] = set()
     devices: set[str] = set()
@@ -66,26 +66,26 @@ def trained_on(landscapes: Iterable[Landscape]) -> dict[str, Any]:
 
 
 def together(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a checkpoint that was trained twice; what either does not tell stays untold."""
-    told = [key for key in _LISTS if key in before and key in after]
-    both = {
+    """Settings of a checkpoint that was trained twice; a list that either lacks is left out."""
+    lists = [key for key in _LISTS if key in before and key in after]
+    merged = {
         key: sorted([*before[key], *(x for x in after[key] if x not in before[key])])
-        for key in told
+        for key in lists
     }
-    rest = {k: v for k, v in {**before, **after}.items() if k not in _LISTS}
+    others = {k: v for k, v in {**before, **after}.items() if k not in _LISTS}
     if "numbers" in before and "numbers" in after:
-        rest["numbers"] = {**after["numbers"], **before["numbers"]}
-    return rest | both
+        others["numbers"] = {**after["numbers"], **before["numbers"]}
+    return others | merged
 
 
 def knows(settings: Mapping[str, Any], task: Task, candidates: Sequence[Candidate]) -> bool:
-    """Whether configurations like these were timed in training, of whatever kernel and device.
+    """Whether the training timed similar configurations, of whatever kernel and device.
 
-    Alike are sets of parameters that share three quarters of their names and name the same tiles: an
-    attention has BLOCK_M and BLOCK_N as a matrix product has, but no BLOCK_K. Where the compiler's
-    facts are known, the kernel must also be of a ``kind`` that was timed. Of tasks without
-    parameters, and of candidates with texts, alike are those in the same language with the same metric. A
-    checkpoint that does not say what it was trained on is taken at its word.
+    Two sets of parameters are alike if they share three quarters of their names and have the same tile
+    names: an attention has BLOCK_M and BLOCK_N as a matrix product has, but no BLOCK_K. Where the
+    candidates have the compiler's facts, the training must also have timed the kernel's kind
+    (``kind_of``). Tasks without parameters, and candidates with texts, are alike if language and
+    metric are equal. A checkpoint that does not list its training data counts as knowing all tasks.
     """
     if task.language == _NETWORKS:
         return _NETWORKS in settings.get("languages", (_NETWORKS,))
@@ -97,7 +97,7 @@ def knows(settings: Mapping[str, Any], task: Task, candidates: Sequence[Candidat
     names, pair = _names(candidates), [task.language, task.metric]
     if pair in settings.get("texts", []):
         return True
-    if not names:  # a text stands for the whole
+    if not names:  # only the text describes the candidate
         whole = settings.get("whole")
         return pair in whole if whole is not None else [] in settings["parameters"]
     return any(
@@ -108,7 +108,7 @@ def knows(settings: Mapping[str, Any], task: Task, candidates: Sequence[Candidat
 
 
 def kind_of(candidates: Sequence[Candidate]) -> str:
-    """What the facts say that a kernel is, such as ``"product"``; empty where they are not known."""
+    """The kernel's kind by its facts, such as ``"product"``; empty where it has no facts."""
     facts = next((c.facts for c in candidates if "exchanges" in c.facts), None)
     if facts is None:
         return ""
@@ -125,13 +125,13 @@ def _tiles(names: Iterable[str]) -> set[str]:
 def knows_device(
     settings: Mapping[str, Any], device: Device, *, networks: str | None = None
 ) -> bool:
-    """Whether a device of this name was in training; true where the checkpoint does not say.
+    """Whether a device of this name was in training; true where the settings list no devices.
 
     Args:
-        settings: Of the checkpoint.
+        settings: The checkpoint's settings.
         device: The device.
-        networks: A metric of neural networks: whether that was measured there. Kernels that were
-            timed on a device say nothing of it.
+        networks: A metric of neural networks; then whether training had this metric on the device,
+            which kernels timed on it do not imply.
     """
     if networks is not None:
         return [networks, device.name] in settings.get("networks", [])
@@ -142,21 +142,22 @@ def knows_device(
 def unfamiliar(
     settings: Mapping[str, Any], task: Task, candidates: Sequence[Candidate]
 ) -> tuple[str, ...]:
-    """Why little is known of a task, as sentences; nothing where the like of it was in training."""
-    found = []
+    """Reasons, as sentences, why the training does not cover a task; empty where it does."""
+    reasons = []
     if not knows(settings, task, candidates):
         names = ", ".join(sorted(_names(candidates))) or "no parameters"
-        found.append(f"no kernel with parameters like these ({names}) was timed in training")
+        reasons.append(f"no kernel with parameters like these ({names}) was timed in training")
     if not knows_device(settings, task.device):
-        found.append(f"{task.device.name or 'the device'} was not among the devices of training")
-    return tuple(found)
+        reasons.append(f"{task.device.name or 'the device'} was not among the devices of training")
+    return tuple(reasons)
 
 
 class Doubt(NamedTuple):
-    """What to doubt of a network, which is as sure of itself where it was never trained.
+    """Uncertainty to add to a network's prediction outside of its training data.
 
-    ``scale`` and ``slowdown`` are standard deviations on the logarithm of a time, to add to those
-    that it writes; ``trust`` is the weight of its order before any of it is checked.
+    A network does not widen its own intervals there. ``scale`` and ``slowdown`` are standard
+    deviations of the logarithm of a time, added to the predicted ones as independent errors. ``trust``
+    is the weight of the network's order before any measurement.
     """
 
     scale: float
@@ -170,9 +171,9 @@ _OTHER_KERNEL = Doubt(5.0, 1.2, 0.3)
 
 
 def doubt(settings: Mapping[str, Any], task: Task, candidates: Sequence[Candidate]) -> Doubt:
-    """How far off the network may be on a task unlike those that it was trained on.
+    """How much uncertainty to add on a task outside of the training data.
 
-    The figures are about the errors of earlier weights on landscapes that these had never seen: on
+    The figures approximate the errors of earlier weights on landscapes that these had never seen: on
     other devices (CLBlast and a convolution on a V100, another on an A4000), and on another kernel
     (dedispersion on four devices). The trust in the order of another kernel was chosen on ten
     convolutions and judged on GEMMs (CLBlast, SGEMM) by weights that had seen none.

@@ -1,10 +1,10 @@
-"""The fast online layer: what was measured of a task corrects what the model says of the rest.
+"""The online layer: a task's measurements correct the model's predictions of its other candidates.
 
-The model leads, and one Gaussian process (``learn.gaussian_process``) is fitted to what it did not
-tell: on the parameters, with a length for each that is learned from this task, on the network's hidden
-states, and, as far as the model is not trusted, on its own prediction as one more input, so that an order
-that turns out to be wrong loses its say. Failures are learned apart. Everything is fitted anew at each
-call: a pure function of what was measured, deterministic, some tens of milliseconds.
+The model's prediction is the prior mean. A Gaussian process (``learn.gaussian_process``) is fitted to
+the residuals. Its inputs are the parameters, each with a length scale learned from this task, and the
+network's hidden states. Where the model is not fully trusted, its prediction is one more input, so
+that measurements can overrule the predicted order. A second process models failures. Both are
+fitted anew at each call, which is deterministic and takes some tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -23,39 +23,38 @@ from autotune_rlm.learn.transform import standardised
 __all__ = ["Posterior", "Prior", "correct"]
 
 _MIN_SPREAD = 0.05
-_MAX_SPREAD = (
-    1.2  # a network's doubt beyond it says that it knows nothing, not that all is possible
-)
+# The prior standard deviation is capped: a larger one shows that the network is untrained on the task,
+# not that its values vary so much. Logarithms of the metric, as _MIN_SPREAD and _OFFSET_SD.
+_MAX_SPREAD = 1.2
 _OFFSET_SD = 3.0
-_STRENGTH = (
-    3.0  # half the measurements that a trusted model's spread is worth against residuals seen
-)
-_DOUBTFUL = 0.5  # how much wider the spread is where the model is not trusted at all
+# Half the pseudo-observations that a fully trusted model's spread counts for against the residuals.
+_STRENGTH = 3.0
+_DOUBTFUL = 0.5  # relative widening of the posterior spread at trust 0
 _TRUST = 0.9
 _NOISE = 1e-3  # of the values' variance: timings repeat to some per mille
 _MAX_COUNT = 400  # measurements that the process is conditioned on, and as many failures
-_FITTED = 60  # and that its lengths are fitted to
+_FITTED = 60  # measurements that the process's length scales are fitted to
 _ITERATIONS = 25
-_MIN_FITTED = 4  # measurements from which lengths are fitted
-_HIDDEN = 6  # leading directions of the hidden states
-_REACH = 0.4  # how far a failure tells, in whole ranges of a parameter
-_SHARED = 0.7  # of a failure's variance, that neighbours have in common
+_MIN_FITTED = 4  # fewest measurements to which length scales are fitted
+_HIDDEN = 6  # principal components of the hidden states
+_REACH = 0.4  # correlation length of failures, as a fraction of a parameter's range
+_SHARED = 0.7  # share of a failure's variance that correlates between candidates
 _BLOCK = 8192  # candidates that are predicted at once
-_SAMPLE = 2000  # candidates that the directions of the hidden states are taken from
+_SAMPLE = 2000  # candidates from which the principal components are computed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prior:
-    """What the model says of n candidates before anything is measured.
+    """The model's prediction for n candidates before anything is measured.
 
     Attributes:
         mean: Predicted value on the modelled scale, shape (n,).
         spread: Its standard deviation, shape (n,).
         p_valid: Probability of working, shape (n,).
         hidden: Hidden states, shape (n, d).
-        parameters: The parameters as features of comparable size, shape (n, f).
+        parameters: The parameters as features of comparable scale, shape (n, f).
         offset_sd: Standard deviation of the error that all candidates of the task share.
-        trust: Weight of the model's order before any of it is checked: 1 is all, 0 is none.
+        trust: Weight of the model's order before any measurement, from 0 (ignored) to 1 (full).
     """
 
     mean: np.ndarray
@@ -74,7 +73,7 @@ class Prior:
 
     @cached_property
     def points(self) -> Points:
-        """Parameters, hidden states and the model's prediction, as the process sees them."""
+        """The process's inputs: parameters, hidden states and the model's prediction."""
         states = self.hidden - self.hidden.mean(0)
         some = states[:: max(1, len(states) // _SAMPLE)]
         states = states @ np.linalg.svd(some, full_matrices=False)[2][:_HIDDEN].T
@@ -90,7 +89,7 @@ class Prior:
 
 @dataclass(frozen=True, kw_only=True)
 class Posterior:
-    """What is believed of the n candidates after the measurements, each of shape (n,)."""
+    """The prediction for n candidates after the measurements, each of shape (n,)."""
 
     mean: np.ndarray
     spread: np.ndarray
@@ -98,12 +97,12 @@ class Posterior:
 
 
 def correct(prior: Prior, index: np.ndarray, value: np.ndarray) -> Posterior:
-    """Correct the model's predictions by what was measured.
+    """Correct the model's predictions with the measurements.
 
     Args:
         prior: The model's predictions.
         index: Which candidates were measured, shape (k,).
-        value: What was measured, on the modelled scale; NaN where the candidate failed. Shape (k,).
+        value: Measured values on the modelled scale; NaN where the candidate failed. Shape (k,).
 
     Returns:
         The corrected predictions for all n candidates, the measured ones included.
@@ -117,7 +116,7 @@ def correct(prior: Prior, index: np.ndarray, value: np.ndarray) -> Posterior:
 
 
 def _kept(index: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Not too many: the best half, the rest evenly from the others."""
+    """At most ``_MAX_COUNT`` measurements: the best half, and the other half evenly by rank."""
     if len(index) <= _MAX_COUNT:
         return index, value
     order = np.argsort(value, kind="stable")
@@ -128,33 +127,33 @@ def _kept(index: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return index[kept], value[kept]
 
 
-def _values(prior: Prior, at: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    own = float(np.clip(np.sqrt(np.mean(prior.spread**2)), _MIN_SPREAD, _MAX_SPREAD))
-    trust = prior.trust if len(at) > 1 else 1.0
+def _values(prior: Prior, measured: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    prior_spread = float(np.clip(np.sqrt(np.mean(prior.spread**2)), _MIN_SPREAD, _MAX_SPREAD))
+    trust = prior.trust if len(measured) > 1 else 1.0
     lead = prior.mean.mean() + trust * (prior.mean - prior.mean.mean())
-    rest = value - lead[at]
-    doubt = prior.offset_sd**2
-    shift = float(rest.mean()) * doubt / (doubt + own**2 / len(at))
-    if len(at) == 1:  # tells the level, and nothing of the order
+    residual = value - lead[measured]
+    offset_var = prior.offset_sd**2
+    shift = float(residual.mean()) * offset_var / (offset_var + prior_spread**2 / len(measured))
+    if len(measured) == 1:  # one value determines the level, not the order
         return lead + shift, np.maximum(prior.spread, _MIN_SPREAD)
     strength = 2 * _STRENGTH * max(prior.trust, 0.1)
-    squares = strength * own**2 + float(((rest - shift) ** 2).sum())
-    scale = float(np.sqrt(squares / (strength + len(at))))
+    squares = strength * prior_spread**2 + float(((residual - shift) ** 2).sum())
+    scale = float(np.sqrt(squares / (strength + len(measured))))
     process = fit(
-        prior.points.take(at),
-        (rest - shift) / scale,
+        prior.points.take(measured),
+        (residual - shift) / scale,
         noise=_NOISE,
         max_fit=_FITTED,
-        iterations=_ITERATIONS if len(at) >= _MIN_FITTED else 0,
+        iterations=_ITERATIONS if len(measured) >= _MIN_FITTED else 0,
     )
     mean, deviation = _predicted(process, prior.points)
-    doubtful = 1.0 + _DOUBTFUL * (1.0 - prior.trust)
-    return lead + shift + scale * mean, doubtful * scale * deviation
+    widening = 1.0 + _DOUBTFUL * (1.0 - prior.trust)
+    return lead + shift + scale * mean, widening * scale * deviation
 
 
 def _predicted(process: GaussianProcess, points: Points) -> tuple[np.ndarray, np.ndarray]:
-    found = [process.predict(points.take(rows)) for rows in _blocks(len(points))]
-    mean, deviation = (np.concatenate(part) for part in zip(*found, strict=True))
+    predictions = [process.predict(points.take(rows)) for rows in _blocks(len(points))]
+    mean, deviation = (np.concatenate(part) for part in zip(*predictions, strict=True))
     return mean, deviation
 
 
@@ -164,7 +163,7 @@ def _blocks(n: int) -> Iterator[np.ndarray]:
 
 
 def _validity(prior: Prior, index: np.ndarray, worked: np.ndarray) -> np.ndarray:
-    """Probabilities of working, moved by a linear process of the last failures and successes."""
+    """Probabilities of working, corrected by a Gaussian process on recent failures and successes."""
     p = np.clip(prior.p_valid, 0.02, 0.98)
     size = np.sqrt(p * (1 - p))
     last, x = index[-_MAX_COUNT:], prior.unit

@@ -1,4 +1,4 @@
-"""No predicted time below what a launch costs, its bytes over bandwidth, or its work over peak."""
+"""Physical lower limits of predicted times: a launch's cost, bytes over bandwidth, work over peak."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _LANGUAGES = ("triton", "cuda", "hip", "opencl")
 
 
 def physical(prediction: Prediction, task: Task, candidates: Sequence[Candidate]) -> Prediction:
-    """The prediction raised to what physics allows, its order kept; what cannot compile fails.
+    """The prediction with times raised to their physical limits; candidates Triton refuses fail.
 
-    Where the likeliest best is too fast, all times are too fast by one factor, and are raised by it;
-    what is still too fast then is raised alone.
+    Where the best predicted time is below its limit, all times are multiplied by the factor that it is
+    short of. Times that are still below their own limits are then raised to them.
 
     Args:
-        prediction: Of n candidates, before anything of the task was measured.
-        task: The task; only times in ms of kernels on a GPU are looked at.
-        candidates: The n candidates. ``facts["floor_ms"]`` tells a candidate's limit, where it is
-            known; ``facts["refused"]`` says that Triton's front end does not take it.
+        prediction: Prediction for n candidates, before anything of the task was measured.
+        task: The task; only times in ms of kernels on a GPU change.
+        candidates: The n candidates. ``facts["floor_ms"]`` is a candidate's limit where it is known.
+            ``facts["refused"]`` is set where Triton's front end rejects it.
     """
     refused = np.array([bool(c.facts.get("refused")) for c in candidates])
     if refused.any():
-        likely = np.where(refused, 0.0, prediction.p_valid)
-        prediction = dataclasses.replace(prediction, p_valid=likely)
+        p_valid = np.where(refused, 0.0, prediction.p_valid)
+        prediction = dataclasses.replace(prediction, p_valid=p_valid)
     on_gpu = task.device.target.startswith(_GPU_TARGETS) and task.language in _LANGUAGES
     if task.metric != "time_ms" or not on_gpu or not len(prediction):
         return prediction

@@ -1,7 +1,7 @@
-"""The eye for programs of a checkpoint: what the facts of a program's text say of its memory and time.
+"""The eye for programs of a checkpoint: predicts memory and time from facts of a program's text.
 
-As the compiler's eye does for kernels, boosted trees over facts that carry over from one program to
-another (``autotune_rlm.programs``) stand beside the network behind one surrogate.
+Boosted trees read facts that transfer from one program to another (``autotune_rlm.programs``). Their
+prediction is mixed with the network's, as that of the compiler's eye is for kernels.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = [
 _FILE = "programs.safetensors"
 _Z90 = 1.6448536
 SIZES = ("items", "characters", "largest", "depth", "lines")
-"""Sizes of an input, as ``autotune-rlm record --programs`` writes them; what is not told is NaN."""
+"""Sizes of an input, as ``autotune-rlm record --programs`` writes them; a missing size is NaN."""
 
 
 @dataclass(frozen=True)
 class LanguageScale:
-    """How a metric is distributed over the programs of one language, and how far off the eye is.
+    """Distribution of a metric over the programs of one language, and the eye's errors.
 
     Attributes:
         center: Mean of ``log(1 + value)``.
@@ -58,7 +58,7 @@ class ProgramMetric:
     Attributes:
         trees: From ``program_columns`` to the standardised logarithm.
         languages: By name, in the order of their columns.
-        share: The eye's say beside the network's, where that knows the metric.
+        share: Weight of the eye's prediction beside the network's, where both know the metric.
     """
 
     trees: Trees
@@ -67,7 +67,7 @@ class ProgramMetric:
 
 
 class ProgramWord(NamedTuple):
-    """What the eye says of n programs: ``log(1 + value)`` and standard deviations of both sides."""
+    """The eye's prediction for n programs: ``log(1 + value)`` and standard deviations of both sides."""
 
     mean: np.ndarray
     down: np.ndarray
@@ -80,10 +80,10 @@ def program_columns(
 ) -> np.ndarray:
     """Facts of the candidates' texts, sizes of their inputs, and the language, float32 (n, columns)."""
     facts = programs.columns([c.text for c in candidates])
-    told = [[_number(c.config.get(name)) for name in SIZES] for c in candidates]
-    sizes = np.log1p(np.abs(np.array(told, dtype=np.float64).reshape(len(candidates), len(SIZES))))
-    kinds = np.tile([float(name == language) for name in languages], (len(candidates), 1))
-    return np.hstack([facts, sizes, kinds]).astype(np.float32)
+    raw = [[_number(c.config.get(name)) for name in SIZES] for c in candidates]
+    sizes = np.log1p(np.abs(np.array(raw, dtype=np.float64).reshape(len(candidates), len(SIZES))))
+    indicators = np.tile([float(name == language) for name in languages], (len(candidates), 1))
+    return np.hstack([facts, sizes, indicators]).astype(np.float32)
 
 
 def _number(value: object) -> float:
@@ -92,17 +92,17 @@ def _number(value: object) -> float:
 
 @dataclass(frozen=True, eq=False)
 class ProgramEye:
-    """What a checkpoint has learned of programs' facts, by metric."""
+    """A checkpoint's models from facts of programs to numbers, by metric."""
 
     metrics: Mapping[str, ProgramMetric]
 
     def knows(self, task: Task) -> bool:
-        """Whether it was told this metric of programs in this language."""
-        found = self.metrics.get(task.metric)
-        return found is not None and task.language in found.languages
+        """Whether it was fitted to this metric of programs in this language."""
+        metric = self.metrics.get(task.metric)
+        return metric is not None and task.language in metric.languages
 
     def look(self, task: Task, candidates: Sequence[Candidate]) -> ProgramWord | None:
-        """What it says; None where it does not know the metric, or a candidate has no text."""
+        """The prediction; None where it does not know the metric, or a candidate has no text."""
         if not self.knows(task) or not all(c.text for c in candidates):
             return None
         metric = self.metrics[task.metric]
@@ -119,7 +119,7 @@ class ProgramEye:
             for name, metric in self.metrics.items()
             for part, array in metric.trees.arrays().items()
         }
-        told = {
+        scales = {
             name: {
                 "share": metric.share,
                 "languages": {key: vars(scale) for key, scale in metric.languages.items()},
@@ -127,12 +127,12 @@ class ProgramEye:
             for name, metric in self.metrics.items()
         }
         columns = "\n".join((*programs.COLUMNS, *SIZES))
-        metadata = {"columns": columns, "metrics": json.dumps(told)}
+        metadata = {"columns": columns, "metrics": json.dumps(scales)}
         save_file(arrays, str(folder / _FILE), metadata=metadata)
 
     @classmethod
     def load(cls, folder: Path) -> ProgramEye | None:
-        """Read it; None where the checkpoint has none, or one of other columns than these."""
+        """Read it; None where the checkpoint has none, or its columns are not those of this version."""
         file = folder / _FILE
         if not file.exists():
             return None
@@ -143,14 +143,14 @@ class ProgramEye:
         if metadata.get("columns") != "\n".join((*programs.COLUMNS, *SIZES)):
             return None
         arrays = load_file(str(file))
-        found = {}
-        for name, told in json.loads(metadata["metrics"]).items():
+        metrics = {}
+        for name, settings in json.loads(metadata["metrics"]).items():
             own = {k[len(name) + 1 :]: v for k, v in arrays.items() if k.startswith(f"{name}.")}
-            scales = {key: LanguageScale(**scale) for key, scale in told["languages"].items()}
-            found[name] = ProgramMetric(Trees.from_arrays(own), scales, float(told["share"]))
-        return cls(found)
+            scales = {key: LanguageScale(**scale) for key, scale in settings["languages"].items()}
+            metrics[name] = ProgramMetric(Trees.from_arrays(own), scales, float(settings["share"]))
+        return cls(metrics)
 
     def with_share(self, metric: str, share: float) -> ProgramEye:
-        """The same with another say of the eye beside the network's."""
+        """The same with another weight of the eye beside the network."""
         changed = replace(self.metrics[metric], share=share)
         return ProgramEye({**self.metrics, metric: changed})

@@ -1,4 +1,4 @@
-"""The surrogate: a trained network, asked through the ``Surrogate`` protocol."""
+"""The surrogate: a trained network behind the ``Surrogate`` protocol."""
 
 from __future__ import annotations
 
@@ -35,17 +35,24 @@ _log = logging.getLogger(__name__)
 
 _CACHED_TASKS = 16
 _Z90 = 1.6448536
-_MIN_OFFSET = 0.5  # a first measurement far from what was expected may be that of a bad candidate
-_EYE_FAMILIAR, _EYE_OTHER_DEVICE, _EYE_OTHER_KERNEL = 0.2, 0.4, 1.0
-_TIME = "time_ms"  # the metric of the tasks whose facts of compilation are told
+# Least standard deviation of the error in a task's scale, as a logarithm: one measurement far from its
+# prediction may be that of a bad candidate.
+_MIN_OFFSET = 0.5
+# Shares of the compiler's facts beside the network in the predicted slow-down; docs/surrogate.md gives
+# the landscapes on which they were chosen.
+_EYE_FAMILIAR = 0.2  # kernel and device were in the training
+_EYE_OTHER_DEVICE = 0.4  # only the kernel was
+_EYE_OTHER_KERNEL = 1.0  # the kernel was not
+_TIME = "time_ms"  # the one metric that the compiler's facts predict
 
 
 @dataclass(frozen=True, eq=False)
 class _ZeroShot:
-    """What the network says of a task's candidates, on the logarithmic scale of errors.
+    """The network's prediction for a task's candidates, on the logarithmic scale of errors.
 
-    A slow-down cannot be below nothing, so its distribution leans to the right. The prior's spread is
-    that of the side of smaller values, where improvement lies; ``lean`` is the other side's over it.
+    A slow-down cannot be negative, so its distribution is skewed to the right. The prior's spread is
+    that of the side of smaller values, where improvements lie. ``lean`` is the ratio of the other
+    side's spread to it.
     """
 
     prior: Prior
@@ -55,7 +62,7 @@ class _ZeroShot:
 
 
 def _doubted(word: Word, unsure: Doubt) -> Word:
-    """The network's word, with what it errs where it was not trained."""
+    """The network's prediction with the uncertainty ``unsure`` added."""
     return word._replace(
         down=np.hypot(word.down, unsure.slowdown),
         up=np.hypot(word.up, unsure.slowdown),
@@ -64,10 +71,10 @@ def _doubted(word: Word, unsure: Doubt) -> Word:
 
 
 def _with_eye(word: Word, seen: Seen, share: float, unsure: Doubt) -> Word:
-    """The network's word and that of the compiler's facts, which has the given share."""
+    """The network's prediction mixed with that from the compiler's facts, which has weight ``share``."""
     own, theirs = word.mean - word.mean.min(), seen.slowdown - seen.slowdown.min()
     mean = (1 - share) * own + share * theirs
-    if unsure.slowdown > 0:  # the network was never told what this device costs
+    if unsure.slowdown > 0:  # the network was not trained on this device's costs
         mean = mean + (1 - share) * seen.costs
     doubtful = _doubted(word, unsure)
     by_facts = unsure.trust < CERTAIN.trust
@@ -84,11 +91,11 @@ def _with_eye(word: Word, seen: Seen, share: float, unsure: Doubt) -> Word:
 
 
 def _with_program_eye(word: Word, seen: ProgramWord, alone: bool) -> Word:
-    """The network's word and that of a program's facts; ``alone`` where the network has none."""
+    """The network's prediction mixed with that from a program's facts; the latter only if ``alone``."""
     share = 1.0 if alone else seen.share
     return word._replace(
         mean=(1 - share) * word.mean + share * seen.mean,
-        down=seen.down,  # of the errors of programs that were left out
+        down=seen.down,  # from the errors on programs left out of the fit
         up=seen.up,
         p_valid=np.ones(len(seen.mean)) if alone else word.p_valid,
         scale=0.0,
@@ -97,9 +104,9 @@ def _with_program_eye(word: Word, seen: ProgramWord, alone: bool) -> Word:
 
 
 def _share(unsure: Doubt) -> float:
-    """The say of the compiler's facts beside the network's.
+    """The share of the compiler's facts beside the network.
 
-    The network keeps the word on what it knows; of another kernel it knows names and sizes alone.
+    The network dominates on kernels of its training. Of another kernel it knows only names and sizes.
     """
     if unsure.trust < CERTAIN.trust:
         return _EYE_OTHER_KERNEL
@@ -109,10 +116,10 @@ def _share(unsure: Doubt) -> float:
 class RLMSurrogate:
     """Predicts a task's metric for its candidates from their text.
 
-    The network gives the exact distribution of each candidate's slow-down over the task's best and of
-    the task's scale, in one forward pass. What was measured corrects both (``online.correct``). Calls
-    are deterministic, may come from several threads, and remember the last few tasks, so that asking
-    again after a measurement costs only the correction.
+    One forward pass gives the exact distributions of each candidate's slow-down over the task's best
+    and of the task's scale. Measurements correct both (``online.correct``). Calls are deterministic
+    and may come from several threads. The last few tasks are cached, so that a prediction after a
+    further measurement costs only the correction.
 
     Args:
         checkpoint: Network and tokenizer.
@@ -149,7 +156,7 @@ class RLMSurrogate:
 
     @property
     def eye(self) -> Eye | None:
-        """What the checkpoint learned of the compiler's facts."""
+        """The checkpoint's models from the compiler's facts to times; None where it has none."""
         return self.checkpoint.eye
 
     def knows(self, task: Task, candidates: Sequence[Candidate]) -> bool:
@@ -182,27 +189,27 @@ class RLMSurrogate:
         Args:
             task: What is tuned.
             candidates: The n candidates.
-            observed: What was measured of this task; candidates may be among the n or not.
+            observed: Observations of this task; their candidates need not be among the n.
 
         Returns:
-            Medians, 90 % intervals, spreads and probabilities of working. The interval is that of the
-            network's own distribution before anything is measured, and the Gaussian process's after.
+            Medians, 90 % intervals, spreads and probabilities of working. Without observations the
+            interval is that of the network's distribution, with them the Gaussian process's.
         """
         if not candidates:
             return _empty(task)
-        seen = [o for o in observed if o.measurement.ok or o.measurement.status.is_failure]
-        if not seen:
+        usable = [o for o in observed if o.measurement.ok or o.measurement.status.is_failure]
+        if not usable:
             zero = self._zero_shot(task, candidates)
             mean, p = zero.prior.mean, zero.prior.p_valid
             scale = self._scale(task)
-            told = _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
+            prediction = _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
             if not self._knows_programs(task):
                 why = unfamiliar(self.checkpoint.settings, task, candidates)
-                told = replace(told, unfamiliar=why)
-            return physical(self._placed(told, task, candidates), task, candidates)
-        everyone, index = _with_observed(candidates, seen)
-        zero = self._zero_shot(task, everyone)
-        values = np.array([np.nan if not o.measurement.ok else o.measurement.value for o in seen])
+                prediction = replace(prediction, unfamiliar=why)
+            return physical(self._placed(prediction, task, candidates), task, candidates)
+        together, index = _with_observed(candidates, usable)
+        zero = self._zero_shot(task, together)
+        values = np.array([np.nan if not o.measurement.ok else o.measurement.value for o in usable])
         scale = self._scale(task, values)
         logs = np.log(scale.to_error(values))
         with one_thread():
@@ -211,21 +218,21 @@ class RLMSurrogate:
         mean, spread = posterior.mean[:n], posterior.spread[:n]
         lean = np.clip(zero.lean[:n], 0.5, 8.0)
         low, high = mean - _Z90 * spread, mean + _Z90 * spread * lean
-        told = _prediction(task, scale, mean, spread, posterior.p_valid[:n], low, high)
-        return self._placed(told, task, candidates)
+        prediction = _prediction(task, scale, mean, spread, posterior.p_valid[:n], low, high)
+        return self._placed(prediction, task, candidates)
 
     @property
     def longest_sequence(self) -> int:
-        """The most targets in a sequence of the training; 1 where there were none."""
+        """The most targets in one sequence of the training; 1 where it had no sequences."""
         return int(self.checkpoint.settings.get("sequences", 1))  # type: ignore[call-overload]
 
     def predict_several(
         self, tasks: Sequence[Task], candidates: Sequence[Candidate]
     ) -> list[Prediction]:
-        """Predict several targets of the same n candidates in one sequence, nothing measured.
+        """Predict several targets of the same n candidates in one sequence, without observations.
 
-        Each target is told what was decoded of those before: accuracy, then latency on each device
-        ("Regression Language Models for Code", arXiv 2509.26476, figure 6).
+        Each target is conditioned on the decoded values of those before it, such as accuracy, then
+        latency on each device ("Regression Language Models for Code", arXiv 2509.26476, figure 6).
 
         Args:
             tasks: The targets in their order, of one kernel and language; their metrics, devices and
@@ -242,25 +249,27 @@ class RLMSurrogate:
             raise ValueError("tasks must be at least one, and of one kernel and language")
         if not candidates:
             return [_empty(t) for t in tasks]
-        told = []
+        predictions = []
         for task, word in zip(tasks, ask_several(self.checkpoint, tasks, candidates), strict=True):
             zero = _zero_shot(task, candidates, _doubted(word, self._doubt(task, candidates)))
             mean, p = zero.prior.mean, zero.prior.p_valid
             scale = self._scale(task)
-            one = _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
-            told.append(self._placed(one, task, candidates))
-        return told
+            prediction = _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
+            predictions.append(self._placed(prediction, task, candidates))
+        return predictions
 
     def _scale(self, task: Task, values: np.ndarray | None = None) -> ErrorScale:
         if self._knows_programs(task) or number_scale(self.checkpoint, task.metric) is not None:
             return ErrorScale("number")
         return ErrorScale.of(task, values)
 
-    def _placed(self, told: Prediction, task: Task, candidates: Sequence[Candidate]) -> Prediction:
-        """The prediction with what its order rests on."""
+    def _placed(
+        self, prediction: Prediction, task: Task, candidates: Sequence[Candidate]
+    ) -> Prediction:
+        """The prediction with ``familiar`` and ``informed`` set."""
         familiar = self.knows(task, candidates)
         informed = not familiar and self._informed(task, candidates)
-        return replace(told, familiar=familiar, informed=informed)
+        return replace(prediction, familiar=familiar, informed=informed)
 
     def _zero_shot(self, task: Task, candidates: Sequence[Candidate]) -> _ZeroShot:
         keys = tuple((c.key, bool(c.facts)) for c in candidates)
@@ -269,11 +278,11 @@ class RLMSurrogate:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key]
-            found = self._ask(task, candidates)
-            self._known[key] = found
+            zero = self._ask(task, candidates)
+            self._known[key] = zero
             while len(self._known) > _CACHED_TASKS:
                 self._known.popitem(last=False)
-            return found
+            return zero
 
     def facts(
         self,
@@ -282,40 +291,40 @@ class RLMSurrogate:
         *,
         metrics: Sequence[str] | None = None,
     ) -> dict[str, Prediction]:
-        """Predict what compiling n candidates would tell, by the name of the metric.
+        """Predict what the compiler would report for n candidates, by metric.
 
-        Where ``Candidate.facts`` tells what the first IR says, registers, spills and shared memory
-        follow from that (``compiled.from_ir``), else from the network.
+        Where ``Candidate.facts`` has the facts of the first IR, registers, spills and shared memory
+        follow from them (``compiled.from_ir``), else from the network.
 
         Args:
             task: What is tuned; its own metric does not matter.
             candidates: The n candidates.
             metrics: Some of ``shared_bytes``, ``registers``, ``spills`` (of a thread) and
-                ``compile_s``; default: all that this model writes. ``predict`` gives the same for
-                a task with one of these metrics, and takes measurements of it.
+                ``compile_s``; default: all that this model predicts. For a task with one of these
+                metrics ``predict`` gives the network's prediction, and takes observations.
 
         Raises:
-            ValueError: The model does not write one of the metrics.
+            ValueError: The model does not predict one of the metrics.
         """
         written = [m for m in self._network.config.metrics if m in FACTS]
-        wanted = written if metrics is None else list(metrics)
-        if unknown := [m for m in wanted if m not in written]:
+        requested = written if metrics is None else list(metrics)
+        if unknown := [m for m in requested if m not in written]:
             raise ValueError(
                 f"metrics: {self.name} does not write {unknown}, it writes {written}; train it with "
                 "a recipe whose network.metrics has them"
             )
-        told = {}
-        for m in wanted:
-            read = from_ir(m, candidates)
-            told[m] = (
-                read
-                if read is not None
+        predictions = {}
+        for m in requested:
+            from_compiler = from_ir(m, candidates)
+            predictions[m] = (
+                from_compiler
+                if from_compiler is not None
                 else self.predict(replace(task, metric=m, minimize=True), candidates)
             )
-        return told
+        return predictions
 
     def _seen(self, task: Task, candidates: Sequence[Candidate]) -> Seen | None:
-        """What the compiler's facts say; None where they are not known or tell nothing of the metric."""
+        """The prediction from the compiler's facts; None without facts or for another metric."""
         return self.eye.look(candidates) if self.eye and self._informed(task, candidates) else None
 
     def _informed(self, task: Task, candidates: Sequence[Candidate]) -> bool:
@@ -324,7 +333,7 @@ class RLMSurrogate:
         return self.eye is not None and timed and has_facts(candidates)
 
     def _knows_programs(self, task: Task) -> bool:
-        """Whether the eye for programs was told this metric of programs in this language."""
+        """Whether the eye for programs was fitted to this metric in this language."""
         eye = self.checkpoint.program_eye
         return eye is not None and eye.knows(task)
 
@@ -398,16 +407,16 @@ def load_surrogate(
 def _with_observed(
     candidates: Sequence[Candidate], observed: Sequence[Observation]
 ) -> tuple[list[Candidate], np.ndarray]:
-    """The candidates followed by observed ones that are not among them, and the observed's places."""
-    everyone = list(candidates)
-    keys = list(map(attrgetter("key"), everyone))
-    wanted = {o.candidate.key for o in observed}
-    place = {key: i for i, key in reversed(list(enumerate(keys))) if key in wanted}
+    """The candidates, then the observed ones not among them; and the index of each observation."""
+    together = list(candidates)
+    keys = list(map(attrgetter("key"), together))
+    observed_keys = {o.candidate.key for o in observed}
+    place = {key: i for i, key in reversed(list(enumerate(keys))) if key in observed_keys}
     for o in observed:
         if o.candidate.key not in place:
-            place[o.candidate.key] = len(everyone)
-            everyone.append(o.candidate)
-    return everyone, np.array([place[o.candidate.key] for o in observed])
+            place[o.candidate.key] = len(together)
+            together.append(o.candidate)
+    return together, np.array([place[o.candidate.key] for o in observed])
 
 
 def _prediction(

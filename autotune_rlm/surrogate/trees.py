@@ -1,6 +1,6 @@
-"""Boosted regression trees as arrays: what XGBoost has fitted, evaluated with numpy alone.
+"""Boosted regression trees as arrays: fitted with XGBoost, evaluated with numpy alone.
 
-Training takes XGBoost; using a checkpoint does not.
+Only training needs XGBoost installed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class Trees:
 
     Attributes:
         roots: Index of each tree's first node, int32 (t,).
-        column: Column that a node asks for, int16 (nodes,); -1 for a leaf.
+        column: Column that a node compares, int16 (nodes,); -1 for a leaf.
         value: A node's threshold, or a leaf's value, float32 (nodes,).
         left: Index of the left child, int32 (nodes,); the right one is the next. Left is where the
             column's value is below the threshold.
         missing_left: Whether NaN goes to the left, bool (nodes,).
-        base: What the leaves' values are added to.
-        depth: Of the deepest tree.
+        base: Constant that the leaves' values are added to.
+        depth: Depth of the deepest tree.
     """
 
     roots: np.ndarray
@@ -57,7 +57,7 @@ class Trees:
         return self.value[node].astype(np.float64)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """For a file; ``from_arrays`` reads them."""
+        """The trees as arrays for a file; ``from_arrays`` is the inverse."""
         return {
             "roots": self.roots,
             "column": self.column,
@@ -77,20 +77,20 @@ class Trees:
         base, depth = arrays["base"]
         names = ("roots", "column", "value", "left", "missing_left")
         parts = {name: np.asarray(arrays[name]) for name in names}
-        found = cls(**parts, base=float(base), depth=int(depth))
-        size, inner = len(found.column), found.column >= 0
-        children = found.left[inner]
-        if len(found.roots) and not (
-            found.roots.min() >= 0
-            and found.roots.max() < size
+        trees = cls(**parts, base=float(base), depth=int(depth))
+        size, inner = len(trees.column), trees.column >= 0
+        children = trees.left[inner]
+        if len(trees.roots) and not (
+            trees.roots.min() >= 0
+            and trees.roots.max() < size
             and (not len(children) or (children.min() > 0 and children.max() + 1 < size))
         ):
             raise ValueError("damaged trees: a node's child lies outside of the arrays")
-        return found
+        return trees
 
     @classmethod
     def from_xgboost(cls, boosters: Sequence[Any]) -> Trees:
-        """The mean of the sums (before any link) of some ``xgboost.Booster`` of one output each."""
+        """The mean of several ``xgboost.Booster`` of one output each, before any link function."""
         roots: list[int] = []
         column: list[np.ndarray] = []
         value: list[np.ndarray] = []

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Recall", "Request", "Store"]
 
 _CACHED_TASKS = 1024
-_MAX_ALIKE = 3  # problems whose choice may be taken over; the next may have ended its search
+_MAX_ALIKE = 3  # nearest alike problems to look at, as the search of the first may be unfinished
 _CHUNK = 2000
 _OVERLAP = 256  # a transaction with a smaller id may be committed later than one with a larger
 
@@ -52,10 +52,10 @@ class Store:
             ``"postgresql://user@host/tuning"``. By default the environment's
             ``AUTOTUNE_RLM_STORE`` (``none`` for this process's memory), else
             ``autotune_rlm/store.sqlite`` in the user's cache folder.
-        read_only: Whether nothing is written to the database; what is added stays in memory.
-        fallback: Whether a database that cannot be reached or read costs one warning and no error:
-            this process then keeps what it measures in memory, and writes it where a server that was
-            gone or a file that could not be made comes back. So every launch opens its store.
+        read_only: Whether nothing is written to the database; additions stay in memory.
+        fallback: Whether a database that cannot be reached or read logs one warning instead of raising.
+            This process then keeps its measurements in memory and writes them when the server or
+            file is available again. The decorator opens its store in this way.
 
     Raises:
         StoreError: The database cannot be reached, is damaged, or has the schema of a newer
@@ -88,7 +88,7 @@ class Store:
 
     @property
     def name(self) -> str:
-        """Where it is: a file's path, or a URL without its password."""
+        """The database's place: a file's path, or a URL without its password."""
         return self._database.name
 
     @property
@@ -99,7 +99,7 @@ class Store:
     # Measurements
 
     def add(self, task: Task, candidate: Candidate, measurement: Measurement) -> None:
-        """Keep one measurement, now."""
+        """Store one measurement at once."""
         self.add_many([(task, candidate, measurement)])
 
     def add_many(
@@ -108,11 +108,11 @@ class Store:
         *,
         created: Sequence[float] | None = None,
     ) -> int:
-        """Keep many measurements in few transactions; returns how many.
+        """Store many measurements in few transactions; returns their number.
 
         Args:
-            items: What was measured.
-            created: Seconds since the epoch per item; by default now.
+            items: The measurements with their tasks and candidates.
+            created: Time of each item in seconds since the epoch; by default now.
         """
         writes: list[_rows.Write] = []
         tasks: dict[str, dict[str, Any]] = {}
@@ -134,20 +134,20 @@ class Store:
         return total
 
     def observations(self, task: Task, *, every: bool = False) -> list[Observation]:
-        """What is known of the candidates of ``task``, in the order in which they were first tried.
+        """Observations of the candidates of ``task``, in the order in which they were first tried.
 
         Args:
-            task: The task; its ``key`` is what counts.
+            task: The task; only its ``key`` matters.
             every: Whether to give every measurement, oldest first, in place of one per candidate:
                 the newest that is ok, else the newest.
         """
         waiting = self._waiting("measurements", task.key)
-        known, last = self._in_database(task.key)
+        every_row, newest = self._in_database(task.key)
         if waiting:
             pairs = ((w.row["candidate"], w.row["measurement"]) for w in waiting)
-            known = (*known, *_parsed(pairs))
-            last = tuple(_rows.newest(known))
-        return list(known if every else last)
+            every_row = (*every_row, *_parsed(pairs))
+            newest = tuple(_rows.newest(every_row))
+        return list(every_row if every else newest)
 
     def _in_database(self, key: str) -> tuple[tuple[Observation, ...], tuple[Observation, ...]]:
         """All rows of a task and the newest per candidate, parsed again only when rows changed."""
@@ -165,15 +165,15 @@ class Store:
         if rows is None:
             return unread[1], unread[2]
         every = tuple(_parsed((row[0], row[1]) for row in rows))
-        found = (marker, every, tuple(_rows.newest(every)))
+        entry = (marker, every, tuple(_rows.newest(every)))
         with self._lock:
-            self._cache[key] = found
+            self._cache[key] = entry
             while len(self._cache) > _CACHED_TASKS:
                 self._cache.popitem(last=False)
-        return found[1], found[2]
+        return entry[1], entry[2]
 
     def tasks(self, kernel: str | None = None, device: str | None = None) -> list[Task]:
-        """The tasks that something is known of, oldest first; filters are exact names."""
+        """The tasks with measurements or requests, oldest first; filters are exact names."""
         t = _schema.tasks.c
         query = sa.select(t.key, t.task).order_by(t.created, t.key)
         if kernel is not None:
@@ -193,14 +193,13 @@ class Store:
     ) -> list[tuple[Task, Observation]]:
         """The best known observations of the ``k`` nearest other problems of the same kernel.
 
-        The same kernel is one of the same name or the same source, in the same language and metric.
-        Near is what ``problem_distance`` says, plus 2 where the source differs, 0.5 where versions
-        do and 4 for another device. An index finds candidates for "nearest" at the same cost however
-        many are known, so that among thousands in which many sizes differ it may miss the very
-        nearest one.
+        The same kernel has the same name or source, in the same language and metric. The distance is
+        ``problem_distance``, plus 2 where the source differs, 0.5 where versions differ and 4 for
+        another device. The search uses an index whose cost does not grow with the number of problems.
+        Among thousands of problems that differ in many sizes it may miss the nearest one.
 
         Args:
-            task: The problem; itself never among the result.
+            task: The problem; never part of the result itself.
             k: How many problems at most.
             same_device: Whether to look at problems on the same device only.
 
@@ -212,9 +211,9 @@ class Store:
         return self._best_of(task, self._near(task, k, same_device=same_device), k)
 
     def recall(self, task: Task) -> Recall:
-        """All that bears on a task that is to be tuned, by a few queries, each of them indexed.
+        """Everything stored that is relevant to tuning a task, by a few indexed queries.
 
-        What it costs does not depend on how many problems are known.
+        The cost does not depend on the number of stored problems.
         """
         near = self._near(task, 1, same_device=True)
         alike = self._tasks_by_key([n.key for n in near if n.is_alike][:_MAX_ALIKE])
@@ -228,7 +227,8 @@ class Store:
     def measured_since(self, mark: int) -> tuple[int, set[str]]:
         """Keys of the tasks that were measured since ``mark``, and the next mark; 0 to begin.
 
-        What other processes were about to write at the mark is told again.
+        Tasks measured shortly before ``mark`` may be returned again, because another process may have
+        committed them late.
         """
         newest: Any = self._database.read(lambda c: c.scalar(sa.select(sa.func.max(_m.id))), None)
         query = sa.select(_m.task_key).where(_m.id > mark - _OVERLAP).distinct()
@@ -238,36 +238,36 @@ class Store:
         return newest or mark, keys
 
     def _near(self, task: Task, k: int, *, same_device: bool) -> list[Near]:
-        found: list[Near] = self._database.read(
+        near_tasks: list[Near] = self._database.read(
             lambda c: near_to(c, task, k, same_device=same_device), []
         )
-        known = {near.key for near in found} | {task.key}
+        seen_keys = {near.key for near in near_tasks} | {task.key}
         waiting: dict[str, Task | None] = {}
         for write in self._waiting("measurements"):
             key = write.row["task_key"]
-            if key not in known and key not in waiting and write.row["value"] is not None:
+            if key not in seen_keys and key not in waiting and write.row["value"] is not None:
                 waiting[key] = _rows.task_from((write.task or {})["task"])
-        found += [
+        near_tasks += [
             Near.of(task, other)
             for other in waiting.values()
             if other is not None and _same_kernel(task, other, same_device)
         ]
-        return sorted(found, key=lambda near: (near.distance, near.key))
+        return sorted(near_tasks, key=lambda near: (near.distance, near.key))
 
     def _best_of(self, task: Task, near: Sequence[Near], k: int) -> list[tuple[Task, Observation]]:
         pick = min if task.minimize else max
-        found: list[tuple[Task, Observation]] = []
-        for start in range(0, len(near), k):  # mostly one round: what is indexed was measured
+        best: list[tuple[Task, Observation]] = []
+        for start in range(0, len(near), k):  # mostly one round: indexed problems have measurements
             for other in self._tasks_by_key([n.key for n in near[start : start + k]]):
                 ok = [o for o in self.observations(other) if o.measurement.value is not None]
                 if ok:
-                    found.append((other, pick(ok, key=lambda o: o.measurement.value or 0.0)))
-            if len(found) >= k:
+                    best.append((other, pick(ok, key=lambda o: o.measurement.value or 0.0)))
+            if len(best) >= k:
                 break
-        return found[:k]
+        return best[:k]
 
     def _failed(self, task: Task) -> list[Observation]:
-        """Failures of binaries that this task shares with others, met by others."""
+        """Failures that other tasks met with binaries that this task shares."""
         if not task.binary:
             return []
         query = sa.select(_m.candidate, _m.measurement).where(
@@ -292,22 +292,22 @@ class Store:
         for write in self._database.waiting:
             if write.task and write.task["key"] in keys:
                 texts.setdefault(write.task["key"], write.task["task"])
-        found = (_rows.task_from(texts[key]) for key in keys if key in texts)
-        return [task for task in found if task is not None]
+        tasks = (_rows.task_from(texts[key]) for key in keys if key in texts)
+        return [task for task in tasks if task is not None]
 
     def landscapes(self, kernel: str | None = None, device: str | None = None) -> list[Landscape]:
         """Everything measured, one landscape per task, one measurement per candidate."""
-        found = []
+        landscapes = []
         for task in self.tasks(kernel=kernel, device=device):
             observations = self.observations(task)
             if observations:
-                found.append(Landscape.from_observations(task, observations))
-        return found
+                landscapes.append(Landscape.from_observations(task, observations))
+        return landscapes
 
     # Events
 
     def add_event(self, event: TuningEvent | Mapping[str, Any]) -> None:
-        """Keep what a tuning run reported, with its own time (``when``) where it has one."""
+        """Store a tuning run's event, with its own time (``when``) where it has one."""
         data = dict(event) if isinstance(event, Mapping) else event.to_json()
         row = _rows.event_row(data, _seconds(data.get("when")))
         self._database.write([_rows.Write("events", row)])
@@ -318,8 +318,8 @@ class Store:
         """The tuning events, oldest first; filters are exact."""
         e = _schema.events.c
         query = sa.select(e.event).order_by(e.created, e.id)
-        wanted = {"task_key": task.key if task else None, "kernel": kernel, "device": device}
-        for name, value in wanted.items():
+        filters = {"task_key": task.key if task else None, "kernel": kernel, "device": device}
+        for name, value in filters.items():
             if value is not None:
                 query = query.where(e[name] == value)
         texts: list[str] = self._database.read(lambda c: list(c.scalars(query)), [])
@@ -327,7 +327,7 @@ class Store:
             write.row["event"]
             for write in self._database.waiting
             if write.table == "events"
-            and all(value in (None, write.row[name]) for name, value in wanted.items())
+            and all(value in (None, write.row[name]) for name, value in filters.items())
         ]
         return [event for event in map(_rows.event_from, texts) if event is not None]
 
@@ -341,33 +341,38 @@ class Store:
         uses: int = 1,
         workload: Mapping[str, Any] | None = None,
     ) -> None:
-        """Note that ``task`` was met with nothing measured; ``candidates`` as such or as their JSON.
+        """Note that ``task`` was launched with nothing measured, for a watcher to benchmark.
 
-        Noting it again counts its uses up and replaces the candidates and the workload, which says
-        how to run them (``measure.Workload`` as JSON), or as ``{"obstacle": text}`` why nobody
-        else can.
+        Noting it again adds to its uses and replaces candidates and workload.
+
+        Args:
+            task: The task.
+            candidates: The candidates to measure, or their JSON.
+            uses: Number of uses to add.
+            workload: ``measure.Workload`` as JSON, which describes how to run the candidates; or
+                ``{"obstacle": text}`` with the reason why no other process can.
         """
         now = time.time()
         row = _rows.request_row(task, candidates, uses, now, workload)
         self._database.write([_rows.Write("requests", row, _rows.task_row(task, now))])
 
     def requests(self) -> list[Request]:
-        """The noted problems, most used first, then the latest."""
+        """The noted requests, most used first, then the latest."""
         r, t = _schema.requests.c, _schema.tasks.c
         columns = (r.task_key, t.task, r.candidates, r.uses, r.first, r.last)
         query = sa.select(*columns).join(_schema.tasks, t.key == r.task_key)
         rows: list[Any] = self._database.read(lambda c: list(c.execute(query)), [])
-        found: dict[str, list[Any]] = {row[0]: list(row[1:]) for row in rows}
+        by_task: dict[str, list[Any]] = {row[0]: list(row[1:]) for row in rows}
         for w in self._waiting("requests"):
-            known = found.get(w.row["task_key"])
-            if known is None:
+            noted = by_task.get(w.row["task_key"])
+            if noted is None:
                 text = (w.task or {})["task"]
                 values = [w.row[name] for name in ("candidates", "uses", "first", "last")]
-                found[w.row["task_key"]] = [text, *values]
+                by_task[w.row["task_key"]] = [text, *values]
             else:
-                known[1:] = [w.row["candidates"], known[2] + w.row["uses"], known[3], w.row["last"]]
+                noted[1:] = [w.row["candidates"], noted[2] + w.row["uses"], noted[3], w.row["last"]]
         requests = []
-        for text, listed, uses, first, last in found.values():
+        for text, listed, uses, first, last in by_task.values():
             task = _rows.task_from(text)
             workload, obstacle = _rows.workload_from(listed)
             if task is not None:
@@ -392,7 +397,7 @@ class Store:
             lambda c: c.execute(sa.delete(table).where(table.c.task_key == task.key))
         )
 
-    # What is being tried
+    # Candidates being tried
 
     def begin(self, task: Task, candidate: Candidate) -> None:
         """Note that this process is about to try ``candidate``; the note outlives a crash.
@@ -403,7 +408,7 @@ class Store:
         _running.begin(self._database, task, candidate)
 
     def end(self, task: Task) -> None:
-        """Take back what this process noted with ``begin``.
+        """Delete the note that this process made with ``begin``.
 
         Raises:
             StoreError: The note cannot be deleted.
@@ -411,7 +416,7 @@ class Store:
         _running.end(self._database, task)
 
     def interrupted(self, task: Task) -> list[Interrupted]:
-        """What processes were trying for ``task`` when they ended without a word; told once.
+        """Candidates of ``task`` that processes were trying when they died; each is returned once.
 
         Raises:
             StoreError: The notes cannot be deleted.

@@ -36,7 +36,8 @@ __all__ = [
 _logger = optuna.logging.get_logger(__name__)
 _COSTS = ("parameters", "macs", "activation_bytes", "depth")
 
-_MAX_WORDS, _MAX_NUMBERS = 48, 16  # of a text that are facts
+_MAX_WORDS = 48  # most frequent words of a text whose counts become facts
+_MAX_NUMBERS = 16  # first numbers of a text that become facts
 
 Describe = Callable[[Mapping[str, Any]], Any]
 

@@ -38,12 +38,14 @@ if TYPE_CHECKING:
 __all__ = ["Policy", "another_branch", "is_stuck"]
 
 _STARTUP = 6
-_PER_BRANCH, _MAX_STARTUP = 4, 16  # start-up trials where parameters depend on a category
+_PER_BRANCH = 4  # start-up trials for each branch where parameters depend on a category
+_MAX_STARTUP = 16  # start-up trials for all branches at most
 _REFERENCE = 48  # random points that fix the scale of what descriptions say
 _FIRST = 128  # random candidates that a surrogate chooses the first trial from
 _DESCRIBED = (24, 8)  # most promising and random candidates described per trial
 _MANY = 200  # trials from which on half as many are
-_STILL, _GAIN = 8, 1e-3  # a search is stuck that gained less than this share in so many trials
+_STILL = 8  # latest trials whose gain decides whether a search is stuck
+_GAIN = 1e-3  # most gain of a stuck search, as a share of the best value's distance to the median
 _BRANCHES = 16  # values of a category that a stuck search goes over one by one
 _FEW = 10_000  # combinations up to which a search is never stuck
 

@@ -1,4 +1,4 @@
-"""``RLMSampler``: the loop's policy as a sampler of Optuna."""
+"""``RLMSampler``: a sampler for Optuna."""
 
 from __future__ import annotations
 
@@ -38,25 +38,24 @@ if TYPE_CHECKING:
 __all__ = ["RLMSampler"]
 
 _logger = optuna.logging.get_logger(__name__)
-_ATTEMPTS = 6  # proposals of a trial whose idea other workers have at the same moment
+_ATTEMPTS = 6  # most proposals for a trial while other workers try the same point
 
 
 class RLMSampler(BaseSampler):
-    """Bayesian optimisation on numbers, led by what a Regression Language Model reads in the text.
+    """Bayesian optimisation whose prior can come from a Regression Language Model.
 
-    A Gaussian process over the parameters (numbers on their scale, names one-hot, numbers among
-    categories both ways) chooses the candidate of highest expected improvement. Where ``describe``
-    says what the parameters stand for, facts of the description become further inputs of the
-    process. Where a surrogate knows them, its prediction becomes the prior mean and one more input,
-    so that it leads the search from the second trial on and measurements can overrule it.
-    Without ``describe``, ``warm_start`` and ``store`` this is an optimiser on numbers.
+    A Gaussian process over the parameters (numbers on their scale, names one-hot, numeric categories
+    in both ways) proposes the candidate of highest expected improvement. Where ``describe`` maps
+    the parameters to an object, facts of the object become further inputs of the process. Where a
+    surrogate predicts its value, the prediction becomes the prior mean and one more input. It then
+    guides the search from the second trial on, and measurements can overrule it. Without ``describe``,
+    ``warm_start`` and ``store`` the sampler uses the numbers alone.
 
-    It samples studies with one or more objectives, constraints, pruning, conditional and dynamic
-    spaces, and parallel workers, which announce what they try and look for the others' announcements,
-    so that two seldom try one point. Trials that run elsewhere count as if they had their expected
-    value. A search of one objective in a large space that gains nothing any more takes every third
-    proposal elsewhere. What fails beside the objective (``describe``, the surrogate, the store) is
-    warned of once, and the study goes on without it.
+    It supports several objectives, constraints, pruning, conditional and dynamic spaces, and parallel
+    workers. Workers announce their proposals in the storage, so that two rarely try the same point.
+    Running trials count with their expected value. A search of one objective in a large space that no
+    longer improves takes every third proposal from elsewhere. If ``describe``, the surrogate or the
+    store fails, the sampler logs one warning and the study goes on without it.
 
     Example:
         ```python
@@ -72,28 +71,28 @@ class RLMSampler(BaseSampler):
         ```
 
     Args:
-        describe: Maps a trial's parameters to what they stand for: an ONNX model
+        describe: Maps a trial's parameters to the object they describe: an ONNX model
             (``ModelProto``, a path ending in ``.onnx``, or a ``Graph``), a text such as code, a
-            mapping of numbers, or None where these parameters stand for nothing. Called with
-            candidates that are never tried, at most 32 new ones a trial (the first time, up to 176). An
+            mapping of numbers, or None where these parameters describe nothing. It is also called
+            for candidates that are never tried, at most 32 new ones a trial (176 for the first). An
             ``ArchitectureSpace`` may be given as it is.
-        context: What the surrogate should know: a mapping with ``metric``, ``device``,
+        context: Context for the surrogate: a mapping with ``metric``, ``device``,
             ``dataset``, ``space``... or a ``Task``; one for each objective in a list.
         surrogate: The surrogate, the name or path of one, or False for none. By default the
             bundled one, where ``describe`` gives networks and ``context`` names a metric that it
             was trained on: ``accuracy``, ``accuracy_top5``, ``latency_ms``, ``throughput`` or
             ``train_time_s``.
-        warm_start: Earlier studies of the same parameters and objectives. Their landscapes lead
-            the search; their values may be on another scale.
-        store: A ``Store``, its path or URL: trials are written to it as they finish, and
-            earlier studies of the same name, architecture space or ``context["space"]`` with
-            the same metric lead as those of ``warm_start`` do. Name the study, or nothing is found.
-        n_startup_trials: Trials that spread over the space before the process is asked. By
-            default 6, or 1 with ``warm_start`` or where a surrogate leads. May be 0, but the very
-            first trial of a study is always drawn.
+        warm_start: Earlier studies of the same parameters and objectives. Their trials guide the
+            search; their values may be on another scale.
+        store: A ``Store``, its path or URL. Trials are written to it as they finish. Earlier studies
+            in it of the same name, architecture space or ``context["space"]`` with the same metric
+            guide the search as those of ``warm_start`` do. Give the study a name for this.
+        n_startup_trials: Space-filling trials before the first one that the process proposes. By
+            default 6, or 1 with ``warm_start`` or a surrogate's prediction. May be 0, but the first
+            trial of a study is always sampled.
         seed: Seed of all randomness.
-        independent_sampler: Samples what lies outside the space that all trials share: the first
-            trial, conditional parameters. By default ``TPESampler``.
+        independent_sampler: Samples parameters outside of the space that all trials share: the first
+            trial, and conditional parameters. By default ``TPESampler``.
         deterministic_objective: Whether the objective has no noise.
         constraints_func: Maps a finished trial to values that are above 0 where a constraint is
             violated; NaN counts as violated. In Optuna 5, ``trial.set_constraint`` says the same.
@@ -159,12 +158,12 @@ class RLMSampler(BaseSampler):
 
     @property
     def _rng(self) -> np.random.RandomState:
-        if self._random is None:  # late, so that copies of an unseeded sampler differ
+        if self._random is None:  # made at first use, so that copies of an unseeded sampler differ
             self._random = np.random.RandomState(self._seed)
         return self._random
 
     def reseed_rng(self) -> None:
-        """Draw a new seed: each worker of ``n_jobs`` has its own randomness."""
+        """Draw a new seed, so that each worker of ``n_jobs`` has its own random numbers."""
         self._random = np.random.RandomState()
         self._independent_sampler.reseed_rng()
         self._hedge.reseed_rng()
@@ -172,7 +171,7 @@ class RLMSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters of finished trials; which go together is learned from them."""
+        """The parameters of finished trials, as they occur together in them."""
         state = self._states.of(study)
         with state.lock:
             return state.space(study)
@@ -180,7 +179,7 @@ class RLMSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The proposal for a trial: a value of every parameter, though some may not be asked for."""
+        """The proposal for a trial: a value of every parameter, even of those it may not suggest."""
         fixed = fixed_params(trial)
         if not search_space or search_space.keys() <= fixed.keys():
             return {}
@@ -189,17 +188,17 @@ class RLMSampler(BaseSampler):
             space = state.of_space(search_space)
             encoding = self._policy.encoding(search_space)
             encoding.fix(fixed)
-            known = self._collect(study, trial, encoding, space)
-            raw = self._propose(study, trial, state, space, encoding, known, attempt=0)
+            before = self._collect(study, trial, encoding, space)
+            raw = self._propose(study, trial, state, space, encoding, before, attempt=0)
             share_params(study, trial, encoding.internal(raw))
             for attempt in range(1, _ATTEMPTS):
-                # Announce first, look second: of two workers with one idea at least one sees it,
-                # be the other still running or already done.
-                now = self._collect(study, trial, encoding, space)
-                if not _is_twin(encoding.prune(raw[None, :]), known, now):
+                # The proposal was announced before this look at the storage. Of two workers with the
+                # same proposal, at least one therefore sees the other's.
+                after = self._collect(study, trial, encoding, space)
+                if not _is_twin(encoding.prune(raw[None, :]), before, after):
                     break
-                known = now
-                raw = self._propose(study, trial, state, space, encoding, known, attempt=attempt)
+                before = after
+                raw = self._propose(study, trial, state, space, encoding, before, attempt=attempt)
                 share_params(study, trial, encoding.internal(raw))
         return encoding.params(raw)
 
@@ -311,7 +310,7 @@ class RLMSampler(BaseSampler):
 
 
 def _is_twin(raw: np.ndarray, known: StudyData, now: StudyData) -> bool:
-    """Whether another worker tries the same point, or began to and finished since ``known``."""
+    """Whether another worker tries the same point, or has finished it since ``known``."""
     key = keys(raw)[0]
     if key in keys(now.pending):
         return True

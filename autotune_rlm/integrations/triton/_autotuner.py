@@ -126,7 +126,7 @@ class RLMAutotuner(Attributes):
         kwargs: dict[str, Any],
         unfit: Sequence[triton.Config],
     ) -> bool:
-        """Whether an unmeasured choice has no binary here, so that another one is to be taken."""
+        """Leave out an unmeasured choice whose binary failed; False where the error is to be raised."""
         fault = classify(error, stage="call")
         if fault.owner is not Owner.BINARY or len(unfit) + 1 >= len(self.configs):
             return False
@@ -150,20 +150,20 @@ class RLMAutotuner(Attributes):
     def _choose(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], unfit: Sequence[triton.Config] = ()
     ) -> tuple[triton.Config, bool, bool]:
-        """The configuration of a launch, whether it may be kept, and whether it never ran here."""
+        """A launch's configuration, whether it may be cached, and whether it never ran here."""
         if len(self.configs) == 1:
             return self.configs[0], True, False
         named = dict(zip(self.arg_names, args, strict=False))
         key = triton_key(self.arg_names, self.keys, {**named, **kwargs})
-        found = self.cache.get(key)
-        if found is not None:
-            return found, True, False
+        cached = self.cache.get(key)
+        if cached is not None:
+            return cached, True, False
         if not kwargs.get("warmup") and is_capturing():
             return self._choose_captured(key, named, args, kwargs, unfit), False, True
         with TUNING_LOCK:
-            found = self.cache.get(key)
-            if found is not None:
-                return found, True, False
+            cached = self.cache.get(key)
+            if cached is not None:
+                return cached, True, False
             self.nargs = named
             try:
                 return self._choose_new(key, args, kwargs, unfit)
@@ -178,7 +178,7 @@ class RLMAutotuner(Attributes):
         kwargs: dict[str, Any],
         unfit: Sequence[triton.Config],
     ) -> triton.Config:
-        """The stored or predicted configuration: in a graph capture nothing may touch the device."""
+        """The stored or predicted configuration: a graph capture forbids measuring on the device."""
         state = self._rlm
         chosen = state.untuned.get(key)
         if chosen is None or chosen in unfit:
@@ -230,7 +230,7 @@ class RLMAutotuner(Attributes):
         return outcome.config, lasting, is_guess
 
     def _keep(self, key: tuple[Any, ...], configs: list[triton.Config], outcome: Outcome) -> None:
-        """Write what was measured where Triton's autotuner looks for it, if it would."""
+        """Write the timings to Triton's own cache of timings where Triton would use it."""
         if outcome.how in ("measured", "store") and outcome.is_of_this and outcome.timings:
             disk = DiskCache.of(self, key, configs)
             if disk is not None:
@@ -258,13 +258,13 @@ class RLMAutotuner(Attributes):
         *,
         only_looks: bool,
     ) -> Outcome:
-        """Choose.
+        """Choose a configuration for a launch.
 
         Args:
             configs: The choices.
-            args: Of the launch.
-            kwargs: Of the launch.
-            only_looks: Whether nothing is measured or noted, whatever the mode.
+            args: Positional arguments of the launch.
+            kwargs: Keyword arguments of the launch.
+            only_looks: Whether nothing is measured or noted, in any mode.
         """
         selector = self._selector
         named = {**(self.nargs or {}), **kwargs}
@@ -315,7 +315,7 @@ class RLMAutotuner(Attributes):
         launch: LiveLaunch,
         named: Mapping[str, Any],
     ) -> Outcome:
-        """Measure, and leave out what writes something else than the default."""
+        """Measure, and reject configurations whose output differs from the default's."""
         check = OutputCheck(named, launch.job(candidates[0].payload).call)
         measurer = functools.partial(launch.measurer, self._do_bench, self._announce, check=check)
         try:
@@ -326,7 +326,7 @@ class RLMAutotuner(Attributes):
     def _isolated(
         self, launch: LiveLaunch, candidates: Sequence[Candidate]
     ) -> IsolatedMeasurer | None:
-        """Measures in a process of its own; None, with a warning, where that cannot be."""
+        """A measurer in a separate process; None, with a warning, where that is not possible."""
         own = {
             "do_bench": self._do_bench is not None,
             "pre_hook": getattr(self, "user_defined_pre_hook", False),

@@ -1,4 +1,4 @@
-"""Which configuration a launch gets: from the store, by measuring a few, or by the model alone."""
+"""Chooses a launch's configuration: from the store, by measuring a few, or by the model alone."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from .task import KernelTasks
 __all__ = ["Outcome", "Selector"]
 
 _log = logging.getLogger(__name__)
-_NOTED = 32
-_ADVISED = 4
+_NOTED = 32  # candidates noted in the store for a watcher to benchmark
+_ADVISED = 4  # recommended configurations that a search measures first
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A choice and where it comes from.
+    """A chosen configuration and its origin.
 
     Attributes:
         config: The chosen configuration.
@@ -49,11 +49,11 @@ class Outcome:
             recommendation), ``"model"``, or ``"rejected"`` where the user's benchmark gave no time.
         timings: Median and interval in milliseconds of what was measured, now or before; infinite
             where it failed.
-        seconds: What the search took; 0.0 where nothing was measured.
-        expected_ms: What was predicted for the choice; None where nothing was.
-        measured_later: Where the choice was predicted: gives the best one that others have measured
-            meanwhile, None as long as there is none.
-        is_of_this: Whether ``timings`` are of this very problem; not, where a near one's were taken over.
+        seconds: Duration of the search; 0.0 where nothing was measured.
+        expected_ms: Predicted time of the choice; None without a prediction.
+        measured_later: For a predicted choice, a function that returns the best configuration that
+            other processes have measured since, or None as long as there is none.
+        is_of_this: Whether ``timings`` are of this problem; False where they are of a similar one.
     """
 
     config: triton.Config
@@ -87,7 +87,7 @@ class Selector:
         task = self._tasks.build(arguments, device_of(self.settings.device))
         if self.settings.check is None:
             return task
-        # What was measured without the check may be wrong; what does not compile is the same.
+        # Results measured without the check may be wrong. Compile failures stay valid.
         return dataclasses.replace(
             task,
             versions={**task.versions, "check": self.settings.check},
@@ -95,18 +95,18 @@ class Selector:
         )
 
     def known(self, task: Task) -> Recall:
-        """What the store knows that bears on a task; asked once."""
-        found = self._known.get(task.key)
-        if found is None:
-            found = Recall() if self.store is None else self.store.recall(task)
-            self._known[task.key] = found
-        return found
+        """Everything in the store that is relevant to a task; queried once per task."""
+        recall = self._known.get(task.key)
+        if recall is None:
+            recall = Recall() if self.store is None else self.store.recall(task)
+            self._known[task.key] = recall
+        return recall
 
     def feasible(self, task: Task, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """The candidates without those whose very binaries are known not to compile or to fit.
+        """The candidates without those whose binaries are known not to compile or not to fit.
 
         A configuration that does not compile, or needs too much shared memory, for one problem fails
-        for every other one that Triton compiles alike. All candidates where none would be left.
+        for every other problem with the same binary. Returns all candidates if none would be left.
         """
         failed = {o.candidate.key for o in self.known(task).failed}
         kept = [c for c in candidates if c.key not in failed]
@@ -124,7 +124,7 @@ class Selector:
         candidates: Sequence[Candidate],
         launch_of: Callable[[Candidate], Launch],
     ) -> list[Candidate]:
-        """The candidates with the compiler's facts, where a model is going to rank them.
+        """The candidates, with the compiler's facts where a model will rank them.
 
         Args:
             task: The task of the launch.
@@ -143,10 +143,10 @@ class Selector:
         return report.candidates
 
     def finished(self, task: Task, candidates: Sequence[Candidate]) -> Outcome | None:
-        """The best of a search that ended before, in any process; None where there was none.
+        """The best of an earlier finished search, of any process; None where there was none.
 
-        A search of this problem, else of the nearest one that is alike: equal in all but sizes, and
-        those within a factor of two.
+        It is a search of this problem, or else of the nearest alike problem: one that differs only in
+        sizes, and in those by less than a factor of two.
         """
         others = self.known(task).alike
         for other, observed in ((task, self._observed(task, candidates)), *others):
@@ -168,14 +168,14 @@ class Selector:
         chosen: triton.Config,
         expected_ms: float | None,
     ) -> triton.Config | None:
-        """The fastest configuration that was measured, where it may replace a predicted choice.
+        """The fastest measured configuration where it may replace a predicted choice, else None.
 
         Args:
             task: The task of the launch.
             candidates: The choices.
-            chosen: The choice that was predicted.
-            expected_ms: What was predicted for it. As long as it was not measured itself, only
-                something faster than that replaces it. None where nothing was predicted.
+            chosen: The predicted choice.
+            expected_ms: Its predicted time. While ``chosen`` is unmeasured, only a configuration that
+                is faster than this replaces it. None without a prediction.
         """
         observed = self._observed(task, candidates)
         if not _any_ok(observed):
@@ -192,22 +192,22 @@ class Selector:
         candidates: Sequence[Candidate],
         workload: Callable[[Sequence[Candidate]], Mapping[str, Any] | None] | None = None,
     ) -> Outcome:
-        """The best known configuration, or the model's choice; measures nothing.
+        """The best measured configuration, or the model's choice; measures nothing.
 
-        What was measured gives way to a prediction only where the model, told of the measurements,
-        expects another configuration to be faster.
+        A predicted configuration replaces the best measured one only where the model, given the
+        measurements, predicts a shorter time for it.
 
         Args:
             task: The task of the launch.
             candidates: The choices.
-            workload: Gives how another process can run candidates. With it the problem is noted in
-                the store, for ``autotune-rlm watch``.
+            workload: Returns how another process can run the candidates. With it the problem is noted
+                in the store, for ``autotune-rlm watch``.
         """
         observed = self._observed(task, candidates)
         alike = self._alike(task, candidates)
         best = next((_best(here) for here in (observed, *alike) if _any_ok(here)), None)
         if best is not None and not _any_ok(observed):
-            return best  # of another size: its times say nothing of what is predicted here
+            return best  # times of another size are not comparable with predictions here
         failed = {o.candidate.key for o in observed if not o.measurement.ok}
         advised = [c for c in self.recommended(task, candidates) if c.key not in failed]
         if best is not None and advised:
@@ -218,7 +218,9 @@ class Selector:
         else:
             prediction = self._surrogate.predict(task, candidates, observed=observed)
             order = [candidates[i] for i in prediction.order(minimize=task.minimize)]
-            if len(set(map(float, prediction.median))) > 1:  # else it knows nothing
+            if (
+                len(set(map(float, prediction.median))) > 1
+            ):  # equal predictions carry no information
                 expected = {
                     c.key: float(t) for c, t in zip(candidates, prediction.median, strict=True)
                 }
@@ -235,13 +237,13 @@ class Selector:
     def leave_out(
         self, task: Task, candidates: Sequence[Candidate], unfit: Any, fault: Fault
     ) -> None:
-        """Keep that the binary of the configuration ``unfit`` failed as it was launched."""
+        """Store that the binary of the configuration ``unfit`` failed at its launch."""
         for candidate in candidates:
             if self.store is not None and candidate.payload is unfit:
                 self.store.add(task, candidate, failed(fault))
 
     def recommended(self, task: Task, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Those that ``configs_from`` or the kernel's package recommends, best first."""
+        """Candidates that ``configs_from`` or the kernel's package recommends, best first."""
         given = self.settings.configs_from
         return recommended(given, self._tasks.file, task, candidates, self.key)
 
@@ -252,15 +254,15 @@ class Selector:
         measurer: Callable[..., TritonMeasurer],
         isolated: Callable[[], IsolatedMeasurer | None] | None = None,
     ) -> Outcome:
-        """Search within the budget, beyond it only as long as nothing works.
+        """Search within the budget, and beyond it only while no configuration works.
 
         Args:
             task: The task of the launch.
             candidates: The choices.
             measurer: Makes the measurer of this process; takes ``begins`` and ``ahead`` (see
                 ``LiveLaunch.measurer``).
-            isolated: Makes the measurer of a process of its own, or None where it cannot; without it
-                all is measured in this process.
+            isolated: Makes the measurer of a separate process, or returns None where that is not
+                possible. Without it this process measures everything.
 
         Raises:
             Exception: The caller's own, from the grid, a hook, the arguments or the benchmark; or the
@@ -270,15 +272,15 @@ class Selector:
         """
         with process_lock(task):
             self._known.clear()  # another process may have finished while this one waited
-            done = self.finished(task, candidates)
-            if done is not None:
-                return done
+            outcome = self.finished(task, candidates)
+            if outcome is not None:
+                return outcome
             result = None
             if isolated is not None:
                 result = self._isolated(task, candidates, isolated)
                 if result is not None and result.best is not None:
                     return _measured(result)
-                if result is not None:  # what crashed there would crash here
+                if result is not None:  # candidates that crashed there would crash here
                     candidates = [c for c in candidates if not _of_launch(result, c)]
                     if not candidates:
                         raise KernelTuningError(_explained(result))
@@ -287,7 +289,7 @@ class Selector:
                 result = self._tune(task, candidates, here, self.store)
                 unsure = [c for c in candidates if c.key not in here.tried]
                 if result.best is None and unsure and not here.bench.ended:
-                    # Not for what the store or a compile worker says alone.
+                    # A stored failure or a compile worker's report alone is no reason to give up.
                     again = measurer(begins=begins, ahead=False)
                     result = self._tune(task, unsure, again, without_failures(self.store))
                     again.bench.first_error = again.bench.first_error or here.bench.first_error
@@ -300,7 +302,7 @@ class Selector:
         candidates: Sequence[Candidate],
         isolated: Callable[[], IsolatedMeasurer | None],
     ) -> TuningResult | None:
-        """What a process of its own measured; None where it could try nothing."""
+        """The search in a separate process; None where that process could try no candidate."""
         made = isolated()
         if made is None:
             return None
@@ -316,9 +318,9 @@ class Selector:
         return result
 
     def shortlist(self, task: Task, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """The candidates that a search would measure, the model's favourites first.
+        """The candidates that a search would measure, in the model's order.
 
-        With ``mode="predict"`` the one that a launch would take.
+        With ``mode="predict"`` it is the one that a launch would use.
         """
         if self.settings.mode == "predict":
             chosen = self.by_model(task, candidates).config
@@ -335,14 +337,14 @@ class Selector:
         first += self.recommended(task, candidates)[:_ADVISED]
         policy = Policy(seed=self.settings.seed)
         search = Search(task, candidates, self._surrogate, policy, first=first, observed=observed)
-        known = {o.candidate.key for o in observed}
-        chosen = [c for c in first if c.key in known] + search.ask(budget)
+        measured_keys = {o.candidate.key for o in observed}
+        chosen = [c for c in first if c.key in measured_keys] + search.ask(budget)
         keys = list(dict.fromkeys(c.key for c in chosen))[:budget]
         order = search.prediction.order(minimize=task.minimize)
         return [candidates[i] for i in order if candidates[i].key in keys]
 
     def predicted(self, task: Task, candidates: Sequence[Candidate]) -> list[float]:
-        """Milliseconds per candidate, longer for one that likely fails."""
+        """Predicted milliseconds of each candidate, divided by its probability of working."""
         observed = self._observed(task, candidates)
         prediction = self._surrogate.predict(task, candidates, observed=observed)
         return [
@@ -391,13 +393,13 @@ class Selector:
         return [] if self.store is None else _among(candidates, self.store.observations(task))
 
     def _alike(self, task: Task, candidates: Sequence[Candidate]) -> Iterator[list[Observation]]:
-        """What was measured of the candidates in problems that are alike, the nearest first."""
+        """Observations of the candidates in alike problems, the nearest problem first."""
         return (_among(candidates, observed) for _, observed in self.known(task).alike)
 
     def _ended_early(
         self, task: Task, candidates: Sequence[Candidate], observed: Sequence[Observation]
     ) -> bool:
-        """Whether a search of this very list stopped before its budget was spent."""
+        """Whether a search of these candidates stopped before its budget was spent."""
         if self.settings.mode == "full":
             return False
         return any(
@@ -412,7 +414,7 @@ def _measured(result: TuningResult) -> Outcome:
     assert result.best is not None
     return dataclasses.replace(
         _best(result.observations),
-        config=result.best.candidate.payload,  # the first in the list of equals, as Triton takes it
+        config=result.best.candidate.payload,  # of equal times the first in the list, as in Triton
         how="measured",
         seconds=result.event.total_s,
     )
@@ -434,7 +436,7 @@ def _outcome(task: Task, result: TuningResult, bench: Bench) -> Outcome:
     alike = len({(m.status, m.reason.partition(":")[0]) for m in reasons}) == 1
     if bench.first_error is None or not alike:
         raise KernelTuningError(_explained(result)) from bench.first_error
-    if isinstance(bench.first_error, RejectedError):  # Triton takes the first of equals
+    if isinstance(bench.first_error, RejectedError):  # with no times Triton takes the first
         _log.warning("the benchmark of %s gave no finite time; taking the first", task.kernel)
         return Outcome(result.observations[0].candidate.payload, "rejected")
     raise bench.first_error
@@ -449,16 +451,16 @@ def _explained(result: TuningResult) -> str:
 
 
 def _of_launch(result: TuningResult, candidate: Candidate) -> bool:
-    """Whether a candidate failed as it ran."""
-    found = (o.measurement.status for o in result.observations if o.candidate == candidate)
-    return any(owner_of(status) is Owner.LAUNCH for status in found)
+    """Whether a candidate failed at run time."""
+    statuses = (o.measurement.status for o in result.observations if o.candidate == candidate)
+    return any(owner_of(status) is Owner.LAUNCH for status in statuses)
 
 
 def _among(candidates: Sequence[Candidate], observed: Iterable[Observation]) -> list[Observation]:
-    """What is known of these candidates, as far as it may still be believed."""
+    """Observations of these candidates, without skipped ones and old failures of launches."""
     here = {c.key: c for c in candidates}
-    known = [o for o in remembered(observed) if o.candidate.key in here]
-    return [Observation(here[o.candidate.key], o.measurement) for o in known]
+    believed = [o for o in remembered(observed) if o.candidate.key in here]
+    return [Observation(here[o.candidate.key], o.measurement) for o in believed]
 
 
 def _any_ok(observed: Sequence[Observation]) -> bool:

@@ -24,7 +24,8 @@ from autotune_rlm.types import digest
 __all__ = ["FitOptions", "fit_table"]
 
 _MIN_ROWS = 20
-_FEW_ROWS, _FEW_GROUPS = 200, 20
+_FEW_ROWS = 200  # below which the report warns
+_FEW_GROUPS = 20  # below which the report warns
 _LEVELS = (0.05, 0.5, 0.95)
 _COVER = 0.9
 _SHARES = np.linspace(0.0, 1.0, 11)
@@ -33,17 +34,17 @@ _MARGIN = 0.005  # the network must lower the held-out error by this share to be
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
-    """How ``RLM.fit`` works.
+    """Options of ``RLM.fit``.
 
     Attributes:
         minutes: Wall-clock limit of the network's training; 0 for the ridge alone.
-        held_out: Share of the rows that is not learned from: half of it stops the training and
-            calibrates the intervals, half of it is only judged on.
-        patience: Looks at the held-out part without an improvement after which training ends.
-        batch_size: Rows a step.
+        held_out: Share of the rows that is not trained on. One half of it stops the training and
+            calibrates the intervals; the other half only gives the report's scores.
+        patience: Evaluations on the held-out part without an improvement after which training ends.
+        batch_size: Rows of a training step.
         lr: Peak learning rate.
         max_tokens: Tokens of a text that the network reads.
-        seed: Of everything random.
+        seed: Seed of all random numbers.
     """
 
     minutes: float = 3.0
@@ -100,12 +101,12 @@ def fit_table(
         return [items[i] for i in which]
 
     others = np.concatenate([judge, test])
-    lead, known = fit_lead(
+    lead, out_of_fold = fit_lead(
         pick(texts, train), pick(fields, train), z[train], groups[train], seed=options.seed
     )
-    said = lead.predict(pick(texts, others), pick(fields, others))
+    held_out = lead.predict(pick(texts, others), pick(fields, others))
     words = Words(np.zeros_like(z), np.zeros_like(z))
-    for word, inside, outside in zip(words, known, said, strict=True):
+    for word, inside, outside in zip(words, out_of_fold, held_out, strict=True):
         word[train], word[others] = inside, outside
     word = words.lead
     spread = np.array([max(float(np.nanstd(c)), 1e-6) for c in (z - word)[train].T])
@@ -196,7 +197,7 @@ def _quantiles(p: np.ndarray) -> np.ndarray:
 
 
 def _marginal(bins: np.ndarray) -> np.ndarray:
-    """How often each bin occurs, (k, bins), with neighbours sharing a little."""
+    """Smoothed frequency of each bin, (k, bins)."""
     counts = np.stack(
         [np.bincount(np.rint(_finite(c)).astype(int), minlength=CODEC.bins) for c in bins.T]
     ).astype(float)
@@ -206,30 +207,32 @@ def _marginal(bins: np.ndarray) -> np.ndarray:
 
 
 def _tells_more(learned: TableModel, plain: TableModel, rows: Rows, bins: np.ndarray) -> bool:
-    """Whether the network gives the held-out bins more probability than their frequencies do."""
+    """Whether the network's mean log-likelihood of the held-out bins is above their frequencies'."""
     place = np.rint(np.nan_to_num(bins)).astype(int)[..., None]
-    said = [
+    log_likelihoods = [
         np.log(
             np.take_along_axis(m.histograms(rows, known=tokens_of(bins)), place, 2)[..., 0] + 1e-9
         )
         for m in (learned, plain)
     ]
-    return bool(np.nanmean(np.where(np.isnan(bins), np.nan, said[0] - said[1])) > 0)
+    return bool(
+        np.nanmean(np.where(np.isnan(bins), np.nan, log_likelihoods[0] - log_likelihoods[1])) > 0
+    )
 
 
 def _share(residual: np.ndarray, middle: np.ndarray) -> float:
-    """The share of the correction with the least squared error; 0 where it gains next to nothing."""
-    known = np.isfinite(residual)
-    errors = [float(np.mean((residual - s * middle)[known] ** 2)) for s in _SHARES]
+    """The share of the correction with the least squared error; 0 where it gains too little."""
+    has_number = np.isfinite(residual)
+    errors = [float(np.mean((residual - s * middle)[has_number] ** 2)) for s in _SHARES]
     best = int(np.argmin(errors))
     return float(_SHARES[best]) if errors[best] < (1 - _MARGIN) ** 2 * errors[0] else 0.0
 
 
 def _width(residual: np.ndarray, quantiles: np.ndarray, share: float) -> float:
-    """The factor after which 90 % intervals cover 90 % of held-out rows (split conformal)."""
-    known = np.isfinite(residual)
-    low, middle, high = quantiles[known].T
-    off = residual[known] - share * middle
+    """The factor by which 90 % intervals must widen to cover 90 % of held-out rows (split conformal)."""
+    has_number = np.isfinite(residual)
+    low, middle, high = quantiles[has_number].T
+    off = residual[has_number] - share * middle
     side = np.where(off < 0, middle - low, high - middle)
     needed = np.sort(np.abs(off) / np.maximum(side, 1e-6))
     rank = int(np.ceil(_COVER * (len(needed) + 1))) - 1
@@ -249,20 +252,20 @@ def _scores(
     scale, spread = fitted.scales[j], fitted.spread[j]
     low, middle, high = quantiles.T
     y, lead = numbers[test, j], words.lead[test, j]
-    said = {
+    predictions = {
         "constant": np.full(len(test), float(np.nanmean(z[train, j]))),
         "ridge": words.ridge[test, j],
         "trees": lead,
         "network": lead + spread * middle,
         "used": lead + spread * fitted.shares[j] * middle,
     }
-    ends = [said["used"] + spread * fitted.widths[j] * (end - middle) for end in (low, high)]
+    ends = [predictions["used"] + spread * fitted.widths[j] * (end - middle) for end in (low, high)]
     interval = (scale.from_scale(ends[0]), scale.from_scale(ends[1]))
     return {
         name: scores_of(
             y, scale.from_scale(x), x - z[test, j], interval if name == "used" else None
         )
-        for name, x in said.items()
+        for name, x in predictions.items()
     }
 
 
@@ -287,7 +290,7 @@ def _cut(texts: Sequence[np.ndarray], text_of: np.ndarray, limit: int) -> list[s
 
 
 def _verdict(name: str, scores: Mapping[str, Scores], share: float, *, trained: bool) -> list[str]:
-    """What a user must be told of a target."""
+    """The report's warnings about a target."""
     used, ridge, constant = (scores[n] for n in ("used", "ridge", "constant"))
     if used.error >= 0.98 * constant.error:
         return [

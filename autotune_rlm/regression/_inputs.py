@@ -1,4 +1,4 @@
-"""Texts, fields and numbers as users have them, checked before any work starts."""
+"""Checks and converts users' texts, fields and numbers before any work starts."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The leading model, which the network corrects: a ridge, and boosted trees that know what it says.
+"""The leading model, which the network corrects: a ridge, and boosted trees that read its prediction.
 
-Both need seconds. The ridge on TF-IDF is the floor that every fit is compared with; the trees see
-counts of the most varied n-grams, the fields beside the text, its length and the ridge's word. Where
-the texts are programs, they see the facts of ``autotune_rlm.programs`` too.
+Both fit within seconds. The ridge on TF-IDF is the baseline of every fit. The trees read counts of the
+n-grams of largest variance, the fields beside the text, its length and the ridge's prediction. For
+programs they also read the facts of ``autotune_rlm.programs``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from autotune_rlm.surrogate.trees import Trees
 __all__ = ["Lead", "Words", "fit_lead"]
 
 _FOLDS = 5
-_LARGE = 10_000  # rows from which three folds and fewer columns must do
-_COLUMNS, _FEWER_COLUMNS = 384, 192
+_LARGE = 10_000  # rows above which the fit uses three folds and fewer columns
+_COLUMNS = 384  # n-grams that the trees read
+_FEWER_COLUMNS = 192  # n-grams that the trees read of a large table
 _ROUNDS = 300
 _SHARES = np.linspace(0.0, 1.0, 11)
 _SETTINGS: dict[str, Any] = {
@@ -33,12 +34,12 @@ _SETTINGS: dict[str, Any] = {
     "colsample_bytree": 0.5,
     "min_child_weight": 3,
     "tree_method": "hist",
-    "nthread": 1,  # more wait for each other, on a busy machine for minutes
+    "nthread": 1,  # several threads can block each other for minutes on a busy machine
 }
 
 
 class Words(NamedTuple):
-    """What is said of n rows, each (n, k), on the targets' scales."""
+    """Predictions for n rows, each (n, k), on the targets' scales."""
 
     ridge: np.ndarray
     lead: np.ndarray
@@ -49,15 +50,15 @@ class Lead:
     """A fitted leading model of k standardised targets.
 
     Attributes:
-        places: Whether the places of words are read.
+        places: Whether the positions of words are read.
         buckets: Hashed n-grams that occur, ascending, shape (p,).
         idf: Their inverse document frequencies, shape (p,).
         columns: How fields become numbers.
         weights: The ridge's coefficients of n-grams and fields, shape (p + f, k).
         intercept: Its intercepts, shape (k,).
         dense: Which of the n-grams the trees see, shape (q,).
-        trees: Of each target.
-        shares: The trees' say beside the ridge's, shape (k,).
+        trees: The boosted trees of each target.
+        shares: Weight of the trees' prediction beside the ridge's, shape (k,).
         facts: Whether the trees see the facts of programs.
     """
 
@@ -73,16 +74,16 @@ class Lead:
     facts: bool = False
 
     def predict(self, texts: Sequence[str], fields: Sequence[Mapping[str, Any]]) -> Words:
-        """What the ridge and the leading model say of n rows."""
-        found = counts(texts, places=self.places)[:, self.buckets]
+        """Predictions of the ridge and of the leading model for n rows."""
+        ngrams = counts(texts, places=self.places)[:, self.buckets]
         beside = self.columns.transform(fields)
-        said = np.asarray(_joined(found, self.idf, beside) @ self.weights) + self.intercept
-        lead = said.copy()
+        ridge = np.asarray(_joined(ngrams, self.idf, beside) @ self.weights) + self.intercept
+        lead = ridge.copy()
         for j, share in enumerate(self.shares):
             if share > 0:
-                seen = _seen(found[:, self.dense], beside, texts, said[:, j], self.facts)
-                lead[:, j] += share * (self.trees[j].predict(seen) - said[:, j])
-        return Words(said, lead)
+                seen = _seen(ngrams[:, self.dense], beside, texts, ridge[:, j], self.facts)
+                lead[:, j] += share * (self.trees[j].predict(seen) - ridge[:, j])
+        return Words(ridge, lead)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What ``from_arrays`` reads, but for the columns."""
@@ -142,35 +143,35 @@ def fit_lead(
         facts: Whether the trees see the facts of programs; None where the texts are programs.
 
     Returns:
-        The model of all rows, and what others that had not seen a row's group say of it.
+        The model of all rows, and the out-of-fold predictions of the rows.
 
     Raises:
         ImportError: scikit-learn or XGBoost is not installed.
     """
     large = len(texts) > _LARGE
     places = is_short(texts)
-    found = counts(texts, places=places)
-    documents = np.asarray((found > 0).sum(0)).ravel()
+    ngrams = counts(texts, places=places)
+    documents = np.asarray((ngrams > 0).sum(0)).ravel()
     buckets = np.flatnonzero(documents >= (2 if len(texts) > 100 else 1))
-    found = found[:, buckets]
+    ngrams = ngrams[:, buckets]
     idf = np.log((1 + len(texts)) / (1 + documents[buckets])) + 1.0
     columns = FieldColumns.fit(fields)
     beside = columns.transform(fields)
-    x = _joined(found, idf, beside)
+    x = _joined(ngrams, idf, beside)
     part = folds(groups, 3 if large else _FOLDS, seed)
     k = targets.shape[1]
     weights, intercept = np.zeros((x.shape[1], k)), np.zeros(k)
     ridge, lead, shares = np.zeros_like(targets), np.zeros_like(targets), np.zeros(k)
     facts = programs.are_programs(texts) if facts is None else facts
-    dense = _varied(found, _FEWER_COLUMNS if large else _COLUMNS)
+    dense = _varied(ngrams, _FEWER_COLUMNS if large else _COLUMNS)
     trees = []
     for j in range(k):
         weights[:, j], intercept[j], ridge[:, j] = ridge_path(x, targets[:, j], part)
-        seen = _seen(found[:, dense], beside, texts, ridge[:, j], facts)
+        seen = _seen(ngrams[:, dense], beside, texts, ridge[:, j], facts)
         fitted, outside = _boosted(seen, targets[:, j], part, seed)
         trees.append(fitted)
-        known = np.isfinite(targets[:, j])
-        off, change = (targets[:, j] - ridge[:, j])[known], (outside - ridge[:, j])[known]
+        has_number = np.isfinite(targets[:, j])
+        off, change = (targets[:, j] - ridge[:, j])[has_number], (outside - ridge[:, j])[has_number]
         errors = [float(np.mean((off - s * change) ** 2)) for s in _SHARES]
         shares[j] = _SHARES[int(np.argmin(errors))]
         lead[:, j] = ridge[:, j] + shares[j] * (outside - ridge[:, j])
@@ -179,26 +180,26 @@ def fit_lead(
     return model, Words(ridge, lead)
 
 
-def _joined(found: Any, idf: np.ndarray, beside: np.ndarray) -> Any:
+def _joined(ngrams: Any, idf: np.ndarray, beside: np.ndarray) -> Any:
     from scipy import sparse
 
-    return sparse.hstack([tf_idf(found, idf), sparse.csr_matrix(beside)]).tocsr()
+    return sparse.hstack([tf_idf(ngrams, idf), sparse.csr_matrix(beside)]).tocsr()
 
 
 def _seen(
-    found: Any, beside: np.ndarray, texts: Sequence[str], word: np.ndarray, facts: bool
+    ngrams: Any, beside: np.ndarray, texts: Sequence[str], ridge: np.ndarray, facts: bool
 ) -> np.ndarray:
-    """What the trees see, float32 (n, columns)."""
+    """The trees' inputs, float32 (n, columns)."""
     lengths = [(len(t), t.count("\n")) for t in texts]
-    parts = [np.log1p(found.toarray()), beside, np.log1p(lengths), word[:, None]]
+    parts = [np.log1p(ngrams.toarray()), beside, np.log1p(lengths), ridge[:, None]]
     if facts:
         parts.append(programs.columns(texts))
     return np.hstack(parts).astype(np.float32)
 
 
-def _varied(found: Any, count: int) -> np.ndarray:
+def _varied(ngrams: Any, count: int) -> np.ndarray:
     """The n-grams whose logarithmic counts vary most, ascending."""
-    x = found.copy().astype(np.float64)
+    x = ngrams.copy().astype(np.float64)
     x.data = np.log1p(x.data)
     mean = np.asarray(x.mean(0)).ravel()
     variance = np.asarray(x.multiply(x).mean(0)).ravel() - mean**2
@@ -208,7 +209,7 @@ def _varied(found: Any, count: int) -> np.ndarray:
 def _boosted(
     seen: np.ndarray, y: np.ndarray, part: np.ndarray, seed: int
 ) -> tuple[Trees, np.ndarray]:
-    """Trees of all known rows, and what others that had not seen a row's fold say of it."""
+    """Trees of all rows with a number, and the out-of-fold predictions (n,)."""
     try:
         import xgboost
     except ImportError as error:
@@ -220,10 +221,10 @@ def _boosted(
     def booster(rows: np.ndarray) -> Any:
         return xgboost.train(settings, xgboost.DMatrix(seen[rows], label=y[rows]), _ROUNDS)
 
-    known = np.isfinite(y)
-    outside = np.full(len(y), float(y[known].mean()))
+    has_number = np.isfinite(y)
+    outside = np.full(len(y), float(y[has_number].mean()))
     for fold in np.unique(part):
-        train = known & (part != fold)
+        train = has_number & (part != fold)
         if train.sum() >= 2:
             outside[part == fold] = booster(train).predict(xgboost.DMatrix(seen[part == fold]))
-    return Trees.from_xgboost([booster(known)]), outside
+    return Trees.from_xgboost([booster(has_number)]), outside

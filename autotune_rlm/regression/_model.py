@@ -172,17 +172,17 @@ class RowModel(nn.Module):
         """
         self.network.eval()
         k = len(self.targets)
-        found = np.zeros((len(rows), k, CODEC.bins))
+        histograms = np.zeros((len(rows), k, CODEC.bins))
         for which in _by_length(rows, batch_size):
             batch, previous = self.batch(rows, which), None
             for j in range(k):
                 logits = self(batch, previous)[:, -1]
-                found[which, j] = logits[:, _SPECIAL:].double().softmax(-1).cpu().numpy()
+                histograms[which, j] = logits[:, _SPECIAL:].double().softmax(-1).cpu().numpy()
                 token = logits[:, _SPECIAL:].argmax(-1, keepdim=True) + _SPECIAL
                 if known is not None:
                     token = torch.from_numpy(known[which, j : j + 1]).to(token.device)
                 previous = token if previous is None else torch.cat([previous, token], dim=1)
-        return found
+        return histograms
 
     @torch.inference_mode()
     def sample(
@@ -191,27 +191,27 @@ class RowModel(nn.Module):
         """Positions (fractional bins) of targets drawn one after the other, (n, draws, k)."""
         self.network.eval()
         k = len(self.targets)
-        found = np.zeros((len(rows), draws, k))
+        positions = np.zeros((len(rows), draws, k))
         for row_ids in _by_length(rows, batch_size):
-            told: np.ndarray | None = None
+            tokens: np.ndarray | None = None
             for j in range(k):
-                if told is None:
+                if tokens is None:
                     p = self(self.batch(rows, row_ids))[:, -1, _SPECIAL:].double().softmax(-1)
                     p = p.cpu().numpy()[:, None].repeat(draws, axis=1)
                 else:
                     p = np.stack(
-                        [self._after(rows, row_ids, told[:, d]) for d in range(draws)], axis=1
+                        [self._after(rows, row_ids, tokens[:, d]) for d in range(draws)], axis=1
                     )
                 below = np.cumsum(p, axis=-1)
                 u = rng.random((*below.shape[:2], 1)) * below[..., -1:]
                 bins = np.minimum((below < u).sum(-1), CODEC.bins - 1)
-                found[row_ids, :, j] = bins + rng.uniform(-0.5, 0.5, bins.shape)
+                positions[row_ids, :, j] = bins + rng.uniform(-0.5, 0.5, bins.shape)
                 token = (bins + _SPECIAL)[..., None]
-                told = token if told is None else np.concatenate([told, token], axis=-1)
-        return found
+                tokens = token if tokens is None else np.concatenate([tokens, token], axis=-1)
+        return positions
 
-    def _after(self, rows: Rows, which: np.ndarray, told: np.ndarray) -> np.ndarray:
-        logits = self(self.batch(rows, which), torch.from_numpy(told))[:, -1, _SPECIAL:]
+    def _after(self, rows: Rows, which: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        logits = self(self.batch(rows, which), torch.from_numpy(tokens))[:, -1, _SPECIAL:]
         return logits.double().softmax(-1).cpu().numpy()
 
 

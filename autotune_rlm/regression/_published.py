@@ -144,8 +144,8 @@ class PublishedModel:
         batch_size: int = 64,
     ) -> np.ndarray:
         """Quantiles of the numbers, (n, k, levels)."""
-        told = self.distributions(texts, fields, batch_size=batch_size)
-        rows = [[[d.quantile(q) for q in levels] for d in row] for row in told]
+        predicted = self.distributions(texts, fields, batch_size=batch_size)
+        rows = [[[d.quantile(q) for q in levels] for d in row] for row in predicted]
         return np.array(rows).reshape(len(texts), len(self.targets), len(levels))
 
     def sample(
@@ -183,7 +183,7 @@ class PublishedModel:
     ) -> np.ndarray:
         """Natural logarithm of the probability of the tokens of numbers (n, k), shape (n,).
 
-        A number shares its tokens with all that it cannot be told from: this is no density.
+        All numbers with the same tokens share this probability: it is not a density.
         """
         total = np.zeros(len(texts))
         length, masks = self.codec.length, self.codec.masks()
@@ -264,13 +264,15 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _codec(folder: Path, config: Mapping[str, Any], exponent_digits: int | None) -> DigitCodec:
-    told = dict(config)
+    settings = dict(config)
     beside = folder / "tokenizer_config.json"
     if beside.exists():
-        told = {**json.loads(beside.read_text()), **told}
-    digits = int(told.get("num_tokens_per_obj", 9)) - 2
-    exponent = exponent_digits or told.get("num_exponent_digits")
-    mantissa = digits - int(exponent) if exponent else told.get("num_mantissa_digits", _MANTISSA)
+        settings = {**json.loads(beside.read_text()), **settings}
+    digits = int(settings.get("num_tokens_per_obj", 9)) - 2
+    exponent = exponent_digits or settings.get("num_exponent_digits")
+    mantissa = (
+        digits - int(exponent) if exponent else settings.get("num_mantissa_digits", _MANTISSA)
+    )
     exponent = exponent or digits - int(mantissa)
     if int(mantissa) < 1 or int(exponent) < 1:
         raise ValueError(f"{folder}: {digits + 2} tokens a number leave no digits")

@@ -1,4 +1,4 @@
-"""What a fit reached on rows that it never saw, beside the simplest models."""
+"""Scores of a fit on rows that it was not trained on, beside those of the simplest models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["FitReport", "Scores", "scores_of"]
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """How well numbers are predicted.
+    """Scores of predicted numbers.
 
     Attributes:
         spearman: Rank correlation; 0 where either never varies.
@@ -31,7 +31,7 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class FitReport:
-    """What ``RLM.fit`` did.
+    """The report of ``RLM.fit``.
 
     Attributes:
         rows: Rows learned from, judged for the stopping, and judged for this report.
@@ -63,8 +63,8 @@ class FitReport:
             target: {name: Scores(**s) for name, s in by_name.items()}
             for target, by_name in data["scores"].items()
         }
-        told = {**data, "scores": scores, "rows": tuple(data["rows"])}
-        return cls(**{**told, "warnings": tuple(data["warnings"])})
+        fields = {**data, "scores": scores, "rows": tuple(data["rows"])}
+        return cls(**{**fields, "warnings": tuple(data["warnings"])})
 
     def __str__(self) -> str:
         lines = [

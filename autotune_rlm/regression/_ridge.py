@@ -1,4 +1,4 @@
-"""Ridge regression on TF-IDF of the text and on the fields beside it: the floor of every fit."""
+"""Ridge regression on TF-IDF of the text and on the fields beside it: the baseline of every fit."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def ridge_path(x: Any, y: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, flo
         part: Fold of each row, (n,).
 
     Returns:
-        Weights (p,), intercept, and what regressions that had not seen a row's fold say of it, (n,).
+        Weights (p,), intercept, and the out-of-fold predictions, (n,).
     """
-    known = np.isfinite(y)
+    has_number = np.isfinite(y)
     best, outside = None, constants(y, part)
-    least = float(np.mean((outside - y)[known] ** 2))
+    least = float(np.mean((outside - y)[has_number] ** 2))
     for alpha in _ALPHAS:
-        said = _cross_validated(x, y, part, alpha)
-        error = float(np.mean((said - y)[known] ** 2))
+        predicted = _cross_validated(x, y, part, alpha)
+        error = float(np.mean((predicted - y)[has_number] ** 2))
         if error < least:
-            best, least, outside = alpha, error, said
+            best, least, outside = alpha, error, predicted
     if best is None:
-        return np.zeros(x.shape[1]), float(y[known].mean()), outside
-    return *ridge(x[known], y[known], best), outside
+        return np.zeros(x.shape[1]), float(y[has_number].mean()), outside
+    return *ridge(x[has_number], y[has_number], best), outside
 
 
 def ridge(x: Any, y: np.ndarray, alpha: float) -> tuple[np.ndarray, float]:
@@ -63,18 +63,18 @@ def folds(groups: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 def constants(y: np.ndarray, part: np.ndarray) -> np.ndarray:
     """The mean of the other folds, (n,)."""
-    said = np.zeros(len(y))
+    predicted = np.zeros(len(y))
     for fold in np.unique(part):
         others = y[(part != fold) & np.isfinite(y)]
-        said[part == fold] = others.mean() if len(others) else 0.0
-    return said
+        predicted[part == fold] = others.mean() if len(others) else 0.0
+    return predicted
 
 
 def _cross_validated(x: Any, y: np.ndarray, part: np.ndarray, alpha: float) -> np.ndarray:
-    said = constants(y, part)
+    predicted = constants(y, part)
     for fold in np.unique(part):
         train = (part != fold) & np.isfinite(y)
         if train.sum() >= 2:
             weights, intercept = ridge(x[train], y[train], alpha)
-            said[part == fold] = x[part == fold] @ weights + intercept
-    return said
+            predicted[part == fold] = x[part == fold] @ weights + intercept
+    return predicted

@@ -29,7 +29,7 @@ _SETTING = "table"
 
 
 class _Model(Protocol):
-    """What answers: a fitted table, the bundled model, or a published checkpoint."""
+    """A predictor: a fitted table, the bundled model, or a published checkpoint."""
 
     @property
     def targets(self) -> tuple[str, ...]: ...
@@ -66,18 +66,19 @@ class _Model(Protocol):
 class RLM:
     """A Regression Language Model (arXiv 2509.26476) for texts with a number each.
 
-    ``RLM.load().predict(texts)`` asks the bundled model. ``RLM().fit(texts, numbers)`` fits one to a
-    table: a ridge regression on TF-IDF of the texts and on the fields, with boosted trees, leads; the
-    network (from the bundled weights) decodes what they leave as a distribution; and a held-out part
-    says when to stop, how much of the network's correction to use, and how wide its intervals must be.
-    ``report_`` tells what came of it, beside a constant and the ridge alone.
+    ``RLM.load().predict(texts)`` predicts with the bundled model. ``RLM().fit(texts, numbers)`` fits a
+    model to a table. A ridge regression on TF-IDF of the texts and on the fields, with boosted trees,
+    predicts first. The network, which starts from the bundled weights, decodes the residuals as a
+    distribution. A held-out part determines when training stops, how much of the network's correction
+    is used, and how wide the intervals are. ``report_`` compares the result with a constant and the
+    ridge alone.
 
     Args:
         base: Folder or name of the checkpoint to start from; None for the bundled one.
         minutes: Wall-clock limit of the network's training in ``fit``; 0 for the ridge alone.
         held_out: Share of the rows that ``fit`` does not learn from.
-        patience: Looks at the held-out part without an improvement after which training ends.
-        batch_size: Rows a step of training.
+        patience: Evaluations on the held-out part without an improvement after which training ends.
+        batch_size: Rows of a training step.
         lr: Peak learning rate.
         max_tokens: Tokens of a text that the network reads; the ridge reads 50,000 characters.
         seed: Of everything random.
@@ -121,42 +122,42 @@ class RLM:
         metric: str | None = None,
         language: str | None = None,
     ) -> RLM:
-        """A model that can be asked at once.
+        """A model that can predict without ``fit``.
 
         Args:
             name_or_path: What ``save`` wrote, a checkpoint of the package, or the folder of a
                 published one (``model_type`` ``"regresslm"``); None for the bundled model.
-            metric: What the bundled model is asked for, such as ``"peak_bytes"``; None for the first
-                that it learned of programs.
+            metric: The metric that the bundled model predicts, such as ``"peak_bytes"``; None for the
+                first that it learned of programs.
             language: What the texts are in, such as ``"python"``; None for the first that it read.
 
         Raises:
             FileNotFoundError: There is no such checkpoint.
             ValueError: It was written by a newer version, or does not know the metric.
         """
-        found = cls(name_or_path)
+        loaded = cls(name_or_path)
         folder = Path(str(name_or_path)) if name_or_path is not None else None
         if folder is not None and _model_type(folder) == "regresslm":
             from autotune_rlm.regression._published import PublishedModel
 
-            found._model = PublishedModel.load(folder, language=language)
-            return found
+            loaded._model = PublishedModel.load(folder, language=language)
+            return loaded
         checkpoint = load_checkpoint(name_or_path)
-        told = checkpoint.settings.get(_SETTING)
-        if isinstance(told, Mapping):
+        table = checkpoint.settings.get(_SETTING)
+        if isinstance(table, Mapping):
             assert folder is not None
             model = RowModel(
                 checkpoint.network,
                 checkpoint.tokenizer,
-                told["targets"],
-                max_tokens=told["max_tokens"],
+                table["targets"],
+                max_tokens=table["max_tokens"],
             )
             arrays = load_file(str(folder / _TABLE))
-            found._model = TableModel.from_json(told, arrays, model)
-            found.report_ = FitReport.from_json(told["report"])
+            loaded._model = TableModel.from_json(table, arrays, model)
+            loaded.report_ = FitReport.from_json(table["report"])
         else:
-            found._model = SurrogateModel(checkpoint, metric=metric, language=language)
-        return found
+            loaded._model = SurrogateModel(checkpoint, metric=metric, language=language)
+        return loaded
 
     def fit(
         self,
@@ -222,8 +223,8 @@ class RLM:
             fields: As in ``fit``.
             batch_size: Texts at once.
         """
-        found = self.predict_quantiles(texts, (0.5,), fields=fields, batch_size=batch_size)
-        return found[..., 0]
+        medians = self.predict_quantiles(texts, (0.5,), fields=fields, batch_size=batch_size)
+        return medians[..., 0]
 
     def predict_quantiles(
         self,
@@ -245,8 +246,8 @@ class RLM:
             raise ValueError(f"levels must be above 0 and below 1, got {wrong[0]!r}")
         checked = text_list(texts)
         rows = field_rows(fields, len(checked))
-        found = self._asked().quantiles(checked, rows, list(levels), batch_size=batch_size)
-        return found[:, 0] if len(self.targets) == 1 else found
+        quantiles = self._asked().quantiles(checked, rows, list(levels), batch_size=batch_size)
+        return quantiles[:, 0] if len(self.targets) == 1 else quantiles
 
     def sample(
         self, texts: Any, n: int, *, fields: Any = None, seed: int = 0, batch_size: int = 64
@@ -261,8 +262,8 @@ class RLM:
         checked = text_list(texts)
         rows = field_rows(fields, len(checked))
         rng = np.random.default_rng(seed)
-        found = self._asked().sample(checked, rows, n, rng, batch_size=batch_size)
-        return found[..., 0] if len(self.targets) == 1 else found
+        samples = self._asked().sample(checked, rows, n, rng, batch_size=batch_size)
+        return samples[..., 0] if len(self.targets) == 1 else samples
 
     def log_prob(
         self, texts: Any, numbers: Any, *, fields: Any = None, batch_size: int = 64
@@ -295,10 +296,10 @@ class RLM:
         Raises:
             ValueError: The metric is unknown.
         """
-        found = self.evaluate(texts, numbers, fields=fields, batch_size=batch_size)
+        scores = self.evaluate(texts, numbers, fields=fields, batch_size=batch_size)
         if metric not in ("r2", "spearman", "coverage"):
             raise ValueError(f"metric must be 'r2', 'spearman' or 'coverage', got {metric!r}")
-        return float(np.mean([getattr(s, metric) for s in found.values()]))
+        return float(np.mean([getattr(s, metric) for s in scores.values()]))
 
     def evaluate(
         self, texts: Any, numbers: Any, *, fields: Any = None, batch_size: int = 64
@@ -306,11 +307,11 @@ class RLM:
         """``Scores`` by target."""
         checked = text_list(texts)
         array = self._numbers(numbers, len(checked))
-        found = self.predict_quantiles(checked, fields=fields, batch_size=batch_size)
-        found = found.reshape(len(checked), len(self.targets), 3)
+        quantiles = self.predict_quantiles(checked, fields=fields, batch_size=batch_size)
+        quantiles = quantiles.reshape(len(checked), len(self.targets), 3)
         scores = {}
         for j, name in enumerate(self.targets):
-            low, middle, high = found[:, j].T
+            low, middle, high = quantiles[:, j].T
             known = array[np.isfinite(array[:, j]), j]
             scale = TargetScale.fit(known if len(known) else np.zeros(1))
             off = scale.to_scale(middle) - scale.to_scale(array[:, j])

@@ -1,4 +1,4 @@
-"""The package's own model asked for numbers of single texts."""
+"""The package's own model as a predictor of numbers for single texts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SurrogateModel:
         if metric is not None and learned and metric not in metrics:
             raise ValueError(f"metric must be one of {metrics}, got {metric!r}")
         metric = metric or next(iter(metrics), "time_ms")
-        languages = [told for told, m in learned if m == metric]
+        languages = [name for name, m in learned if m == metric]
         if language is not None and languages and language not in languages:
             raise ValueError(f"language must be one of {languages} for {metric}, got {language!r}")
         self._task = Task(
@@ -63,8 +63,8 @@ class SurrogateModel:
         batch_size: int = 64,
     ) -> np.ndarray:
         """Quantiles of the numbers, (n, 1, levels)."""
-        told = self._ask(texts, fields)
-        at = [_placed(told, np.full(len(texts), norm.ppf(q))) for q in levels]
+        prediction = self._ask(texts, fields)
+        at = [_placed(prediction, np.full(len(texts), norm.ppf(q))) for q in levels]
         return np.stack(at, axis=-1)[:, None] if at else np.zeros((len(texts), 1, 0))
 
     def sample(
@@ -77,8 +77,8 @@ class SurrogateModel:
         batch_size: int = 64,
     ) -> np.ndarray:
         """Numbers drawn from the distributions, (n, draws, 1)."""
-        told = self._ask(texts, fields)
-        drawn = [_placed(told, rng.standard_normal(len(texts))) for _ in range(draws)]
+        prediction = self._ask(texts, fields)
+        drawn = [_placed(prediction, rng.standard_normal(len(texts))) for _ in range(draws)]
         return np.stack(drawn, axis=1)[..., None]
 
     def log_prob(
@@ -90,14 +90,14 @@ class SurrogateModel:
         batch_size: int = 64,
     ) -> np.ndarray:
         """Natural logarithm of the density of numbers (n, 1), shape (n,)."""
-        told = self._ask(texts, fields)
-        value, (low, middle, high) = numbers[:, 0], _ends(told)
-        scaled = np.log(np.maximum(value, 1e-300)) if told.log_scale else value
+        prediction = self._ask(texts, fields)
+        value, (low, middle, high) = numbers[:, 0], _ends(prediction)
+        scaled = np.log(np.maximum(value, 1e-300)) if prediction.log_scale else value
         side = np.where(scaled < middle, middle - low, high - middle) / _Z90
         side = np.maximum(side, 1e-12)
         total = 0.5 * (high - low) / _Z90  # the two halves join as one density
         density = norm.logpdf((scaled - middle) / side) - np.log(np.maximum(total, 1e-12))
-        if told.log_scale:
+        if prediction.log_scale:
             density = np.where(value > 0, density - np.log(np.maximum(value, 1e-300)), -np.inf)
         return density
 
@@ -108,28 +108,28 @@ class SurrogateModel:
 
 def learned_of_texts(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     """Languages and metrics of which a checkpoint learned absolute numbers, its main ones first."""
-    found: dict[tuple[str, str], None] = {}
+    pairs: dict[tuple[str, str], None] = {}
     if checkpoint.program_eye is not None:
-        for metric, told in checkpoint.program_eye.metrics.items():
-            found |= {(language, metric): None for language in told.languages}
+        for metric, fitted in checkpoint.program_eye.metrics.items():
+            pairs |= {(language, metric): None for language in fitted.languages}
     texts, numbers = (checkpoint.settings.get(name) for name in ("texts", "numbers"))
     for pair in texts if isinstance(texts, list) else []:
         if isinstance(numbers, Mapping) and pair[1] in numbers:
-            found[pair[0], pair[1]] = None
-    return sorted(found, key=lambda pair: (pair != _MAIN, pair[1], pair[0]))
+            pairs[pair[0], pair[1]] = None
+    return sorted(pairs, key=lambda pair: (pair != _MAIN, pair[1], pair[0]))
 
 
-def _ends(told: Prediction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    ends = (told.low, told.median, told.high)
-    if not told.log_scale:
+def _ends(prediction: Prediction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ends = (prediction.low, prediction.median, prediction.high)
+    if not prediction.log_scale:
         return ends
     low, middle, high = (np.log(np.maximum(x, 1e-300)) for x in ends)
     return low, middle, high
 
 
-def _placed(told: Prediction, deviations: np.ndarray) -> np.ndarray:
+def _placed(prediction: Prediction, deviations: np.ndarray) -> np.ndarray:
     """Numbers as many standard deviations from the median, of the side on which they lie."""
-    low, middle, high = _ends(told)
+    low, middle, high = _ends(prediction)
     side = np.where(deviations < 0, middle - low, high - middle) / _Z90
     at = middle + deviations * side
-    return np.exp(np.minimum(at, 700.0)) if told.log_scale else at
+    return np.exp(np.minimum(at, 700.0)) if prediction.log_scale else at

@@ -1,4 +1,4 @@
-"""A model fitted to a table: the ridge leads, the network corrects it, the held-out part calibrates."""
+"""A model fitted to a table: a leading model, the network's correction, calibrated intervals."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ __all__ = ["TableModel", "lead_fields"]
 
 _TAIL = 1e-3  # share of a wide distribution in the density, so that no number is impossible
 _BIN = (CODEC.high - CODEC.low) / (CODEC.bins - 1)
-_STEP = 0.1  # the network is told the lead's word to a tenth of a standard deviation
+_STEP = 0.1  # rounding of the lead's prediction as the network's input, in standard deviations
 
 
 @dataclass(frozen=True, eq=False)
 class TableModel:
-    """What ``RLM.fit`` made; k targets.
+    """The model that ``RLM.fit`` makes, of k targets.
 
     Attributes:
         model: The network.
-        lead: The ridge.
-        scales: Of each target.
-        spread: Standard deviations of what the ridge leaves, on the targets' scales, (k,).
+        lead: The leading model: the ridge and boosted trees.
+        scales: The scale of each target.
+        spread: Standard deviations of the leading model's residuals, on the targets' scales, (k,).
         shares: Shares of the network's correction that are used, (k,).
-        widths: Factors by which its distributions are widened to cover what they say, (k,).
-        marginal: Probabilities of the bins of all rows alike, (k, bins), where the network's own say
-            no more; None where they do.
+        widths: Factors that widen its distributions to their nominal coverage, (k,).
+        marginal: Probabilities of the bins, the same for all rows, (k, bins), where the network's own
+            distributions are no better; None where they are.
     """
 
     model: RowModel
@@ -52,7 +52,7 @@ class TableModel:
     def encode(
         self, texts: Sequence[str], fields: Sequence[Mapping[str, Any]]
     ) -> tuple[Rows, np.ndarray]:
-        """The encoded rows, and what the ridge says of them (n, k)."""
+        """The encoded rows, and the leading model's predictions (n, k)."""
         lead = self.lead.predict(texts, fields).lead
         return self.model.encode_rows(texts, lead_fields(fields, lead)), lead
 
@@ -112,8 +112,8 @@ class TableModel:
         """Natural logarithm of the joint density of numbers (n, k); NaN does not count. Shape (n,)."""
         rows, lead = self.encode(texts, fields)
         z = np.column_stack([s.to_scale(numbers[:, j]) for j, s in enumerate(self.scales)])
-        known = tokens_of(CODEC.position((z - lead) / self.spread))
-        p = self.histograms(rows, batch_size=batch_size, known=known)
+        tokens = tokens_of(CODEC.position((z - lead) / self.spread))
+        p = self.histograms(rows, batch_size=batch_size, known=tokens)
         total = np.zeros(len(z))
         for j, scale in enumerate(self.scales):
             middle = CODEC.quantile(p[:, j], 0.5)
@@ -130,7 +130,7 @@ class TableModel:
     def histograms(
         self, rows: Rows, *, batch_size: int = 64, known: np.ndarray | None = None
     ) -> np.ndarray:
-        """Probabilities of the bins of what the lead leaves, (n, k, bins)."""
+        """Probabilities of the bins of the leading model's residuals, (n, k, bins)."""
         if self.marginal is not None:
             return np.broadcast_to(self.marginal, (len(rows), *self.marginal.shape))
         return self.model.histograms(rows, batch_size=batch_size, known=known)
@@ -170,10 +170,10 @@ class TableModel:
 
 
 def lead_fields(fields: Sequence[Mapping[str, Any]], lead: np.ndarray) -> list[dict[str, Any]]:
-    """The fields with the lead's words (n, k) as numbers whose base-2 logarithm is that word."""
+    """The fields with the lead's predictions (n, k) as numbers whose base-2 logarithms they are."""
     rounded = np.round(np.clip(lead, -8, 8) / _STEP) * _STEP
-    words = np.exp2(rounded).tolist()
+    powers = np.exp2(rounded).tolist()
     return [
-        {**row, **{f"lead.{j}": w for j, w in enumerate(said)}}
-        for row, said in zip(fields, words, strict=True)
+        {**row, **{f"lead.{j}": x for j, x in enumerate(numbers)}}
+        for row, numbers in zip(fields, powers, strict=True)
     ]

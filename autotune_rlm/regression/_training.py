@@ -24,9 +24,9 @@ __all__ = ["Training", "train_rows"]
 
 _log = logging.getLogger(__name__)
 _SPECIAL = NAN + 1
-_UNKNOWN = -2.0  # a bin that is not learned
-_TOGETHER = 4  # rows of one text in a batch: its reading is shared
-_JUDGED = 1024  # rows that the early stopping looks at
+_UNKNOWN = -2.0  # marks a missing number, which the loss leaves out
+_TOGETHER = 4  # rows of one text in a batch, which share its encoding
+_JUDGED = 1024  # held-out rows on which early stopping is decided
 _WARMUP = 30
 _AVERAGE = 0.98
 _SMOOTHING = 1.5
@@ -36,7 +36,7 @@ _DRAWN = 4096  # steps after which no more is gained from one time budget
 
 @dataclass
 class Training:
-    """What was done: losses of the held-out part by step, the best step, seconds."""
+    """A training's held-out losses by step, its best step, and its seconds."""
 
     losses: list[tuple[int, float]] = field(default_factory=list)
     best_step: int = 0
@@ -92,9 +92,9 @@ def train_rows(
             network.load_state_dict(blob["network"])
             averaged.load_state_dict(blob["averaged"])
             optimizer.load_state_dict(blob["optimizer"])
-            best, told = blob["best"], json.loads(blob["progress"])
-            least, since, step, spent = (told[k] for k in ("least", "since", "step", "spent"))
-            done.losses, done.best_step = [tuple(x) for x in told["losses"]], told["best_step"]
+            best, record = blob["best"], json.loads(blob["progress"])
+            least, since, step, spent = (record[k] for k in ("least", "since", "step", "spent"))
+            done.losses, done.best_step = [tuple(x) for x in record["losses"]], record["best_step"]
             _log.info("going on at step %d", step)
     started = saved = time.monotonic()
     steps_an_epoch = max(1, len(train) // batch_size)
@@ -116,13 +116,13 @@ def train_rows(
             return
         state.parent.mkdir(parents=True, exist_ok=True)
         state_of = {"least": least, "since": since, "step": step, "spent": elapsed()}
-        told: dict[str, Any] = {**state_of, "losses": done.losses, "best_step": done.best_step}
+        record: dict[str, Any] = {**state_of, "losses": done.losses, "best_step": done.best_step}
         blob: dict[str, Any] = {
             "network": network.state_dict(),
             "averaged": averaged.state_dict(),
             "best": best,
         }
-        blob |= {"optimizer": optimizer.state_dict(), "progress": json.dumps(told), "key": key}
+        blob |= {"optimizer": optimizer.state_dict(), "progress": json.dumps(record), "key": key}
         torch.save(blob, state.with_suffix(".tmp"))
         os.replace(state.with_suffix(".tmp"), state)
 
@@ -185,8 +185,8 @@ def _batch_loss(model: RowModel, rows: Rows, bins: np.ndarray, which: np.ndarray
     targets = targets.to(model.network.head.weight.device)
     previous = None
     if targets.shape[1] > 1:
-        told = (targets[:, :-1].round() + _SPECIAL).long()
-        previous = torch.where(targets[:, :-1] < 0, NAN, told)
+        tokens = (targets[:, :-1].round() + _SPECIAL).long()
+        previous = torch.where(targets[:, :-1] < 0, NAN, tokens)
     logits = model(model.batch(rows, which), previous)
     return cross_entropy(logits.flatten(0, 1), targets.flatten(), _SMOOTHING)
 

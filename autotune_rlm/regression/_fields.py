@@ -36,11 +36,11 @@ class FieldColumns:
         kinds: list[tuple[str, str]] = []
         for name in names:
             values = [row.get(name) for row in rows]
-            known = np.array([v for v in values if _is_number(v)], dtype=float)
-            if len(known) and np.ptp(known) > 0:
-                small, large = np.quantile(np.abs(known), (0.05, 0.95))
+            present = np.array([v for v in values if _is_number(v)], dtype=float)
+            if len(present) and np.ptp(present) > 0:
+                small, large = np.quantile(np.abs(present), (0.05, 0.95))
                 for log in (False, True) if large > _RATIO * max(small, 1e-300) else (False,):
-                    x = _logarithm(known) if log else known
+                    x = _logarithm(present) if log else present
                     numbers.append((name, log, float(x.mean()), float(x.std()) or 1.0))
             texts = Counter(str(v) for v in values if v is not None and not _is_number(v))
             kinds += [(name, text) for text, _ in texts.most_common(_MAX_KINDS)]

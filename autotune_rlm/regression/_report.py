@@ -97,8 +97,8 @@ def scores_of(
     """
     from scipy.stats import spearmanr
 
-    known = np.isfinite(numbers)
-    y, p = numbers[known], predicted[known]
+    has_number = np.isfinite(numbers)
+    y, p = numbers[has_number], predicted[has_number]
     if len(y) < 2:
         return Scores(spearman=0.0, r2=0.0, error=0.0, coverage=None, rows=len(y))
     varies = np.ptp(y) > 0 and np.ptp(p) > 0
@@ -106,12 +106,12 @@ def scores_of(
     residual, total = ((y - p) / size) ** 2, ((y - y.mean()) / size) ** 2
     inside = None
     if interval is not None:
-        low, high = interval[0][known], interval[1][known]
+        low, high = interval[0][has_number], interval[1][has_number]
         inside = float(((y >= low) & (y <= high)).mean())
     return Scores(
         spearman=float(spearmanr(y, p).statistic) if varies else 0.0,
         r2=1.0 - float(residual.sum()) / max(float(total.sum()), 1e-300),
-        error=float(np.sqrt(np.mean(scaled_errors[known] ** 2))),
+        error=float(np.sqrt(np.mean(scaled_errors[has_number] ** 2))),
         coverage=inside,
         rows=len(y),
     )

@@ -175,14 +175,14 @@ class RLM:
             numbers: n finite numbers, negative and zero included, NaN where unknown; or several
                 targets as a table, columns by name or an array (n, k), decoded one after the other.
             fields: Numbers and short texts beside each text: a table, columns by name, or a mapping a
-                row. What is missing may be left out.
-            groups: n names; rows of one group are never split between what is learned from and what
-                is judged on. None for one group per distinct text.
-            folder: Keeps the state of the training: called again with the same data, ``fit`` goes on
-                where it was interrupted.
+                row. Missing values may be left out.
+            groups: n names; rows of one group are never split between training and held-out part. None
+                for one group per distinct text.
+            folder: Folder for the state of the training. Called again with the same data, an
+                interrupted ``fit`` continues from it.
 
         Returns:
-            Itself. Warns of all that ``report_.warnings`` says.
+            The fitted ``RLM`` itself. Each of ``report_.warnings`` is also issued as a warning.
 
         Raises:
             TypeError: An argument is of the wrong kind.
@@ -212,7 +212,7 @@ class RLM:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Names of what is predicted."""
+        """Names of the predicted targets."""
         return self._asked().targets
 
     def predict(self, texts: Any, *, fields: Any = None, batch_size: int = 64) -> np.ndarray:
@@ -283,11 +283,11 @@ class RLM:
         metric: str = "r2",
         batch_size: int = 64,
     ) -> float:
-        """How well numbers are predicted; the mean over targets.
+        """A score of the predicted numbers; the mean over targets.
 
         Args:
             texts: n texts.
-            numbers: What is true, as in ``fit``.
+            numbers: The true numbers, as in ``fit``.
             fields: As in ``fit``.
             metric: ``"r2"`` as scikit-learn's regressors, ``"spearman"`` as the paper, or
                 ``"coverage"``: the share inside the 90 % intervals.

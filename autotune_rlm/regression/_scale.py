@@ -1,4 +1,4 @@
-"""From any finite numbers to a scale on which their errors are comparable, and back."""
+"""Maps finite numbers to a scale on which their errors are comparable, and back."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 
 __all__ = ["TargetScale"]
 
-_SKEWED = 20.0  # 95 % quantile of the sizes over the 5 % quantile, from which sizes count by ratio
-_FAR = 40.0  # from where the hyperbolic sine is half the exponential function
+_SKEWED = (
+    20.0  # ratio of the 95 % to the 5 % quantile of sizes, from which the scale is logarithmic
+)
+_FAR = 40.0  # argument from which sinh(x) equals exp(x) / 2 in floating point
 _HUGE = float(np.finfo(np.float64).max)
 
 

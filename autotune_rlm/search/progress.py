@@ -1,4 +1,4 @@
-"""Progress of searches on the standard error stream: nothing for two seconds, then how far they are."""
+"""Progress of searches on the standard error stream, for those longer than two seconds."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Reporter", "duration", "final_line", "progress_line"]
 
-_PATIENCE_S = 2.0  # what is over sooner says nothing
-_EVERY_S = 10.0  # between lines where the stream is no terminal
+_PATIENCE_S = 2.0  # shorter searches print nothing
+_EVERY_S = 10.0  # seconds between lines where the stream is not a terminal
 
 
 class Reporter:
@@ -86,7 +86,7 @@ class _Line:
 
 
 def progress_line(progress: Progress) -> str:
-    """How far a search is, in one line."""
+    """The progress of a search, in one line."""
     text = (
         f"autotune_rlm: tuning {progress.task.kernel} on {progress.task.device.name}: "
         f"{progress.measured} of {progress.planned} measured, {duration(progress.seconds)}"
@@ -96,7 +96,7 @@ def progress_line(progress: Progress) -> str:
 
 
 def final_line(event: TuningEvent) -> str:
-    """What a search found and what it cost, in one line."""
+    """The result and the cost of a search, in one line."""
     text = (
         f"autotune_rlm: {event.kernel} on {event.device}: {event.n_measured} of "
         f"{event.n_candidates:,} configurations measured in {duration(event.total_s)}"
@@ -109,7 +109,7 @@ def final_line(event: TuningEvent) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
+    """Seconds in a suitable unit."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -68,24 +68,24 @@ class Served:
 class Watcher:
     """Benchmarks noted problems of one device, the most used first.
 
-    Every measurement is in the store as soon as it is made, and a request stays until it is served, so
-    a watcher that is killed loses nothing and the next one goes on where it was.
+    Every measurement is stored at once, and a request stays in the store until it is served. A killed
+    watcher therefore loses nothing, and the next one continues where it stopped.
 
     Args:
-        store: Where problems are noted and measurements go.
-        device: What is watched; None for the one that is here. Requests of others are left alone.
-        surrogate: Ranks the candidates; None takes them in the order in which they were noted.
+        store: The store with the requests; it also receives the measurements.
+        device: The device to measure on; None for this machine's. Requests for others are ignored.
+        surrogate: Ranks the candidates; None keeps the order in which they were noted.
         top: Candidates to measure per problem.
         duty: Share of the time that may be spent measuring.
         busy: Share of the device's time that others may use before the watcher waits; 1 to never wait.
-        kernels: Folders below which kernels may be run. What others noted in the store is data: a request
-            is served only if it describes the launch of a kernel in a file below one of these folders,
-            unchanged since; the others are left alone, and a warning says why.
+        kernels: Folders below which kernels may be run. Requests of other processes are untrusted: one
+            is served only if it describes the launch of a kernel in a file below one of these folders
+            that has not changed since. Others are ignored with a warning that gives the reason.
         measurer: Makes the measurer of a request, for a ``with`` statement, in place of the check of
             ``kernels`` and a worker process that runs the kernel.
         fine_tune: Called after ``fine_tune_after`` new measurements; None for no fine-tuning.
         fine_tune_after: See ``fine_tune``.
-        lock_folder: Where the lock of each device is; None for a folder of the user's own.
+        lock_folder: Folder of the devices' locks; None for a folder of the user's own.
 
     Raises:
         ValueError: A number is out of range.
@@ -256,7 +256,7 @@ class Watcher:
             )
         stopped = self._stop.is_set()
         statuses = {o.measurement.status for o in result.observations}
-        # The machine's fault alone: memory full, no driver.
+        # Only the machine failed, such as full memory or no driver.
         untried = statuses <= {Status.SKIPPED} and not paced.failed
         if result.best is None and not stopped:
             reasons = {o.measurement.reason for o in result.observations}
@@ -310,7 +310,7 @@ def isolated_measurer(
     """Runs a request's workload in a worker process, compiling in two others.
 
     Args:
-        request: From the store.
+        request: The request, from the store.
         kernels: See ``Watcher``.
 
     Raises:

@@ -177,14 +177,14 @@ class Eye:
     def look(self, candidates: Sequence[Candidate]) -> Seen:
         """The prediction for candidates; those without facts count as typical ones."""
         x = columns(candidates)
-        known = np.array([_WHOLE in c.facts for c in candidates])
-        slowdown, best = self.times(x, expected(candidates), kind_of(candidates), known)
+        with_facts = np.array([_WHOLE in c.facts for c in candidates])
+        slowdown, best = self.times(x, expected(candidates), kind_of(candidates), with_facts)
         works = 1.0 / (1.0 + np.exp(-np.clip(self.works.predict(x), -30.0, 30.0)))
         fits = x[:, COLUMNS.index("shared_share")] <= _MAX_SURE_SHARE
         p_valid = np.where(fits, np.maximum(works, _MIN_P_FITTING), works)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a column that no candidate has
-            centred = np.nan_to_num(x - np.nanmean(x[known], axis=0))
+            centred = np.nan_to_num(x - np.nanmean(x[with_facts], axis=0))
         deviation = centred.std(0)
         states = centred / np.where(deviation > 0, deviation, 1.0)
         costs = turning_costs(candidates)

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 _lock = ForkSafeLock()
 _registered: dict[str, tuple[Device, tuple[str, ...]]] = {}
 
-# Words that say who sells a device, not what it is.
+# Words that say who sells a device, not what it is. An RTX PRO 6000 is another device than an RTX 6000.
 _VENDOR_WORDS = re.compile(
     "nvidia|amd|intel|geforce|tesla|quadro|instinct|radeon|pro|graphics|gpu|corporation|inc|tm|r"
     "|data|center"
@@ -172,7 +172,8 @@ def user_file() -> Path:
 
 def _words(name: str) -> tuple[str, ...]:
     words = re.findall(r"[a-z0-9]+", name.lower())
-    return tuple(w for w in words if not _VENDOR_WORDS.fullmatch(w)) or tuple(words)
+    own = {"pro"} if "rtx" in words else set()
+    return tuple(w for w in words if w in own or not _VENDOR_WORDS.fullmatch(w)) or tuple(words)
 
 
 @lru_cache(maxsize=1)

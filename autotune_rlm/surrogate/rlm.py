@@ -90,17 +90,22 @@ def _with_eye(word: Word, seen: Seen, share: float, unsure: Doubt) -> Word:
     )
 
 
-def _with_program_eye(word: Word, seen: ProgramWord, alone: bool) -> Word:
-    """The network's prediction mixed with that from a program's facts; the latter only if ``alone``."""
-    share = 1.0 if alone else seen.share
+def _with_program_eye(word: Word, seen: ProgramWord, share: float) -> Word:
+    """The network's prediction mixed with that from a program's facts, which has this share."""
     return word._replace(
         mean=(1 - share) * word.mean + share * seen.mean,
         down=seen.down,  # from the errors on programs left out of the fit
         up=seen.up,
-        p_valid=np.ones(len(seen.mean)) if alone else word.p_valid,
+        p_valid=(1 - share) * word.p_valid + share,
         scale=0.0,
         scale_spread=0.0,
     )
+
+
+def _unread(n: int) -> Word:
+    """The place of the network's prediction of n candidates where it has no share and is not run."""
+    nothing = np.zeros(n)
+    return Word(nothing, nothing, nothing, nothing, np.zeros((n, 1)))
 
 
 def _share(unsure: Doubt) -> float:
@@ -208,7 +213,7 @@ class RLMSurrogate:
                 prediction = replace(prediction, unfamiliar=why)
             return physical(self._placed(prediction, task, candidates), task, candidates)
         together, index = _with_observed(candidates, usable)
-        zero = self._zero_shot(task, together)
+        zero = self._zero_shot(task, together, states=True)
         values = np.array([np.nan if not o.measurement.ok else o.measurement.value for o in usable])
         scale = self._scale(task, values)
         logs = np.log(scale.to_error(values))
@@ -271,14 +276,18 @@ class RLMSurrogate:
         informed = not familiar and self._informed(task, candidates)
         return replace(prediction, familiar=familiar, informed=informed)
 
-    def _zero_shot(self, task: Task, candidates: Sequence[Candidate]) -> _ZeroShot:
+    def _zero_shot(
+        self, task: Task, candidates: Sequence[Candidate], *, states: bool = False
+    ) -> _ZeroShot:
+        """The prediction before measurements; ``states`` asks for the network's hidden states too."""
         keys = tuple((c.key, bool(c.facts)) for c in candidates)
-        key = (task.key, len(candidates), hash(keys))
+        stateless = not states and self._knows_programs(task)
+        key = (task.key, len(candidates), hash((keys, stateless)))
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key]
-            zero = self._ask(task, candidates)
+            zero = self._ask(task, candidates, states)
             self._known[key] = zero
             while len(self._known) > _CACHED_TASKS:
                 self._known.popitem(last=False)
@@ -337,14 +346,19 @@ class RLMSurrogate:
         eye = self.checkpoint.program_eye
         return eye is not None and eye.knows(task)
 
-    def _ask(self, task: Task, candidates: Sequence[Candidate]) -> _ZeroShot:
+    def _ask(self, task: Task, candidates: Sequence[Candidate], states: bool) -> _ZeroShot:
         unsure = self._doubt(task, candidates)
-        word = ask(self.checkpoint, task, candidates)
         eye = self.checkpoint.program_eye
         program = eye.look(task, candidates) if eye is not None else None
+        share = 0.0
         if program is not None:
-            alone = not number_scale(self.checkpoint, task.metric)
-            return _zero_shot(task, candidates, _with_program_eye(word, program, alone))
+            share = program.share if number_scale(self.checkpoint, task.metric) else 1.0
+        if share == 1.0 and not states:
+            word = _unread(len(candidates))
+        else:
+            word = ask(self.checkpoint, task, candidates)
+        if program is not None:
+            return _zero_shot(task, candidates, _with_program_eye(word, program, share))
         seen = self._seen(task, candidates)
         if seen is None:
             return _zero_shot(task, candidates, _doubted(word, unsure), unsure.trust)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autotune_rlm.landscapes import Landscape
-from autotune_rlm.surrogate import RLMSurrogate, load_surrogate
+from autotune_rlm.surrogate import RLMSurrogate, load_surrogate, rlm
 from autotune_rlm.surrogate.program_eye import ProgramEye
 from autotune_rlm.training.program_eye import fit_program_eye
 from autotune_rlm.types import Candidate, Device, Measurement, Observation, Status, Task
@@ -92,3 +92,29 @@ def test_too_few_programs_are_said():
     few = landscape([1, 2, 3])
     with pytest.raises(ValueError, match="30 programs"):
         fit_program_eye([few], [[c.payload for c in few.candidates]])
+
+
+def test_the_network_is_not_read_where_it_has_no_say(surrogate, monkeypatch):
+    """Nothing of the answer changes, and what a measurement needs of the network is read then."""
+    candidates = [Candidate({"items": 3}, program(n)) for n in (10, 1000, 50_000)]
+    seen = [Observation(candidates[0], Measurement(status=Status.OK, value=5e5))]
+    corrected = RLMSurrogate(surrogate.checkpoint).predict(TASK, candidates, observed=seen)
+    shared = RLMSurrogate(
+        replace(
+            surrogate.checkpoint,
+            program_eye=surrogate.checkpoint.program_eye.with_share("peak_bytes", 1 - 1e-12),
+        )
+    )
+    both = shared.predict(TASK, candidates)
+    asked = []
+    ask = rlm.ask
+    monkeypatch.setattr(rlm, "ask", lambda *a: asked.append(a) or ask(*a))
+    alone = RLMSurrogate(surrogate.checkpoint)
+    told = alone.predict(TASK, candidates)
+    assert not asked
+    for name in ("median", "low", "high", "spread", "p_valid"):
+        assert getattr(told, name) == pytest.approx(getattr(both, name), rel=1e-6)
+    later = alone.predict(TASK, candidates, observed=seen)
+    assert asked
+    assert later.median == pytest.approx(corrected.median, rel=1e-12)
+    assert later.spread == pytest.approx(corrected.spread, rel=1e-12)

@@ -252,7 +252,10 @@ def test_facts_are_exact_and_observations_narrow_the_rest():
 
 
 class Wrong:
-    """A surrogate that takes all networks for about equal, the larger ones for a little faster."""
+    """A surrogate that takes all networks for about equal, the larger ones for a little faster.
+
+    All that it says is possible on the devices that it is asked about.
+    """
 
     def __init__(self, known):
         self.known = known
@@ -262,7 +265,7 @@ class Wrong:
 
     def predict(self, task, candidates, *, observed=()):
         macs = np.array([c.config["net_macs"] for c in candidates])
-        median, ones = 7.0 - 0.01 * np.log(macs), np.ones(len(macs))
+        median, ones = 5.0 - 0.01 * np.log(macs), np.ones(len(macs))
         return Prediction(
             metric=task.metric,
             median=median,
@@ -307,7 +310,7 @@ class Wild:
         )
 
 
-@pytest.mark.parametrize("value", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("value", [1e-300, 1e-9, 1.0, 15.0, 1e9, 1e300])
 @pytest.mark.parametrize("device", ["NVIDIA H100", "AMD MI250X", "NVIDIA T4", "never heard of"])
 def test_latency_stays_within_what_the_figures_allow(value, device):
     graph = MACRO.graph({name: 1 for name in MACRO.parameters})
@@ -316,6 +319,29 @@ def test_latency_stays_within_what_the_figures_allow(value, device):
     told = predict(graph, device=device, surrogate=Wild(value))
     for ends in (told.low, told.median, told.high):
         assert bounds.floor_ms <= ends[0] <= bounds.ceiling_ms
+    assert told.low[0] < told.median[0] < told.high[0]
+
+
+def test_a_surrogate_that_is_a_little_off_keeps_most_of_its_word():
+    graph = MACRO.graph({name: 1 for name in MACRO.parameters})
+    bounds = latency_ms(network_work(graph), network_device("NVIDIA T4"))
+    times = [
+        predict(graph, device="NVIDIA T4", surrogate=Wild(factor * bounds.ceiling_ms)).median[0]
+        for factor in (0.5, 0.99, 1.01, 1.2, 30.0)
+    ]
+    assert times[0] == pytest.approx(0.5 * bounds.ceiling_ms)
+    assert times[1] == pytest.approx(times[2], rel=0.05)
+    assert times[3] > 0.5 * bounds.ceiling_ms
+    assert times[4] < (bounds.ceiling_ms * bounds.expected_ms) ** 0.5
+
+
+def test_a_network_smaller_than_those_of_the_tables_gets_an_interval():
+    cell = MACRO.graph({name: 0 for name in MACRO.parameters})
+    told = predict(cell, devices=["1080ti", "titanx"])
+    for device in ("1080ti", "titanx"):
+        bounds = latency_ms(network_work(cell), network_device(device))
+        ends = [getattr(told[device], name)[0] for name in ("low", "median", "high")]
+        assert bounds.floor_ms < ends[0] < ends[1] < ends[2] < bounds.ceiling_ms
 
 
 def test_accuracies_stay_within_0_and_100():

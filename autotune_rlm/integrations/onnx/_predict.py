@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import t
+from scipy.stats import norm, t
 
 from autotune_rlm.integrations.onnx.default import default_surrogate
 from autotune_rlm.learn.gaussian_process import Points, fit
@@ -22,7 +22,7 @@ from autotune_rlm.networks import (
     onnx_text,
     read_graph,
 )
-from autotune_rlm.networks.latency import Work, latency_ms, network_work
+from autotune_rlm.networks.latency import Latency, Work, latency_ms, network_work
 from autotune_rlm.networks.regression import with_trends
 from autotune_rlm.networks.rendering import (
     NO_DEVICE,
@@ -56,6 +56,7 @@ _COSTS = frozenset(
     {"macs", "flops", "activation_mb", "peak_memory_mb"}
 )  # that an operator may hide
 _SPREAD = 1.0  # of log(latency) from public figures: they say little about a network's efficiency
+_MIN_WIDTH = 1e-3  # of either side of log(latency)
 _FITTED = 3  # level, width and noise: what is fitted to the networks that were seen
 _NORMAL = 1.6449  # 95 % quantile of the normal distribution
 _MIN_FITTED = 2  # measured networks from which a process is fitted to them
@@ -230,15 +231,38 @@ def _possible(
 ) -> Prediction:
     """A surrogate's word where networks are like the tables', within what a device allows."""
     alike = np.array([_is_like_the_tables(n.fields) for n in networks])
-    times = [latency_ms(n.work, device) for n in networks]
-    told = _within(
-        told, np.array([x.floor_ms for x in times]), np.array([x.ceiling_ms for x in times])
-    )
+    told = _conditioned(told, physical, [latency_ms(n.work, device) for n in networks])
     either = {
         key: np.where(alike, getattr(told, key), getattr(physical, key))
         for key in ("median", "low", "high", "spread", "p_valid")
     }
     return replace(told, **either)
+
+
+def _conditioned(told: Prediction, physical: Prediction, times: Sequence[Latency]) -> Prediction:
+    """The surrogate's distribution, given that the latency lies within the device's bounds.
+
+    A median outside of them shows that the surrogate errs by that factor at least. It is averaged with
+    the one from public figures then, each weighted by the inverse of its variance.
+    """
+    floor, ceiling = (np.log([getattr(x, n) for x in times]) for n in ("floor_ms", "ceiling_ms"))
+    low, middle, high = (np.log(np.maximum(x, 1e-300)) for x in (told.low, told.median, told.high))
+    off = np.maximum(np.maximum(middle - ceiling, floor - middle), 0.0)
+    weight = _SPREAD**2 / (_SPREAD**2 + off**2)
+    doubt = _SPREAD * np.sqrt(1.0 - weight)
+    center = weight * middle + (1.0 - weight) * np.log(physical.median)
+    down, up, spread = (
+        np.maximum(np.hypot(weight * x, doubt), _MIN_WIDTH)
+        for x in ((middle - low) / _NORMAL, (high - middle) / _NORMAL, told.spread)
+    )
+    below, above = (
+        norm.cdf((x - center) / np.where(x < center, down, up)) for x in (floor, ceiling)
+    )
+    ends = []
+    for level in (0.05, 0.5, 0.95):
+        z = norm.ppf(below + level * (above - below))
+        ends.append(np.exp(center + z * np.where(z < 0, down, up)))
+    return replace(told, low=ends[0], median=ends[1], high=ends[2], spread=spread)
 
 
 def _on_each(

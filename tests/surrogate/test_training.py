@@ -19,7 +19,13 @@ from autotune_rlm.surrogate import load
 from autotune_rlm.surrogate.fields import FieldTable
 from autotune_rlm.surrogate.network import Network
 from autotune_rlm.training.examples import Sampler, encode_landscape, is_held_out
-from autotune_rlm.training.finetune import FineTuneOptions, Versions, fine_tune, rank_accuracy
+from autotune_rlm.training.finetune import (
+    FineTuneOptions,
+    Versions,
+    fine_tune,
+    log_error,
+    rank_accuracy,
+)
 from autotune_rlm.training.loss import soft_targets
 from autotune_rlm.training.mining import favourites
 from autotune_rlm.training.prompts import live_renderings
@@ -249,6 +255,23 @@ def test_a_round_that_forgets_is_rejected(surrogate):
     harmful = FineTuneOptions(steps=80, lr=3e-3, pull=0.0, replay=0.0)
     kept, record = fine_tune(tuned, nonsense, replay=good, options=harmful)
     assert record.replay_after < record.replay_before
+    assert not record.accepted
+    assert kept is tuned
+
+
+def test_single_measurements_are_judged_by_their_numbers(surrogate):
+    """Of tasks with one candidate each there is no order to compare: 0.0 is not better than 0.0."""
+    sizes = [128 * k for k in range(2, 34)]
+    single = [make_landscape(s, seed=s).take(np.arange(1)) for s in sizes]
+    good = FineTuneOptions(steps=60, lr=3e-3, pull=0.0)
+    tuned, record = fine_tune(surrogate, single, options=good)
+    assert (record.before, record.after) == (0.0, 0.0)
+    assert record.accepted
+    unseen = [make_landscape(s, seed=s).take(np.arange(1)) for s in (1600, 2500)]
+    assert log_error(tuned, unseen) < log_error(surrogate, unseen)
+    harmful = FineTuneOptions(steps=5, lr=0.3, pull=0.0)
+    kept, record = fine_tune(tuned, single, options=harmful)
+    assert (record.before, record.after) == (0.0, 0.0)
     assert not record.accepted
     assert kept is tuned
 

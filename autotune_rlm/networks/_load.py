@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["STANDARD", "ModelLike", "load_skeleton", "subgraphs"]
 
 ModelLike = Union["onnx.ModelProto", str, "os.PathLike[str]", bytes]
+"""An ONNX model: the parsed model, the path of its file, or the file's bytes."""
 
 STANDARD = ("", "ai.onnx")
 """Names of the standard operator set."""

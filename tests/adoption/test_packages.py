@@ -18,7 +18,7 @@ from autotune_rlm.cli import app
 from autotune_rlm.devices import lookup
 from autotune_rlm.integrations.triton import (
     RLMAutotuner,
-    _resources,
+    resources,
     rlm_autotune,
 )
 from autotune_rlm.integrations.triton.offline import discover
@@ -98,7 +98,7 @@ def command(monkeypatch):
     monkeypatch.setattr(autotune_rlm.surrogate, "load", lambda name=None, **options: Oracle())
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     yield lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
-    _resources._loaded.cache_clear()  # no oracle for the tests that follow
+    resources._loaded.cache_clear()  # no oracle for the tests that follow
 
 
 def one(package, name="gather"):

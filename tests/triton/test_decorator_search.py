@@ -396,13 +396,13 @@ class TestFailures:
     def test_a_surrogate_that_cannot_be_loaded_costs_a_warning(
         self, stub, quick, store_path, monkeypatch, caplog
     ):
-        from autotune_rlm.integrations.triton import _resources
+        from autotune_rlm.integrations.triton import resources
 
         def fail(name):
             raise OSError("no weights")
 
-        monkeypatch.setattr(_resources, "_loaded", fail)
-        monkeypatch.setattr(_resources, "_warned", set())
+        monkeypatch.setattr(resources, "_loaded", fail)
+        monkeypatch.setattr(resources, "_warned", set())
         with caplog.at_level(logging.WARNING):
             rlm_autotune(configs=configs(), key=["n"], store=store_path)(quick)[GRID](X, X, 64)
         assert "cannot load the surrogate (OSError: no weights)" in caplog.text

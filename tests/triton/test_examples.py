@@ -46,7 +46,7 @@ def test_the_code_in_the_documentation_runs(tmp_path, store_path):
     done = run([program], store_path)
     assert done.returncode == 0, done.stderr
     # three configurations, of which two may have one binary, which is timed once
-    assert re.search(r"BLOCK: \d+, num_warps: \d+.* [23]$", done.stdout.strip())
+    assert re.search(r"BLOCK: \d+, num_warps: \d+.* [23]$", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.slow

@@ -416,15 +416,15 @@ class TestWorkers:
         assert done.stdout.splitlines() == ["2 worked"] * 2, done.stderr
 
     def test_a_pool_that_cannot_start_costs_nothing(self, stub, store_path, monkeypatch):
-        from autotune_rlm.integrations.triton import _resources
+        from autotune_rlm.integrations.triton import resources
 
-        _resources._compile_pool.close()
+        resources._compile_pool.close()
         monkeypatch.setattr(sys, "executable", "/no/such/python")
         began = time.monotonic()
         tuned(scale, store_path)[good](X, X, 64)
         assert time.monotonic() - began < 100
         assert rows(store_path) == {64: "ok", 128: "ok", 256: "ok"}
-        _resources._compile_pool.close()
+        resources._compile_pool.close()
 
 
 class TestIsolated:

@@ -1,6 +1,7 @@
 """What the text of a program says of its memory and time."""
 
 import ast
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune_rlm.programs import COLUMNS, are_programs, columns
+from autotune_rlm.programs._any import _COUNTED, any_facts
 from autotune_rlm.record.programs import Sandbox
 
 IMPORTS = "import {}\n\ndef solve(n):\n    return [[i * j for i in range(n)] for j in range(n)]\n"
@@ -65,3 +67,30 @@ def test_programs_are_told_from_sentences_and_networks():
 @settings(max_examples=60, deadline=None)
 def test_any_text_has_finite_facts(text):
     assert np.isfinite(columns([text])).all()
+
+
+PIECES = [
+    "for", "return", "map[", "unordered_map[", "HashMap", " ", "\n", "(", "append(", "xpush(", "push",
+    "é", "_a", "9ab", "f64", ".5", "5", "::new(", "new", "?", "->", "=>", "[&]", "[:]", "%", "1e9 + 7",
+    "def f(x)", "f(", "g (a) {", "if (b) {", "class", "<<", "²",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=40).map("".join) | st.text())
+@settings(max_examples=200, deadline=None)
+def test_counts_are_those_of_one_search_for_words_calls_and_signs(text):
+    facts = any_facts(text)
+    for name, counted in _COUNTED.items():
+        parts = [
+            rf"\b(?:{counted.words.replace(' ', '|')})\b" if counted.words else "",
+            rf"\b(?:{counted.calls.replace(' ', '|')})\(" if counted.calls else "",
+            counted.pattern,
+        ]
+        whole = re.compile("|".join(filter(None, parts)), re.M)
+        assert facts[name] == len(whole.findall(text)), name
+    names = re.findall(r"\b(?:func|function|fn|def)\s+(\w+)|\b(\w+)\s*\([^()\n]*\)\s*\{", text)
+    defined = {one or other for one, other in names} - {"if", "for", "while", "switch"}
+    again = sum(len(re.findall(rf"\b{name}\(", text)) > 1 for name in defined)
+    assert facts["calls itself"] == again
+    words = re.findall(r"[A-Za-z_]\w*", text)
+    assert (facts["words"], facts["different words"]) == (len(words), len(set(words)))

@@ -8,6 +8,7 @@ Prints texts a second of CPU time, of one thread; twice that is what two free co
 from __future__ import annotations
 
 import argparse
+import ast
 import random
 import sysconfig
 import time
@@ -33,6 +34,20 @@ def texts_of(count: int, tokens: int) -> list[str]:
     return [library[s : s + length] for s in starts]
 
 
+def programs_of(count: int, tokens: int) -> list[str]:
+    """Different Python programs of about that many tokens: whole statements of the standard library."""
+    found: list[str] = []
+    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
+        text = path.read_text(errors="replace")
+        lines, start = text.splitlines(keepends=True), 0
+        for node in ast.parse(text).body:
+            program = "".join(lines[start : node.end_lineno])
+            if len(program) > 3 * tokens:
+                found += [program] if len(program) < 6 * tokens else []
+                start = node.end_lineno or start
+    return found[:count]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--texts", type=int, default=400)
@@ -44,10 +59,12 @@ def main() -> None:
     print(f"metric {model.targets[0]}, network reads texts: {network.text is not None}")
     model.predict(texts_of(8, arguments.tokens))
     texts = texts_of(arguments.texts, arguments.tokens)
-    started = time.process_time()
-    model.predict(texts)
-    spent = time.process_time() - started
-    print(f"{len(texts) / spent:.0f} texts of about {arguments.tokens} tokens a CPU second")
+    programs = programs_of(arguments.texts, arguments.tokens)
+    for name, some in (("fragments", texts), ("programs that parse", programs)):
+        started = time.process_time()
+        model.predict(some)
+        spent = time.process_time() - started
+        print(f"{len(some) / spent:.0f} {name} of about {arguments.tokens} tokens a CPU second")
     if network.text is None:
         return
     tokenizer, limit = load_checkpoint().tokenizer, network.config.max_text

@@ -7,7 +7,7 @@ import functools
 import json
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 
 __all__ = ["NAMES", "python_facts"]
@@ -93,17 +93,18 @@ def python_facts(text: str) -> dict[str, float]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return found
     found["parses"] = 1.0
-    _imports(tree, found)
-    _counts(tree, found)
+    nodes = list(ast.walk(tree))
+    _imports(tree, nodes, found)
+    _counts(tree, nodes, found)
     _Depths(found).visit(tree)
     return found
 
 
-def _imports(tree: ast.Module, found: dict[str, float]) -> None:
+def _imports(tree: ast.Module, nodes: Sequence[ast.AST], found: dict[str, float]) -> None:
     known = _costs()
     early, late, unknown = set[str](), set[str](), 0
     at_start = {id(node) for node in tree.body}
-    for node in ast.walk(tree):
+    for node in nodes:
         is_late = id(node) not in at_start
         for name in _imported(node):
             name = name if name in known else name.partition(".")[0]
@@ -154,9 +155,9 @@ def _cost(
     return total, float(len(loaded))
 
 
-def _counts(tree: ast.Module, found: dict[str, float]) -> None:
+def _counts(tree: ast.Module, nodes: Sequence[ast.AST], found: dict[str, float]) -> None:
     names, docs = set[str](), 0
-    for node in ast.walk(tree):
+    for node in nodes:
         found["nodes"] += 1
         kind = _KIND.get(type(node))
         if kind is not None:

@@ -12,8 +12,10 @@ from rich import box
 from rich.table import Table
 
 from autotune_rlm.cli._app import new_app, new_console, print_error
+from autotune_rlm.cli._ray import DEVICE, RAY, WORKERS, open_cluster
 
 if TYPE_CHECKING:
+    from autotune_rlm.integrations.ray import Cluster
     from autotune_rlm.integrations.serving import ServingFile
 
 app = new_app(
@@ -134,6 +136,9 @@ def measure(
     interpreter: Annotated[
         bool, typer.Option("--interpreter", help="Run small sizes on Triton's interpreter.")
     ] = False,
+    ray: Annotated[_Text, RAY] = None,
+    ray_workers: Annotated[_Number, WORKERS] = None,
+    device: Annotated[_Text, DEVICE] = None,
 ) -> None:
     """Measure the model's best few of each batch size with the installed server's own kernel.
 
@@ -148,44 +153,49 @@ def measure(
     done: list[serving.Measured] = []
     try:
         sizes = _sizes(batches)
-        file = _file(
-            kernel=kernel,
-            device_name=_device_name(interpreter),
-            E=e,
-            N=n,
-            K=k,
-            dtype=dtype,
-            block_shape=_block(block_shape),
-            per_channel_quant=per_channel_quant,
-            hidden_size=hidden_size,
-            top_k=top_k,
-        )
-        path = file.path(out, server=server)
-        if path.exists():
-            before = serving.ServingFile.read(path)
-            file = dataclasses.replace(file, configs=before.configs, extra=before.extra)
-        near = serving.nearest(file, server=server)
-        if near is not None:
-            _out.print(f"tried first: {near.reason}", soft_wrap=True)
-        found = serving.measure(
-            file,
-            server=server,
-            batches=sizes,
-            budget=budget,
-            first=[] if near is None else [near.file],
-            store=_store(store),
-            surrogate=_surrogate(surrogate),
-            interpreted=interpreter,
-        )
-        for entry in found:
-            done.append(entry)
-            default = "failed" if entry.default_ms is None else f"{entry.default_ms:.4g}"
-            counts = str(entry.measured), str(entry.reused)
-            _row(table, entry.batch, entry.config, f"{entry.time_ms:.4g}", default, *counts)
-            now = {**file.configs, **{d.batch: d.config for d in done}}
-            file.with_configs(now).write(out, server=server)
-            if len(sizes) > 1:
-                _out.print(f"{len(done)} of {len(sizes)} batch sizes", highlight=False)
+        with open_cluster(
+            ray, workers=ray_workers, device=device, interpreter=interpreter
+        ) as cluster:
+            file = _file(
+                kernel=kernel,
+                device_name=_device_name(device, cluster, interpreted=interpreter),
+                E=e,
+                N=n,
+                K=k,
+                dtype=dtype,
+                block_shape=_block(block_shape),
+                per_channel_quant=per_channel_quant,
+                hidden_size=hidden_size,
+                top_k=top_k,
+            )
+            path = file.path(out, server=server)
+            if path.exists():
+                before = serving.ServingFile.read(path)
+                file = dataclasses.replace(file, configs=before.configs, extra=before.extra)
+            near = serving.nearest(file, server=server)
+            if near is not None:
+                _out.print(f"tried first: {near.reason}", soft_wrap=True)
+            found = serving.measure(
+                file,
+                server=server,
+                batches=sizes,
+                budget=budget,
+                first=[] if near is None else [near.file],
+                store=_store(store),
+                surrogate=_surrogate(surrogate),
+                interpreted=interpreter,
+                device=None if cluster is None else cluster.device,
+                fleet=None if cluster is None else cluster.measurer,
+            )
+            for entry in found:
+                done.append(entry)
+                default = "failed" if entry.default_ms is None else f"{entry.default_ms:.4g}"
+                counts = str(entry.measured), str(entry.reused)
+                _row(table, entry.batch, entry.config, f"{entry.time_ms:.4g}", default, *counts)
+                now = {**file.configs, **{d.batch: d.config for d in done}}
+                file.with_configs(now).write(out, server=server)
+                if len(sizes) > 1:
+                    _out.print(f"{len(done)} of {len(sizes)} batch sizes", highlight=False)
     except (ValueError, OSError, ImportError, LookupError, TuningError) as error:
         print_error(error)
         raise typer.Exit(2 if not done else 1) from None
@@ -299,18 +309,20 @@ def _sizes(text: str | None) -> Sequence[int]:
     return [int(size) for size in text.split(",")] if text else BATCHES
 
 
-def _device_name(interpreted: bool) -> str:
-    """What the driver calls the GPU that is here."""
-    if not interpreted:
-        import torch
+def _device_name(asked: str | None, cluster: Cluster | None, *, interpreted: bool) -> str:
+    """The name of the GPU that is here, as its driver calls it, or of the cluster's."""
+    if interpreted:
+        return "Triton interpreter"
+    if cluster is not None:
+        return asked or cluster.device.name
+    import torch
 
-        if torch.cuda.is_available():
-            return str(torch.cuda.get_device_name())
-        raise ValueError(
-            "there is no GPU here to measure on; autotune-rlm serve-configs predict needs none, and "
-            "--interpreter runs small sizes on Triton's interpreter"
-        )
-    return "Triton interpreter"
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    raise ValueError(
+        "there is no GPU here to measure on; autotune-rlm serve-configs predict needs none, --ray "
+        "measures on a cluster, and --interpreter runs small sizes on Triton's interpreter"
+    )
 
 
 def _store(given: str | None) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -12,8 +10,10 @@ import typer
 from rich.table import Table
 
 from autotune_rlm.cli._app import new_app, new_console, print_error
+from autotune_rlm.cli._ray import DEVICE, RAY, WORKERS, open_cluster
 
 if TYPE_CHECKING:
+    from autotune_rlm.integrations.ray import Cluster
     from autotune_rlm.store.config_file import ConfigFile
 
 app = new_app()
@@ -59,15 +59,9 @@ def tune(
     interpreter: Annotated[
         bool, typer.Option("--interpreter", help="Run on Triton's interpreter, without a GPU.")
     ] = False,
-    ray: Annotated[
-        _Text,
-        typer.Option(help="Measure on a Ray cluster: auto, HOST:6379, ray://HOST:10001 or local."),
-    ] = None,
-    ray_workers: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="With --ray: how many; default: all that find a place."),
-    ] = None,
-    device: Annotated[_Text, typer.Option(help="With --ray: only GPUs of this name.")] = None,
+    ray: Annotated[_Text, RAY] = None,
+    ray_workers: Annotated[Optional[int], WORKERS] = None,  # noqa: UP045
+    device: Annotated[_Text, DEVICE] = None,
 ) -> None:
     """Measure kernels here and write the fastest configurations as a file for configs_from=.
 
@@ -81,7 +75,12 @@ def tune(
             _check_device(interpreter)
         elif problem is None:
             raise ValueError("--ray takes one kernel as WHAT:KERNEL with --problem and --grid")
-        with interpreted(interpreter), _cluster(ray, ray_workers, device, interpreter) as cluster:
+        with (
+            interpreted(interpreter),
+            open_cluster(
+                ray, workers=ray_workers, device=device, interpreter=interpreter
+            ) as cluster,
+        ):
             if problem is not None or grid is not None:
                 file = _one(where, problem or "", grid or [], settings, interpreter, top, cluster)
             else:
@@ -112,7 +111,7 @@ def _one(
     settings: dict[str, Any],
     interpreter: bool,
     top: int,
-    cluster: Any = None,
+    cluster: Cluster | None,
 ) -> ConfigFile:
     from autotune_rlm.integrations.triton.device import device_of
     from autotune_rlm.integrations.triton.offline.kernel import load_file, parse_problem
@@ -137,26 +136,6 @@ def _one(
         top=top,
         fleet=None if cluster is None else cluster.measurer,
     )
-
-
-@contextlib.contextmanager
-def _cluster(
-    address: str | None, workers: int | None, device: str | None, interpreter: bool
-) -> Iterator[Any]:
-    if address is None:
-        if workers is not None or device is not None:
-            raise ValueError("--ray-workers and --device go with --ray")
-        yield None
-        return
-    try:
-        from autotune_rlm.integrations.ray import Cluster
-    except ImportError as error:
-        raise ValueError(f"--ray needs `pip install 'autotune-rlm[ray]'`: {error}") from None
-    gpus = False if interpreter else None
-    with Cluster(address, workers=workers, device=device, gpus=gpus) as cluster:
-        if not interpreter and cluster.device.target == "cpu":
-            raise ValueError("the cluster has no GPU; --interpreter runs small problems without")
-        yield cluster
 
 
 def _run(

@@ -106,6 +106,16 @@ def stub():
         yield driver
 
 
+@pytest.fixture
+def cluster(monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 starves where a machine is busy
+    options = {"address": "local", "num_cpus": 1, "object_store_memory": 100 * 2**20}
+    ray.init(**options, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
 class Pretended:
     """Measures without a kernel: the fewer columns above 32, the slower; failures on request."""
 
@@ -223,6 +233,34 @@ class TestCommand:
         assert list(ServingFile.read(path).configs) == [4]
         again = CliRunner().invoke(app, arguments)
         assert "0 configurations measured" in again.output
+
+    def test_the_whole_way_on_a_ray_cluster(self, cluster, tmp_path):
+        """The workers get the kernel's text, and the written file has what they measured."""
+        server_folder("sglang")
+        arguments = ["serve-configs", "measure", "fused_moe", "--n", "32", "--e", "2"]
+        arguments += ["--hidden-size", "64", "--top-k", "1", "--dtype", "fp8_w8a8"]
+        arguments += ["--batches", "4", "--budget", "2", "--interpreter", "--server", "sglang"]
+        arguments += ["--ray", "auto", "--ray-workers", "1"]
+        arguments += ["--store", str(tmp_path / "s.sqlite"), "--out", str(tmp_path)]
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+        assert "2 configurations measured" in done.output
+        (path,) = tmp_path.rglob("E=2,N=32*.json")
+        (config,) = ServingFile.read(path).configs.values()
+        with Store(tmp_path / "s.sqlite") as store:
+            (task,) = store.tasks()
+            found = store.observations(task)
+        assert task.device.target == "interpreter"
+        assert all(o.measurement.ok and o.measurement.state["host"] for o in found)
+        best = min(found, key=lambda o: o.measurement.value)
+        assert dict(best.candidate.config).items() <= config.items()
+
+    def test_options_of_a_cluster_without_one_are_refused(self, tmp_path):
+        arguments = ["fused_moe", "--n", "64", "--e", "8", "--out", str(tmp_path)]
+        arguments += ["--device", "NVIDIA H200"]
+        done = CliRunner().invoke(app, ["serve-configs", "measure", *arguments])
+        assert done.exit_code == 2
+        assert "go with --ray" in done.output
 
     def test_without_a_gpu_it_ends_with_one_line(self, tmp_path):
         arguments = ["fused_moe", "--n", "64", "--e", "8", "--out", str(tmp_path)]

@@ -286,14 +286,14 @@ class Cluster:
             self.close()
             raise
 
-    def measurer(self, workload: Workload, env: Mapping[str, str]) -> RayMeasurer:
+    def measurer(self, workload: Workload, **options: Any) -> RayMeasurer:
         """What measures a workload, each candidate in a process of its own.
 
         Args:
             workload: What to run; its file goes along.
-            env: Environment variables of the processes that run it.
+            **options: Of ``IsolatedMeasurer``: ``env``, ``timeout_s``.
         """
-        return RayMeasurer(isolated(workload, env=dict(env)), **self._options)
+        return RayMeasurer(isolated(workload, **options), **self._options)
 
     def close(self) -> None:
         """Disconnect where this connected."""

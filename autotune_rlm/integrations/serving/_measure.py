@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from autotune_rlm.integrations.serving._default import rule_of_thumb
 from autotune_rlm.integrations.serving._file import ServingFile
 from autotune_rlm.integrations.serving._installed import kernel_file, version_of
 from autotune_rlm.integrations.serving._workload import FACTORY
-from autotune_rlm.measure.triton import IsolatedMeasurer, Workload
+from autotune_rlm.measure.triton import Fleet, IsolatedMeasurer, Workload
 from autotune_rlm.measure.triton.compile import CompilePool
 from autotune_rlm.search.progress import Reporter
 from autotune_rlm.search.tuner import Tuner, TuningResult
@@ -73,8 +74,9 @@ def measure(
     interpreted: bool = False,
     quiet: bool = False,
     measurer: MeasurerOf | None = None,
+    fleet: Fleet | None = None,
 ) -> Iterator[Measured]:
-    """The fastest of the model's choices for each batch size, measured on the device at hand.
+    """The fastest of the model's choices for each batch size, measured here or on other machines.
 
     The server's own rule of thumb is measured first, so that the result is not slower, then what is
     best for the neighbouring batch sizes and in ``first``, then what the model asks for. Outputs are
@@ -94,6 +96,9 @@ def measure(
         interpreted: Whether Triton's interpreter runs the kernel, on the CPU, for small sizes.
         quiet: Write no line of progress to the standard error stream.
         measurer: Gives another measurer of a task.
+        fleet: Makes what measures a workload on other machines, such as ``Cluster.measurer`` of
+            ``integrations.ray``; ``device`` is then what they have. The server must be installed here
+            alone. None for a process here.
 
     Yields:
         One result a batch size, as soon as it is known.
@@ -102,19 +107,27 @@ def measure(
         LookupError: The installed server has no such kernel.
         ModuleNotFoundError: The server is not installed.
         TuningError: No configuration works for a batch size.
-        ValueError: An argument is out of range, or there is no GPU and ``interpreted`` is false.
+        ValueError: An argument is out of range, ``fleet`` is given without ``device``, or there is no
+            GPU and ``interpreted`` is false.
     """
     checked(batches)
     if budget < 1:
         raise ValueError(f"budget must be at least 1 configuration for a batch size, got {budget}")
     file.name(server)
     if device is None:
+        if fleet is not None:
+            raise ValueError("fleet takes device too, which is what its machines have")
         device = _device_here(interpreted)
+    elif interpreted:
+        device = dataclasses.replace(device, target="interpreter")
     with ExitStack() as stack:
         if measurer is None:
             path, function = kernel_file(server, file.kernel)
-            pool = None if interpreted else stack.enter_context(CompilePool())
-            measurer = _isolated(str(path), function, interpreted=interpreted, pool=pool)
+            make = fleet
+            if make is None:
+                pool = None if interpreted else stack.enter_context(CompilePool())
+                make = functools.partial(IsolatedMeasurer, pool=pool)
+            measurer = _of_workloads(make, str(path), function, interpreted=interpreted)
         found: dict[int, Mapping[str, Any]] = {}
         for batch in batches:
             task = _task(file, batch, device, server, interpreted)
@@ -175,9 +188,7 @@ def _task(file: ServingFile, batch: int, device: Device, server: str, interprete
     return dataclasses.replace(task, versions={n: v for n, v in versions.items() if v})
 
 
-def _isolated(
-    path: str, function: str, *, interpreted: bool, pool: CompilePool | None
-) -> MeasurerOf:
+def _of_workloads(make: Fleet, path: str, function: str, *, interpreted: bool) -> MeasurerOf:
     """Measures in a process of its own, which loads the server's kernel."""
 
     def measurer(task: Task) -> AbstractContextManager[Measurer]:
@@ -189,11 +200,10 @@ def _isolated(
         }
         if interpreted:
             arguments["device"] = "cpu"
-        return IsolatedMeasurer(
+        return make(
             Workload(factory=FACTORY, arguments=arguments),
             env={"TRITON_INTERPRET": "1" if interpreted else "0"},
             timeout_s=_INTERPRETED_S if interpreted else _MAX_S,
-            pool=pool,
         )
 
     return measurer

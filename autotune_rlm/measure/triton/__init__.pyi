@@ -1,4 +1,4 @@
 from .in_process import TritonMeasurer
-from .isolated import IsolatedMeasurer, Workload
+from .isolated import Fleet, IsolatedMeasurer, Workload
 
-__all__ = ["IsolatedMeasurer", "TritonMeasurer", "Workload"]
+__all__ = ["Fleet", "IsolatedMeasurer", "TritonMeasurer", "Workload"]

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from autotune_rlm.measure.errors import Fault, failed, one_line
 from autotune_rlm.measure.workers.process import WorkerFailure, WorkerProcess
-from autotune_rlm.types import Candidate, Measurement, Status, Task, canonical_json
+from autotune_rlm.types import Candidate, Measurement, Measurer, Status, Task, canonical_json
 
 from ._device_worker import current_device_index
 from .compile import CompilePool, CompileResult, CompileSpec
 from .in_process import Begun, compiled_ahead
 from .job import BenchSettings
 
-__all__ = ["IsolatedMeasurer", "Workload"]
+__all__ = ["Fleet", "IsolatedMeasurer", "Workload"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,10 @@ class Workload:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
         return {"factory": self.factory, "arguments": dict(self.arguments)}
+
+
+Fleet = Callable[..., AbstractContextManager[Measurer]]
+"""Makes what measures a ``Workload`` on other machines, with options of ``IsolatedMeasurer``."""
 
 
 class IsolatedMeasurer:

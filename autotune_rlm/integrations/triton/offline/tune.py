@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import runpy
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,18 @@ from autotune_rlm.integrations.triton._adopt import enable
 from autotune_rlm.integrations.triton._source import kernel_source, unwrap, with_heuristics
 from autotune_rlm.integrations.triton.resources import LazySurrogate, open_store
 from autotune_rlm.integrations.triton.settings import Settings
-from autotune_rlm.measure.triton import IsolatedMeasurer, Workload
+from autotune_rlm.measure.triton import Fleet, IsolatedMeasurer
 from autotune_rlm.measure.triton.compile import CompilePool
 from autotune_rlm.measure.triton.kernel_call import KernelCall, evaluate_grid
 from autotune_rlm.search.progress import Reporter
 from autotune_rlm.search.tuner import Tuner
 from autotune_rlm.store.config_file import ConfigFile, Recommendation
-from autotune_rlm.types import Device, Measurer, digest
+from autotune_rlm.types import Device, digest
 
 from .kernel import OfflineKernel
 from .recommend import read_offline
 
-__all__ = ["Fleet", "tune_kernel", "tune_program"]
-
-Fleet = Callable[[Workload, Mapping[str, str]], AbstractContextManager[Measurer]]
-"""Makes what measures a workload on other machines, from it and its environment variables."""
+__all__ = ["tune_kernel", "tune_program"]
 
 
 def tune_kernel(
@@ -53,8 +50,8 @@ def tune_kernel(
         settings: Budget, model and store.
         interpreted: Whether Triton's interpreter runs it, on the CPU.
         top: How many configurations to recommend.
-        fleet: Makes what measures a workload elsewhere, with its environment variables; ``device`` is
-            then what is there. None for a process here.
+        fleet: Makes what measures a workload elsewhere; ``device`` is then what is there. None for a
+            process here.
 
     Returns:
         The fastest configurations.
@@ -104,11 +101,8 @@ def tune_kernel(
     environment = {"TRITON_INTERPRET": "1" if interpreted else "0"}
     pool = None if interpreted or fleet is not None else CompilePool()
     try:
-        with (
-            IsolatedMeasurer(call.workload(), env=environment, pool=pool)
-            if fleet is None
-            else fleet(call.workload(), environment)
-        ) as measurer:
+        make = fleet or functools.partial(IsolatedMeasurer, pool=pool)
+        with make(call.workload(), env=environment) as measurer:
             tuner = Tuner(surrogate=surrogate, measurer=measurer, store=store)
             with Reporter(quiet=settings.quiet).search() as line:
                 result = tuner.tune(

@@ -1,0 +1,53 @@
+"""Measuring on a Ray cluster: the options of the commands that can, and the cluster that they mean."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from autotune_rlm.integrations.ray import Cluster
+
+__all__ = ["DEVICE", "RAY", "WORKERS", "open_cluster"]
+
+RAY = typer.Option(
+    "--ray", help="Measure on a Ray cluster: auto, HOST:6379, ray://HOST:10001 or local."
+)
+WORKERS = typer.Option(
+    "--ray-workers", min=1, help="With --ray: how many; default: all that find a place."
+)
+DEVICE = typer.Option("--device", help="With --ray: only GPUs of this name.")
+
+
+@contextlib.contextmanager
+def open_cluster(
+    address: str | None, *, workers: int | None, device: str | None, interpreter: bool
+) -> Iterator[Cluster | None]:
+    """The cluster of ``--ray``, for as long as it is needed; None without ``--ray``.
+
+    Raises:
+        ValueError: The other options are given without ``--ray``, Ray is not installed, the cluster
+            has no GPU, or it cannot do what is asked, also in mid-search.
+    """
+    if address is None:
+        if workers is not None or device is not None:
+            raise ValueError("--ray-workers and --device go with --ray")
+        yield None
+        return
+    try:
+        from autotune_rlm.integrations.ray import Cluster, RayClusterError
+    except ImportError as error:
+        raise ValueError(f"--ray needs `pip install 'autotune-rlm[ray]'`: {error}") from None
+    gpus = False if interpreter else None
+    try:
+        with Cluster(address, workers=workers, device=device, gpus=gpus) as cluster:
+            if not interpreter and cluster.device.target == "cpu":
+                raise ValueError(
+                    "the cluster has no GPU; --interpreter runs small problems without"
+                )
+            yield cluster
+    except RayClusterError as error:
+        raise ValueError(str(error)) from None

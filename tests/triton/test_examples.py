@@ -13,9 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def run(command, store, **environment):
+def run(command, store, cwd=None, **environment):
     return subprocess.run(
         [sys.executable, *map(str, command)],
+        cwd=cwd,
         env={
             **os.environ,
             "AUTOTUNE_RLM_STORE": store,
@@ -43,7 +44,7 @@ def test_the_code_in_the_documentation_runs(tmp_path, store_path):
     text = (ROOT / "docs" / "decorator.md").read_text()
     program = tmp_path / "documentation.py"
     program.write_text("\n\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)))
-    done = run([program], store_path)
+    done = run([program], store_path, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     # three configurations, of which two may have one binary, which is timed once
     assert re.search(r"BLOCK: \d+, num_warps: \d+.* [23]$", done.stdout, re.MULTILINE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -13,7 +13,30 @@ from autotune_rlm.cli._app import print_error
 if TYPE_CHECKING:
     from autotune_rlm.regression import RLM, Scores
 
-__all__ = ["fail", "load_model", "read_columns", "scores_table"]
+__all__ = [
+    "FieldColumns",
+    "Language",
+    "Metric",
+    "ModelFolder",
+    "Table",
+    "TextColumn",
+    "fail",
+    "load_model",
+    "read_columns",
+    "scores_table",
+]
+
+Table = Annotated[Path, typer.Argument(help="CSV, TSV, Parquet or JSON lines.")]
+TextColumn = Annotated[str, typer.Option(help="Column of the texts.")]
+FieldColumns = Annotated[
+    list[str] | None,
+    typer.Option(help="Column of numbers or kinds beside the text; may be repeated."),
+]
+ModelFolder = Annotated[
+    str | None, typer.Option(help="Folder that fit wrote. Default: the bundled model.")
+]
+Metric = Annotated[str | None, typer.Option(help="Asked of the bundled model.")]
+Language = Annotated[str | None, typer.Option(help="Of the texts, for the bundled one.")]
 
 
 def fail(error: object) -> NoReturn:

@@ -9,23 +9,20 @@ from typing import Annotated
 import typer
 
 from autotune_rlm.cli._app import new_app, new_console
-from autotune_rlm.cli._tables import fail, read_columns
+from autotune_rlm.cli._tables import FieldColumns, Table, TextColumn, fail, read_columns
 
 app = new_app()
 
 
 @app.command()
 def fit(
-    table: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet or JSON lines.")],
-    text: Annotated[str, typer.Option(help="Column of the texts.")],
+    table: Table,
+    text: TextColumn,
     target: Annotated[
         list[str], typer.Option(help="Column of the numbers; again for several targets.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the model; gone on with if interrupted.")],
-    field: Annotated[
-        list[str] | None,
-        typer.Option(help="Column of numbers or kinds beside the text; may be repeated."),
-    ] = None,
+    field: FieldColumns = None,
     group: Annotated[
         str | None, typer.Option(help="Column whose equal rows are never split. Default: the text.")
     ] = None,

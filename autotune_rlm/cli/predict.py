@@ -8,26 +8,32 @@ from typing import Annotated
 import typer
 
 from autotune_rlm.cli._app import new_app, new_console
-from autotune_rlm.cli._tables import fail, load_model, read_columns
+from autotune_rlm.cli._tables import (
+    FieldColumns,
+    Language,
+    Metric,
+    ModelFolder,
+    Table,
+    TextColumn,
+    fail,
+    load_model,
+    read_columns,
+)
 
 app = new_app()
 
 
 @app.command()
 def predict(
-    table: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet or JSON lines.")],
-    text: Annotated[str, typer.Option(help="Column of the texts.")],
-    model: Annotated[
-        str | None, typer.Option(help="Folder that fit wrote. Default: the bundled model.")
-    ] = None,
+    table: Table,
+    text: TextColumn,
+    model: ModelFolder = None,
     out: Annotated[
         Path | None, typer.Option(help="Table to write. Default: TABLE-predicted beside it.")
     ] = None,
-    field: Annotated[
-        list[str] | None, typer.Option(help="Column beside the text, as in fit; may be repeated.")
-    ] = None,
-    metric: Annotated[str | None, typer.Option(help="Asked of the bundled model.")] = None,
-    language: Annotated[str | None, typer.Option(help="Of the texts, for the bundled one.")] = None,
+    field: FieldColumns = None,
+    metric: Metric = None,
+    language: Language = None,
 ) -> None:
     """Predict the numbers of texts; adds NAME_predicted, NAME_low and NAME_high to the table.
 

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from autotune_rlm.cli._app import new_app, new_console
-from autotune_rlm.cli._tables import fail, load_model, read_columns, scores_table
+from autotune_rlm.cli._tables import (
+    FieldColumns,
+    Language,
+    Metric,
+    ModelFolder,
+    Table,
+    TextColumn,
+    fail,
+    load_model,
+    read_columns,
+    scores_table,
+)
 
 app = new_app()
 
 
 @app.command()
 def score(
-    table: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet or JSON lines.")],
-    text: Annotated[str, typer.Option(help="Column of the texts.")],
+    table: Table,
+    text: TextColumn,
     target: Annotated[
         list[str], typer.Option(help="Column of the true numbers; again for several targets.")
     ],
-    model: Annotated[
-        str | None, typer.Option(help="Folder that fit wrote. Default: the bundled model.")
-    ] = None,
-    field: Annotated[
-        list[str] | None, typer.Option(help="Column beside the text, as in fit; may be repeated.")
-    ] = None,
-    metric: Annotated[str | None, typer.Option(help="Asked of the bundled model.")] = None,
-    language: Annotated[str | None, typer.Option(help="Of the texts, for the bundled one.")] = None,
+    model: ModelFolder = None,
+    field: FieldColumns = None,
+    metric: Metric = None,
+    language: Language = None,
 ) -> None:
     """Compare predictions with the numbers of a table that the model has not learned from."""
     fields = field or []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from autotune_rlm.networks._facts import counted_weights, held
 from autotune_rlm.networks._graph import Graph, Node
 from autotune_rlm.networks._operators import CONVOLUTIONS, PRODUCTS, node_macs
 
-__all__ = ["FIELDS", "network_fields"]
+__all__ = ["FIELDS", "batch_size", "network_fields", "of_one_sample"]
 
 FIELDS = (
     "parameters",
@@ -89,6 +90,22 @@ def network_fields(graph: Graph) -> dict[str, float]:
     end = tally.paths
     count["path_max"], count["path_min"], count["path_mean"], count["paths"] = end
     return {name: float(value) for name, value in count.items()}
+
+
+_OF_THE_BATCH = ("macs", "macs_pointwise", "macs_grouped", "activation_bytes", "largest_bytes")
+
+
+def batch_size(graph: Graph) -> int:
+    """The leading axis, where all inputs and outputs share it; else 1."""
+    shapes = [graph.tensor(name).shape for name in (*graph.inputs, *graph.outputs)]
+    sizes = {shape[0] if shape else None for shape in shapes}
+    (size,) = sizes if len(sizes) == 1 else (1,)
+    return size if isinstance(size, int) and size > 0 else 1
+
+
+def of_one_sample(fields: Mapping[str, float], batch: int) -> dict[str, float]:
+    """The fields of a network at batch 1, of those at another; training tables hold them."""
+    return {k: v / batch if k in _OF_THE_BATCH else v for k, v in fields.items()}
 
 
 @dataclass

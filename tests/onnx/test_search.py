@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 from autotune_rlm.integrations.onnx import predict, search, space
 from autotune_rlm.landscapes.architectures import read_architectures
+from autotune_rlm.networks import graph_facts
+from autotune_rlm.networks._builder import NetworkBuilder
 from autotune_rlm.networks.latency import latency_ms, network_work
 from autotune_rlm.networks.rendering import network_device
 from autotune_rlm.types import Measurement, Prediction, Status
@@ -342,6 +344,32 @@ def test_a_network_smaller_than_those_of_the_tables_gets_an_interval():
         bounds = latency_ms(network_work(cell), network_device(device))
         ends = [getattr(told[device], name)[0] for name in ("low", "median", "high")]
         assert bounds.floor_ms < ends[0] < ends[1] < ends[2] < bounds.ceiling_ms
+
+
+class Asked:
+    """A surrogate that says the batch times the multiply-accumulates of one sample."""
+
+    def predict(self, task, candidates, *, observed=()):
+        batch = task.problem.get("input", {}).get("batch", 0)
+        value = np.array([batch * c.config["net_macs"] for c in candidates], dtype=float)
+        ones = np.ones(len(candidates))
+        return Prediction(
+            metric=task.metric, median=value, low=value, high=value, spread=ones, p_valid=ones
+        )
+
+
+def test_a_surrogate_is_told_the_batch_and_the_fields_of_one_sample():
+    def of(batch):
+        build = NetworkBuilder((batch, 3, 16, 16))
+        return build.graph(build.relu(build.conv("input", 8, 3)))
+
+    one = graph_facts(of(1)).macs
+    networks = [of(4), of(1), of(4), of(2)]
+    told = predict(networks, "throughput", device="NVIDIA T4", surrogate=Asked())
+    assert told.median == pytest.approx([4 * one, one, 4 * one, 2 * one], rel=0.01)
+    given = predict(networks, "throughput", context={"batch": 7}, surrogate=Asked())
+    assert given.median == pytest.approx(4 * [7 * one], rel=0.01)
+    assert predict(networks, "accuracy", surrogate=Asked()).median == pytest.approx(4 * [0.0])
 
 
 def test_accuracies_stay_within_0_and_100():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -22,11 +22,13 @@ from autotune_rlm.networks import (
     onnx_text,
     read_graph,
 )
+from autotune_rlm.networks.fields import batch_size, of_one_sample
 from autotune_rlm.networks.latency import Latency, Work, latency_ms, network_work
 from autotune_rlm.networks.regression import with_trends
 from autotune_rlm.networks.rendering import (
     NO_DEVICE,
     TRAINED_METRICS,
+    depends_on_device,
     network_candidate,
     network_device,
     network_task,
@@ -55,6 +57,7 @@ FACTS = {
 _COSTS = frozenset(
     {"macs", "flops", "activation_mb", "peak_memory_mb"}
 )  # that an operator may hide
+_ARRAYS = ("median", "low", "high", "spread", "p_valid")  # of a ``Prediction``
 _SPREAD = 1.0  # of log(latency) from public figures: they say little about a network's efficiency
 _MIN_WIDTH = 1e-3  # of either side of log(latency)
 _FITTED = 3  # level, width and noise: what is fitted to the networks that were seen
@@ -153,6 +156,8 @@ def _surrogate_for(metric: str, given: Surrogate | str | bool | None) -> Surroga
 class _Network(NamedTuple):
     facts: GraphFacts
     fields: Mapping[str, float]
+    sample: Mapping[str, float]  # the fields of one sample of the batch
+    batch: int
     candidate: Candidate
     work: Work
 
@@ -160,9 +165,10 @@ class _Network(NamedTuple):
 def _network(model: ModelLike | Graph, dims: Mapping[str, int] | None) -> _Network:
     facts = graph_facts(model, dims=dims)
     graph = model if isinstance(model, Graph) else read_graph(model, dims=facts.dims)
-    fields = network_fields(graph)
-    candidate = network_candidate(fields, text=onnx_text(graph))
-    return _Network(facts, fields, candidate, network_work(graph))
+    fields, batch = network_fields(graph), batch_size(graph)
+    sample = of_one_sample(fields, batch)
+    candidate = network_candidate(sample, text=onnx_text(graph))
+    return _Network(facts, fields, sample, batch, candidate, network_work(graph))
 
 
 def _device(device: str | Device | None) -> Device:
@@ -205,37 +211,64 @@ def _asked(
     seen: Sequence[tuple[_Network, float]],
     context: Mapping[str, Any] | None,
 ) -> Prediction:
-    task = network_task(name, device=device, context=context)
+
+    def ask(context: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[Prediction]:
+        task = network_task(name, device=device, context=context)
+        return [surrogate.predict(task, candidates, observed=observations)]
+
+    observations: list[Observation] = []
     if len(seen) >= _MIN_FITTED:
-        everyone = [n.candidate for n in (*networks, *(n for n, _ in seen))]
-        lead = surrogate.predict(task, everyone).location
-        return _fitted(name, device, networks, seen, lead)
+        (told,) = _told([*networks, *(n for n, _ in seen)], name, context, ask)
+        return _fitted(name, device, networks, seen, told.location)
     if name != "latency_ms":
         observations = [
             Observation(n.candidate, Measurement(status=Status.OK, value=value))
             for n, value in seen
         ]
-        told = surrogate.predict(task, [n.candidate for n in networks], observed=observations)
+        (told,) = _told(networks, name, context, ask)
         return _within(told, 0.0, 100.0) if name.startswith("accuracy") else told
     physical = _fitted(name, device, networks, seen)
     knows = getattr(surrogate, "knows_device", None)
     if seen or (knows is not None and not knows(device, networks=name)):
         return physical
-    return _possible(
-        surrogate.predict(task, [n.candidate for n in networks]), physical, networks, device
-    )
+    return _possible(_told(networks, name, context, ask)[0], physical, networks, device)
+
+
+def _told(
+    networks: Sequence[_Network],
+    metric: str,
+    context: Mapping[str, Any] | None,
+    ask: Callable[[Mapping[str, Any], Sequence[Candidate]], list[Prediction]],
+) -> list[Prediction]:
+    """What a surrogate says of networks, asked once for each size of their batches.
+
+    The tables that it is trained on give the fields of one sample, and the batch in the context of what
+    a device decides.
+    """
+    given = dict(context or {})
+    alike = "batch" in given or not depends_on_device(metric)
+    batches = np.array([0 if alike else n.batch for n in networks])
+    told, rows = [], []
+    for batch in np.unique(batches):
+        rows.append(np.flatnonzero(batches == batch))
+        candidates = [networks[i].candidate for i in rows[-1]]
+        told.append(ask(given | ({"batch": int(batch)} if batch else {}), candidates))
+    back = np.argsort(np.concatenate(rows))
+    return [
+        replace(
+            parts[0], **{k: np.concatenate([getattr(p, k) for p in parts])[back] for k in _ARRAYS}
+        )
+        for parts in zip(*told, strict=True)
+    ]
 
 
 def _possible(
     told: Prediction, physical: Prediction, networks: Sequence[_Network], device: Device
 ) -> Prediction:
     """A surrogate's word where networks are like the tables', within what a device allows."""
-    alike = np.array([_is_like_the_tables(n.fields) for n in networks])
+    alike = np.array([_is_like_the_tables(n.sample) for n in networks])
     told = _conditioned(told, physical, [latency_ms(n.work, device) for n in networks])
-    either = {
-        key: np.where(alike, getattr(told, key), getattr(physical, key))
-        for key in ("median", "low", "high", "spread", "p_valid")
-    }
+    either = {k: np.where(alike, getattr(told, k), getattr(physical, k)) for k in _ARRAYS}
     return replace(told, **either)
 
 
@@ -273,7 +306,6 @@ def _on_each(
 ) -> dict[str, Prediction]:
     """Accuracy, and latency on each device; those that the surrogate knows in sequences of targets."""
     places = {d.name if isinstance(d, Device) else d: _device(d) for d in devices}
-    candidates = [n.candidate for n in networks]
     if surrogate is None:
         return {name: _fitted("latency_ms", place, networks, ()) for name, place in places.items()}
     knows = getattr(surrogate, "knows_device", None)
@@ -284,8 +316,16 @@ def _on_each(
     if isinstance(surrogate, DecodesSequences) and longest > 1:
         for start in range(0, max(len(known), 1), longest - 1):
             some = known[start : start + longest - 1]
-            tasks = [network_task("latency_ms", device=places[n], context=context) for n in some]
-            first, *rest = surrogate.predict_several([accuracy, *tasks], candidates)
+
+            def ask(
+                context: Mapping[str, Any], candidates: Sequence[Candidate], some: Any = some
+            ) -> list[Prediction]:
+                tasks = [
+                    network_task("latency_ms", device=places[n], context=context) for n in some
+                ]
+                return surrogate.predict_several([accuracy, *tasks], candidates)
+
+            first, *rest = _told(networks, "latency_ms", context, ask)
             told.setdefault("accuracy", _within(first, 0.0, 100.0))
             told |= dict(zip(some, rest, strict=True))
     else:

@@ -16,6 +16,7 @@ from ._types import Access, Dot, KernelFacts
 
 __all__ = [
     "Family",
+    "fma_tile",
     "is_chained",
     "item_bytes",
     "redundancy",
@@ -80,11 +81,21 @@ class Family:
         """Whether results of matrix products lie in tensor memory (datacenter Blackwell)."""
         return self.vendor == "cuda" and 100 <= self.capability < 120
 
+    def is_fma(self, dot: Dot) -> bool:
+        """Whether multiply-adds of single threads compute a product, without the matrix units.
+
+        ``supportMMA`` of ``AccelerateMatmul.cpp``: NVIDIA's units take fp32 only as TF32. RDNA's take
+        no fp32 (``AccelerateAMDMatmul.cpp``).
+        """
+        if self.vendor == "cuda":
+            return self.capability < 75 or (dot.a == "f32" and dot.precision == "ieee")
+        return self.warp == 32 and dot.a in ("f32", "f64")
+
     def is_async(self, dot: Dot, num_warps: int) -> bool:
         """Whether a product is ``wgmma`` or ``tcgen05``, which read shared memory while others run."""
         if self.vendor != "cuda" or not 90 <= self.capability < 120 or dot.batch > 1:
             return False
-        return dot.m >= 64 and num_warps % 4 == 0 and dot.acc != "f64" and dot.precision != "ieee"
+        return dot.m >= 64 and num_warps % 4 == 0 and dot.acc != "f64" and not self.is_fma(dot)
 
 
 def is_chained(facts: KernelFacts, dot: Dot) -> bool:
@@ -101,8 +112,11 @@ def warps_of(facts: KernelFacts, family: Family, dot: Dot, num_warps: int) -> tu
     chained, all warps lie along one side of the last one's result, so that rows of a softmax stay
     within a warp; else rows and columns are filled with pieces of 16 x 8. ``wgmma``
     (``warpsPerTileV3``): all warps along the rows where another product takes the result, else groups
-    of four along the rows, then along the columns. ``tcgen05`` has no such warps.
+    of four along the rows, then along the columns. ``tcgen05`` has no such warps. Multiply-adds fill
+    the columns first.
     """
+    if family.is_fma(dot):
+        return _fma_layout(dot, family, num_warps)[1]
     if family.uses_tensor_memory and family.is_async(dot, num_warps):
         return num_warps, 1
     chained = is_chained(facts, dot)
@@ -125,10 +139,32 @@ def warps_of(facts: KernelFacts, family: Family, dot: Dot, num_warps: int) -> tu
     return rows, cols
 
 
+def fma_tile(dot: Dot, family: Family, num_warps: int) -> tuple[float, float]:
+    """Rows and columns of a product's result that a thread computes by multiply-adds."""
+    size, (rows, cols), threads = _fma_layout(dot, family, num_warps)
+    return max(size, dot.m / rows / threads[0]), max(size, dot.n / cols / threads[1])
+
+
+def _fma_layout(
+    dot: Dot, family: Family, num_warps: int
+) -> tuple[int, tuple[int, int], tuple[int, int]]:
+    """Side of a thread's square, warps and threads of a warp along rows and columns.
+
+    ``TritonDotPattern`` of ``TritonToTritonGPUPass.cpp``: columns are filled first.
+    """
+    each = dot.m * dot.n / (num_warps * family.warp)
+    size = 4 if each >= 16 else 2 if each >= 4 else 1
+    across = min(family.warp, max(1, dot.n // size))
+    columns = min(num_warps, max(1, dot.n // (size * across)))
+    return size, (num_warps // columns, columns), (family.warp // across, across)
+
+
 def redundancy(facts: KernelFacts, family: Family, dot: Dot, num_warps: int) -> float:
     """Warps that compute the same part of a product's result, because there is no more of it."""
     if family.uses_tensor_memory and family.is_async(dot, num_warps):
         return 1.0
+    if family.is_fma(dot):
+        return max(1.0, num_warps * family.warp / (dot.m * dot.n))
     rows, cols = warps_of(facts, family, dot, num_warps)
     return max(1.0, 16.0 * rows / dot.m) * max(1.0, 8.0 * cols / dot.n)
 
@@ -313,6 +349,7 @@ def registers_per_thread(
 _MIN_COUNT = 6.0
 _MAX_INDEX = 200.0  # words of addresses beyond which they are computed anew
 _MAX_CODE = 400  # operations beyond which a longer kernel needs no more at once
+_FMA_DEPTH = 2.3  # steps of the sum whose operands a thread holds at once
 _WEIGHTS = {
     "cuda": {
         **{"base": 1.6, "product": 0.0, "data": 0.51, "index": 0.28, "operand": 1.54},
@@ -341,6 +378,8 @@ def _fragment(dot: Dot, family: Family, num_warps: int) -> float:
     """Registers that hold a product's operands, which ``mma`` takes from registers."""
     if family.is_async(dot, num_warps):
         return 0.0
+    if family.is_fma(dot):
+        return _FMA_DEPTH * sum(fma_tile(dot, family, num_warps))
     k = min(dot.k, 32)
     return (dot.m * k * item_bytes(dot.a) + dot.n * k * item_bytes(dot.b)) / (
         4.0 * family.warp * num_warps

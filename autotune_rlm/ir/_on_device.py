@@ -8,6 +8,7 @@ from autotune_rlm.types import Device
 
 from ._binary import (
     Family,
+    fma_tile,
     is_chained,
     item_bytes,
     redundancy,
@@ -213,6 +214,10 @@ def _operand_bytes(facts: KernelFacts, family: Family, num_warps: int) -> float:
     total = 0.0
     for dot in facts.dots:
         along_rows, along_columns = warps_of(facts, family, dot, num_warps)
+        if family.is_fma(dot):  # each thread reads its own; two of them the same words at once
+            each = sum(fma_tile(dot, family, num_warps)) * item_bytes(dot.a)
+            total += each * dot.k * dot.times * dot.batch * num_warps * family.warp / 2
+            continue
         if family.is_async(dot, num_warps):  # an instruction reads 64 rows and all columns
             pieces = max(dot.m / 64, along_rows / 4)
             rows, cols = pieces * 64.0 * along_columns, pieces * dot.n

@@ -22,12 +22,13 @@ class Dot:
         a: MLIR's name of the first operand's element, such as ``"f16"``.
         b: Of the second.
         acc: Of the result.
-        precision: ``"tf32"``, ``"ieee"``, ``"tf32x3"``, ...: how fp32 operands are multiplied.
+        precision: ``"tf32"``, ``"ieee"``, ``"tf32x3"``, ...: how fp32 operands are multiplied; other
+            operands do not depend on it.
         scaled: Whether operands have block scales.
         times: Executions per program, on average over the grid.
         loop: Index of the innermost loop around it, -1 outside of loops.
         a_from: Where the first operand comes from: ``"load"`` (straight from memory), ``"loaded"``
-            (converted or scaled after the load), ``"dot"`` (computed).
+            (converted or scaled after the load), ``"computed"``.
         b_from: The same for the second.
     """
 

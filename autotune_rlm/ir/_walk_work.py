@@ -159,6 +159,7 @@ class WorkWalk(ValueWalk):
             )
         times = float(self._weight.mean())
         precision = re.search(r"inputPrecision = (\w+)", op.text)
+        unsaid = "ieee" if a.element == "f32" and op.name == "tt.dot" else ""  # MLIR omits defaults
         k = a.shape[-1]
         if op.name == "tt.dot_scaled" and "e2m1" in op.text:
             k *= 2
@@ -171,7 +172,7 @@ class WorkWalk(ValueWalk):
             a=a.element,
             b=b.element,
             acc=result.element,
-            precision=precision[1] if precision else "",
+            precision=precision[1] if precision else unsaid,
             scaled=op.name == "tt.dot_scaled",
             times=times,
             loop=self._loop,

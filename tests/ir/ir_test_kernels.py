@@ -213,3 +213,17 @@ def attention(q, k, v, out, n, D: tl.constexpr, BM: tl.constexpr, BN: tl.constex
         acc = tl.dot(p.to(tl.float16), right, acc * less[:, None])
         most = now
     tl.store(out + base + rows[:, None] * D + d[None, :], (acc / total[:, None]).to(tl.float16))
+
+
+@triton.jit
+def product_of_tiles(
+    a, b, c, K, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, P: tl.constexpr
+):
+    """Tiles of a matrix product with the precision that is asked for."""
+    m, n, k = tl.arange(0, BM), tl.arange(0, BN), tl.arange(0, BK)
+    total = tl.zeros((BM, BN), tl.float32)
+    for i in range(0, K, BK):
+        x = tl.load(a + (tl.program_id(0) * BM + m)[:, None] * K + (i + k)[None, :])
+        y = tl.load(b + (i + k)[:, None] * BN + n[None, :])
+        total = tl.dot(x, y, total, input_precision=P)
+    tl.store(c + (tl.program_id(0) * BM + m)[:, None] * BN + n[None, :], total)

@@ -100,6 +100,25 @@ def test_a_launch_takes_about_as_long_as_its_roofline_at_best(device):
     assert math.isfinite(numbers["expected_ms"])
 
 
+@pytest.mark.parametrize("element", ["fp32", "fp16"])
+@pytest.mark.parametrize("device", ["NVIDIA A100", "NVIDIA H100", "NVIDIA B200"])
+def test_only_exact_fp32_products_do_without_the_matrix_units(device, element):
+    arguments = {"a": f"*{element}", "b": f"*{element}", "c": "*fp32", "K": 4096}
+    arguments |= {"BM": 128, "BN": 64, "BK": 32}
+    gpu = devices.lookup(device)
+    told = {}
+    for precision in ("ieee", "tf32"):
+        facts = kernel_facts(kernels.product_of_tiles, {**arguments, "P": precision}, grid=(256,))
+        told[precision] = on_device(facts, gpu, num_warps=4, num_stages=3)
+        assert facts.dots[0].precision in (precision, "")
+    same = element == "fp16"
+    assert (told["ieee"] == told["tf32"]) == same
+    assert same or told["ieee"]["dot_ms"] == pytest.approx(
+        2 * 256 * 128 * 64 * 4096 / (gpu.fp32_tflops * 1e9)
+    )
+    assert same or told["ieee"]["asynchronous"] == 0
+
+
 def shared(kernel, arguments, target, warps, stages):
     """Bytes of shared memory that Triton's compiler gives a program."""
     from triton.backends.compiler import GPUTarget
@@ -131,6 +150,18 @@ def test_shared_memory_of_an_attention_is_the_compilers(device, head, block, war
     gpu = devices.lookup(device)
     told = on_device(facts, gpu, num_warps=warps, num_stages=stages)["shared_bytes"]
     true = shared(kernels.attention, arguments, gpu.target, warps, stages)
+    assert told == pytest.approx(true, rel=0.02)
+
+
+@pytest.mark.parametrize("precision", ["ieee", "tf32"])
+@pytest.mark.parametrize("device", ["NVIDIA A100", "NVIDIA H100"])
+def test_shared_memory_of_an_fp32_product_is_the_compilers(device, precision):
+    arguments = {"a": "*fp32", "b": "*fp32", "c": "*fp32", "K": 4096}
+    arguments |= {"BM": 64, "BN": 64, "BK": 32, "P": precision}
+    facts = kernel_facts(kernels.product_of_tiles, arguments, grid=(256,))
+    gpu = devices.lookup(device)
+    told = on_device(facts, gpu, num_warps=4, num_stages=3)["shared_bytes"]
+    true = shared(kernels.product_of_tiles, arguments, gpu.target, 4, 3)
     assert told == pytest.approx(true, rel=0.02)
 
 

@@ -24,9 +24,15 @@ DEVICE = typer.Option("--device", help="With --ray: only GPUs of this name.")
 
 @contextlib.contextmanager
 def open_cluster(
-    address: str | None, *, workers: int | None, device: str | None, interpreter: bool
+    address: str | None, *, workers: int | None, device: str | None, cpus: bool
 ) -> Iterator[Cluster | None]:
     """The cluster of ``--ray``, for as long as it is needed; None without ``--ray``.
+
+    Args:
+        address: Of the cluster.
+        workers: How many; None for all that find a place.
+        device: Only GPUs of this name.
+        cpus: Whether the workers need no GPU.
 
     Raises:
         ValueError: The other options are given without ``--ray``, Ray is not installed, the cluster
@@ -41,10 +47,11 @@ def open_cluster(
         from autotune_rlm.integrations.ray import Cluster, RayClusterError
     except ImportError as error:
         raise ValueError(f"--ray needs `pip install 'autotune-rlm[ray]'`: {error}") from None
-    gpus = False if interpreter else None
     try:
-        with Cluster(address, workers=workers, device=device, gpus=gpus) as cluster:
-            if not interpreter and cluster.device.target == "cpu":
+        with Cluster(
+            address, workers=workers, device=device, gpus=False if cpus else None
+        ) as cluster:
+            if not cpus and cluster.device.target == "cpu":
                 raise ValueError(
                     "the cluster has no GPU; --interpreter runs small problems without"
                 )

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from autotune_rlm.cli._app import new_app, new_console, print_error
+from autotune_rlm.cli._ray import DEVICE, RAY, WORKERS, open_cluster
+from autotune_rlm.types import Device
+
+if TYPE_CHECKING:
+    from autotune_rlm.integrations.ray import Cluster
 
 app = new_app()
 
@@ -68,8 +72,11 @@ def record(
     convert: Path | None = typer.Option(
         None, help="Write OUT as a landscape file (.csv.gz) and stop."
     ),
+    ray: Annotated[Optional[str], RAY] = None,  # noqa: UP045 (typer evaluates it on Python 3.10 too)
+    ray_workers: Annotated[Optional[int], WORKERS] = None,  # noqa: UP045
+    device: Annotated[Optional[str], DEVICE] = None,  # noqa: UP045
 ) -> None:
-    """Record landscapes of the kernel suite on the device at hand."""
+    """Record landscapes of the kernel suite on the device at hand, or on a Ray cluster's."""
     from autotune_rlm.measure.interpreter import interpreted
     from autotune_rlm.record.log import RecordLog
     from autotune_rlm.record.log import convert as to_csv
@@ -85,6 +92,8 @@ def record(
         _fail(f"--out must end in .jsonl or .jsonl.gz, got {out.name}; --convert writes a CSV")
     if programs is not None and (compile_only or interpreter or program is not None):
         _fail("--programs does not go with --program, --compile-only or --interpreter")
+    if ray is not None and (program is not None or programs is not None):
+        _fail("--ray records a suite; --program and --programs run on this machine")
     try:
         if merge:
             added = add_records(merge, out)
@@ -103,8 +112,13 @@ def record(
                     max_points=max_points,
                 )
         elif convert is None and table is None:
-            runner = interpreted() if interpreter else contextlib.nullcontext()
-            with runner, RecordLog(out, max_bytes=int(max_mb * 1e6)) as log:
+            with (
+                interpreted() if interpreter else contextlib.nullcontext(),
+                RecordLog(out, max_bytes=int(max_mb * 1e6)) as log,
+                open_cluster(
+                    ray, workers=ray_workers, device=device, cpus=interpreter or compile_only
+                ) as cluster,
+            ):
                 if log.rows:
                     _console.print(f"{out} has {log.rows:,} points; going on with it")
                 if program is not None:
@@ -133,6 +147,7 @@ def record(
                         sample_ms=sample_ms,
                         seed=seed,
                         verify=verify,
+                        cluster=cluster,
                     )
         if convert is not None:
             rows = to_csv([out], convert)
@@ -152,30 +167,22 @@ def _record_suite(
     interpreter: bool,
     minutes: float,
     max_points: int | None,
+    cluster: Cluster | None,
     **options: Any,
 ) -> None:
     from autotune_rlm.record.recorder import Recorder
 
-    cache = _throwaway_cache() if targets else contextlib.nullcontext(None)
-    with cache as cache_dir:
-        recorder = Recorder(
-            log,
-            make_task=_make_task,
-            device=_device(interpreter=interpreter, compile_only=bool(targets)),
-            targets=[_target(name) for name in targets],
-            interpreter=interpreter,
-            niceness=0 if targets else 5,
-            cache_dir=cache_dir,
-            **options,
-        )
-        sweep = _Sweeper(cache_dir)
-        with _shown(minutes * 60) as show:
-
-            def after_each(progress: Any) -> None:
-                show(progress)
-                sweep()
-
-            done = recorder.run(seconds=minutes * 60, max_points=max_points, show=after_each)
+    recorder = Recorder(
+        log,
+        make_task=_make_task,
+        device=_device(interpreter=interpreter, compile_only=bool(targets), cluster=cluster),
+        targets=[_target(name) for name in targets],
+        interpreter=interpreter,
+        cluster=cluster,
+        **options,
+    )
+    with _shown(minutes * 60) as show:
+        done = recorder.run(seconds=minutes * 60, max_points=max_points, show=show)
     _summary(done, log)
 
 
@@ -193,12 +200,10 @@ def _record_program(
     from autotune_rlm.record.recorder import compile_device
 
     wanted = None if target is None else _target(target)
-    device = (
-        _device(interpreter=interpreter, compile_only=False)
-        if wanted is None
-        else compile_device(wanted)
-    )
-    cache = contextlib.nullcontext(None) if wanted is None else _throwaway_cache()
+    device = _device(interpreter=interpreter) if wanted is None else compile_device(wanted)
+    cache: Any = contextlib.nullcontext(None)
+    if wanted is not None:
+        cache = tempfile.TemporaryDirectory(prefix="autotune_rlm_record_")
     with cache as cache_dir, _shown(minutes * 60) as show:
         done = record_program(
             script,
@@ -226,18 +231,19 @@ def _make_task(kernel: Any, args: Mapping[str, Any], device: Any, names: Sequenc
     return KernelTasks(kernel, names).build(args, device)
 
 
-def _device(*, interpreter: bool, compile_only: bool) -> Any:
+def _device(
+    *, interpreter: bool, compile_only: bool = False, cluster: Cluster | None = None
+) -> Device:
     from dataclasses import replace
 
     from autotune_rlm.measure.detect import cpu_device, current_device
-    from autotune_rlm.types import Device
 
     if compile_only:
         return Device(name="none", target="none")
     if interpreter:
-        cpu = cpu_device()
+        cpu = cpu_device() if cluster is None else cluster.device
         return replace(cpu, name=f"Triton interpreter on {cpu.name}", target="interpreter")
-    device = current_device()
+    device = current_device() if cluster is None else cluster.device
     if device.target == "cpu":
         raise ValueError(
             "there is no GPU here; --compile-only records what compilation tells, --interpreter "
@@ -255,36 +261,6 @@ def _target(name: str) -> Any:
     if backend not in ("cuda", "hip"):
         raise ValueError(f"--target must look like cuda:90, hip:gfx942 or sm_90, got {name!r}")
     return parse_target(f"sm_{arch}" if backend == "cuda" else arch)
-
-
-@contextlib.contextmanager
-def _throwaway_cache() -> Iterator[str]:
-    """A cache folder for compilations whose binaries nobody needs."""
-    folder = tempfile.mkdtemp(prefix="autotune_rlm_record_")
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-class _Sweeper:
-    """Now and then deletes compiled binaries that no compiler can still be writing."""
-
-    _EVERY_S, _OLDER_THAN_S = 60.0, 300.0
-
-    def __init__(self, folder: str | None) -> None:
-        self._folder = folder
-        self._last = time.time()
-
-    def __call__(self) -> None:
-        now = time.time()
-        if self._folder is None or now - self._last < self._EVERY_S:
-            return
-        self._last = now
-        for entry in Path(self._folder).iterdir():
-            with contextlib.suppress(OSError):
-                if now - entry.stat().st_mtime > self._OLDER_THAN_S:
-                    shutil.rmtree(entry, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -153,9 +153,7 @@ def measure(
     done: list[serving.Measured] = []
     try:
         sizes = _sizes(batches)
-        with open_cluster(
-            ray, workers=ray_workers, device=device, interpreter=interpreter
-        ) as cluster:
+        with open_cluster(ray, workers=ray_workers, device=device, cpus=interpreter) as cluster:
             file = _file(
                 kernel=kernel,
                 device_name=_device_name(device, cluster, interpreted=interpreter),

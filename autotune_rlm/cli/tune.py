@@ -77,9 +77,7 @@ def tune(
             raise ValueError("--ray takes one kernel as WHAT:KERNEL with --problem and --grid")
         with (
             interpreted(interpreter),
-            open_cluster(
-                ray, workers=ray_workers, device=device, interpreter=interpreter
-            ) as cluster,
+            open_cluster(ray, workers=ray_workers, device=device, cpus=interpreter) as cluster,
         ):
             if problem is not None or grid is not None:
                 file = _one(where, problem or "", grid or [], settings, interpreter, top, cluster)

@@ -30,8 +30,9 @@ from autotune_rlm.measure.triton.capture import after_pre_hook, compile_here, de
 from autotune_rlm.measure.triton.compile import CompilePool, CompileResult, Target
 from autotune_rlm.types import Candidate, Device, Measurement, Status
 
+from ._units import of_compilation
 from .log import RecordLog
-from .recorder import Progress, TaskMaker, of_compilation
+from .recorder import Progress, TaskMaker
 
 __all__ = ["ProgramProgress", "record_program"]
 
@@ -126,7 +127,7 @@ class _Recording:
         seconds: float,
         show: Callable[[Progress], None],
     ) -> None:
-        self.progress = ProgramProgress(status={})
+        self.progress = ProgramProgress()
         self._log = log
         self._make_task = make_task
         self._device = device
@@ -352,11 +353,7 @@ class _Recording:
 
     def _count(self, measurement: Measurement) -> None:
         progress = self.progress
-        progress.points += 1
-        progress.ok += measurement.ok
-        assert progress.status is not None
-        count = progress.status.get(measurement.status.value, 0)
-        progress.status[measurement.status.value] = count + 1
+        progress.count(measurement)
         progress.kernels = len(self._kernels)
         progress.elapsed_s = time.monotonic() - self._began
         progress.bytes = self._log.size

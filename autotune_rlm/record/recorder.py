@@ -1,37 +1,25 @@
-"""Records a suite: on the device at hand, on Triton's interpreter, or what compilation tells.
+"""Records a suite: here or on a cluster, on devices, Triton's interpreter, or by compiling alone.
 
-Compilers run on all cores while the device measures; whatever is compiled first is measured next,
-so the device waits only where every compiler is behind. The device belongs to a process of its own
-that may die.
+Whatever is compiled first is measured next, so that the device waits only where every compiler is
+behind.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from autotune_rlm.ir import Launch, NotRead, Reader, as_grid, target_of
 from autotune_rlm.measure.detect import device_state, versions
-from autotune_rlm.measure.errors import one_line
-from autotune_rlm.measure.triton.ahead import ahead
-from autotune_rlm.measure.triton.capture import describe_call
-from autotune_rlm.measure.triton.compile import (
-    CompilePool,
-    CompileResult,
-    CompileSpec,
-    Target,
-    parse_target,
-)
-from autotune_rlm.measure.triton.job import BenchSettings
-from autotune_rlm.measure.workers.process import WorkerFailure, WorkerProcess
+from autotune_rlm.measure.triton.compile import Target
 from autotune_rlm.types import Candidate, Device, Measurement, Status, Task
 
+from ._units import Units, compile_device, of_compilation, sent_units
 from .log import RecordLog
 from .plan import Unit, round_robin
 from .suite import SuiteKernel, binary_class, find_suite, load_suite
@@ -43,11 +31,7 @@ _log = logging.getLogger(__name__)
 TaskMaker = Callable[[Any, Mapping[str, Any], Device, Sequence[str]], Task]
 """``(kernel, arguments, device, names of the configuration's parameters)`` to the task."""
 
-_WORKER = "autotune_rlm.record._worker:serve"
-_FIRST_CALL_S = 60.0
-_PER_PROBLEM_S = 10.0
-_COMPILE_S = 300.0
-_GRACE_S = 5.0
+_AHEAD = 4  # units that a worker of a cluster compiles while it measures another
 
 
 @dataclass
@@ -72,7 +56,14 @@ class Progress:
     elapsed_s: float = 0.0
     busy_s: float = 0.0
     bytes: int = 0
-    status: dict[str, int] | None = None
+    status: dict[str, int] = field(default_factory=dict)
+
+    def count(self, measurement: Measurement) -> None:
+        """Count a measurement that was written."""
+        self.points += 1
+        self.ok += measurement.ok
+        name = measurement.status.value
+        self.status[name] = self.status.get(name, 0) + 1
 
     @property
     def rate(self) -> float:
@@ -91,12 +82,9 @@ class Recorder:
         only: Names of kernels; all where empty.
         targets: Record compilation facts for these in place of measurements.
         interpreter: Measure the small problems on Triton's interpreter with the wall clock.
-        workers: Compilers; None for one per core, less one for the device's process.
-        sample_ms: Milliseconds of samples per point.
         seed: Of values and orders.
-        niceness: Of the compilers.
-        verify: Whether outputs are compared with the kernels' references.
-        cache_dir: Triton's cache folder for the compilers.
+        cluster: A ``Cluster`` of ``integrations.ray`` whose workers measure; None for this machine.
+        **options: ``workers``, ``sample_ms`` and ``verify`` of ``Units``.
 
     Raises:
         FileNotFoundError, ValueError: See ``load_suite``.
@@ -112,55 +100,28 @@ class Recorder:
         only: Sequence[str] = (),
         targets: Sequence[Target] = (),
         interpreter: bool = False,
-        workers: int | None = None,
-        sample_ms: float = 10.0,
         seed: int = 0,
-        niceness: int = 5,
-        verify: bool = True,
-        cache_dir: str | None = None,
+        cluster: Any = None,
+        **options: Any,
     ) -> None:
-        self._log = log
-        self._make_task = make_task
-        self._device = device
-        self._folder = find_suite(suite)
+        self._log, self._make_task, self._device = log, make_task, device
         self._targets = {compile_device(t).name: t for t in targets}
-        self._interpreter = interpreter
-        self._seed = seed
-        self._kernels = {
-            name: kernel
-            for name, kernel in load_suite(suite, only=only).items()
-            if self._places(kernel)
+        self._interpreter, self._seed, self._cluster = interpreter, seed, cluster
+        self._suite = find_suite(suite)
+        self._options = {
+            "device": device,
+            "targets": self._targets,
+            "interpreter": interpreter,
+            "seed": seed,
+            **options,
         }
-        cores = len(os.sched_getaffinity(0))
-        self._pool = (
-            None
-            if interpreter
-            else CompilePool(
-                workers or max(1, cores - (0 if targets else 1)),
-                niceness=niceness,
-                cache_dir=cache_dir,
-                timeout_s=_COMPILE_S,
-            )
-        )
-        self._worker = WorkerProcess(
-            _WORKER,
-            init={
-                "suite": str(self._folder),
-                "small": interpreter,
-                "seed": seed,
-                "verify": verify,
-                "settings": asdict(
-                    BenchSettings(budget_s=sample_ms / 1e3, max_samples=100, drift_every_s=120.0)
-                ),
-            },
-            env={"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1" if interpreter else "0"},
-        )
-        self._args: dict[tuple[str, int], dict[str, Any]] = {}
+        chosen = load_suite(suite, only=only)
+        self._kernels = {n: kernel for n, kernel in chosen.items() if self._places(kernel)}
+        self._units = Units(self._suite, **self._options)
         self._readers: dict[str, Reader] = {}
         self._names: dict[tuple[str, int, str], str] = {}
-        self._progress = Progress(status={})
+        self._progress = Progress()
         self._seen_kernels: set[str] = set()
-        self._deadline = 0.0
 
     def run(
         self, *, seconds: float, max_points: int | None = None, show: Callable[[Progress], None]
@@ -173,37 +134,52 @@ class Recorder:
             show: Called after every unit.
         """
         began = time.monotonic()
-        self._deadline = began + seconds
+        deadline = began + seconds
         self._log.note(
             "recording",
             device=self._device.to_json(),
             versions=versions(),
-            state={} if self._targets else device_state(),
+            state={} if self._targets or self._cluster else device_state(),
             interpreter=self._interpreter,
             targets=sorted(self._targets),
             seed=self._seed,
             started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
-        classes = {name: self._classes(kernel) for name, kernel in self._kernels.items()}
         self._open_landscapes()
+        do = self._units.each if self._cluster is None else self._on_cluster
         try:
-            for unit, compiled in self._compiled(self._todo(classes)):
-                self._take(unit, compiled)
+            for unit, measurements in do(self._todo(), deadline):
+                self._take(unit, measurements)
                 self._progress.elapsed_s = time.monotonic() - began
+                self._progress.busy_s = self._units.busy_s
                 self._progress.bytes = self._log.size
                 show(self._progress)
                 if self._log.full or (max_points and self._progress.points >= max_points):
                     break
-                if time.monotonic() > self._deadline:
+                if time.monotonic() > deadline:
                     break
         finally:
-            told = asdict(self._progress)
-            self._log.note("stopped", **told)
+            self._log.note("stopped", **asdict(self._progress))
             self._log.flush()
-            self._worker.kill()
-            if self._pool is not None:
-                self._pool.close()
+            self._units.close()
         return self._progress
+
+    def _on_cluster(
+        self, units: Iterator[Unit], deadline: float
+    ) -> Iterator[tuple[Unit, list[Measurement]]]:
+        files = {file.name: file.read_text("utf-8") for file in self._suite.glob("*.py")}
+        self._cluster.use(functools.partial(sent_units, files, self._options))
+
+        def send(unit: Unit, actor: Any) -> tuple[Unit, list[Unit], float]:
+            return unit, list(actor.soon), deadline - time.monotonic()
+
+        for done in self._cluster.each(units, send, ahead=_AHEAD):
+            if done.reason:
+                _log.warning("%s: %s; left for another recording", done.item, done.reason)
+                continue
+            measurements, busy_s = done.answer
+            self._units.busy_s += busy_s
+            yield done.item, [Measurement.from_json(m) for m in measurements]
 
     def _places(self, kernel: SuiteKernel) -> list[str]:
         """The targets that can run the kernel; one empty name for the device at hand."""
@@ -217,14 +193,10 @@ class Recorder:
         )
         return [""] if kernel.supports(here) else []
 
-    def _problems(self, kernel: SuiteKernel) -> Sequence[Mapping[str, Any]]:
-        return kernel.small if self._interpreter else kernel.problems
-
-    def _classes(self, kernel: SuiteKernel) -> list[tuple[int, ...]]:
+    def _classes(self, name: str, kernel: SuiteKernel) -> list[tuple[int, ...]]:
         groups: dict[str, list[int]] = {}
-        for index, problem in enumerate(self._problems(kernel)):
-            args = kernel.make_args(problem, "meta", None)
-            self._args[kernel.name, index] = args
+        for index in range(len(self._units.problems(kernel))):
+            args = self._units.arguments(name, index)
             shared = str(index) if self._interpreter else binary_class(kernel, args)
             groups.setdefault(shared, []).append(index)
         return [tuple(group) for group in groups.values()]
@@ -233,8 +205,8 @@ class Recorder:
         for kernel in self._kernels.values():
             for place in self._places(kernel):
                 device = compile_device(self._targets[place]) if place else self._device
-                for index, problem in enumerate(self._problems(kernel)):
-                    args = self._args[kernel.name, index]
+                for index, problem in enumerate(self._units.problems(kernel)):
+                    args = self._units.arguments(kernel.name, index)
                     task = self._make_task(kernel.fn, args, device, list(kernel.space.parameters))
                     if place:
                         task = replace(task, metric="compile_s")
@@ -244,10 +216,11 @@ class Recorder:
                     self._names[kernel.name, index, place] = name
         self._log.flush()
 
-    def _todo(self, classes: Mapping[str, Sequence[tuple[int, ...]]]) -> Iterator[Unit]:
+    def _todo(self) -> Iterator[Unit]:
         """The units in their order, less what the log has; last those that took too long before."""
         late: list[Unit] = []
         spaces = {name: kernel.space for name, kernel in self._kernels.items()}
+        classes = {name: self._classes(name, kernel) for name, kernel in self._kernels.items()}
         places = {name: self._places(kernel) for name, kernel in self._kernels.items()}
         for unit in round_robin(spaces, classes, targets=places, seed=self._seed):
             key = Candidate(dict(unit.config)).key
@@ -262,60 +235,21 @@ class Recorder:
                 yield replace(unit, problems=left)
         yield from late
 
-    def _compiled(self, units: Iterator[Unit]) -> Iterator[tuple[Unit, CompileResult | None]]:
-        """Units as their binaries are ready; without a pool each as it is."""
-        if self._pool is None:
-            for unit in units:
-                yield unit, None
-            return
-        pool = self._pool
-
-        def start(unit: Unit) -> Future[CompileResult] | CompileResult:
-            try:
-                return pool.submit(self._spec(unit))
-            except Exception as error:
-                reason = f"cannot be described: {error}"
-                return CompileResult(status=Status.COMPILE_ERROR, reason=one_line(reason))
-
-        yield from ahead(units, start, most=4 * pool.workers, deadline=self._deadline)
-
-    def _spec(self, unit: Unit) -> CompileSpec:
-        kernel = self._kernels[unit.kernel]
-        args = {**self._args[unit.kernel, unit.problems[0]], **unit.config}
-        limit = self._device.max_shared_kb_per_block if not unit.target else None
-        spec = describe_call(
-            kernel.fn,
-            (),
-            args,
-            target=self._targets.get(unit.target) or parse_target(self._device.target),
-            max_shared_bytes=int(limit * 1024) if limit else None,
-        )
-        if spec is None:
-            raise ValueError(f"{kernel.name} cannot be loaded by a compiler process")
-        return spec
-
-    def _take(self, unit: Unit, compiled: CompileResult | None) -> None:
-        """Measure a unit and write what came out."""
+    def _take(self, unit: Unit, measurements: Sequence[Measurement]) -> None:
+        """Write what came out of a unit."""
         self._progress.binaries += 1
-        if compiled is not None and (unit.target or not compiled.ok):
-            measurements = [of_compilation(compiled, bool(unit.target))] * len(unit.problems)
-        else:
-            measurements = self._measure(unit, compiled)
         candidate = Candidate(dict(unit.config))
         for index, measurement in zip(unit.problems, measurements, strict=True):
             if measurement.status is Status.SKIPPED:
                 continue
+            name = self._names[unit.kernel, index, unit.target]
             if unit.target and measurement.status in (Status.TIMEOUT, Status.CRASHED):
                 # says something about this machine, nothing about the kernel
-                self._log.put_off(self._names[unit.kernel, index, unit.target], candidate)
+                self._log.put_off(name, candidate)
                 continue
             read = candidate if unit.target else self._read(unit, index, candidate)
-            self._log.add(self._names[unit.kernel, index, unit.target], read, measurement)
-            self._progress.points += 1
-            self._progress.ok += measurement.ok
-            counts = self._progress.status
-            assert counts is not None
-            counts[measurement.status.value] = counts.get(measurement.status.value, 0) + 1
+            self._log.add(name, read, measurement)
+            self._progress.count(measurement)
         self._seen_kernels.add(unit.kernel)
         self._progress.kernels = len(self._seen_kernels)
 
@@ -324,7 +258,7 @@ class Recorder:
         if self._interpreter:
             return candidate
         kernel = self._kernels[unit.kernel]
-        given = {**self._args[unit.kernel, index], **unit.config}
+        given = {**self._units.arguments(unit.kernel, index), **unit.config}
         options = {"num_warps": 4, "num_stages": 3, **unit.config}
         try:
             reader = self._readers.get(unit.kernel)
@@ -337,61 +271,3 @@ class Recorder:
         except (NotRead, ValueError) as error:
             _log.debug("%s is not read: %s", unit.kernel, error)
             return candidate
-
-    def _measure(self, unit: Unit, compiled: CompileResult | None) -> list[Measurement]:
-        """One measurement per problem; a unit that kills the device's process is taken apart."""
-        request = {
-            "kernel": unit.kernel,
-            "config": dict(unit.config),
-            "problems": list(unit.problems),
-            "compiled": compiled.to_json() if compiled else None,
-        }
-        timeout_s = _FIRST_CALL_S + _PER_PROBLEM_S * len(unit.problems)
-        left_s = self._deadline - time.monotonic() + _GRACE_S
-        ended = Measurement(status=Status.SKIPPED, reason="the recording's time is up")
-        if left_s <= 0:
-            return [ended] * len(unit.problems)
-        try:
-            answer = self._worker.call(request, timeout_s=min(timeout_s, left_s))
-        except WorkerFailure as failure:
-            if failure.fault.status is Status.TIMEOUT and left_s < timeout_s:
-                return [ended] * len(unit.problems)
-            if len(unit.problems) > 1:
-                parts = [replace(unit, problems=(index,)) for index in unit.problems]
-                return [m for part in parts for m in self._measure(part, compiled)]
-            fault = failure.fault
-            facts = dict(compiled.facts) if compiled else {}
-            return [Measurement(status=fault.status, reason=fault.reason, facts=facts)]
-        self._progress.busy_s += answer["busy_s"]
-        found = [Measurement.from_json(m) for m in answer["measurements"]]
-        if answer["poisoned"]:
-            self._worker.kill()
-            rest = unit.problems[len(found) :]
-            return found + (self._measure(replace(unit, problems=rest), compiled) if rest else [])
-        return found
-
-
-def compile_device(target: Target) -> Device:
-    """What compilation facts belong to: no device, but all of one target."""
-    backend, arch, _ = target
-    name = f"sm_{arch}" if backend == "cuda" else str(arch)
-    return Device(name=name, target=name, arch=f"{backend}, compiled only")
-
-
-def of_compilation(result: CompileResult, facts_only: bool) -> Measurement:
-    """What compilation alone says: its seconds are the value where only facts are recorded."""
-    status, reason, value = result.status, result.reason, None
-    if facts_only and result.ok:
-        value = result.compile_s
-        if value is None:
-            status, reason = Status.SKIPPED, "found in Triton's cache, so not timed"
-    elif result.ok:
-        status = Status.SKIPPED
-    return Measurement(
-        status=status,
-        reason=reason,
-        value=value,
-        compile_s=result.compile_s,
-        cost_s=result.compile_s or 0.0,
-        facts=dict(result.facts),
-    )

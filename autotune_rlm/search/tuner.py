@@ -312,16 +312,24 @@ class _Run:
             self.model_s += time.perf_counter() - begin
             if stop:
                 return stop
-            chosen = proposed[: search.policy.batch]
-            if isinstance(self.measurer, Preparing):
-                self.measurer.prepare(self.task, proposed)
-                if len(chosen) == 1:
-                    ready = [c for c in proposed[1:] if self.measurer.is_ready(c)]
-                    if not self.measurer.is_ready(chosen[0]):
-                        chosen = [search.as_good(chosen[0], ready, loss=_NO_LOSS)]
+            first, n = self._prepared(proposed), search.policy.batch
+            chosen = [first] if n == 1 else proposed[:n]
             _log.debug("measuring %d candidates of %s", len(chosen), self.task.kernel)
             if not self._measure(chosen):
                 return "seconds" if self._seconds_are_over() else "measurer failed"
+
+    def _prepared(self, proposed: list[Candidate], workers: int = 1) -> Candidate:
+        """The first, or one that is as good and compiled already; the others are compiled meanwhile.
+
+        With several workers the next few are all measured before they inform a choice, so that their
+        order matters little.
+        """
+        if not isinstance(self.measurer, Preparing):
+            return proposed[0]
+        self.measurer.prepare(self.task, proposed)
+        ready = [c for c in proposed if self.measurer.is_ready(c)]
+        soon = next((c for c in proposed[:workers] if c in ready), None)
+        return soon or self.search.as_good(proposed[0], ready, loss=_NO_LOSS)
 
     def _several_at_a_time(self) -> str:
         while True:
@@ -335,16 +343,21 @@ class _Run:
 
     def _wanted(self, pending: dict[str, Candidate]) -> Iterator[Candidate]:
         """Candidates for free workers, each chosen when its worker is free; ``pending`` are at work."""
+        assert isinstance(self.measurer, Parallel)
         search = self.search
+        ahead = _AHEAD if isinstance(self.measurer, Preparing) else 0
         while not (search.observations and self._seconds_are_over()):
-            begin = time.perf_counter()
-            proposed = [] if search.ended else search.ask(len(pending) + 1)
-            self.model_s += time.perf_counter() - begin
-            new = next((c for c in proposed if c.key not in pending), None)
-            if new is None:
+            if len(search.observations) + len(pending) >= search.budget:
                 return
-            pending[new.key] = new
-            yield new
+            begin = time.perf_counter()
+            proposed = [] if search.ended else search.ask(len(pending) + 1 + ahead)
+            self.model_s += time.perf_counter() - begin
+            new = [c for c in proposed if c.key not in pending]
+            if not new:
+                return
+            chosen = self._prepared(new, self.measurer.workers)
+            pending[chosen.key] = chosen
+            yield chosen
 
     def _measure(
         self, chosen: Iterable[Candidate], pending: dict[str, Candidate] | None = None

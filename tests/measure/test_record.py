@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -13,11 +12,11 @@ pytest.importorskip("triton")
 from autotune_rlm.cli.record import _make_task
 from autotune_rlm.landscapes import read_landscapes
 from autotune_rlm.measure.triton.compile import parse_target
-from autotune_rlm.record import recorder as module
+from autotune_rlm.record import _units as module
 from autotune_rlm.record.log import RecordLog, read_record
 from autotune_rlm.record.plan import Unit
 from autotune_rlm.record.recorder import Recorder
-from autotune_rlm.types import Device, Status
+from autotune_rlm.types import Device, Measurement, Status
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -150,12 +149,10 @@ def test_a_hang_at_the_end_of_the_time_is_nobodys_fault(
 ):
     device(p0="hang")
     monkeypatch.setattr(module, "_GRACE_S", 2.0)
-    with RecordLog(tmp_path / "r.jsonl") as log:
-        recorder = Recorder(log, suite=suite, device=H100, workers=1, make_task=_make_task)
-        recorder._deadline = time.monotonic() + left_s
-        unit = Unit("double", {"BLOCK": 32, "num_warps": 1}, (0, 1))
-        found = recorder._measure(unit, None)
-        recorder._worker.kill()
+    units = module.Units(suite, device=H100, targets={}, workers=1)
+    unit = Unit("double", {"BLOCK": 32, "num_warps": 1}, (0, 1))
+    found = [Measurement.from_json(m) for m in units(unit, (), left_s)[0]]
+    units.close()
     assert [m.status for m in found] == [Status.SKIPPED] * 2
 
 
@@ -172,8 +169,7 @@ def test_what_does_not_fit_the_device_is_not_sent_to_it(tmp_path, suite, device)
 def test_compilation_facts_need_no_device(tmp_path, suite):
     path = tmp_path / "facts.jsonl.gz"
     targets = [parse_target("sm_90"), parse_target("gfx942")]
-    cache = str(tmp_path / "cache")
-    done = record(path, suite, targets=targets, cache_dir=cache, max_points=12)
+    done = record(path, suite, targets=targets, max_points=12)
     assert done.ok == done.points == 12
     found = list(read_record(path))
     assert {item.task.device.name for item in found} == {"sm_90", "gfx942"}
@@ -185,8 +181,8 @@ def test_compilation_facts_need_no_device(tmp_path, suite):
 
 
 def test_what_took_too_long_is_tried_again_after_everything_else(tmp_path, suite, monkeypatch):
-    path, cache = tmp_path / "facts.jsonl.gz", str(tmp_path / "cache")
-    options = {"targets": [parse_target("sm_90")], "cache_dir": cache}
+    path = tmp_path / "facts.jsonl.gz"
+    options = {"targets": [parse_target("sm_90")]}
     with monkeypatch.context() as hasty:
         hasty.setattr(module, "_COMPILE_S", 1e-3)
         assert record(path, suite, **options).points == 0

@@ -11,8 +11,15 @@ pytest.importorskip("ray")
 
 import ray
 
-from autotune_rlm.integrations.ray import RayClusterError, RayMeasurer, _cluster, isolated
+from autotune_rlm.integrations.ray import (
+    Cluster,
+    RayClusterError,
+    RayMeasurer,
+    _cluster,
+    isolated,
+)
 from autotune_rlm.measure.triton import Workload
+from autotune_rlm.record.log import read_record
 from autotune_rlm.search.policy import Policy
 from autotune_rlm.search.tuner import Tuner
 from autotune_rlm.store import Store
@@ -50,6 +57,25 @@ class Sleeper:
                     open(marker, "w").close()
                 os.kill(os.getpid(), signal.SIGKILL)
             yield candidate, Measurement(status="ok", value=value_of(config))
+
+
+class Compiler:
+    """Compiles ahead; a measurement says whether it had been compiled before it was asked for."""
+
+    def __init__(self):
+        self.done = set()
+
+    def prepare(self, task, candidates):
+        self.wanted = candidates
+
+    def is_ready(self, candidate):
+        return candidate.key in self.done
+
+    def measure(self, task, candidates):
+        for candidate in candidates:
+            facts = {"ahead": float(self.is_ready(candidate))}
+            self.done |= {c.key for c in self.wanted}
+            yield candidate, Measurement(status="ok", value=value_of(candidate.config), facts=facts)
 
 
 class Oracle:
@@ -202,6 +228,130 @@ def test_a_workload_is_made_from_what_was_sent(tmp_path):
         ((_, measured),) = found.measure(TASK, [Candidate({"ms": 2})])
     assert measured.ok, measured.reason
     assert measured.value >= 6.0
+
+
+def test_what_is_likely_next_is_compiled_while_another_is_measured(cluster):
+    with measurer(Compiler, workers=2) as found:
+        many = [
+            Candidate({"BLOCK": b, "num_warps": w}) for b in range(16, 128, 8) for w in (1, 2, 4)
+        ]
+        result = Tuner(surrogate=Oracle(), measurer=found, policy=Policy(min_gain=None)).tune(
+            TASK, many, budget=20
+        )
+    ahead = [o.measurement.facts["ahead"] for o in result.observations]
+    print(ahead)
+    assert ahead[0] == 0.0
+    assert sum(ahead) >= 13
+    assert result.best.candidate.config == {"BLOCK": 64, "num_warps": 1}
+
+
+def test_the_workers_of_a_cluster_serve_one_search_after_the_other(cluster):
+    workers = set()
+    with Cluster(workers=1, start_timeout_s=250.0) as fleet:
+        for make in (Sleeper, Compiler, Sleeper):
+            with RayMeasurer(make, cluster=fleet) as found:
+                results = list(found.measure(TASK, CANDIDATES[:3]))
+            assert values(results) == {c: RIGHT[c] for c in CANDIDATES[:3]}
+            workers |= {m.state["worker"] for _, m in results}
+    assert len(workers) == 1
+
+
+COMPILED = """
+import time
+import triton
+import triton.language as tl
+from autotune_rlm.measure.statistics.timing import Call
+from autotune_rlm.measure.triton.capture import describe_call
+from autotune_rlm.measure.triton.compile import parse_target
+from autotune_rlm.measure.triton.job import Job
+
+@triton.jit
+def doubled(x, y, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y + at, 2 * tl.load(x + at, mask=at < n), mask=at < n)
+
+def make(file):
+    import torch
+    x = torch.empty(64, device="meta")
+    def job(config):
+        given = {"x": x, "y": x, "n": 64, **config}
+        spec = lambda: describe_call(doubled, (), given, target=parse_target("sm_90"))
+        return Job(Call(lambda: time.sleep(1e-3)), spec=spec)
+    return job
+"""
+
+
+def test_a_workers_own_compilers_compile_for_its_device(cluster, tmp_path):
+    (tmp_path / "work.py").write_text(COMPILED)
+    workload = Workload(
+        factory=f"{tmp_path / 'work.py'}:make", arguments={"file": str(tmp_path / "work.py")}
+    )
+    candidates = [Candidate({"BLOCK": b, "num_warps": w}) for b in (32, 64) for w in (1, 2)]
+    with Cluster(workers=1, start_timeout_s=250.0) as fleet, fleet.measurer(workload) as found:
+        result = Tuner(surrogate=None, measurer=found).tune(TASK, candidates)
+    for o in result.observations:
+        assert o.measurement.ok, o.measurement.reason
+        assert o.measurement.facts["registers"] > 0
+
+
+SUITE = """
+import os
+import signal
+from pathlib import Path
+
+import torch
+import triton
+import triton.language as tl
+
+from autotune_rlm.config_space import ConfigSpace
+from autotune_rlm.record.suite import SuiteKernel, random_normal
+
+@triton.jit
+def double(x, y, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y + at, 2 * tl.load(x + at, at < n), at < n)
+
+def make_args(problem, device, generator):
+    died = Path({died!r})
+    if device != "meta" and problem["n"] == 33 and not died.exists():
+        died.touch()
+        os.kill(os.getppid(), signal.SIGKILL)  # the worker whose device this is
+    x = random_normal((problem["n"],), "fp32", device, generator)
+    return {{"x": x, "y": torch.empty_like(x), "n": problem["n"]}}
+
+KERNEL = SuiteKernel(
+    fn=double,
+    space=ConfigSpace(BLOCK=[32, 64, 128], num_warps=[1, 2]),
+    problems=({{"n": 1024}}, {{"n": 4096}}),
+    small=({{"n": 100}}, {{"n": 33}}),
+    make_args=make_args,
+    grid=lambda a: (triton.cdiv(a["n"], a["BLOCK"]),),
+    reference=lambda args: {{"y": 2 * args["x"]}},
+)
+"""
+
+
+@pytest.mark.parametrize("mode", [["--interpreter"], ["--compile-only", "--target", "sm_90"]])
+def test_record_on_a_cluster(mode, cluster, tmp_path):
+    """``autotune-rlm record --ray``: the suite is sent, and a worker that is killed loses nothing."""
+    from typer.testing import CliRunner
+
+    from autotune_rlm.cli import app
+
+    suite, died, out = tmp_path / "suite", tmp_path / "died", tmp_path / "r.jsonl"
+    suite.mkdir()
+    (suite / "double.py").write_text(SUITE.format(died=str(died)))
+    options = ["--suite", str(suite), "--out", str(out), "--minutes", "5", *mode]
+    arguments = ["record", *options, "--ray", "auto", "--ray-workers", "2"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert died.exists() == (mode == ["--interpreter"])
+    found = list(read_record(out))
+    assert [len(landscape) for landscape in found] == [6, 6]
+    assert all(m.ok for landscape in found for m in landscape.measurements)
+    assert sum("measurement" in line for line in out.read_text().splitlines()) == 12  # none twice
+    again = CliRunner().invoke(app, arguments)
+    assert "0 points" in again.output
 
 
 def test_tune_on_a_cluster(cluster, tmp_path):

@@ -1,7 +1,5 @@
 """Measuring on a Ray cluster: candidates go to actors, one for each accelerator, several at a time."""
 
-from autotune_rlm.integrations.ray._cluster import RayClusterError
-from autotune_rlm.integrations.ray._measurer import Cluster, RayMeasurer
-from autotune_rlm.integrations.ray._workload import isolated
+import lazy_loader
 
-__all__ = ["Cluster", "RayClusterError", "RayMeasurer", "isolated"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,19 +6,18 @@ import functools
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from autotune_rlm.measure.triton import IsolatedMeasurer, Workload
+from autotune_rlm.measure.triton.compile import CompilePool
 from autotune_rlm.types import Measurer
-
-if TYPE_CHECKING:  # heavy, and workers without a workload need none of it
-    from autotune_rlm.measure.triton import IsolatedMeasurer, Workload
 
 __all__ = ["isolated"]
 
 _MAX_BYTES = 4_000_000  # of Python files beside the workload's own
 
 
-def isolated(workload: Workload, **options: Any) -> Callable[[], Measurer]:
+def isolated(workload: Workload, *, compilers: int = 1, **options: Any) -> Callable[[], Measurer]:
     """What ``RayMeasurer`` makes in each worker: an ``IsolatedMeasurer`` of a workload.
 
     The file that ``workload.factory`` or ``workload.arguments["file"]`` names is sent with the Python
@@ -26,13 +25,14 @@ def isolated(workload: Workload, **options: Any) -> Callable[[], Measurer]:
 
     Args:
         workload: What to run.
+        compilers: Processes of each worker that compile what is likely to be measured next.
         **options: Of ``IsolatedMeasurer``: ``timeout_s``, ``settings``, ``env``.
     """
     sent: dict[str, str] = {}
     for file in (workload.arguments.get("file"), workload.factory.rpartition(":")[0]):
         if file and Path(file).is_file():
             sent |= _beside(Path(file))
-    return functools.partial(_make, workload.to_json(), sent, options)
+    return functools.partial(_Isolated, workload.to_json(), sent, compilers, options)
 
 
 def _beside(file: Path) -> dict[str, str]:
@@ -44,18 +44,38 @@ def _beside(file: Path) -> dict[str, str]:
     return sent
 
 
-def _make(
-    workload: Mapping[str, Any], sent: Mapping[str, str], options: Mapping[str, Any]
-) -> IsolatedMeasurer:
-    from autotune_rlm.measure.triton import IsolatedMeasurer, Workload
+class _Isolated(IsolatedMeasurer):
+    """An ``IsolatedMeasurer`` with the files that were sent, and compilers of its own."""
 
-    arguments, (path, _, name) = dict(workload["arguments"]), workload["factory"].rpartition(":")
-    if sent:
-        folder = Path(tempfile.mkdtemp(prefix="autotune_rlm-"))
+    def __init__(
+        self,
+        workload: Mapping[str, Any],
+        sent: Mapping[str, str],
+        compilers: int,
+        options: Mapping[str, Any],
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="autotune_rlm-")
         for file, text in sent.items():
-            (folder / file).write_text(text, "utf-8")
-        if Path(arguments.get("file") or "").name in sent:
-            arguments["file"] = str(folder / Path(arguments["file"]).name)
-        if Path(path).name in sent:
-            path = str(folder / Path(path).name)
-    return IsolatedMeasurer(Workload(factory=f"{path}:{name}", arguments=arguments), **options)
+            Path(self._folder.name, file).write_text(text, "utf-8")
+
+        def here(path: str) -> str:
+            name = Path(path).name
+            return str(Path(self._folder.name, name)) if name in sent else path
+
+        arguments, (path, _, name) = (
+            dict(workload["arguments"]),
+            workload["factory"].rpartition(":"),
+        )
+        if arguments.get("file"):
+            arguments["file"] = here(arguments["file"])
+        interpreted = (options.get("env") or {}).get("TRITON_INTERPRET") == "1"
+        self._compilers = None if interpreted else CompilePool(compilers)
+        mine = Workload(factory=f"{here(path)}:{name}", arguments=arguments)
+        super().__init__(mine, pool=self._compilers, **options)
+
+    def close(self) -> None:
+        """End the worker and the compilers."""
+        super().close()
+        if self._compilers is not None:
+            self._compilers.close()
+        self._folder.cleanup()

@@ -1,9 +1,11 @@
 """Predicted latency of 60 networks exported with torch's default exporter, on this machine's CPU.
 
     python benchmarks/exported_networks.py --folder exports
+    python benchmarks/exported_networks.py --folder others --others
 
 Ten families in six sizes, over three decades of multiply-accumulates, built from configurations
-with random weights. Each is exported once (kept in the folder), predicted, and measured with ONNX
+with random weights; with ``--others`` eight families that no constant of the package was chosen on.
+Each is exported once (kept in the folder), predicted, and measured with ONNX
 Runtime on one thread. Prints, before any is measured and after 10 that are drawn at random: Spearman's
 rank correlation, the median factor between prediction and measurement, and the share of
 measurements within the 90 % interval, on the networks that were not shown (mean of 10 draws).
@@ -113,18 +115,106 @@ def build(family: str, size: int) -> tuple[Any, Any]:
             n_embd=2 * width, n_layer=deep, n_head=4, vocab_size=1000, use_cache=False
         )
         return Only(tr.GPT2LMHeadModel(config), "logits"), tokens
+    return build_other(family, size)
+
+
+def build_other(family: str, size: int) -> tuple[Any, Any]:
+    """A module of the eight other families and its input."""
+    import torch
+    import transformers as tr
+    from torch import nn
+
+    width = (24, 40, 56, 80, 120, 200)[size]
+    deep = (1, 2, 3, 3, 5, 7)[size]
+    side = (32, 32, 64, 64, 96, 96)[size]
+    image = torch.zeros(1, 3, side, side)
+    tokens = torch.zeros((1, (24, 48, 48, 96, 96, 160)[size]), dtype=torch.long)
+    if family == "wave":
+        layers: list[Any] = [nn.Conv1d(1, width, 9, stride=2)]
+        for i in range(2 * deep):
+            layers += [nn.Conv1d(width, width, 3, padding=2**i % 16, dilation=2**i % 16 or 1)]
+            layers += [nn.GroupNorm(4, width), nn.Tanh()]
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1)), torch.zeros(1, 1, 400 * (size + 1))
+    if family == "gru":
+
+        class Recurrent(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layers = nn.GRU(48, width, min(deep, 2), batch_first=True, bidirectional=True)
+
+            def forward(self, x: Any) -> Any:
+                return self.layers(x)[0]
+
+        return Recurrent(), torch.zeros(2, 6 * (size + 1), 48)
+    if family == "dense":
+
+        class Dense(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layers = nn.ModuleList(
+                    nn.Conv2d(3 + i * (width // 2), width // 2, 3, padding=1)
+                    for i in range(2 * deep)
+                )
+
+            def forward(self, x: Any) -> Any:
+                for layer in self.layers:
+                    x = torch.cat([x, torch.relu(layer(x))], 1)
+                return x
+
+        return Dense(), image
+    if family == "mixer":
+
+        class Mixer(nn.Module):
+            def __init__(self, patches: int) -> None:
+                super().__init__()
+                self.embed = nn.Conv2d(3, 2 * width, 8, stride=8)
+                self.along = nn.ModuleList(nn.Linear(patches, patches) for _ in range(deep))
+                self.across = nn.ModuleList(
+                    nn.Sequential(nn.LayerNorm(2 * width), nn.Linear(2 * width, 4 * width),
+                                  nn.GELU(), nn.Linear(4 * width, 2 * width))
+                    for _ in range(deep)
+                )  # fmt: skip
+
+            def forward(self, x: Any) -> Any:
+                x = self.embed(x).flatten(2)
+                for along, across in zip(self.along, self.across, strict=True):
+                    x = x + along(x)
+                    x = x + across(x.transpose(1, 2)).transpose(1, 2)
+                return x
+
+        return Mixer((side // 8) ** 2), image
+    if family == "mobile":
+        config = tr.MobileNetV2Config(image_size=side, depth_multiplier=width / 80)
+        return Only(tr.MobileNetV2Model(config), "last_hidden_state"), image
+    if family == "swin":
+        config = tr.SwinConfig(
+            image_size=side, patch_size=4, embed_dim=width, depths=[deep, deep], num_heads=[2, 4],
+            window_size=4,
+        )  # fmt: skip
+        return Only(tr.SwinModel(config, add_pooling_layer=False), "last_hidden_state"), image
+    if family == "distilbert":
+        config = tr.DistilBertConfig(
+            dim=2 * width, hidden_dim=6 * width, n_layers=deep, n_heads=4, vocab_size=2000
+        )
+        return Only(tr.DistilBertModel(config), "last_hidden_state"), tokens
+    if family == "t5":
+        config = tr.T5Config(
+            d_model=2 * width, d_kv=32, d_ff=4 * width, num_layers=deep, num_heads=4, vocab_size=500
+        )
+        return Only(tr.T5EncoderModel(config), "last_hidden_state", "input_ids"), tokens
     raise ValueError(family)
 
 
 FAMILIES = "mlp plain depthwise segment lstm resnet convnext vit bert gpt2".split()  # noqa: SIM905
+OTHERS = "wave gru dense mixer mobile swin distilbert t5".split()  # noqa: SIM905
 
 
-def export(folder: Path) -> list[Path]:
+def export(folder: Path, families: list[str]) -> list[Path]:
     """The files, those that are missing made."""
     import torch
 
     paths = []
-    for family in FAMILIES:
+    for family in families:
         for size in SIZES:
             path = folder / f"{family}-{size}.onnx"
             paths.append(path)
@@ -174,11 +264,12 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("exports"))
+    parser.add_argument("--others", action="store_true", help="the eight other families")
     parser.add_argument("--shown", type=int, default=10)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     options.folder.mkdir(parents=True, exist_ok=True)
-    paths = export(options.folder)
+    paths = export(options.folder, OTHERS if options.others else FAMILIES)
     values = measure(paths, options.folder)
     names = [p.name for p in paths if p.name in values]
     graphs = [read_graph(options.folder / n) for n in names]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Union
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["STANDARD", "ModelLike", "load_skeleton", "subgraphs"]
+__all__ = ["STANDARD", "ModelLike", "load_skeleton", "named_subgraphs", "subgraphs"]
 
 ModelLike = Union["onnx.ModelProto", str, "os.PathLike[str]", bytes]
 """An ONNX model: the parsed model, the path of its file, or the file's bytes."""
@@ -72,12 +72,18 @@ def load_skeleton(model: ModelLike) -> onnx.ModelProto:
     return _inlined(skeleton) if skeleton.functions else skeleton
 
 
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs that a node holds: branches of ``If``, bodies of ``Loop`` and ``Scan``."""
+def named_subgraphs(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
+    """The graphs that a node holds, by attribute: branches of ``If``, bodies of ``Loop``, ``Scan``."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
+            yield attribute.name, attribute.g
+        for number, graph in enumerate(attribute.graphs):
+            yield f"{attribute.name}{number}", graph
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs that a node holds."""
+    return (graph for _, graph in named_subgraphs(node))
 
 
 def _read(model: Any) -> tuple[onnx.ModelProto, str]:

@@ -9,6 +9,7 @@ reference evaluator.
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from autotune_rlm.networks._dims import bind
 from autotune_rlm.networks._foreign import foreign_result
 from autotune_rlm.networks._graph import DTYPES, Graph, Node, Tensor
 from autotune_rlm.networks._load import STANDARD, subgraphs
-from autotune_rlm.networks._scope import SHOWN, Scope, postorder
+from autotune_rlm.networks._scope import SHOWN, RawGraph, RawNode, Scope, postorder
 
 if TYPE_CHECKING:
     import onnx
@@ -50,12 +51,17 @@ def canonical(model: onnx.ModelProto, dims: Mapping[str, int] | None = None) -> 
             inferred = shape_inference.infer_shapes(model, data_prop=True)
     opsets = {o.domain: o.version for o in inferred.opset_import}
     version = max((opsets.get(domain, 0) for domain in STANDARD), default=0)
+    collecting = gc.isenabled()
+    gc.disable()  # there are many small objects and no cycles; collections cost a third more
     try:
-        return _Reader(opsets, version).read(inferred.graph, None, {})
+        return _Reader(opsets, version).read(RawGraph(inferred.graph), None, {})
     except RecursionError:
         raise ValueError("model: subgraphs are nested too deeply") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"model: a name is no text ({error}); the file is damaged") from None
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class _Reader:
@@ -72,25 +78,24 @@ class _Reader:
         self._imports = [onnx.helper.make_opsetid(d, v) for d, v in opsets.items()]
 
     def read(
-        self, proto: onnx.GraphProto, outer: Scope | None, inputs: Mapping[str, Tensor]
+        self, raw: RawGraph, outer: Scope | None, inputs: Mapping[str, Tensor]
     ) -> Graph:
         """The canonical form of a graph; ``inputs`` are types that are known better than declared."""
         scope = Scope.within(outer)
-        self._declare(proto, scope, inputs)
-        outputs = [v.name for v in proto.output]
-        if not outputs:
+        self._declare(raw, scope, inputs)
+        if not raw.outputs:
             raise ValueError("model: the graph has no outputs, so nothing in it is computed")
-        roots = [scope.resolve(o) for o in outputs]
+        roots = [scope.resolve(o) for o in raw.outputs]
         order = postorder(roots, scope, frozenset())
         folded: set[str] = set()
         nodes: dict[int, Node] = {}
         captured: set[str] = set()
         for item in order:
             node = nodes[id(item)] = self._node(item, scope)
-            self._infer(item, node, scope)
+            self._infer(item.proto, node, scope)
             if node.graphs:
                 captured.update(*(g.captured for g in node.graphs))
-            elif self._evaluate(item, node, scope):
+            elif self._evaluate(item.proto, node, scope):
                 folded.update(o for o in node.outputs if o)
         folded.difference_update(roots)
         if folded:
@@ -101,7 +106,7 @@ class _Reader:
             captured = {i for i in captured - scope.weights if scope.is_weight(i)}
         return Graph(
             nodes=live,
-            inputs=tuple(v.name for v in proto.input if v.name not in scope.weights),
+            inputs=tuple(name for name in raw.inputs if name not in scope.weights),
             outputs=tuple(roots),
             tensors=scope.tensors,
             weights=frozenset(scope.weights | folded),
@@ -110,7 +115,8 @@ class _Reader:
             captured=frozenset(captured if outer is not None else ()),
         )
 
-    def _declare(self, proto: onnx.GraphProto, scope: Scope, inputs: Mapping[str, Tensor]) -> None:
+    def _declare(self, raw: RawGraph, scope: Scope, inputs: Mapping[str, Tensor]) -> None:
+        proto = raw.proto
         for value in (*proto.value_info, *proto.output, *proto.input):
             scope.types[value.name] = value.type
             if (tensor := _tensor(value.type)) is not None:
@@ -124,24 +130,24 @@ class _Reader:
             scope.weights.add(sparse.values.name)
             dtype = DTYPES.get(sparse.values.data_type, "?")
             scope.tensors[sparse.values.name] = Tensor(dtype, tuple(sparse.dims))
-        scope.given.update(v.name for v in proto.input)
-        for node in proto.node:
+        scope.given.update(raw.inputs)
+        for node in raw.nodes:
             try:
-                "".join((node.op_type, node.domain, *node.input, *node.output))
+                "".join((node.op_type, node.domain, *node.inputs, *node.outputs))
             except TypeError:  # bytes
                 raise ValueError(
                     "model: the name of an operator or value is no text; the file is damaged"
                 ) from None
             standard = node.domain in STANDARD
-            if node.op_type == "Constant" and standard and len(node.output) == 1:
-                self._constant(scope, node)
+            if node.op_type == "Constant" and standard and len(node.outputs) == 1:
+                self._constant(scope, node.proto)
                 continue
-            for name in node.output:
+            for name in node.outputs:
                 if name and (name in scope.producers or name in scope.weights):
                     raise ValueError(f"model: two nodes produce {name!r}")
                 scope.producers[name] = node
-            if node.op_type in _PASS_THROUGH and standard and node.input and node.output:
-                scope.alias[node.output[0]] = node.input[0]
+            if node.op_type in _PASS_THROUGH and standard and node.inputs and node.outputs:
+                scope.alias[node.outputs[0]] = node.inputs[0]
         scope.producers.pop("", None)
 
     def _weight(self, scope: Scope, name: str, tensor: onnx.TensorProto) -> None:
@@ -183,16 +189,15 @@ class _Reader:
             return
         raise ValueError(f"model: the Constant {name!r} has no value")
 
-    def _node(self, proto: onnx.NodeProto, scope: Scope) -> Node:
+    def _node(self, raw: RawNode, scope: Scope) -> Node:
         import onnx
 
-        standard = proto.domain in STANDARD
-        op = proto.op_type if standard else f"{proto.domain}.{proto.op_type}"
-        inputs = tuple(scope.resolve(i) if i else "" for i in proto.input)
+        standard = raw.domain in STANDARD
+        op = raw.op_type if standard else f"{raw.domain}.{raw.op_type}"
+        inputs = tuple(scope.resolve(i) if i else "" for i in raw.inputs)
         attributes: dict[str, Any] = {}
-        held = False
-        kinds = _attribute_types(proto.op_type, self._version if standard else 1, proto.domain)
-        for attribute in proto.attribute:
+        kinds = _attribute_types(raw.op_type, self._version if standard else 1, raw.domain)
+        for attribute in raw.proto.attribute:
             if not isinstance(attribute.name, str) or (
                 attribute.type != kinds.get(attribute.name, attribute.type)
             ):
@@ -200,20 +205,20 @@ class _Reader:
                     f"model: attribute {attribute.name!r} of {op} has another type than it must"
                 )
             if attribute.HasField("g") or attribute.graphs:
-                held = True
-            elif attribute.HasField("t"):
+                continue
+            if attribute.HasField("t"):
                 attributes[attribute.name] = _attribute_tensor(attribute.t)
             else:
                 value = onnx.helper.get_attribute_value(attribute)
                 if value is not None:
                     attributes[attribute.name] = value
-        if held:
-            attributes.update(self._graphs(proto, op, inputs, attributes, scope))
-        return Node(op, inputs, tuple(proto.output), attributes)
+        if raw.graphs:
+            attributes.update(self._graphs(raw, op, inputs, attributes, scope))
+        return Node(op, inputs, tuple(raw.outputs), attributes)
 
     def _graphs(
         self,
-        proto: onnx.NodeProto,
+        raw: RawNode,
         op: str,
         inputs: Sequence[str],
         attributes: Mapping[str, Any],
@@ -221,15 +226,10 @@ class _Reader:
     ) -> dict[str, Graph]:
         taken = taken_branch(op, inputs, scope.values)
         read: dict[str, Graph] = {}
-        for attribute in proto.attribute:
-            graphs = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
-            for number, graph in enumerate(graphs):
-                name = attribute.name if not attribute.graphs else f"{attribute.name}{number}"
-                if taken is not None and name != taken:
-                    continue
-                arguments = [scope.tensors.get(i) for i in inputs]
-                names = [v.name for v in graph.input]
-                given = dict(body_inputs(op, names, arguments, attributes, self._version))
+        arguments = [scope.tensors.get(i) for i in inputs]
+        for name, graph in raw.graphs:
+            if taken is None or name == taken:
+                given = dict(body_inputs(op, graph.inputs, arguments, attributes, self._version))
                 read[name] = self.read(graph, scope, given)
         return read
 

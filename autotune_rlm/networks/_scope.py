@@ -10,15 +10,48 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autotune_rlm.networks._graph import Tensor
-from autotune_rlm.networks._load import subgraphs
+from autotune_rlm.networks._load import named_subgraphs
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["SHOWN", "Scope", "postorder"]
+__all__ = ["SHOWN", "RawGraph", "RawNode", "Scope", "postorder"]
 
 SHOWN = 16  # elements of a value that is part of the text
 _SHOWN_TYPES = (np.dtype(np.int64), np.dtype(np.int32), np.dtype(bool))
+
+
+class RawNode:
+    """A ``NodeProto`` with the fields that are read several times; each access of protobuf costs."""
+
+    __slots__ = ("domain", "graphs", "inputs", "needed", "op_type", "outputs", "proto")
+
+    def __init__(self, proto: onnx.NodeProto) -> None:
+        self.proto = proto
+        self.op_type, self.domain = proto.op_type, proto.domain
+        self.inputs, self.outputs = list(proto.input), list(proto.output)
+        self.graphs = [(name, RawGraph(g)) for name, g in named_subgraphs(proto)]
+        self.needed = [i for i in self.inputs if i]  # from the graph that it is in, all together
+        for _, graph in self.graphs:
+            self.needed += graph.free
+
+
+class RawGraph:
+    """A ``GraphProto`` with its nodes; ``free`` are the values that it reads from the enclosing one."""
+
+    __slots__ = ("free", "inputs", "nodes", "outputs", "proto")
+
+    def __init__(self, proto: onnx.GraphProto) -> None:
+        self.proto = proto
+        self.nodes = [RawNode(n) for n in proto.node]
+        self.inputs, self.outputs = [v.name for v in proto.input], [v.name for v in proto.output]
+        own = {*self.inputs, *(t.name for t in proto.initializer)}
+        own.update(s.values.name for s in proto.sparse_initializer)
+        read: list[str] = []
+        for node in self.nodes:
+            own.update(node.outputs)
+            read += node.needed
+        self.free = [name for name in (*read, *self.outputs) if name and name not in own]
 
 
 class _Layers(ChainMap[str, Any]):
@@ -50,8 +83,7 @@ class Scope:
     weights: set[str] = field(default_factory=set)
     alias: dict[str, str] = field(default_factory=dict)
     given: set[str] = field(default_factory=set)
-    producers: dict[str, Any] = field(default_factory=dict)
-    needed: dict[int, list[str]] = field(default_factory=dict)  # of a node, by its id
+    producers: dict[str, RawNode] = field(default_factory=dict)
 
     @classmethod
     def within(cls, outer: Scope | None) -> Scope:
@@ -98,9 +130,9 @@ class Scope:
 
 def postorder(
     roots: Sequence[str], scope: Scope, folded: frozenset[str] | set[str]
-) -> list[onnx.NodeProto]:
+) -> list[RawNode]:
     """Nodes inputs first, by a walk from the outputs; independent of names and file order."""
-    order: list[onnx.NodeProto] = []
+    order: list[RawNode] = []
     walked: dict[int, bool] = {}  # False: being walked, True: done
     for root in roots:
         stack: list[tuple[Any, Iterator[str]]] = [(None, iter((root,)))]
@@ -131,30 +163,5 @@ def postorder(
                 )
             if done is None:
                 walked[id(producer)] = False
-                stack.append((producer, iter(_needed(producer, scope))))
+                stack.append((producer, iter(producer.needed)))
     return order
-
-
-def _needed(node: onnx.NodeProto, scope: Scope) -> list[str]:
-    """Values that a node and the graphs within it read from the graph that it is in."""
-    found = scope.needed.get(id(node))
-    if found is None:
-        found = scope.needed[id(node)] = [i for i in node.input if i]
-        for graph in subgraphs(node):
-            found += _free(graph)
-    return found
-
-
-def _free(graph: onnx.GraphProto) -> list[str]:
-    """Values that a graph reads from the enclosing one."""
-    own = {v.name for v in graph.input}
-    own.update(t.name for t in graph.initializer)
-    own.update(s.values.name for s in graph.sparse_initializer)
-    read: list[str] = []
-    for node in graph.node:
-        own.update(node.output)
-        read += node.input
-        for inner in subgraphs(node):
-            read += _free(inner)
-    read += (v.name for v in graph.output)
-    return [name for name in read if name and name not in own]

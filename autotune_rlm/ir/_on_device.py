@@ -6,18 +6,19 @@ import math
 
 from autotune_rlm.types import Device
 
-from ._binary import (
+from ._products import (
     Family,
     fma_tile,
     is_chained,
     item_bytes,
     redundancy,
-    registers_per_thread,
-    shared_bytes,
     tensor_memory_columns,
+    turned_bytes,
     warps_of,
 )
+from ._registers import registers_per_thread
 from ._roofline import LAUNCH_MS, Peaks, floor_ms
+from ._shared import shared_bytes
 from ._time import expected_ms
 from ._types import Dot, KernelFacts
 
@@ -73,9 +74,7 @@ def on_device(
     peaks = Peaks.of(device)
     family = peaks.family
     threads = num_warps * family.warp
-    registers, excess = registers_per_thread(
-        facts, family, num_warps=num_warps, num_stages=num_stages
-    )
+    registers, excess = registers_per_thread(facts, family, num_warps=num_warps)
     shared = shared_bytes(facts, family, num_warps=num_warps, num_stages=num_stages)
     per_sm = (device.shared_kb_per_sm or 100.0) * 1024
     per_block = (device.max_shared_kb_per_block or 99.0) * 1024
@@ -98,7 +97,7 @@ def on_device(
     tail = 1.0 - waves / math.ceil(waves)
     used_slots = min(1.0, programs / peaks.sms)
     again = [redundancy(facts, family, dot, num_warps) for dot in facts.dots]
-    turned = any(_is_turned(facts, family, dot, num_warps) for dot in facts.dots)
+    turned = any(turned_bytes(facts, family, dot, num_warps) for dot in facts.dots)
     times = _times(facts, peaks, threads, max(again, default=1.0))
     times["dot_ms"] *= _TURNED if turned else 1.0
     roofline = max(times.values()) + LAUNCH_MS
@@ -186,23 +185,6 @@ def _times(facts: KernelFacts, peaks: Peaks, threads: int, again: float) -> dict
         "memory_ms": facts.unique_bytes / peaks.bytes_ms,
         "l2_ms": facts.moved_bytes() * programs / peaks.l2_bytes_ms,
     }
-
-
-def _is_turned(facts: KernelFacts, family: Family, dot: Dot, num_warps: int) -> bool:
-    """Whether ``wgmma`` needs an operand turned first: only 16-bit ones may lie across K.
-
-    PTX ISA, "wgmma.mma_async": transposition is supported for .f16 and .bf16 alone.
-    """
-    if not family.is_async(dot, num_warps) or family.capability != 90:
-        return False
-    loads = [a for a in facts.accesses if a.feeds_dot == "load" and a.loop == dot.loop]
-    first = [a for a in loads if a.shape == (dot.m, dot.k)]
-    second = [a for a in loads if a.shape == (dot.k, dot.n)]
-    if first == second:  # tiles of one shape: the first operand is loaded first
-        first, second = first[::2], second[1::2]
-    return any(a.item_bytes != 2 and a.axis == 0 for a in first) or any(
-        a.item_bytes != 2 and a.axis == 1 for a in second
-    )
 
 
 def _operand_bytes(facts: KernelFacts, family: Family, num_warps: int) -> float:

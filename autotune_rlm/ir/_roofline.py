@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from autotune_rlm.devices import completed
 from autotune_rlm.types import Device
 
-from ._binary import Family
+from ._products import Family
 from ._types import Dot, KernelFacts
 
 __all__ = ["LAUNCH_MS", "Peaks", "floor_ms"]

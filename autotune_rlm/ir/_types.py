@@ -138,6 +138,7 @@ class Reduction:
         operands: Tensors at once.
         item_bytes: Bytes of an element of the first.
         times: Executions per program.
+        result: Elements of a result.
     """
 
     kind: str
@@ -146,6 +147,7 @@ class Reduction:
     operands: int
     item_bytes: int
     times: float
+    result: int = 0
 
     @property
     def elements(self) -> float:

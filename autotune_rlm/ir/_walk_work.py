@@ -202,5 +202,6 @@ class WorkWalk(ValueWalk):
                     operands=max(1, len(op.results)),
                     item_bytes=source.item_bytes,
                     times=float(self._weight.mean()),
+                    result=self._types[op.results[0]].size,
                 )
             )

@@ -1,18 +1,15 @@
-"""Trains the compiler's eye of checkpoints, and judges it on kernels that were left out.
+"""Trains the compiler's eye of checkpoints.
 
     python benchmarks/train_eye.py --data FOLDER \\
         --eye recipes/weights/nano-validation=recipes/nano-validation.yaml \\
         --eye autotune_rlm/surrogate/weights/nano
-    python benchmarks/train_eye.py --data FOLDER --leave-out all
     python benchmarks/train_eye.py --data FOLDER --constants recipes/nano-validation.yaml
 
 ``--data`` holds the recorded landscapes and winners. Facts come from ``--facts``; what is missing there
 is read from ``--programs`` and added with ``--read``, for up to ``--landscapes`` of each kernel and
 device. ``--eye CHECKPOINT=RECIPE`` writes a checkpoint's eye, without what the recipe holds out.
-``--leave-out`` trains without each family in turn, the constants of the expected time included, and
-prints how its landscapes are ranked before anything is measured, in lists of nine, and how many of the
-times lie in the intervals; a winner is looked for in its list. ``--constants`` fits
-``autotune_rlm.ir.CONSTANTS`` anew, without what the recipe holds out, and uses them for the rest.
+``--constants`` fits ``autotune_rlm.ir.CONSTANTS`` anew, without what the recipe holds out, and uses
+them for the rest. ``judge_eye.py`` judges eyes on kernels and devices that were left out.
 """
 
 from __future__ import annotations
@@ -25,14 +22,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from autotune_rlm.ir import CONSTANTS, INPUTS, Peaks, inputs_of
 from autotune_rlm.landscapes import Landscape, read_landscapes
 from autotune_rlm.landscapes.winners import Winner, read_winners, sample
-from autotune_rlm.surrogate.eye import Eye, columns
+from autotune_rlm.surrogate.eye import columns
 from autotune_rlm.surrogate.known import kind_of
 from autotune_rlm.surrogate.programs import load_programs
 from autotune_rlm.training.examples import is_held_out
@@ -40,10 +35,10 @@ from autotune_rlm.training.eye import RankedList, fit_eye
 from autotune_rlm.training.eye_time import fit_time
 from autotune_rlm.training.facts_table import FactsTable
 from autotune_rlm.training.recipe import Holdout, Recipe
-from autotune_rlm.types import Candidate, Task, canonical_json
+from autotune_rlm.types import Candidate, Task
 
 ROOT = Path(__file__).parents[1]
-TIMED = ("triton_matmul_a100", "inductor_mm", "inductor_mixed_mm")
+TIMED = ("triton_matmul_a100", "inductor_mm", "inductor_mixed_mm", "partial_landscapes")
 MAX_CONFIGS, SAMPLED, NEAR_MISS = 800, 48, 0.4
 
 
@@ -54,17 +49,20 @@ class Known:
     Attributes:
         ranked: The list.
         of: What it was made of; a landscape comes without its candidates.
-        configs: Texts of the configurations.
+        candidates: The members of the list, with their facts.
     """
 
     ranked: RankedList
     of: Landscape | Winner
-    configs: list[str]
+    candidates: list[Candidate]
 
 
 def timed(landscape: Landscape, table: FactsTable, rng: np.random.Generator) -> Known | None:
     """A landscape as a list; None where too few facts are known."""
-    rows = np.arange(len(landscape))
+    # logs of TorchInductor have cuBLAS among the candidates
+    rows = np.flatnonzero(
+        [{"BLOCK_M", "BLOCK_SIZE_M"} & set(c.config) for c in landscape.candidates]
+    )
     if len(rows) > MAX_CONFIGS:
         rows = rng.choice(rows, MAX_CONFIGS, replace=False)
     task = landscape.task
@@ -74,7 +72,7 @@ def timed(landscape: Landscape, table: FactsTable, rng: np.random.Generator) -> 
         return None
     candidates = [found[i] for i in known]
     ranked = _list(task, candidates, np.log(landscape.values[rows[known]]))
-    return Known(ranked, replace(landscape, candidates=(), measurements=()), [])
+    return Known(ranked, replace(landscape, candidates=(), measurements=()), candidates)
 
 
 def won(winner: Winner, table: FactsTable, rng: np.random.Generator) -> Known | None:
@@ -86,8 +84,8 @@ def won(winner: Winner, table: FactsTable, rng: np.random.Generator) -> Known | 
     near = [p for p in pairs[1:] if p[1]][: SAMPLED // 5]
     pairs = [pairs[0], *near, *[p for p in pairs if not p[1]][: SAMPLED - len(near)]]
     share = np.array([1.0 if near == 1 else NEAR_MISS * near for _, near in pairs])
-    ranked = _list(winner.task, [c for c, _ in pairs], None, share)
-    return Known(ranked, winner, [canonical_json(c.config) for c, _ in pairs])
+    candidates = [c for c, _ in pairs]
+    return Known(_list(winner.task, candidates, None, share), winner, candidates)
 
 
 def _list(
@@ -121,15 +119,21 @@ def all_lists(args: argparse.Namespace) -> list[Known]:
             one = landscapes[i]
             if args.read and used[one.task.device.name] >= args.landscapes:
                 continue
+            if one.task.problem.get("dtypes") == "":  # some logs do not tell them
+                continue
             if (known := timed(one, table, rng)) is not None:
                 used[one.task.device.name] += 1
                 found.append(known)
     winners = [w for w in read_winners(args.data / "winners.csv.gz") if w.latest and w.space()]
+    read: Counter[tuple[str, str]] = Counter()
     for i in track(rng.permutation(len(winners)), "winners", transient=True):
-        device = winners[i].task.device
+        device, name = winners[i].task.device, (winners[i].task.kernel, winners[i].task.device.name)
         if not device.target.startswith("sm_") or device.sms is None:
             continue
+        if args.read and read[name] >= args.landscapes:
+            continue
         if known := won(winners[i], table, rng):
+            read[name] += 1
             found.append(known)
     if len(table) > before:
         table.save(args.facts)
@@ -150,103 +154,23 @@ def without(known: list[Known], recipe: Path | None) -> list[RankedList]:
     return [one.ranked for one in known if not is_out(one.of)]
 
 
-def regrets(here: list[RankedList], scores: list[np.ndarray]) -> dict[str, str]:
-    """Mean regret of lists of nine after 1, 2, 3, beside a random order."""
-    rng = np.random.default_rng(0)
-    regret, chance = [], []
-    for one, score in zip(here, scores, strict=True):
-        assert one.log_time is not None
-        ok = np.flatnonzero(np.isfinite(one.log_time))
-        for _ in range(max(1, min(100, 300 // len(here)))):
-            rows = rng.permutation(ok)[:9]
-            time = np.exp(one.log_time[rows] - one.log_time[rows].min())
-            order = time[np.argsort(score[rows], kind="stable")]
-            regret.append([order[:n].min() - 1 for n in (1, 2, 3)])
-            chance.append([time[:n].min() - 1 for n in (1, 2, 3)])
-    text = [" / ".join(f"{100 * x:.1f}" for x in np.mean(r, axis=0)) for r in (regret, chance)]
-    return {"regret": text[0], "random": text[1]}
-
-
-def place(here: list[RankedList], scores: list[np.ndarray]) -> str:
-    """How far down the order winners stand, in the median; ties count half."""
-    found = []
-    for one, score in zip(here, scores, strict=True):
-        assert one.share is not None
-        winner = score[int(np.argmax(one.share))]
-        others = np.delete(score, int(np.argmax(one.share)))
-        found.append((others < winner).mean() + 0.5 * (others == winner).mean())
-    return f"{np.median(found):.0%}"
-
-
-def popularity(known: list[Known], family: str, device: str) -> list[np.ndarray]:
-    """Scores of a family's winners' lists by how often each configuration won on other devices."""
-    won = [k for k in known if k.ranked.family == family and isinstance(k.of, Winner)]
-    elsewhere = [k.of for k in won if k.ranked.device != device]
-    wins = Counter(canonical_json(w.candidate.config) for w in elsewhere if isinstance(w, Winner))
-    here = [k for k in won if k.ranked.device == device]
-    return [np.array([-float(wins[text]) for text in k.configs]) for k in here]
-
-
-def leave_out(known: list[Known], families: list[str]) -> None:
-    """Train without each family, and judge on it."""
-    lists = [one.ranked for one in known]
-    names = (
-        "left out",
-        "device",
-        "lists",
-        "regret",
-        "random",
-        "inside",
-        "winner's place",
-        "popular",
-    )
-    table = Table(*names)
-    fitted = dict(CONSTANTS)
-    for family in families:
-        kept = [x for x in lists if x.family != family]
-        CONSTANTS.update(fit_time(kept))
-        eye = fit_eye(kept, seeds=1, rounds=150)
-        for device in sorted({x.device for x in lists if x.family == family}):
-            here = [x for x in lists if x.family == family and x.device == device]
-            told = [eye.times(x.columns, x.expected(), x.kind) for x in here]
-            scores = [slowdown for slowdown, _ in told]
-            row = {"left out": family, "device": device, "lists": str(len(here))}
-            if here[0].log_time is None:
-                row["winner's place"] = place(here, scores)
-                row["popular"] = place(here, popularity(known, family, device))
-            else:
-                row |= regrets(here, scores)
-                row["inside"] = inside(here, told, eye)
-            print(json.dumps(row), flush=True)
-            table.add_row(*[row.get(n, "") for n in names])
-    CONSTANTS.update(fitted)
-    Console(width=150).print(table)
-
-
-def inside(here: list[RankedList], told: list[tuple[np.ndarray, float]], eye: Eye) -> str:
-    """Share of the times inside of the intervals of 90 %."""
-    reach = 1.645 * np.hypot(eye.spread, eye.scale_spread)
-    within = [
-        np.abs(one.log_time - (slowdown - slowdown.min() + best))[np.isfinite(one.log_time)] < reach
-        for one, (slowdown, best) in zip(here, told, strict=True)
-        if one.log_time is not None
-    ]
-    return f"{np.mean([w.mean() for w in within]):.0%}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """The options that ``all_lists`` reads."""
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--facts", type=Path, default=ROOT / "data/kernel_facts/kernel_facts.gz")
     parser.add_argument("--programs", type=Path, default=ROOT / "benchmarks/programs/recorded.py")
     parser.add_argument("--read", action="store_true", help="read facts that are not in the table")
     parser.add_argument("--landscapes", type=int, default=200)
     parser.add_argument("--lists", type=Path, help="keep what was read here for the next run")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_sources(parser)
     parser.add_argument("--constants", type=Path, metavar="RECIPE")
     parser.add_argument("--eye", action="append", default=[], metavar="CHECKPOINT[=RECIPE]")
-    parser.add_argument("--leave-out", action="append", default=[], metavar="FAMILY")
     args = parser.parse_args()
     known = all_lists(args)
     count = Counter((one.ranked.family, one.ranked.device) for one in known)
@@ -259,9 +183,6 @@ def main() -> None:
         lists = without(known, Path(recipe) if recipe else None)
         fit_eye(lists).save(Path(checkpoint))
         print(f"wrote the eye of {checkpoint}, fitted to {len(lists)} lists", flush=True)
-    if args.leave_out:
-        families = sorted({one.ranked.family for one in known})
-        leave_out(known, families if args.leave_out == ["all"] else args.leave_out)
 
 
 if __name__ == "__main__":

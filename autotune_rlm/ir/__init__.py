@@ -11,7 +11,7 @@ from ._on_device import on_device
 from ._reader import Launch, Reader, facts_of, read_or_reason, target_of
 from ._roofline import LAUNCH_MS, Peaks, floor_ms
 from ._signature import NotRead, Refused, Signature, missing_arguments, with_heuristics
-from ._time import CONSTANTS, INPUTS, inputs_of, time_us
+from ._time import CONSTANTS, INPUTS, expected_ms, inputs_of, time_us
 from ._types import Access, Dot, KernelFacts, Loop, Reduction
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Refused",
     "Signature",
     "as_grid",
+    "expected_ms",
     "facts_of",
     "floor_ms",
     "inputs_of",

@@ -27,6 +27,7 @@ __all__ = ["on_device"]
 _RESERVED_SHARED = 1024.0  # bytes of each program that CUDA keeps for itself
 _ALLOCATED_REGISTERS = 8  # registers of a thread are given out in eights
 _TURNED = 3.0  # a read, a write and another read of shared memory that nothing overlaps with
+_LINE = 128.0  # bytes of a line of L2
 _LATENCY_MS = 6e-4  # a read from memory, about 600 ns
 
 
@@ -67,7 +68,9 @@ def on_device(
         warp; ``dot_k``; ``warp_redundancy``: warps that compute the same rows, ``chained``: whether a
         product takes the result of another one; ``shared_ms``: reads of operands from shared memory
         by all warps, at 128 bytes a clock; ``turned``: whether
-        ``wgmma`` needs an operand turned first; ``stage_kb``: loads of products in an iteration;
+        ``wgmma`` needs an operand turned first; ``stage_kb``: loads of products in an iteration, and
+        ``converted_kb``: what reads and writes shared memory again because it is converted;
+        ``run_bytes``: bytes at neighbouring addresses of a load, up to a line of the cache;
         ``stages``, ``warps``: as given; ``exchanges``: reductions and scans per program in thousands of
         elements.
     """
@@ -149,6 +152,8 @@ def on_device(
         "chained": float(main is not None and is_chained(facts, main)),
         "shared_ms": _operand_bytes(facts, family, num_warps) * programs / peaks.shared_bytes_ms,
         "stage_kb": sum(a.tile_bytes for a in facts.accesses if a.feeds_dot and a.loop >= 0) / 1024,
+        "converted_kb": _converted_bytes(facts) / 1024,
+        "run_bytes": _run_bytes(facts),
         "turned": float(turned),
         "stages": float(num_stages),
         "warps": float(num_warps),
@@ -226,6 +231,30 @@ def _vector_bytes(facts: KernelFacts, threads: int) -> float:
         sum(a.bytes * _vector(a.run, a.item_bytes, a.distinct, threads) for a in facts.accesses)
         / total
     )
+
+
+def _run_bytes(facts: KernelFacts) -> float:
+    """Neighbouring bytes of loads, at most a line of L2; the mean of their inverses by bytes."""
+    loads = [a for a in facts.accesses if a.kind == "load" and a.bytes > 0]
+    runs = [min(_LINE, float(a.run * a.item_bytes)) for a in loads]
+    total = sum(a.bytes for a in loads)
+    return (
+        total / sum(a.bytes / run for a, run in zip(loads, runs, strict=True)) if loads else _LINE
+    )
+
+
+def _converted_bytes(facts: KernelFacts) -> float:
+    """Bytes of an iteration that are read from shared memory and written back converted."""
+    total = 0.0
+    for dot in facts.dots:
+        if dot.loop >= 0 and dot.b_from == "loaded":
+            loaded = [
+                a.item_bytes
+                for a in facts.accesses
+                if a.feeds_dot == "loaded" and a.loop == dot.loop and a.shape == (dot.k, dot.n)
+            ]
+            total += dot.k * dot.n * (item_bytes(dot.b) + min(loaded, default=0))
+    return total
 
 
 def _in_flight(facts: KernelFacts, num_stages: int) -> float:

@@ -25,26 +25,28 @@ __all__ = ["CONSTANTS", "INPUTS", "expected_ms", "inputs_of", "time_us"]
 Array = Any  # a number, or an array of numpy or torch
 
 CONSTANTS: dict[str, float] = {
-    "products": 1.62,  # time of mma over its peak
-    "async_products": 0.992,  # of wgmma and tcgen05
-    "operands": 2.12,  # reads of shared memory by mma, over 128 bytes a clock
-    "async_operands": 0.96,
-    "staged": 1.23,  # writes of loads to shared memory
-    "special": 1.05,
-    "issue": 1.15,
-    "l2": 0.809,
-    "memory": 1.15,  # of a launch that does not fit into L2
+    "products": 1.51,  # time of mma over its peak
+    "async_products": 0.961,  # of wgmma and tcgen05
+    "operands": 2.19,  # reads of shared memory by mma, over 128 bytes a clock
+    "async_operands": 0.97,
+    "staged": 1.13,  # writes of loads to shared memory
+    "special": 1.08,
+    "issue": 1.08,
+    "l2": 0.769,
+    "memory": 1.25,  # of a launch that does not fit into L2
     "cached": 0.642,  # of one that does
-    "alone": 0.614,  # work of a program alone, one resource after the other
-    "warps": 0.658,  # power with which fewer than four warps are slower alone
-    "load_us": 0.326,  # an iteration's wait for a load, over the loads ahead
-    "wait_us": 0.105,  # and for barriers
-    "unstaged_us": 0.489,  # more where nothing is loaded ahead
+    "runs": 0.102,  # more for each line that is read in quarters
+    "alone": 0.632,  # work of a program alone, one resource after the other
+    "warps": 0.689,  # power with which fewer than four warps are slower alone
+    "more_warps": 0.242,  # power with which more than four overlap each other
+    "load_us": 0.318,  # an iteration's wait for a load, over the loads ahead
+    "wait_us": 0.104,  # and for barriers
+    "unstaged_us": 0.488,  # more where nothing is loaded ahead
     "program_us": 1.43,
-    "overlap": 3.93,  # power of the norm over resources: large where the scarcest decides
-    "hiding": 3.33,  # power of the norm over work and waiting
-    "rounds": 0.652,  # share of a last round that counts in full
-    "spills": 0.865,  # writes and reads of spilled words over 128 bytes a clock
+    "overlap": 3.91,  # power of the norm over resources: large where the scarcest decides
+    "hiding": 3.38,  # power of the norm over work and waiting
+    "rounds": 0.653,  # share of a last round that counts in full
+    "spills": 0.896,  # writes and reads of spilled words over 128 bytes a clock
 }
 """Fitted to recorded landscapes and winners without the H100, see ``training.eye_time``:
 ``python benchmarks/train_eye.py --data FOLDER --constants recipes/nano-validation.yaml``."""
@@ -60,6 +62,7 @@ element, against banks. An estimate of ours from recorded fp32 products on the H
 INPUTS = (
     "resident", "rounds", "waves", "busy", "warps", "asynchronous", "fits", "trips", "ahead", "unstaged",
     "products", "special", "issue", "l2", "operands", "staged", "exchanged", "spilled", "memory",
+    "scattered",
 )  # fmt: skip
 """What ``time_us`` needs of a launch. Work is that of a program, in us at peak rates."""
 
@@ -78,6 +81,7 @@ def inputs_of(numbers: Mapping[str, float], peaks: Peaks) -> dict[str, float]:
     trips = max(numbers["trips"], 1.0)
     excess = numbers["excess_registers"] * (numbers["excess_registers"] / _FEW_SPILLS) ** 2
     staged = numbers["stage_kb"] * 1024 * trips / 128 / clock
+    converted = numbers["converted_kb"] * 1024 * trips / 128 / clock
     turned = _TURNED * staged * numbers["turned"]
     return {
         "resident": min(numbers["resident"], -(-programs // peaks.sms)),
@@ -95,10 +99,11 @@ def inputs_of(numbers: Mapping[str, float], peaks: Peaks) -> dict[str, float]:
         "issue": numbers["issue_ms"] * one,
         "l2": numbers["l2_ms"] * one,
         "operands": numbers["shared_ms"] * one,
-        "staged": staged,
+        "staged": staged + converted,
         "exchanged": numbers["exchanges"] * 1e3 / 128 / clock + turned,
         "spilled": excess * 2 * numbers["warps"] * trips / clock,
         "memory": numbers["memory_ms"] * 1e3,
+        "scattered": (128.0 / min(max(numbers["run_bytes"], 4.0), 128.0) - 1.0) / 3.0,
     }
 
 
@@ -114,16 +119,22 @@ def time_us(x: Mapping[str, Array], c: Mapping[str, Array], xp: Any = np) -> Arr
     products = x["products"] * (c["products"] * (1 - is_async) + c["async_products"] * is_async)
     operands = x["operands"] * (c["operands"] * (1 - is_async) + c["async_operands"] * is_async)
     shared = operands + c["staged"] * x["staged"] + x["exchanged"] + c["spills"] * x["spilled"]
-    special, issue, l2 = c["special"] * x["special"], c["issue"] * x["issue"], c["l2"] * x["l2"]
+    special, issue = c["special"] * x["special"], c["issue"] * x["issue"]
+    runs = 1 + c["runs"] * x["scattered"]
+    l2 = c["l2"] * x["l2"] * runs
     together = x["resident"] * _norm(c["overlap"], [products, shared, special, issue, l2], xp)
-    few = xp.maximum(4.0 / x["warps"], x["warps"] * 0 + 1.0) ** c["warps"]
-    waiting = c["load_us"] / x["ahead"] + c["wait_us"] + c["unstaged_us"] * x["unstaged"]
+    fourth = 4.0 / x["warps"]
+    few = xp.maximum(fourth, fourth * 0 + 1.0) ** c["warps"]
+    few = few * xp.minimum(fourth, fourth * 0 + 1.0) ** c["more_warps"]
+    waiting = (
+        c["load_us"] / x["ahead"] + c["wait_us"] + c["unstaged_us"] * x["unstaged"]
+    )
     alone = c["alone"] * (products + shared + special + issue) * few
     alone = alone + x["trips"] * waiting + c["program_us"]
     rounds = c["rounds"] * x["rounds"] + (1 - c["rounds"]) * x["waves"]
     computing = rounds * _norm(c["hiding"], [together, alone], xp)
     bandwidth = c["cached"] * x["fits"] + c["memory"] * (1 - x["fits"])
-    memory = x["memory"] * bandwidth / x["busy"] ** 0.5
+    memory = x["memory"] * bandwidth * runs / x["busy"] ** 0.5
     return _norm(c["hiding"], [computing, memory], xp) + LAUNCH_MS * 1e3
 
 

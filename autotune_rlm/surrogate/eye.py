@@ -35,7 +35,7 @@ _LOGS = (
     "by_threads", "waves", "intensity", "dot_over_memory", "bytes_in_flight", "live_words",
     "index_words", "accumulator_words", "tile_words", "vector_bytes", "trips", "work_per_trip",
     "warp_rows", "warp_columns", "dot_k", "reuse", "warps", "warp_redundancy", "stage_kb",
-    "operations",
+    "operations", "run_bytes", "converted_kb",
 )  # fmt: skip
 _TIMES = (
     "dot_ms", "float_ms", "special_ms", "issue_ms", "memory_ms", "l2_ms", "shared_ms", "wave_ms",

@@ -26,9 +26,9 @@ _LISTWISE = 0.6
 _WORST = 2.5  # logarithm of a slow-down; beyond, it does not matter how slow
 _MAX_LENGTH = 32
 _SEEDS = 3
-_ROUNDS = 220
+_ROUNDS = 160
 _SETTINGS: dict[str, Any] = {
-    "max_depth": 6,
+    "max_depth": 4,
     "eta": 0.05,
     "subsample": 0.7,
     "colsample_bytree": 0.6,

@@ -144,10 +144,25 @@ def _pointer(dtype: object) -> str:
 def product(problem: dict[str, Any], config: dict[str, Any]) -> Program:
     """``mm`` and ``mixed_mm`` of TorchInductor, and the Triton tutorial's matmul."""
     p = {name.lower(): value for name, value in problem.items()}
+    if "sizes" in p:  # as TorchInductor's log has it: "12x64, 64x32", "[64, 1], [1, 64]"
+        names = (
+            "m",
+            "k",
+            "k",
+            "n",
+            "mat1_stride_0",
+            "mat1_stride_1",
+            "mat2_stride_0",
+            "mat2_stride_1",
+        )
+        numbers = map(int, re.findall(r"\d+", f"{p['sizes']} {p['strides']}"))
+        p |= dict(zip(names, numbers, strict=True))
+        p |= dict(zip(("mat1_dtype", "mat2_dtype"), p["dtypes"].split(", "), strict=True))
     m, n, k = p["m"], p["n"], p["k"]
     left = _pointer(p.get("mat1_dtype", p.get("dtype", "float16")))
     right = _pointer(p.get("mat2_dtype", left[1:]))
-    blocks = {name: config[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K")}
+    tile = {name.replace("_SIZE", ""): value for name, value in config.items()}
+    blocks = {name: tile[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K")}
     return {
         "kernel": matrix_product,
         "arguments": {
@@ -162,11 +177,11 @@ def product(problem: dict[str, Any], config: dict[str, Any]) -> Program:
             "stride_bk": p.get("mat2_stride_0", n),
             "stride_bn": p.get("mat2_stride_1", 1),
             "ALLOW_TF32": str(p.get("using_tf32", "True")) == "True",
-            "EVEN_K": k % config["BLOCK_K"] == 0,
+            "EVEN_K": k % tile["BLOCK_K"] == 0,
             "GROUP_M": GROUP,
             **blocks,
         },
-        "grid": tiles({"m": m, "n": n}, config, "BLOCK_M", "BLOCK_N"),
+        "grid": tiles({"m": m, "n": n}, tile, "BLOCK_M", "BLOCK_N"),
     }
 
 

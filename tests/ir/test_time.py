@@ -35,6 +35,7 @@ WORK = (
     "exchanged",
     "spilled",
     "memory",
+    "scattered",
 )
 
 
@@ -88,6 +89,46 @@ def test_the_constants_find_their_way_back():
         return np.mean([np.std(x) for x in left])
 
     assert error(found) < 0.7 * error(PLAUSIBLE)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([4, 8, 16]))
+@settings(max_examples=20, deadline=None)
+def test_warps_of_a_program_overlap_as_programs_do_or_less(number, warps):
+    """Twice the warps with the same work wait less, but not less than half as long."""
+    few = {**launches(number), "warps": np.full(50, float(warps))}
+    time, more = (time_us({**few, "warps": few["warps"] * n}, CONSTANTS) for n in (1, 2))
+    assert (more <= time).all()
+    assert (more >= time / 2).all()
+
+
+def product_of_bytes(k, item_bytes, source):
+    """A product of 64 x 128 whose second operand lies along its sum."""
+    load = {"kind": "load", "times": 32.0, "active": 1.0, "loop": 0, "feeds_dot": source}
+    load |= {"item_bytes": item_bytes, "axis": 0, "run": k}
+    return KernelFacts(
+        grid=(64, 1, 1),
+        dots=(
+            Dot(m=64, n=128, k=k, a="f16", b="f16", acc="f32", times=32.0, loop=0, b_from=source),
+        ),
+        accesses=(Access(argument="b", shape=(k, 128), distinct=k * 128, **load),),
+        loops=(Loop(trips=32.0, times=1.0),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("k", "item_bytes", "run"), [(32, 1, 32), (64, 1, 64), (64, 2, 128), (256, 2, 128)]
+)
+def test_neighbouring_bytes_count_up_to_a_line_of_the_cache(k, item_bytes, run):
+    facts = product_of_bytes(k, item_bytes, "load")
+    assert on_device(facts, devices.lookup("NVIDIA H100"))["run_bytes"] == run
+
+
+def test_converted_operands_go_through_shared_memory_again():
+    gpu = devices.lookup("NVIDIA H100")
+    straight, converted = (on_device(product_of_bytes(64, 1, x), gpu) for x in ("load", "loaded"))
+    assert straight["converted_kb"] == 0
+    assert converted["converted_kb"] == 64 * 128 * (1 + 2) / 1024
+    assert converted["expected_ms"] > straight["expected_ms"]
 
 
 @pytest.mark.parametrize("device", ["NVIDIA A100", "NVIDIA H100", "AMD MI300X"])

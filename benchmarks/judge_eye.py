@@ -1,0 +1,193 @@
+"""Judges the compiler's eye on kernels and devices that were left out of its training.
+
+    python benchmarks/judge_eye.py --data FOLDER --leave-out all
+    python benchmarks/judge_eye.py --data FOLDER --whole-space w8a8_block_fp8_matmul
+
+``--leave-out`` trains without each family in turn, the constants of the expected time included. A
+family with times is searched by the product's own loop in lists of nine configurations, beside XGBoost
+on the same facts and data (``trees``), a random forest from scratch, and a random order. A family of
+winners is ordered before anything is measured. ``--whole-space`` leaves out each device in turn and
+looks for a family's winners in the whole space that they were chosen from. Data are as for
+``train_eye.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from train_eye import Known, add_sources, all_lists
+
+from autotune_rlm.bench.kernels import run_search
+from autotune_rlm.ir import CONSTANTS, Peaks, expected_ms
+from autotune_rlm.landscapes import Landscape
+from autotune_rlm.landscapes.winners import Winner
+from autotune_rlm.surrogate import RLMSurrogate, load_surrogate
+from autotune_rlm.surrogate.eye import Eye, columns
+from autotune_rlm.surrogate.programs import load_programs
+from autotune_rlm.training.eye import RankedList, fit_eye
+from autotune_rlm.training.eye_time import fit_time
+from autotune_rlm.training.facts_table import FactsTable
+from autotune_rlm.types import Candidate, Measurement
+
+METHODS = ("rlm", "trees", "random-forest", "random")
+BUDGETS = (1, 2, 3)
+
+
+def fitted(kept: Sequence[RankedList]) -> Eye:
+    """Constants and trees of these lists alone; the constants are used from here on."""
+    CONSTANTS.update(fit_time(kept))
+    return fit_eye(kept, seeds=1)
+
+
+def leave_out(known: list[Known], families: list[str], number: int) -> None:
+    """Train without each family, and judge on it."""
+    for family in families:
+        eye = fitted([k.ranked for k in known if k.ranked.family != family])
+        surrogate = with_eye(eye)
+        for device in sorted({k.ranked.device for k in known if k.ranked.family == family}):
+            here = [k for k in known if (k.ranked.family, k.ranked.device) == (family, device)]
+            row = {"left out": family, "device": device, "lists": len(here)}
+            if here[0].ranked.log_time is None:
+                scores = [
+                    eye.times(k.ranked.columns, k.ranked.expected(), k.ranked.kind)[0] for k in here
+                ]
+                plain = [eye.plain.predict(k.ranked.columns) for k in here]
+                row["winner's place"] = place(here, scores)
+                row["trees"] = place(here, plain)
+                row["most popular"] = place(here, popularity(known, family, device))
+            else:
+                lists = of_nine(here, number)
+                row |= {method: regrets(lists, method, surrogate) for method in METHODS}
+                row |= intervals(here, eye)
+            print(json.dumps(row), flush=True)
+
+
+def with_eye(eye: Eye) -> RLMSurrogate:
+    """The bundled surrogate with another eye, which speaks alone: no kernel counts as known."""
+    surrogate = load_surrogate("nano")
+    settings = {**surrogate.checkpoint.settings, "parameters": []}
+    return RLMSurrogate(replace(surrogate.checkpoint, eye=eye, settings=settings))
+
+
+def of_nine(here: list[Known], number: int) -> list[Landscape]:
+    """About so many landscapes of nine configurations each, drawn from lists with times."""
+    rng = np.random.default_rng(0)
+    found = []
+    for k in here:
+        assert k.ranked.log_time is not None
+        ok = np.flatnonzero(np.isfinite(k.ranked.log_time))
+        peaks = Peaks.of(k.of.task.device)
+        for _ in range(max(1, min(100, number // len(here)))):
+            rows = rng.permutation(ok)[:9]
+            candidates = [
+                replace(c, facts={**c.facts, "expected_ms": expected_ms(c.facts, peaks)})
+                for c in (k.candidates[i] for i in rows)
+            ]
+            times = np.exp(k.ranked.log_time[rows])
+            measured = [Measurement(status="ok", value=float(t)) for t in times]
+            found.append(Landscape(k.of.task, tuple(candidates), tuple(measured)))
+    return found
+
+
+def regrets(lists: list[Landscape], method: str, surrogate: RLMSurrogate) -> str:
+    """Mean regret in % after 1, 2 and 3 measurements."""
+    runs = [
+        run_search(x, method, budgets=BUDGETS, seed=i, load_surrogate=lambda: surrogate)
+        for i, x in enumerate(lists)
+    ]
+    return " / ".join(f"{100 * np.mean([r.regret[b] for r in runs]):.1f}" for b in BUDGETS)
+
+
+def intervals(here: list[Known], eye: Eye) -> dict[str, str]:
+    """Share of times in the intervals of 90 %, and the median factor of the error of the best time."""
+    reach = 1.645 * np.hypot(eye.spread, eye.scale_spread)
+    within, factors = [], []
+    for k in here:
+        slowdown, best = eye.times(k.ranked.columns, k.ranked.expected(), k.ranked.kind)
+        error = np.asarray(k.ranked.log_time) - (slowdown - slowdown.min() + best)
+        within.append((np.abs(error[np.isfinite(error)]) < reach).mean())
+        factors.append(np.abs(best - np.nanmin(np.asarray(k.ranked.log_time))))
+    return {"inside": f"{np.mean(within):.0%}", "scale": f"{np.exp(np.median(factors)):.2f}"}
+
+
+def place(here: list[Known], scores: list[np.ndarray]) -> str:
+    """How far down the order winners stand: median and mean; ties count half."""
+    found = []
+    for k, score in zip(here, scores, strict=True):
+        at = int(np.argmax(k.ranked.share))
+        others = np.delete(score, at)
+        found.append((others < score[at]).mean() + 0.5 * (others == score[at]).mean())
+    return f"{np.median(found):.0%} ({np.mean(found):.0%})"
+
+
+def popularity(known: list[Known], family: str, device: str) -> list[np.ndarray]:
+    """Scores of a family's winners' lists by how often each configuration won on other devices."""
+    won = [k for k in known if k.ranked.family == family and isinstance(k.of, Winner)]
+    wins = Counter(k.of.candidate.key for k in won if k.ranked.device != device)
+    here = [k for k in won if k.ranked.device == device]
+    return [np.array([-float(wins[c.key]) for c in k.candidates]) for k in here]
+
+
+def whole_spaces(known: list[Known], args: argparse.Namespace, family: str) -> None:
+    """Look for a family's winners in the whole space that they were chosen from, device by device.
+
+    Everything of the device is left out of the fit. Beside it stand the most popular winners of the
+    other devices. Prints the shares of problems whose winner is among the first 40, and whose winner's
+    tile is among the first 3 tiles.
+    """
+    table = FactsTable.load(args.facts, load_programs(args.programs))
+    winners = [k.of for k in known if k.ranked.family == family and isinstance(k.of, Winner)]
+    for device in sorted({w.task.device.name for w in winners}):
+        eye = fitted([k.ranked for k in known if k.ranked.device != device])
+        here = [w for w in winners if w.task.device.name == device]
+        wins = Counter(w.candidate.key for w in winners if w.task.device.name != device)
+        ours, trees, popular = [], [], []
+        for i in np.random.default_rng(0).permutation(len(here))[: args.problems]:
+            space = [table.candidate(here[i].task, c) for c in here[i].space()]
+            fits = np.array([c.facts.get("shared_share", np.inf) <= 1 for c in space])
+            score = np.where(fits, eye.look(space).slowdown, np.inf)
+            plain = np.where(fits, eye.plain.predict(columns(space)), np.inf)
+            ours.append(_found(here[i], space, score))
+            trees.append(_found(here[i], space, plain))
+            popular.append(_found(here[i], space, np.array([-wins[c.key] for c in space])))
+        table.save(args.facts)
+        row = {"family": family, "device": device, "problems": len(ours)}
+        for name, found in (("eye", ours), ("trees", trees), ("most popular", popular)):
+            first, tile = np.mean(found, axis=0)
+            row[name] = f"top 40: {first:.1%}, tile in top 3: {tile:.1%}"
+        print(json.dumps(row), flush=True)
+
+
+def _found(winner: Winner, space: list[Candidate], score: np.ndarray) -> tuple[bool, bool]:
+    """Whether a winner is among the first 40, and its tile among the first 3."""
+    tiles = [tuple(v for k, v in c.config.items() if k.startswith("BLOCK")) for c in space]
+    at = [c.key for c in space].index(winner.candidate.key)
+    order = np.argsort(score, kind="stable").tolist()
+    first = list(dict.fromkeys(tiles[i] for i in order))[:3]
+    return order.index(at) < 40, tiles[at] in first
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_sources(parser)
+    parser.add_argument("--leave-out", action="append", default=[], metavar="FAMILY")
+    parser.add_argument("--number", type=int, default=300, help="lists of nine of a family")
+    parser.add_argument("--whole-space", action="append", default=[], metavar="FAMILY")
+    parser.add_argument("--problems", type=int, default=40, help="of each device of a whole space")
+    args = parser.parse_args()
+    known = all_lists(args)
+    families = sorted({k.ranked.family for k in known})
+    leave_out(known, families if args.leave_out == ["all"] else args.leave_out, args.number)
+    for family in args.whole_space:
+        whole_spaces(known, args, family)
+
+
+if __name__ == "__main__":
+    main()

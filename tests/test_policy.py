@@ -309,6 +309,32 @@ def test_of_few_candidates_the_third_and_the_fifth_hedge_too():
     assert 199 not in Policy().choose(TASK, many, flat, two, 1, zero_shot=order)
 
 
+@pytest.mark.parametrize(
+    ("n", "familiar", "at"),
+    [(64, True, {3, 5, 7}), (200, True, {0, 2, 4}), (64, False, {0, 1, 2, 4, 6})],
+)
+def test_the_best_of_near_problems_are_copied(n, familiar, at):
+    candidates = [Candidate({"x": i}) for i in range(n)]
+    worst_first = dataclasses.replace(predict(np.linspace(2.0, 1.0, n)), familiar=familiar)
+    near = [8, 9]
+    copied = {
+        k
+        for k in range(8)
+        if Policy().choose(
+            TASK, candidates, worst_first, [ok(c, 1.0) for c in candidates[:k]], 1, near=near
+        )
+        == [8]
+    }
+    assert copied == at
+
+
+def test_the_next_near_problem_follows_and_the_default_comes_first():
+    candidates = [Candidate({"x": i}) for i in range(200)]
+    guess = dataclasses.replace(predict(np.ones(200)), familiar=False)
+    chosen = Policy().choose(TASK, candidates, guess, [], 3, must=[5], near=[5, 8, 9])
+    assert chosen == [5, 8, 9]
+
+
 def test_an_unfamiliar_order_is_no_hedge():
     known = [ok(c, 1.0) for c in grid()[:11]]
     before = predict(np.r_[np.ones(63), 0.5], spread=0.01)

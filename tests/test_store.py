@@ -172,6 +172,22 @@ class TestTasks:
         assert store.nearest(task(1024)) == []
         assert store.nearest(task(1024), same_device=False)[0][0].device.name == "X"
 
+    def test_the_best_of_near_problems_and_devices(self, store):
+        for m, device, candidate in (
+            (1024, "NVIDIA H200", A),  # 0.3 away
+            (2048, GPU.name, B),  # 1 away
+            (1024, "NVIDIA T4", C),  # 7 away
+        ):
+            store.add(task(m, device=Device(name=device)), candidate, ok(1.0))
+        assert store.near_best(task(1024)) == [A, B, C]
+        assert store.near_best(task(1024), 1) == [A]
+
+    def test_the_own_device_is_found_among_many_others(self, store):
+        for i in range(100):
+            store.add(task(1024, device=Device(name=f"other {i}")), A, ok(1.0))
+        store.add(task(4096), B, ok(1.0))
+        assert store.near_best(task(1024), 1) == [B]
+
     def test_nearest_knows_a_renamed_kernel_by_its_source(self, store):
         store.add(task(1, kernel="old", source="body"), A, ok(1.0))
         assert store.nearest(task(2, kernel="new", source="body"))[0][0].kernel == "old"
@@ -197,13 +213,13 @@ def launched(n, rows=64, **fields):
 class TestRecall:
     def test_of_nothing(self, store):
         found = store.recall(launched(16))
-        assert (found.own, found.failed, found.alike, found.nearest) == ((), (), (), None)
+        assert (found.own, found.failed, found.alike, found.has_near) == ((), (), (), False)
 
     def test_own_observations(self, store):
         store.add(launched(16), A, ok(1.0))
         found = store.recall(launched(16))
         assert [o.candidate for o in found.own] == [A]
-        assert (found.alike, found.nearest) == ((), None)
+        assert (found.alike, found.has_near) == ((), False)
 
     def test_a_choice_is_taken_over_between_close_sizes_the_nearest_first(self, store):
         for n in (16, 40_000, 60_000, 10**6):
@@ -211,7 +227,7 @@ class TestRecall:
         found = store.recall(launched(65_536))
         assert [t.problem["n"] for t, _ in found.alike] == [60_000, 40_000]
         assert found.alike[0][1][0].measurement.value == 60_000
-        assert found.nearest[0].problem["n"] == 60_000
+        assert found.has_near
         assert store.recall(launched(200)).alike == ()
         assert store.recall(launched(17)).alike[0][0].problem["n"] == 16
 
@@ -239,7 +255,7 @@ class TestRecall:
             store.add(launched(1000), B, FAILED)
             found = store.recall(launched(1001))
         assert found.alike[0][0] == launched(1000)
-        assert found.nearest[1].candidate == A
+        assert found.has_near
         assert [o.candidate for o in found.failed] == [B]
 
     def test_cleared_is_forgotten(self, store):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import tempfile
+import heapq
 import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +17,13 @@ from autotune_rlm.landscapes import Landscape
 from autotune_rlm.measure.replay import ReplayMeasurer
 from autotune_rlm.search.policy import Policy
 from autotune_rlm.search.tuner import Tuner
-from autotune_rlm.store import Store, problem_distance, task_distance
+from autotune_rlm.store import Store, task_distance
 from autotune_rlm.surrogate.eye import columns, has_facts
 from autotune_rlm.types import Device, Measurement, Prediction, Task
 
 __all__ = ["Analytical", "FactsTrees", "Nearest", "Rlm", "RlmWithDefault", "RlmZeroShot"]
 
+_NEAR = 16  # known problems in the store of a search, which asks for fewer
 _WORKERS = 8  # simulated compilations at a time
 
 
@@ -32,7 +31,7 @@ class Rlm(Method):
     """The product's own loop: ``Tuner`` with the decorator's settings, on a recorded landscape.
 
     A record does not tell which candidate was the default, so none is measured for being it. What is
-    given as training data is in the store: the best of the nearest problem is measured first.
+    given as training data is in the store: the best configurations of the nearest problems.
     """
 
     default: int | None = None
@@ -90,18 +89,16 @@ class Rlm(Method):
         return self.surrogate.predict(self.search.task, self.search.candidates)
 
     @contextlib.contextmanager
-    def _store(self) -> Iterator[Store | None]:
-        """A store that knows the nearest problem on this device: a search asks for no other."""
+    def _store(self) -> Iterator[Store]:
+        """A store that knows the best of the nearest problems: a search asks for no others."""
         task = self.search.task
-        known = [k for k in _known(self.search) if k.task.device.name == task.device.name]
-        if not known:
-            yield None
-            return
-        near = min(known, key=lambda other: task_distance(task, other.task))
-        i = near.best_index
-        assert i is not None
-        with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "known.db") as store:
-            store.add(near.task, near.candidates[i], near.measurements[i])
+        with Store(":memory:") as store:
+            for near in heapq.nsmallest(
+                _NEAR, _known(self.search), key=lambda other: task_distance(task, other.task)
+            ):
+                i = near.best_index
+                assert i is not None
+                store.add(near.task, near.candidates[i], near.measurements[i])
             yield store
 
 
@@ -152,9 +149,9 @@ class FactsTrees(Method):
 class Nearest(Method):
     """The best configuration of the nearest known problem, then of the next nearest, and so on.
 
-    Known are the landscapes given as training data, of the same kernel and metric. Nearness is that
-    of the problems' numbers (logarithms) and of the devices' specifications. When every known best
-    is measured, their second bests follow; when none is left, random candidates.
+    Known are the landscapes given as training data, of the same kernel and metric. Nearness is the
+    store's (``task_distance``). When every known best is measured, their second bests follow; when
+    none is left, random candidates.
     """
 
     def __init__(self, search: Search) -> None:
@@ -162,7 +159,7 @@ class Nearest(Method):
         task, known = search.task, _known(search)
         if not known:
             raise NotApplicableError(f"no training landscape of kernel {task.kernel!r}")
-        known.sort(key=lambda other: _distance(task, other.task))
+        known.sort(key=lambda other: task_distance(task, other.task))
         self._wanted = _interleaved(search, known[:64])
 
     def round_size(self, n_measured: int) -> int:
@@ -209,15 +206,6 @@ def _known(search: Search) -> list[Landscape]:
         and known.task.key != task.key
         and known.best_index is not None
     ]
-
-
-def _distance(task: Task, other: Task) -> float:
-    """How far two tasks of one kernel are apart: problems in octaves, devices in nepers of figures."""
-    mine, theirs = task.device.to_json(), other.device.to_json()
-    figures = [k for k, v in mine.items() if isinstance(v, (int, float)) and k in theirs]
-    far = float(task.device.name != other.device.name)
-    far += sum(abs(math.asinh(mine[k]) - math.asinh(theirs[k])) for k in figures)
-    return far + problem_distance(task.problem, other.problem)
 
 
 def _interleaved(search: Search, known: list[Landscape]) -> list[int]:

@@ -37,6 +37,8 @@ class Search:
         surrogate: Predicts the task's metric; None for no ranking, where all are measured anyway.
         policy: Chooses and stops; by default ``Policy()``.
         first: Candidates that are measured before all others, in this order.
+        near: Best configurations of known problems, the nearest problem's first. The policy measures
+            some of them between the surrogate's choices.
         observed: Earlier observations of the task, of these candidates or of others.
         budget: Most candidates that may be measured in the end, those in ``observed`` included;
             None for all.
@@ -53,6 +55,7 @@ class Search:
         policy: Policy | None = None,
         *,
         first: Iterable[Candidate] = (),
+        near: Iterable[Candidate] = (),
         observed: Iterable[Observation] = (),
         budget: int | None = None,
     ) -> None:
@@ -75,7 +78,10 @@ class Search:
             else:
                 self._known[i] = o.measurement
         self.reused = frozenset(self.candidates[i].key for i in self._known)
-        self._first = list(dict.fromkeys(self._index[c.key] for c in first if c.key in self._index))
+        self._first, self._near = (
+            list(dict.fromkeys(self._index[c.key] for c in some if c.key in self._index))
+            for some in (first, near)
+        )
 
     @property
     def observations(self) -> list[Observation]:
@@ -179,6 +185,7 @@ class Search:
             self.observations,
             n,
             must=self._missing_first(),
+            near=self._near,
             zero_shot=self.zero_shot if self.surrogate is not None else None,
             features=self._features,
         )

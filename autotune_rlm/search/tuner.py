@@ -190,8 +190,8 @@ class Tuner:
         """Search ``candidates`` for the best one.
 
         The default is measured first, so that the result is never worse than it. The suggested
-        candidates follow, then the best configuration of the nearest problem in the store, then the
-        model's choices.
+        candidates follow, then the model's choices and, between them, the best configurations of the
+        nearest problems in the store, on whatever device.
 
         Args:
             task: What is tuned.
@@ -227,7 +227,8 @@ class Tuner:
             candidates,
             self.surrogate,
             dataclasses.replace(self.policy, seed=self.policy.seed + seed),
-            first=self._first(task, candidates, default, suggested),
+            first=[candidates[i] for i in ([] if default is None else [default]) + [*suggested]],
+            near=() if self.store is None else self.store.near_best(task),
             observed=() if self.store is None else remembered(self.store.observations(task)),
             budget=resolve_budget(budget, len({c.key for c in candidates})),
         )
@@ -255,19 +256,6 @@ class Tuner:
             stop,
         )
         return result
-
-    def _first(
-        self,
-        task: Task,
-        candidates: Sequence[Candidate],
-        default: int | None,
-        suggested: Sequence[int],
-    ) -> list[Candidate]:
-        first = [candidates[i] for i in ([] if default is None else [default])]
-        first += [candidates[i] for i in suggested]
-        if self.store is not None:
-            first += [o.candidate for _, o in self.store.nearest(task, 1)]
-        return first
 
 
 class _Run:

@@ -44,10 +44,10 @@ class Recall:
         failed: Candidates whose very binaries are known not to compile or to fit, from other tasks.
         alike: Tasks whose choice may be taken over, nearest first, with their observations: all is
             equal but sizes, and those differ by a factor of two at most.
-        nearest: The nearest other problem of the kernel on this device, with its best observation.
+        has_near: Whether another problem of the kernel was measured on this device.
     """
 
     own: tuple[Observation, ...] = ()
     failed: tuple[Observation, ...] = ()
     alike: tuple[tuple[Task, tuple[Observation, ...]], ...] = ()
-    nearest: tuple[Task, Observation] | None = None
+    has_near: bool = False

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from autotune_rlm.types import Task
+from autotune_rlm.devices import distance, lookup
+from autotune_rlm.types import Device, Task
 
 __all__ = ["euclidean", "gaps", "leaves", "problem_distance", "task_distance", "task_penalty"]
 
 _MISMATCH = 4.0  # like a factor of 16 in one size
 _OTHER_SOURCE = 2.0
-_OTHER_DEVICE = 4.0
 _OTHER_VERSIONS = 0.5
 
 
@@ -33,17 +34,24 @@ def euclidean(gaps: Iterable[float]) -> float:
 
 
 def task_distance(a: Task, b: Task) -> float:
-    """``problem_distance`` plus 2 for another source, 4 for another device, 0.5 for other versions."""
+    """``problem_distance`` and ``devices.distance``, 2 for another source, 0.5 for other versions."""
     return problem_distance(a.problem, b.problem) + task_penalty(
         source=a.source != b.source,
-        device=a.device.name != b.device.name,
+        devices=(a.device, b.device),
         versions=dict(a.versions) != dict(b.versions),
     )
 
 
-def task_penalty(*, source: bool, device: bool, versions: bool) -> float:
+def task_penalty(*, source: bool, devices: tuple[Device, Device], versions: bool) -> float:
     """What ``task_distance`` adds where the source, the device and versions differ."""
-    return _OTHER_SOURCE * source + _OTHER_DEVICE * device + _OTHER_VERSIONS * versions
+    apart = _apart(*devices) if devices[0].name != devices[1].name else 0.0
+    return _OTHER_SOURCE * source + apart + _OTHER_VERSIONS * versions
+
+
+@functools.lru_cache(maxsize=1024)
+def _apart(a: Device, b: Device) -> float:
+    """The distance of two devices; one that tells its name alone has the figures known of that name."""
+    return distance(*(d if d.target or not d.name.strip() else lookup(d.name) for d in (a, b)))
 
 
 def gaps(left: Mapping[Any, Any], right: Mapping[Any, Any]) -> list[float]:

@@ -29,7 +29,7 @@ from autotune_rlm.store._distance import (
     task_penalty,
 )
 from autotune_rlm.store._rows import task_from, to_json
-from autotune_rlm.types import Task, digest
+from autotune_rlm.types import Device, Task, digest
 
 __all__ = ["Near", "fill", "near_to", "place"]
 
@@ -114,7 +114,9 @@ class Near:
 
 def near_to(connection: sa.Connection, task: Task, k: int, *, same_device: bool) -> list[Near]:
     """The nearest measured tasks, nearest first: at least ``k`` where there are so many."""
-    names = _places(task, same_device=same_device)
+    names = _places(task, same_device=True)
+    if not same_device:
+        names = list(dict.fromkeys([*names, *_places(task, same_device=False)]))
     asked: dict[str, Any] = {f"place{i}": name for i, name in enumerate(names)}
     asked |= {"volume": _volume(task.problem), "most": max(_MIN_COUNT, 2 * k)}
     rows = connection.execute(_query(len(names)), asked).all()
@@ -126,7 +128,7 @@ def near_to(connection: sa.Connection, task: Task, k: int, *, same_device: bool)
         apart = gaps(own, dict(leaves(json.loads(row.problem), ())))
         penalty = task_penalty(
             source=row.source_hash != task.source_hash,
-            device=row.device != task.device.name,
+            devices=(task.device, Device(name=row.device)),
             versions=row.versions != versions,
         )
         close = key in alike and max(apart, default=0.0) <= ALIKE

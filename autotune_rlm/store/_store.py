@@ -194,8 +194,8 @@ class Store:
         """The best known observations of the ``k`` nearest other problems of the same kernel.
 
         The same kernel has the same name or source, in the same language and metric. The distance is
-        ``problem_distance``, plus 2 where the source differs, 0.5 where versions differ and 4 for
-        another device. The search uses an index whose cost does not grow with the number of problems.
+        ``problem_distance`` and ``devices.distance``, plus 2 where the source differs and 0.5 where
+        versions differ. The search uses an index whose cost does not grow with the number of problems.
         Among thousands of problems that differ in many sizes it may miss the nearest one.
 
         Args:
@@ -210,6 +210,10 @@ class Store:
             raise ValueError(f"k must be at least 1, got {k}")
         return self._best_of(task, self._near(task, k, same_device=same_device), k)
 
+    def near_best(self, task: Task, k: int = 8) -> list[Candidate]:
+        """The best configurations of the ``k`` nearest other problems, on whatever device."""
+        return [o.candidate for _, o in self.nearest(task, k, same_device=False)]
+
     def recall(self, task: Task) -> Recall:
         """Everything stored that is relevant to tuning a task, by a few indexed queries.
 
@@ -221,7 +225,7 @@ class Store:
             own=tuple(self.observations(task)),
             failed=tuple(self._failed(task)),
             alike=tuple((other, tuple(self.observations(other))) for other in alike),
-            nearest=next(iter(self._best_of(task, near, 1)), None),
+            has_near=bool(near),
         )
 
     def measured_since(self, mark: int) -> tuple[int, set[str]]:

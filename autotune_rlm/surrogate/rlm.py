@@ -208,9 +208,6 @@ class RLMSurrogate:
             mean, p = zero.prior.mean, zero.prior.p_valid
             scale = self._scale(task)
             prediction = _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
-            if not self._knows_programs(task):
-                why = unfamiliar(self.checkpoint.settings, task, candidates)
-                prediction = replace(prediction, unfamiliar=why)
             return physical(self._placed(prediction, task, candidates), task, candidates)
         together, index = _with_observed(candidates, usable)
         zero = self._zero_shot(task, together, states=True)
@@ -271,10 +268,13 @@ class RLMSurrogate:
     def _placed(
         self, prediction: Prediction, task: Task, candidates: Sequence[Candidate]
     ) -> Prediction:
-        """The prediction with ``familiar`` and ``informed`` set."""
+        """The prediction with ``familiar``, ``informed`` and ``unfamiliar`` set."""
         familiar = self.knows(task, candidates)
         informed = not familiar and self._informed(task, candidates)
-        return replace(prediction, familiar=familiar, informed=informed)
+        why = unfamiliar(self.checkpoint.settings, task, candidates)
+        if self._knows_programs(task):
+            why = ()
+        return replace(prediction, familiar=familiar, informed=informed, unfamiliar=why)
 
     def _zero_shot(
         self, task: Task, candidates: Sequence[Candidate], *, states: bool = False

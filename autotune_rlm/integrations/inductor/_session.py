@@ -143,8 +143,8 @@ class Session:
         near: list[Candidate] = []
         if self.store is not None:
             observed = list(self.store.observations(task))
-            near = [o.candidate for _, o in self.store.nearest(task, 1)]
-        search = Search(task, candidates, self._surrogate, first=near, observed=observed)
+            near = self.store.near_best(task)
+        search = Search(task, candidates, self._surrogate, first=near[:1], observed=observed)
         known = [search.best.candidate] if search.best is not None else []
         return [*known, *search.ask(self.budget)][: self.budget]
 

@@ -83,6 +83,7 @@ class RLMStrategy(OptAlg):
             self._surrogate(),
             self.policy,
             first=[*first, *_known(store, task)],
+            near=() if store is None else store.near_best(task),
         )
         costs: dict[str, float] = {}
         while self.search.ended is None:
@@ -159,7 +160,7 @@ def _objective(func: CostFunc) -> tuple[str, bool]:
 
 
 def _known(store: Store | None, task: Task) -> list[Candidate]:
-    """The best that is known of this problem, and of the nearest one."""
+    """The best that is known of this problem."""
     if store is None:
         return []
 
@@ -168,8 +169,7 @@ def _known(store: Store | None, task: Task) -> list[Candidate]:
         return o.measurement.value if task.minimize else -o.measurement.value
 
     working = sorted((o for o in store.observations(task) if o.measurement.ok), key=value)
-    near = [o for _, o in store.nearest(task, 1)]
-    return [o.candidate for o in (*working[:_KNOWN], *near)]
+    return [o.candidate for o in working[:_KNOWN]]
 
 
 def _plain(value: Any) -> Any:

@@ -387,7 +387,7 @@ class Selector:
             budget, budget_s = min(n, 2 * budget), None
 
     def _budget(self, task: Task, n: int) -> int:
-        return self.settings.measurements(n, near=self.known(task).nearest is not None)
+        return self.settings.measurements(n, near=self.known(task).has_near)
 
     def _observed(self, task: Task, candidates: Sequence[Candidate]) -> list[Observation]:
         return [] if self.store is None else _among(candidates, self.store.observations(task))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from autotune_rlm.networks._graph import Graph, Node, Tensor
 from autotune_rlm.networks._operators import MICROSOFT, Call, UnknownShape
 
@@ -96,13 +98,7 @@ def _looked_up(call: Call) -> tuple[int, ...]:
 
 
 def _broadcast(a: int, b: int) -> _Shape:
-    def shape(call: Call) -> tuple[int, ...]:
-        left, right = call.shape(a), call.shape(b)
-        short, long = sorted((left[::-1], right[::-1]), key=len)
-        padded = (*short, *(1,) * (len(long) - len(short)))
-        return tuple(y if x == 1 else x for x, y in zip(padded, long, strict=True))[::-1]
-
-    return shape
+    return lambda call: np.broadcast_shapes(call.shape(a), call.shape(b))
 
 
 _SHAPES: dict[str, _Shape] = {

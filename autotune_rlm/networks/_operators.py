@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from autotune_rlm.networks._graph import Graph, Node, Tensor
 
 __all__ = [
@@ -103,15 +105,9 @@ def _matmul(a: int = 0, b: int = 1) -> _Rule:
             return math.prod(left) * math.prod(right) // max(k, 1)
         n = right[-2 if call.number("transB") else -1]
         rows = left[-1 if call.number("transA") else -2]
-        return _batch(left[:-2], right[:-2]) * rows * k * n
+        return math.prod(np.broadcast_shapes(left[:-2], right[:-2])) * rows * k * n
 
     return macs
-
-
-def _batch(left: tuple[int, ...], right: tuple[int, ...]) -> int:
-    short, long = sorted((left[::-1], right[::-1]), key=len)
-    padded = (*short, *(1,) * (len(long) - len(short)))
-    return math.prod(y if x == 1 else x for x, y in zip(padded, long, strict=True))
 
 
 def _rows(call: Call) -> int:

@@ -77,9 +77,7 @@ class _Reader:
         self._inferred: dict[Hashable, list[tuple[int, onnx.TypeProto, Tensor | None]]] = {}
         self._imports = [onnx.helper.make_opsetid(d, v) for d, v in opsets.items()]
 
-    def read(
-        self, raw: RawGraph, outer: Scope | None, inputs: Mapping[str, Tensor]
-    ) -> Graph:
+    def read(self, raw: RawGraph, outer: Scope | None, inputs: Mapping[str, Tensor]) -> Graph:
         """The canonical form of a graph; ``inputs`` are types that are known better than declared."""
         scope = Scope.within(outer)
         self._declare(raw, scope, inputs)

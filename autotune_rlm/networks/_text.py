@@ -70,7 +70,7 @@ def onnx_text(
         ValueError: The model is cut off or its graph is not sound; see ``read_graph``.
     """
     graph = read_graph(model, dims=dims)
-    lines = [f"onnx {graph.opset}", *_render(graph, _Symbols())]
+    lines = [f"onnx {graph.opset}", *_Writer(graph, _Symbols()).lines()]
     return "\n".join(fold(lines) if folded else lines)
 
 
@@ -103,109 +103,86 @@ class _Symbols:
         return "x".join(self.dim(d) for d in shape) or "scalar"
 
 
-_Outer = Callable[[str], str]
+class _Writer:
+    """Writes the lines of a graph; ``outer`` writes a value of the enclosing graph."""
 
+    def __init__(
+        self, graph: Graph, symbols: _Symbols, outer: Callable[[str], str] | None = None
+    ) -> None:
+        self._graph, self._symbols, self._outer = graph, symbols, outer
+        self._inputs = {name: f"in{number}" for number, name in enumerate(graph.inputs)}
+        self._at: dict[str, tuple[int, int]] = {}  # line and slot of what was written so far
 
-def _render(graph: Graph, symbols: _Symbols, outer: _Outer | None = None) -> list[str]:
-    """Lines of a graph; ``outer`` writes a value of the enclosing graph."""
-    lines = []
-    place: dict[str, str] = {}
-    for number, name in enumerate(graph.inputs):
-        tensor = graph.tensor(name)
-        shape = "*" if tensor.shape is None else ",".join(symbols.dim(d) for d in tensor.shape)
-        lines.append(f"in {tensor.dtype}[{shape}]")
-        place[name] = f"in{number}"
-    at: dict[str, tuple[int, int]] = {}
-    for line, node in enumerate(graph.nodes):
-        lines.append(_line(graph, node, line, at, place, symbols, outer))
-        for slot, name in enumerate(node.outputs):
-            if name:
-                at[name] = (line, slot)
-    end = len(graph.nodes)
-    final = [_reference(o, end, graph, at, place, symbols, outer) for o in graph.outputs]
-    lines.append("out " + " ".join(final))
-    return lines
+    def lines(self) -> list[str]:
+        graph, written = self._graph, []
+        for name in graph.inputs:
+            tensor = graph.tensor(name)
+            dims = ["*"] if tensor.shape is None else map(self._symbols.dim, tensor.shape)
+            written.append(f"in {tensor.dtype}[{','.join(dims)}]")
+        for line, node in enumerate(graph.nodes):
+            written.append(self._line(node, line))
+            self._at.update({name: (line, slot) for slot, name in enumerate(node.outputs) if name})
+        end = len(graph.nodes)
+        return [*written, "out " + " ".join(self._reference(o, end) for o in graph.outputs)]
 
+    def _line(self, node: Node, line: int) -> str:
+        graph, symbols = self._graph, self._symbols
+        parts = [_SHORT_OPS.get(node.op, node.op)]
+        arguments = [self._reference(i, line) for i in node.inputs]
+        if parts[0] == "BN":
+            arguments = arguments[:1]
+        while arguments and arguments[-1] == "_":
+            arguments.pop()
+        others = arguments[1:]
+        if arguments[:1] == ["-1"] and not any(a.startswith(("-", "%", "in")) for a in others):
+            arguments = others
+        parts += arguments
+        nested = []
+        for name, value in sorted(node.attributes.items()):
+            if isinstance(value, Graph):
+                inner = _Writer(value, symbols, lambda name: self._reference(name, line)).lines()
+                nested.append(f"{name}{{" + "; ".join(inner) + "}")
+            elif not _is_default(node, name, value, graph):
+                parts.append(_attribute(name, value, symbols))
+        first = graph.tensor(node.inputs[0]) if node.inputs and node.inputs[0] else Tensor()
+        results = []
+        for output in node.outputs:
+            result = graph.tensors.get(output)
+            if result is None or result.shape is None:
+                results.append("*" if output else "")
+                continue
+            text = symbols.shape(result.shape)
+            same = first.shape is not None and text == symbols.shape(first.shape)
+            kind = "" if result.dtype in (first.dtype, "?") else result.dtype
+            results.append("" if same and not kind else f"{kind}:{text}" if kind else text)
+        if any(r not in ("", "*") for r in results):
+            parts.append("> " + " ".join(r or "=" for r in results))
+        elif len(node.outputs) > 1:
+            parts.append(f"> {len(node.outputs)}")
+        return " ".join(parts + nested)
 
-def _line(
-    graph: Graph,
-    node: Node,
-    line: int,
-    at: Mapping[str, tuple[int, int]],
-    place: Mapping[str, str],
-    symbols: _Symbols,
-    outer: _Outer | None,
-) -> str:
-    def reference(name: str) -> str:
-        return _reference(name, line, graph, at, place, symbols, outer)
-
-    parts = [_SHORT_OPS.get(node.op, node.op)]
-    arguments = [reference(i) for i in node.inputs]
-    if parts[0] == "BN":
-        arguments = arguments[:1]
-    while arguments and arguments[-1] == "_":
-        arguments.pop()
-    if (
-        arguments[:1] == ["-1"]
-        and "-1" not in arguments[1:]
-        and not any(a.startswith(("-", "%", "in")) for a in arguments[1:])
-    ):
-        arguments = arguments[1:]
-    parts += arguments
-    nested = []
-    for name, value in sorted(node.attributes.items()):
-        if isinstance(value, Graph):
-            inner = _render(value, symbols, reference)
-            nested.append(f"{name}{{" + "; ".join(inner) + "}")
-        elif not _is_default(node, name, value, graph):
-            parts.append(_attribute(name, value, symbols))
-    first = graph.tensor(node.inputs[0]) if node.inputs and node.inputs[0] else Tensor()
-    results = []
-    for output in node.outputs:
-        result = graph.tensors.get(output)
-        if result is None or result.shape is None:
-            results.append("*" if output else "")
-            continue
-        text = symbols.shape(result.shape)
-        same = first.shape is not None and text == symbols.shape(first.shape)
-        kind = "" if result.dtype in (first.dtype, "?") else result.dtype
-        results.append("" if same and not kind else f"{kind}:{text}" if kind else text)
-    if any(r not in ("", "*") for r in results):
-        parts.append("> " + " ".join(r or "=" for r in results))
-    elif len(node.outputs) > 1:
-        parts.append(f"> {len(node.outputs)}")
-    return " ".join(parts + nested)
-
-
-def _reference(
-    name: str,
-    line: int,
-    graph: Graph,
-    at: Mapping[str, tuple[int, int]],
-    place: Mapping[str, str],
-    symbols: _Symbols,
-    outer: _Outer | None,
-) -> str:
-    if not name:
-        return "_"
-    if name in at:
-        source, slot = at[name]
-        back = line - source
-        text = f"-{back}" if back <= _NEAR else f"%{source}"
-        return f"{text}.{slot}" if slot else text
-    if name in graph.constants:
-        values = np.ravel(graph.constants[name]).tolist()
-        return "[" + ",".join(map(str, values)) + "]"
-    if name in graph.weights:
-        tensor = graph.tensor(name)
-        kind = "w" if tensor.dtype == "f32" else f"w{tensor.dtype}:"
-        if tensor.shape is not None and len(tensor.shape) == 1 and kind == "w":
-            kind = "b"
-        return kind + symbols.shape(tensor.shape or ())
-    if name in place or outer is None:
-        return place.get(name, "?")
-    text = outer(name)
-    return text if name in graph.captured or text.startswith("[") else f"^{text}"
+    def _reference(self, name: str, line: int) -> str:
+        graph = self._graph
+        if not name:
+            return "_"
+        if name in self._at:
+            source, slot = self._at[name]
+            back = line - source
+            text = f"-{back}" if back <= _NEAR else f"%{source}"
+            return f"{text}.{slot}" if slot else text
+        if name in graph.constants:
+            values = np.ravel(graph.constants[name]).tolist()
+            return "[" + ",".join(map(str, values)) + "]"
+        if name in graph.weights:
+            tensor = graph.tensor(name)
+            kind = "w" if tensor.dtype == "f32" else f"w{tensor.dtype}:"
+            if tensor.shape is not None and len(tensor.shape) == 1 and kind == "w":
+                kind = "b"
+            return kind + self._symbols.shape(tensor.shape or ())
+        if name in self._inputs or self._outer is None:
+            return self._inputs.get(name, "?")
+        text = self._outer(name)
+        return text if name in graph.captured or text.startswith("[") else f"^{text}"
 
 
 def _attribute(name: str, value: Any, symbols: _Symbols) -> str:

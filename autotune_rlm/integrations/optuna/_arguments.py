@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,54 +14,60 @@ from optuna.study import Study
 
 from autotune_rlm.types import Task
 
-__all__ = ["check_arguments"]
+__all__ = ["Arguments"]
 
 
-def check_arguments(
-    *,
-    describe: Any,
-    context: Any,
-    surrogate: Any,
-    warm_start: Any,
-    store: Any,
-    n_startup_trials: Any,
-    independent_sampler: Any,
-    constraints_func: Any,
-) -> None:
-    """Raise where an argument of ``RLMSampler`` cannot be used.
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What ``RLMSampler`` was given.
 
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: It is of the right type, but its value is wrong.
     """
-    if n_startup_trials is not None:
-        if isinstance(n_startup_trials, bool) or not isinstance(n_startup_trials, int):
-            raise TypeError(f"n_startup_trials must be an int or None, got {n_startup_trials!r}")
-        if n_startup_trials < 0:
-            raise ValueError(f"n_startup_trials must be at least 0, got {n_startup_trials}")
-    if describe is not None and not callable(describe) and not hasattr(describe, "costs"):
-        raise TypeError(
-            "describe must be a function of a trial's parameters or an ArchitectureSpace, got "
-            f"{type(describe).__name__}"
-        )
-    if constraints_func is not None and not callable(constraints_func):
-        raise TypeError(
-            "constraints_func must be a function of a finished trial, got "
-            f"{type(constraints_func).__name__}"
-        )
-    if independent_sampler is not None and not isinstance(independent_sampler, BaseSampler):
-        raise TypeError(
-            "independent_sampler must be a sampler of Optuna, got "
-            f"{type(independent_sampler).__name__}"
-        )
-    _check_context(context)
-    _check_surrogate(surrogate)
-    _check_studies(warm_start)
-    if store is not None and not isinstance(store, (str, os.PathLike)):
-        from autotune_rlm.store import Store
 
-        if not isinstance(store, Store):
-            raise TypeError(f"store must be a Store, a path or a URL, got {type(store).__name__}")
+    describe: Any
+    context: Any
+    surrogate: Any
+    warm_start: Any
+    store: Any
+    n_startup_trials: Any
+    independent_sampler: Any
+    constraints_func: Any
+
+    def __post_init__(self) -> None:
+        n = self.n_startup_trials
+        if n is not None and (isinstance(n, bool) or not isinstance(n, int)):
+            raise TypeError(f"n_startup_trials must be an int or None, got {n!r}")
+        if n is not None and n < 0:
+            raise ValueError(f"n_startup_trials must be at least 0, got {n}")
+        if not (
+            self.describe is None or callable(self.describe) or hasattr(self.describe, "costs")
+        ):
+            raise TypeError(
+                "describe must be a function of a trial's parameters or an ArchitectureSpace, got "
+                f"{type(self.describe).__name__}"
+            )
+        if self.constraints_func is not None and not callable(self.constraints_func):
+            raise TypeError(
+                "constraints_func must be a function of a finished trial, got "
+                f"{type(self.constraints_func).__name__}"
+            )
+        if not isinstance(self.independent_sampler, (BaseSampler, type(None))):
+            raise TypeError(
+                "independent_sampler must be a sampler of Optuna, got "
+                f"{type(self.independent_sampler).__name__}"
+            )
+        _check_context(self.context)
+        _check_surrogate(self.surrogate)
+        _check_studies(self.warm_start)
+        if self.store is not None and not isinstance(self.store, (str, os.PathLike)):
+            from autotune_rlm.store import Store
+
+            if not isinstance(self.store, Store):
+                raise TypeError(
+                    f"store must be a Store, a path or a URL, got {type(self.store).__name__}"
+                )
 
 
 def _check_context(context: Any) -> None:

@@ -16,6 +16,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune_rlm.integrations.onnx.default import default_surrogate, networks_checkpoint
+from autotune_rlm.integrations.optuna._arguments import Arguments
 from autotune_rlm.integrations.optuna._describe import Describer, names_trained_metric, tasks_of
 from autotune_rlm.integrations.optuna._encoding import Encoding
 from autotune_rlm.integrations.optuna._knowledge import (
@@ -56,49 +57,32 @@ class Policy:
     It holds arguments only: what belongs to a study is in its ``StudyState``.
 
     Args:
-        describe: As of ``RLMSampler``, like all others.
-        context: What the surrogate should know.
-        surrogate: A surrogate, its name, False for none, None for the default.
-        warm_start: Earlier studies.
-        memory: Where more of them are found.
-        n_startup_trials: None for the default.
+        given: Arguments of the sampler.
+        memory: Where more earlier studies are found.
         noise: Expected variance of the noise.
     """
 
-    def __init__(
-        self,
-        *,
-        describe: Any,
-        context: Any,
-        surrogate: Any,
-        warm_start: Sequence[Study],
-        memory: StudyMemory | None,
-        n_startup_trials: int | None,
-        noise: float,
-    ) -> None:
-        self._describe = describe
-        self._context = context
-        self._surrogate = surrogate
-        self._by_default = surrogate is None or surrogate is True
-        self._warm_start = warm_start
+    def __init__(self, given: Arguments, *, memory: StudyMemory | None, noise: float) -> None:
+        self._describe = given.describe
+        self._given = given
         self._memory = memory
         self._noise = noise
-        self._asks = surrogate is not False
+        self._by_default = given.surrogate is None or given.surrogate is True
+        self._asks = given.surrogate is not False
         if self._by_default:
-            self._asks = names_trained_metric(context) and networks_checkpoint() is not None
-        self._surrogate_leads = describe is not None and self._asks
-        self._n_startup_trials = n_startup_trials
+            self._asks = names_trained_metric(given.context) and networks_checkpoint() is not None
+        self._surrogate_leads = given.describe is not None and self._asks
 
     def n_startup_trials(self, study: Study, state: StudyState) -> int:
         """Trials of a study that spread over the space before the process is asked."""
-        if self._n_startup_trials is not None:
-            return self._n_startup_trials
+        if self._given.n_startup_trials is not None:
+            return self._given.n_startup_trials
         return 1 if self._surrogate_leads or self.earlier(study, state) else _STARTUP
 
     def earlier(self, study: Study, state: StudyState) -> list[EarlierTrials]:
         """The trials of earlier studies: ``warm_start`` first, then those of the store."""
         if state.earlier is None:
-            known = trials_of(self._warm_start, len(study.directions))
+            known = trials_of(self._given.warm_start, len(study.directions))
             if self._memory is not None:
                 known += self._memory.earlier(study)
             state.earlier = known
@@ -197,7 +181,7 @@ class Policy:
         """
         n = len(data.values)
         startup = self.n_startup_trials(study, state)
-        if self._n_startup_trials is None and startup == _STARTUP:
+        if self._given.n_startup_trials is None and startup == _STARTUP:
             startup = max(startup, min(_PER_BRANCH * encoding.branches, _MAX_STARTUP))
         if n < max(startup, 1):
             if self._surrogate_leads:
@@ -294,7 +278,7 @@ class Policy:
                 self._describe, self._load(), only_networks=self._by_default
             )
             named = self._describe.name if is_known_space(self._describe) else None
-            tasks = tasks_of(study, self._context, named)
+            tasks = tasks_of(study, self._given.context, named)
             reference = encoding.random(rng, _REFERENCE)
             space.descriptions = Descriptions(space.describer, encoding, tasks, reference)
             self._remember(space, encoding, reference)
@@ -338,11 +322,11 @@ class Policy:
             return None
         if self._by_default:
             return default_surrogate()
-        if isinstance(self._surrogate, str):
+        if isinstance(self._given.surrogate, str):
             from autotune_rlm.surrogate import load
 
-            return load(self._surrogate)
-        return self._surrogate
+            return load(self._given.surrogate)
+        return self._given.surrogate
 
 
 def is_stuck(encoding: Encoding, data: StudyData) -> bool:

@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune_rlm._threads import one_thread
-from autotune_rlm.integrations.optuna._arguments import check_arguments
+from autotune_rlm.integrations.optuna._arguments import Arguments
 from autotune_rlm.integrations.optuna._encoding import Encoding
 from autotune_rlm.integrations.optuna._memory import StudyMemory
 from autotune_rlm.integrations.optuna._policy import Policy, another_branch, is_stuck
@@ -119,7 +119,7 @@ class RLMSampler(BaseSampler):
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
         warn_independent_sampling: bool = True,
     ) -> None:
-        check_arguments(
+        arguments = Arguments(
             describe=describe,
             context=context,
             surrogate=surrogate,
@@ -138,15 +138,8 @@ class RLMSampler(BaseSampler):
         space = getattr(describe, "name", None) if hasattr(describe, "costs") else None
         self._warned_of_nan = False
         self._memory = None if store is None else StudyMemory(store, context, space)
-        self._policy = Policy(
-            describe=describe,
-            context=context,
-            surrogate=surrogate,
-            warm_start=list(warm_start),
-            memory=self._memory,
-            n_startup_trials=n_startup_trials,
-            noise=1e-6 if deterministic_objective else 1e-3,
-        )
+        noise = 1e-6 if deterministic_objective else 1e-3
+        self._policy = Policy(arguments, memory=self._memory, noise=noise)
         self._states = StudyStates()
 
     def __getstate__(self) -> dict[str, Any]:

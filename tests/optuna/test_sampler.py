@@ -16,6 +16,7 @@ optuna = pytest.importorskip("optuna")
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 from autotune_rlm.integrations.optuna import RLMSampler  # noqa: E402
+from autotune_rlm.integrations.optuna._activity import learn_rule  # noqa: E402
 from autotune_rlm.types import Prediction  # noqa: E402
 
 
@@ -202,6 +203,24 @@ def test_conditional_parameters_are_modelled():
         logger.removeHandler(handler)
     assert max(best) < 0.01
     assert len(messages) <= 2 * 4  # once for a parameter that only one trial has had
+
+
+@pytest.mark.parametrize("order", [("C", "gamma", "kind", "rate"), ("kind", "a", "b", "z")])
+def test_parameters_that_only_come_together_depend_on_what_decides(order):
+    """Of two parameters of one branch neither stands for the other, whatever their names are."""
+    decides = order.index("kind")
+    first, second, other = (i for i in range(4) if i != decides)
+    trials = np.full((12, 4), np.nan)
+    trials[:, decides] = np.arange(12) % 2
+    trials[0::2, [first, second]] = np.linspace(0, 1, 12).reshape(6, 2)
+    trials[1::2, other] = np.linspace(0, 1, 6)
+    unordered = np.arange(4) == decides
+    rules = {i: learn_rule(trials, i, unordered) for i in range(4)}
+    assert {i: rule.parent for i, rule in rules.items()} == {
+        decides: None, first: decides, second: decides, other: decides
+    }  # fmt: skip
+    for i in range(4):
+        assert (rules[i].active(trials) == ~np.isnan(trials[:, i])).all()
 
 
 def test_an_earlier_study_leads_the_next_one():

@@ -64,8 +64,9 @@ def learn_rule(raw: np.ndarray, child: int, unordered: np.ndarray, depth: int = 
     best, error = None, float(_error(here))
     for parent in range(raw.shape[1]):
         known = ~np.isnan(raw[:, parent])
-        # A child that is never without its parent is absent where the parent is.
-        if parent == child or (here & ~known).any():
+        # A child is absent where its parent is, and at times where it is not: of two parameters that
+        # only come together neither is the other's parent.
+        if (here & ~known).any() or (here == known).all():
             continue
         column, target = raw[known, parent], here[known]
         if not len(column):

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Policy", "another_branch", "is_stuck"]
 
 _STARTUP = 6
-_PER_BRANCH = 4  # start-up trials for each branch where parameters depend on a category
-_MAX_STARTUP = 16  # start-up trials for all branches at most
+_PER_BRANCH = 2  # start-up trials for each branch where parameters depend on a category
+_MAX_STARTUP = 10  # start-up trials for all branches at most
 _REFERENCE = 48  # random points that fix the scale of what descriptions say
 _FIRST = 128  # random candidates that a surrogate chooses the first trial from
 _DESCRIBED = (24, 8)  # most promising and random candidates described per trial

@@ -21,7 +21,7 @@ _GOLDEN = 1.1673039782614187  # of x**6 = x + 1
 def samples(grid: tuple[int, int, int]) -> tuple[list[Any], list[Any]]:
     """Program ids, and iterations as shares of a loop, for each sample; the corners are among them."""
     j = np.arange(SAMPLES)
-    cube = [np.modf(0.5 + j * _GOLDEN ** -(d + 1))[0] for d in range(6)]
+    cube = [_strata(np.modf(0.5 + j * _GOLDEN ** -(d + 1))[0]) for d in range(6)]
     programs = grid[0] * grid[1] * grid[2]
     if programs <= SAMPLES:
         linear = j * programs // SAMPLES
@@ -35,6 +35,12 @@ def samples(grid: tuple[int, int, int]) -> tuple[list[Any], list[Any]]:
     for shares in random:
         shares[0], shares[-1] = 0.0, 1.0 - 1e-9
     return ids, random
+
+
+def _strata(shares: Any) -> Any:
+    """The shares in their order, one in the middle of each of as many strata; the corners apart."""
+    inner = shares[1:-1].argsort().argsort()
+    return np.concatenate([[0.0], (inner + 0.5) / len(inner), [0.0]])
 
 
 def stands_for(grid: tuple[int, int, int]) -> Any:

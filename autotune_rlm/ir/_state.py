@@ -27,6 +27,8 @@ class State:
         scalars: Numbers by argument.
         shapes: Shapes of tensors by argument, where known.
         grid: Programs along the three axes.
+        guessed: Loops, by ``id`` of the operation, whose bounds need integers from memory; where there
+            are some, each loaded integer is taken to be ``_LOADED``.
 
     Attributes:
         written: By sample, how much of its stores a program does; filled by ``facts``.
@@ -41,7 +43,12 @@ class State:
         scalars: Mapping[str, float],
         shapes: Mapping[str, tuple[int, ...]],
         grid: tuple[int, int, int],
+        guessed: frozenset[int] = frozenset(),
     ) -> None:
+        self._given = {
+            **{"function": function, "functions": functions, "arguments": arguments},
+            **{"scalars": scalars, "shapes": shapes, "grid": grid},
+        }
         self._function, self._functions = function, functions
         self._arguments, self._shapes = list(arguments), shapes
         self.grid = grid
@@ -63,6 +70,9 @@ class State:
         self._spans: dict[tuple[str, str], list[float]] = {}
         self.assumed: list[str] = []
         self._depth = 0
+        self._guessed = guessed
+        self._unbounded: set[int] = set()
+        self._places: dict[int, Any] = {}
         self._worked: Any = np.zeros(SAMPLES, dtype=bool)
         self.written: Any = np.zeros(SAMPLES)
         for number, name in zip(function.blocks[0].arguments, self._arguments, strict=False):
@@ -87,9 +97,15 @@ class State:
         return self._values[number] if number >= 0 else UNKNOWN
 
     def _share(self, number: int) -> Any:
-        """How often a condition holds, by sample; a half where it is not known."""
+        """How often a condition holds, by sample; a half where it is not known.
+
+        That an unknown number equals another one, such as a label that is to be ignored, is rare.
+        """
         base = self._value(number).base
-        return np.where(np.isnan(base), 0.5, np.clip(base, 0.0, 1.0))
+        test = self._uses.defined.get(number)
+        kind = test.text.split(",")[0].strip() if test and test.name == "arith.cmpi" else ""
+        unknown = {"eq": 0.0, "ne": 1.0}.get(kind, 0.5)
+        return np.where(np.isnan(base), unknown, np.clip(base, 0.0, 1.0))
 
     def _count(self, what: str, op: Op) -> None:
         if self._counting:

@@ -126,9 +126,7 @@ def time_us(x: Mapping[str, Array], c: Mapping[str, Array], xp: Any = np) -> Arr
     fourth = 4.0 / x["warps"]
     few = xp.maximum(fourth, fourth * 0 + 1.0) ** c["warps"]
     few = few * xp.minimum(fourth, fourth * 0 + 1.0) ** c["more_warps"]
-    waiting = (
-        c["load_us"] / x["ahead"] + c["wait_us"] + c["unstaged_us"] * x["unstaged"]
-    )
+    waiting = c["load_us"] / x["ahead"] + c["wait_us"] + c["unstaged_us"] * x["unstaged"]
     alone = c["alone"] * (products + shared + special + issue) * few
     alone = alone + x["trips"] * waiting + c["program_us"]
     rounds = c["rounds"] * x["rounds"] + (1 - c["rounds"]) * x["waves"]

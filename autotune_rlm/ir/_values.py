@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "MEMORY",
     "NAN",
     "UNKNOWN",
     "Number",
@@ -31,6 +32,7 @@ __all__ = [
 
 Number = Any  # a float, or an array of shape (s,)
 NAN = float("nan")
+MEMORY = -2  # root of an integer that was loaded, and that is assumed where a loop needs it
 
 
 @dataclass(slots=True)
@@ -42,12 +44,14 @@ class Value:
             of an address the offset from its argument in elements.
         strides: By axis: 0 where the value does not vary, a number where it grows evenly (a fraction
             after a division), NaN where it varies otherwise.
-        root: Number of the argument that an address is based on, else -1.
+        root: Number of the argument that an address is based on, else -1, or ``MEMORY``.
+        alike: By axis, how many neighbours have one value after a division, where that is known.
     """
 
     base: Number = NAN
     strides: tuple[Number, ...] = ()
     root: int = -1
+    alike: tuple[float, ...] = ()
 
     def varies(self) -> tuple[bool, ...]:
         """By axis, whether elements differ."""
@@ -88,6 +92,17 @@ def _uniform(value: Value) -> bool:
     return all(is_zero(s) for s in value.strides)
 
 
+def both_alike(a: Value, b: Value) -> tuple[float, ...]:
+    """Neighbours with one value in what is computed of two values."""
+    if not a.alike and not b.alike:
+        return ()
+    sides = [(v.alike or (1.0,) * len(v.strides), v.varies()) for v in (a, b) if v.strides]
+    return tuple(
+        min((alike[i] for alike, varies in sides if varies[i]), default=1.0)
+        for i in range(min(len(alike) for alike, _ in sides))
+    )
+
+
 def add(a: Value, b: Value) -> Value:
     left, right = _padded(a, b)
     strides = tuple(x + y for x, y in zip(left, right, strict=False))
@@ -114,14 +129,17 @@ def multiply(a: Value, b: Value) -> Value:
 
 def divide(a: Value, b: Value) -> Value:
     left, right = _padded(a, b)
+    alike: tuple[float, ...] = ()
     if _uniform(b):
         divisor = NAN if not isinstance(b.base, np.ndarray) and b.base == 0 else b.base
         strides = tuple(0.0 if is_zero(x) else x / divisor for x in left)
+        if not any(isinstance(s, np.ndarray) for s in strides):
+            alike = tuple(1 / s if 0 < s < 1 else 1.0 for s in strides)
     else:
         strides = tuple(
             0.0 if is_zero(x) and is_zero(y) else NAN for x, y in zip(left, right, strict=False)
         )
-    return Value(truncated_division(a.base, b.base), strides)
+    return Value(truncated_division(a.base, b.base), strides, alike=alike)
 
 
 def remainder(a: Value, b: Value) -> Value:
@@ -266,7 +284,9 @@ def distinct(value: Value, shape: Sequence[int]) -> int:
     for axis, n in enumerate(shape):
         stride = value.strides[axis] if axis < len(value.strides) else NAN
         step = float(np.abs(stride).max()) if isinstance(stride, np.ndarray) else abs(stride)
-        if step >= 1 or step != step:
+        if value.alike and axis < len(value.alike) and value.alike[axis] > 1 and step > 0:
+            size *= max(1, math.ceil(n / value.alike[axis]))
+        elif step >= 1 or step != step:
             size *= n
         elif step > 0:  # after a division several neighbours are equal
             size *= max(1, math.ceil(n * step))

@@ -33,6 +33,9 @@ class Walk(ControlWalk):
         """Walk the function and say what it does."""
         with np.errstate(all="ignore"):
             self._blocks(self._function.blocks)
+        if self._unbounded and not self._guessed:
+            again = Walk(**self._given, guessed=frozenset(self._unbounded))
+            return again.facts()
         data, index = self._register_bytes()
         peaks: dict[int, Any] = {}
         most = peak(self._function.blocks, data, index, loops=peaks)

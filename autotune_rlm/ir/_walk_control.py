@@ -11,15 +11,13 @@ import numpy as np
 from ._parse import Block, Op
 from ._samples import MAX_TRIPS, SAMPLES, first_failure
 from ._values import NAN, UNKNOWN, Number, Value, is_zero
-from ._walk_work import WorkWalk
+from ._walk_work import LOADED, WorkWalk
 
 __all__ = ["ControlWalk"]
 
 _UNKNOWN_TRIPS = 8.0  # of a loop of which nothing is known
-_LOADED = 1024.0  # an integer that a loop's bounds need and that lies in memory, such as a length
 _UNKNOWN = f"a loop whose bounds are loaded from memory runs {_UNKNOWN_TRIPS:.0f} times"
-_ASSUMED = f"the bounds of a loop need integers from memory, which are taken to be {_LOADED:.0f}"
-_LOADS = frozenset({"tt.load", "tt.descriptor_load"})
+_ASSUMED = f"the bounds of a loop need integers from memory, which are taken to be {LOADED:.0f}"
 
 
 class ControlWalk(WorkWalk):
@@ -96,75 +94,31 @@ class ControlWalk(WorkWalk):
     def _for(self, op: Op) -> None:
         low, high, step = (self._value(o).base for o in op.operands[:3])
         carried = op.operands[3:]
-        trips = _trips(low, high, step)
-        instead = None
-        if np.isnan(trips).any():
-            low, high, step = self._with_loaded(op.operands[:3])
-            likely = _trips(low, high, step)
-            instead = likely if np.any(likely > 0) else None
+        trips = np.ceil((high - low) / np.where(np.asarray(step) == 0, NAN, step))
         block = op.regions[0][0]
         counter = block.arguments[0]
 
         def at(iteration: Number) -> None:
             self._values[counter] = Value(low + iteration * step)
 
-        self._loop_body(op, op.regions[0], block.arguments[1:], carried, trips, at, instead)
-
-    def _with_loaded(self, numbers: Sequence[int]) -> list[Number]:
-        """Integers that depend on memory, as if each integer there were ``_LOADED``.
-
-        Two that lie beside each other, such as where two sequences start, are as far apart.
-        """
-        order: list[int] = []
-        queue, seen = [(n, False) for n in numbers], set()
-        while queue:
-            number, done = queue.pop()
-            if done:
-                order.append(number)
-            elif number not in seen and np.isnan(self._value(number).base).any():
-                seen.add(number)
-                op = self._uses.defined.get(number)
-                inner = [] if op is None or op.regions or op.name in _LOADS else op.operands
-                queue += [(number, True), *((n, False) for n in inner)]
-        before = {number: self._values[number] for number in order}
-        counting, self._counting = self._counting, False
-        places: dict[int, Any] = {}
-        for number in order:
-            op = self._uses.defined.get(number)
-            if op is not None and op.operands and not op.regions and op.name not in _LOADS:
-                self._op(op)
-            if np.isnan(self._values[number].base).any():
-                self._values[number] = Value(self._loaded(op, places), before[number].strides)
-        self._counting = counting
-        found = [self._value(n).base for n in numbers]
-        for number, value in before.items():
-            self._values[number] = value
-        return found
-
-    def _loaded(self, op: Op | None, places: dict[int, Any]) -> float:
-        if op is None or op.name not in _LOADS:
-            return _LOADED
-        address = self._value(op.operands[0])
-        first = places.setdefault(address.root, address.base)
-        apart = np.unique(np.asarray(address.base - first))
-        return _LOADED * (
-            1.0 + (float(apart[0]) if len(apart) == 1 and apart[0] == apart[0] else 0.0)
-        )
+        self._loop_body(op, op.regions[0], block.arguments[1:], carried, trips, at)
 
     def _while(self, op: Op) -> None:
         before, after = op.regions[0], op.regions[1] if len(op.regions) > 1 else op.regions[0]
         starts = [self._value(o) for o in op.operands]
         condition = next((o for o in before[-1].ops if o.name == "scf.condition"), None)
         passed = condition.operands[1:] if condition is not None else []
-        for number, start in zip(before[0].arguments, starts, strict=False):
-            self._values[number] = start
-        deltas = self._while_deltas(before, after, passed)
+        bases = [start.base for start in starts]
+        second = self._after_one(before, after, passed, bases)
+        third = self._after_one(before, after, passed, second)
+        steps = list(zip(bases, second, third, strict=False))  # the first step may be an odd one
 
         def holds(iteration: Any) -> Any:
-            for number, start, delta in zip(before[0].arguments, starts, deltas, strict=False):
-                self._values[number] = Value(
-                    start.base + iteration * delta, start.strides, start.root
-                )
+            for number, start, (at, then, later) in zip(
+                before[0].arguments, starts, steps, strict=False
+            ):
+                base = np.where(iteration < 1, at, then + (iteration - 1) * (later - then))
+                self._values[number] = Value(base, start.strides, start.root)
             self._quietly(before)
             return self._value(condition.operands[0]).base if condition is not None else NAN
 
@@ -181,23 +135,32 @@ class ControlWalk(WorkWalk):
         for result, source in zip(op.results, passed, strict=False):
             self._values[result] = self._value(source)
 
-    def _while_deltas(
-        self, before: Sequence[Block], after: Sequence[Block], passed: Sequence[int]
+    def _after_one(
+        self,
+        before: Sequence[Block],
+        after: Sequence[Block],
+        passed: Sequence[int],
+        bases: Sequence[Number],
     ) -> list[Number]:
-        starts = [self._value(n).base for n in before[0].arguments]
+        """What is carried after one iteration of a ``while`` loop."""
+        for number, base in zip(before[0].arguments, bases, strict=False):
+            self._values[number] = Value(base, (0.0,) * len(self._types[number].shape))
         self._quietly(before)
         for number, source in zip(after[0].arguments, passed, strict=False):
             self._values[number] = self._value(source)
         self._quietly(after)
-        ends = [self._value(n).base for n in _yielded(after)]
-        return [end - start for start, end in zip(starts, ends, strict=False)]
+        return [self._value(n).base for n in _yielded(after)]
 
     def _quietly(self, region: Sequence[Block]) -> None:
-        """Evaluate integers and addresses of a region without counting, loops inside left out."""
+        """Evaluate integers and addresses of a region without counting.
+
+        What loops inside leave is only looked at where the bounds of some loop had to be guessed.
+        """
         counting, self._counting = self._counting, False
         for op in (op for block in region for op in block.ops):
-            is_float = self._types[op.results[0]].is_float if op.results else True
-            if op.name in ("scf.for", "scf.while") or is_float:
+            is_float = all(self._types[result].is_float for result in op.results)
+            is_loop = op.name in ("scf.for", "scf.while") and not self._guessed
+            if is_loop or is_float:
                 for result in op.results:
                     rank = len(self._types[result].shape)
                     self._values[result] = Value(NAN, (NAN,) * rank)
@@ -213,18 +176,16 @@ class ControlWalk(WorkWalk):
         carried: Sequence[int],
         trips: Any,
         at: Callable[[Number], None],
-        instead: Any = None,
     ) -> None:
-        """Count a loop's body, at a sampled iteration, and give its results their last values.
-
-        Iterations that are not known are taken from ``instead``, where that is given.
-        """
+        """Count a loop's body, at a sampled iteration, and give its results their last values."""
         trips = np.zeros(SAMPLES) + trips
         known = ~np.isnan(trips)
         if self._counting and not known[self._weight > 0].all():
-            self.assumed.append(_UNKNOWN if instead is None else _ASSUMED)
-        if instead is not None:
-            trips = np.where(known, trips, instead)
+            self._unbounded.add(id(op))
+            self.assumed.append(_UNKNOWN)
+        elif self._counting and id(op) in self._guessed:
+            known[:] = False
+            self.assumed.append(_ASSUMED)
         trips = np.clip(np.where(np.isnan(trips), _UNKNOWN_TRIPS, trips), 0, MAX_TRIPS)
         starts = [self._value(o) for o in carried]
         deltas, starts = self._deltas(region, arguments, starts, at)
@@ -304,10 +265,6 @@ class ControlWalk(WorkWalk):
             "carried_bytes": float(sum(t.size * t.bytes for t in carried if t.is_float)),
             "known": bool(known.all()),
         }
-
-
-def _trips(low: Number, high: Number, step: Number) -> Any:
-    return np.ceil((high - low) / np.where(np.asarray(step) == 0, NAN, step))
 
 
 def _yielded(region: Sequence[Block]) -> list[int]:

@@ -10,7 +10,19 @@ import numpy as np
 
 from ._parse import Op
 from ._state import State
-from ._values import NAN, Number, Value, add, arithmetic, compare, is_zero, logic, reshaped
+from ._values import (
+    MEMORY,
+    NAN,
+    Number,
+    Value,
+    add,
+    arithmetic,
+    both_alike,
+    compare,
+    is_zero,
+    logic,
+    reshaped,
+)
 
 __all__ = ["ValueWalk", "attribute"]
 
@@ -114,9 +126,11 @@ class ValueWalk(State):
     def _expand(self, op: Op) -> None:
         source = self._value(op.operands[0])
         axis = int(attribute(op, "axis", 0))
-        strides = list(source.strides)
+        strides, alike = list(source.strides), list(source.alike)
         strides.insert(axis, 0.0)
-        self._set(op, Value(source.base, tuple(strides), source.root))
+        if alike:
+            alike.insert(axis, 1.0)
+        self._set(op, Value(source.base, tuple(strides), source.root, tuple(alike)))
 
     def _broadcast(self, op: Op) -> None:
         source = self._value(op.operands[0])
@@ -126,7 +140,7 @@ class ValueWalk(State):
             0.0 if n == 1 and m > 1 else s
             for n, m, s in zip(before, after, source.strides, strict=False)
         )
-        self._set(op, Value(source.base, strides, source.root))
+        self._set(op, Value(source.base, strides, source.root, source.alike))
 
     def _trans(self, op: Op) -> None:
         source = self._value(op.operands[0])
@@ -167,7 +181,8 @@ class ValueWalk(State):
             self._set(op, logic(op.name, a, b))
             return
         found = arithmetic[op.name](a, b)
-        found.root = -1
+        found.root = MEMORY if MEMORY in (a.root, b.root) else -1
+        found.alike = found.alike or both_alike(a, b)
         self._set(op, found)
         if kind.shape:
             self._count("int_ops", op)
@@ -175,7 +190,9 @@ class ValueWalk(State):
     def _addptr(self, op: Op) -> None:
         a, b = self._value(op.operands[0]), self._value(op.operands[1])
         found = add(a, b)
-        found.root = a.root
+        found.root, found.alike = a.root, both_alike(a, b)
+        if b.root == MEMORY:
+            found.base = NAN
         self._set(op, found)
         if self._types[op.results[0]].shape:
             self._count("int_ops", op)

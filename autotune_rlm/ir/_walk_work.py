@@ -12,10 +12,13 @@ from ._live import Uses
 from ._parse import Op, Type
 from ._samples import SAMPLES
 from ._types import Access, Dot, Reduction
-from ._values import NAN, Value, contiguous, distinct, is_zero
+from ._values import MEMORY, NAN, Value, contiguous, distinct, is_zero
 from ._walk_values import ValueWalk, attribute
 
-__all__ = ["MEETING", "WorkWalk"]
+__all__ = ["LOADED", "MEETING", "WorkWalk"]
+
+LOADED = 1024.0
+"""An integer that a loop's bounds need and that lies in memory, such as the length of a sequence."""
 
 MEETING = {
     "tt.reduce": "reduce",
@@ -54,6 +57,8 @@ class WorkWalk(ValueWalk):
             strides = address.strides if not is_block else (NAN,) * rank
             varies = [not is_zero(s) for s in strides] + [True] * (rank - len(strides))
             value = Value(NAN, tuple(NAN if v else 0.0 for v in varies[:rank]))
+            if self._guessed and not shape and about.element[0] == "i" and about.element != "i1":
+                value = Value(self._loaded(address), root=MEMORY)
             self._set(op, value)
             about = Type(shape, about.element, about.kind)
         if not self._counting:
@@ -92,13 +97,21 @@ class WorkWalk(ValueWalk):
         self._work = self._work + weight * active * elements * about.item_bytes * 4.0
         self._span(kind, name, address, about, weight * active, total)
 
+    def _loaded(self, address: Value) -> float:
+        """An integer in memory. Two that lie beside each other are as far apart again."""
+        first = self._places.setdefault(address.root, address.base)
+        apart = np.unique(np.asarray(address.base - first))
+        known = len(apart) == 1 and apart[0] == apart[0]
+        return LOADED * (1.0 + (float(apart[0]) if known else 0.0))
+
     def _block_address(self, op: Op, address: Value) -> Value:
         """The first element and strides of a block pointer or a descriptor at its indices."""
         indices = [o for o in op.operands[1:] if not self._types[o].shape][: len(address.strides)]
         if op.name.startswith("tt.descriptor") and len(indices) == len(address.strides):
             base = address.base
             for index, stride in zip(indices, address.strides, strict=True):
-                base = base + self._value(index).base * stride
+                at = self._value(index)
+                base = base + (NAN if at.root == MEMORY else at.base) * stride
             return Value(base, address.strides, address.root)
         return address
 

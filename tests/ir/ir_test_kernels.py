@@ -227,3 +227,93 @@ def product_of_tiles(
         y = tl.load(b + (i + k)[:, None] * BN + n[None, :])
         total = tl.dot(x, y, total, input_precision=P)
     tl.store(c + (tl.program_id(0) * BM + m)[:, None] * BN + n[None, :], total)
+
+
+@triton.jit
+def grouped(a, b, c, sizes, E, N, K, PROGRAMS: tl.constexpr, B: tl.constexpr):
+    """Products of several sizes, which lie in memory; programs take tiles in turn."""
+    tile, before, first = tl.program_id(0), 0, 0
+    for e in range(E):
+        height = tl.load(sizes + e)
+        across = tl.cdiv(N, B)
+        count = tl.cdiv(height, B) * across
+        while tile >= before and tile < before + count:
+            m = first + (tile - before) // across * B + tl.arange(0, B)
+            n = (tile - before) % across * B + tl.arange(0, B)
+            k = tl.arange(0, B)
+            total = tl.zeros((B, B), tl.float32)
+            for i in range(0, K, B):
+                x = tl.load(a + m[:, None] * K + (i + k)[None, :])
+                total = tl.dot(x, tl.load(b + e * K * N + (i + k)[:, None] * N + n[None, :]), total)
+            tl.store(c + m[:, None] * N + n[None, :], total)
+            tile += PROGRAMS
+        before += count
+        first += height
+
+
+@triton.jit
+def stream_k(a, b, c, N, K, EACH, B: tl.constexpr):
+    """Programs share the iterations of all tiles evenly: their first and last tiles are parts."""
+    at = tl.program_id(0) * EACH
+    end = at + EACH
+    steps = tl.cdiv(K, B)
+    while at < end:
+        until = tl.minimum(at + steps - at % steps, end)
+        m = at // steps // tl.cdiv(N, B) * B + tl.arange(0, B)
+        n = at // steps % tl.cdiv(N, B) * B + tl.arange(0, B)
+        k = tl.arange(0, B)
+        total = tl.zeros((B, B), tl.float32)
+        for i in range(at, until):
+            x = tl.load(a + m[:, None] * K + (i % steps * B + k)[None, :])
+            total = tl.dot(x, tl.load(b + (i % steps * B + k)[:, None] * N + n[None, :]), total)
+        tl.atomic_add(c + m[:, None] * N + n[None, :], total)
+        at = until
+
+
+@triton.jit
+def labelled(x, labels, out, n, ignored, B: tl.constexpr):
+    """Rows whose label is one that is to be ignored are left out."""
+    row = tl.program_id(0)
+    if tl.load(labels + row) == ignored:
+        return
+    total = 0.0
+    for i in range(0, n, B):
+        at = i + tl.arange(0, B)
+        total += tl.sum(tl.exp(tl.load(x + row * n + at, mask=at < n, other=0.0)))
+    tl.store(out + row, total)
+
+
+@triton.jit
+def packed_int4(x, w, out, N, K, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
+    """A product with eight weights in each word: eight rows of the tile read one row of memory."""
+    m, n, k = tl.arange(0, BM), tl.program_id(0) * BN + tl.arange(0, BN), tl.arange(0, BK)
+    total = tl.zeros((BM, BN), tl.float32)
+    for i in range(0, K, BK):
+        words = tl.load(w + ((i + k) // 8)[:, None] * N + n[None, :])
+        y = ((words >> ((k % 8) * 4)[:, None]) & 15).to(tl.float16)
+        total = tl.dot(tl.load(x + m[:, None] * K + (i + k)[None, :]), y, total)
+    tl.store(out + m[:, None] * N + n[None, :], total)
+
+
+@triton.jit
+def attention_keys(
+    q, k, v, do, dk, dv, lse, n, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr
+):
+    """Causal attention backwards, for the keys and values: later queries only."""
+    base = tl.program_id(1).to(tl.int64) * n * D
+    cols, d = tl.program_id(0) * BN + tl.arange(0, BN), tl.arange(0, D)
+    key = tl.load(k + base + cols[:, None] * D + d[None, :])
+    value = tl.load(v + base + cols[:, None] * D + d[None, :])
+    to_key, to_value = tl.zeros([BN, D], tl.float32), tl.zeros([BN, D], tl.float32)
+    for start in range(tl.program_id(0) * BN // BM * BM, n, BM):
+        rows = start + tl.arange(0, BM)
+        query = tl.load(q + base + rows[:, None] * D + d[None, :])
+        above = tl.load(lse + tl.program_id(1) * n + rows)
+        p = tl.exp2(tl.dot(query, tl.trans(key)) - above[:, None])
+        p = tl.where(rows[:, None] >= cols[None, :], p, 0.0)
+        given = tl.load(do + base + rows[:, None] * D + d[None, :])
+        to_value += tl.dot(tl.trans(p.to(tl.float16)), given)
+        back = (p * tl.dot(given, tl.trans(value))).to(tl.float16)
+        to_key += tl.dot(tl.trans(back), query)
+    tl.store(dk + base + cols[:, None] * D + d[None, :], to_key.to(tl.float16))
+    tl.store(dv + base + cols[:, None] * D + d[None, :], to_value.to(tl.float16))

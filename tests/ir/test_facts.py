@@ -62,6 +62,68 @@ def test_a_causal_loop_is_an_expectation_over_programs():
     assert facts.special_ops == pytest.approx(8.5 * 64 * 64)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(64, 128), (128, 64), (32, 32)])
+@pytest.mark.parametrize("heads", [1, 24])
+def test_an_attention_backwards_counts_four_products_below_the_diagonal(rows, columns, heads):
+    n, d = 2048, 64
+    arguments = {name: "*fp16" for name in ("q", "k", "v", "do", "dk", "dv")} | {"lse": "*fp32"}
+    arguments |= {"n": n, "D": d, "BM": rows, "BN": columns}
+    facts = kernel_facts(kernels.attention_keys, arguments, grid=(n // columns, heads))
+    trips = [(n - i * columns // rows * rows) // rows for i in range(n // columns)]
+    assert facts.loops[0].trips == pytest.approx(sum(trips) / len(trips), rel=0.01)
+    work = heads * sum(trips) * 4 * 2 * rows * columns * d
+    assert facts.dot_flops * facts.programs == pytest.approx(work, rel=0.01)
+    moved = heads * (sum(trips) * rows * (2 * 2 * d + 4) + 2 * 2 * n * d)
+    assert facts.moved_bytes("load") * facts.programs == pytest.approx(moved, rel=0.01)
+    assert facts.unique_bytes == pytest.approx(heads * n * (6 * 2 * d + 4), rel=0.01)
+
+
+def test_groups_whose_sizes_lie_in_memory_are_shared_by_the_programs():
+    sizes = {"a": "*fp16", "b": "*fp16", "c": "*fp32", "sizes": "*i32", "E": 8, "N": 1024, "K": 512}
+    facts = kernel_facts(kernels.grouped, {**sizes, "PROGRAMS": 132, "B": 64}, grid=(132,))
+    assert facts.dot_flops * 132 == pytest.approx(8 * 2 * 1024 * 1024 * 512, rel=0.15)
+    assert any("1024" in sentence for sentence in facts.assumed)
+
+
+@pytest.mark.parametrize("each", [64, 100, 497])
+def test_shares_of_a_sum_that_begin_within_a_tile_are_whole(each):
+    arguments = {
+        "a": "*fp16",
+        "b": "*fp16",
+        "c": "*fp32",
+        "N": 2048,
+        "K": 2048,
+        "EACH": each,
+        "B": 32,
+    }
+    facts = kernel_facts(kernels.stream_k, arguments, grid=(132,))
+    assert facts.dots[0].times == pytest.approx(each, rel=0.06)
+    assert not facts.assumed
+
+
+def test_a_label_from_memory_is_rarely_the_one_to_ignore():
+    arguments = {
+        "x": "*fp32",
+        "labels": "*i64",
+        "out": "*fp32",
+        "n": 5120,
+        "ignored": -100,
+        "B": 512,
+    }
+    facts = kernel_facts(kernels.labelled, arguments, grid=(64,))
+    assert facts.moved_bytes("load") == pytest.approx(4 * 5120 + 8)
+    assert facts.idle == 0
+
+
+def test_words_that_hold_eight_weights_are_read_once():
+    arguments = {"x": "*fp16", "w": "*i32", "out": "*fp32", "N": 1024, "K": 512}
+    facts = kernel_facts(
+        kernels.packed_int4, {**arguments, "BM": 16, "BN": 64, "BK": 64}, grid=(16,)
+    )
+    words = next(a for a in facts.accesses if a.argument == "w")
+    assert words.bytes * 16 == pytest.approx(1024 * 512 / 2)
+
+
 def test_persistent_programs_share_the_blocks():
     facts = kernel_facts(
         kernels.persistent, {"x": "*fp32", "out": "*fp32", "n": 1000 * 128, "B": 128}, grid=(64,)
@@ -156,6 +218,19 @@ def test_facts_survive_json():
 def test_what_cannot_be_read_says_why(kernel, arguments, words):
     with pytest.raises(NotRead, match=words):
         kernel_facts(kernel, arguments, grid=(1,))
+
+
+def test_a_gluon_kernel_is_said_to_be_one():
+    gluon = pytest.importorskip("triton.experimental.gluon")
+    language = pytest.importorskip("triton.experimental.gluon.language")
+
+    def copy(x, y, layout: language.constexpr):
+        at = language.arange(0, 128, layout=layout)
+        language.store(y + at, language.load(x + at))
+
+    arguments = {"x": "*fp32", "y": "*fp32", "layout": language.BlockedLayout([1], [32], [4], [0])}
+    with pytest.raises(NotRead, match="Gluon"):
+        kernel_facts(gluon.jit(copy), arguments, grid=(1,))
 
 
 @pytest.mark.parametrize(

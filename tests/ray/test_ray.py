@@ -239,7 +239,6 @@ def test_what_is_likely_next_is_compiled_while_another_is_measured(cluster):
             TASK, many, budget=20
         )
     ahead = [o.measurement.facts["ahead"] for o in result.observations]
-    print(ahead)
     assert ahead[0] == 0.0
     assert sum(ahead) >= 13
     assert result.best.candidate.config == {"BLOCK": 64, "num_warps": 1}

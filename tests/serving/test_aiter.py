@@ -11,15 +11,23 @@ from typer.testing import CliRunner
 from autotune_rlm.cli import app
 from autotune_rlm.integrations.serving import M_BOUNDS, AiterFile, ServingFile
 
-# As in ROCm/aiter: the same file in its old and its new place.
-PLACES = [
-    "gemm/gfx950-GEMM-A8W8_BLOCKSCALE-N=7168-K=2048.json",
-    "gfx950/triton/gemm/gemm_a8w8_blockscale/GEMM-A8W8_BLOCKSCALE-N=7168-K=2048.json",
-    "gemm/gfx950-GEMM-A8W8_BLOCKSCALE.json",
-    "gfx950/triton/gemm/gemm_a8w8_blockscale/DEFAULT.json",
-    "moe/gfx950-MOE-FP8_W8A8.json",
-    "moe/MI300X-MOE-DEFAULT.json",
-]
+# As in ROCm/aiter; a folder of an architecture counts where it has the DEFAULT.json of the kernel.
+_NESTED = "gfx950/triton/gemm/gemm_afp4wfp4"
+PLACES = {
+    "gemm/gfx950-GEMM-A8W8_BLOCKSCALE-N=7168-K=2048.json": {"N": 7168, "K": 2048},
+    "gemm/gfx950-GEMM-A8W8_BLOCKSCALE.json": {},
+    "gemm/gluon/gfx942-BATCHED_GEMM-A16W16-B=8-N=1024-K=4096.json": {"B": 8, "N": 1024, "K": 4096},
+    "gemm/gfx950-FUSED-GEMM-A8W8_BLOCKSCALE-A16W16-N8=512-N16=256-K=7168.json": {
+        "N8": 512,
+        "N16": 256,
+        "K": 7168,
+    },
+    "gemm/gfx1250-FF-A16W16-fused.json": {},
+    "moe/gfx950-MOE-FP8_W8A8.json": {},
+    "moe/MI300X-MOE-DEFAULT.json": {},
+    f"{_NESTED}/GEMM-AFP4WFP4-N=7168-K=2048.json": {"N": 7168, "K": 2048},
+    f"{_NESTED}/DEFAULT.json": {},
+}
 ENTRY = {**CONFIG, "waves_per_eu": 2, "matrix_instr_nonkdim": 16, "cache_modifier": ".cg"}
 
 
@@ -27,12 +35,17 @@ ENTRY = {**CONFIG, "waves_per_eu": 2, "matrix_instr_nonkdim": 16, "cache_modifie
 def test_files_are_read_and_written_as_they_are(place, tmp_path):
     path = tmp_path / place
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"M_LEQ_64": ENTRY, "any": {**ENTRY, "cache_modifier": None}}))
+    content = {"_note": "by hand", "M_LEQ_64": ENTRY, "any": {**ENTRY, "cache_modifier": None}}
+    path.write_text(json.dumps(content))
     file = AiterFile.read(path)
-    assert ((7168, 2048) if "N=" in place else (None, None)) == (file.N, file.K)
-    out = file.write(tmp_path / "out", nested="triton" in place)
-    assert str(out.relative_to(tmp_path / "out")) == place
-    assert json.loads(out.read_text()) == json.loads(path.read_text())
+    assert file.sizes == PLACES[place]
+    assert set(file.configs) == {"M_LEQ_64", "any"}
+    out = tmp_path / "out"
+    if _NESTED in place:
+        (out / _NESTED).mkdir(parents=True)
+        (out / _NESTED / "DEFAULT.json").write_text("{}")
+    assert file.write(out) == out / place
+    assert json.loads((out / place).read_text()) == content
 
 
 def test_the_entry_is_the_one_that_aiter_takes():
@@ -74,7 +87,13 @@ def test_what_aiter_has_not_is_one_clear_error(given, match):
         AiterFile.of(file.with_configs({1: CONFIG}))
 
 
-@pytest.mark.parametrize("name", ["x.json", "gfx950-GEMM.json", "N=1,K=1,device_name=X.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("x.json", "gfx950-GEMM.json", "N=1,K=1,device_name=X.json", "gfx950-MHA-DEFAULT.json"),
+        *("gfx950-CONV-3X3-NHWC.json", "gfx950-A8W4.json", "a8w8_tuned_gemm.csv"),
+    ],
+)
 def test_other_names_are_refused(name, tmp_path):
     (tmp_path / name).write_text("{}")
     with pytest.raises(ValueError, match="no name of an AITER file"):
@@ -87,4 +106,5 @@ def test_the_command_writes_it_where_aiter_looks(tmp_path):
     done = CliRunner().invoke(app, ["serve-configs", "predict", *arguments])
     assert done.exit_code == 0, done.output
     (path,) = tmp_path.rglob("*.json")
+    assert path == tmp_path / "gemm" / "gfx950-GEMM-A8W8_BLOCKSCALE-N=512-K=256.json"
     assert set(AiterFile.read(path).configs) == {"M_LEQ_64", "any"}

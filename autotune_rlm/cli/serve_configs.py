@@ -221,19 +221,19 @@ def check(
     from autotune_rlm.integrations import serving
 
     model = _surrogate(surrogate)
+    here = devices.lookup(device) if device else None
     for path in files:
+        table = _table("tokens", "expected to be slower by")
+        reasons: dict[str, None] = {}
         try:
             file = serving.ServingFile.read(path)
+            for doubt in serving.check(file, device=here, surrogate=model):
+                reasons.update(dict.fromkeys(doubt.unfamiliar))
+                _row(table, doubt.batch, doubt.config, f"{100 * doubt.slower:.0f} %")
+                _row(table, "better:", doubt.better, "")
         except (ValueError, OSError) as error:
             print_error(error)
             raise typer.Exit(2) from None
-        here = devices.lookup(device) if device else None
-        table = _table("tokens", "expected to be slower by")
-        reasons: dict[str, None] = {}
-        for doubt in serving.check(file, device=here, surrogate=model):
-            reasons.update(dict.fromkeys(doubt.unfamiliar))
-            _row(table, doubt.batch, doubt.config, f"{100 * doubt.slower:.0f} %")
-            _row(table, "better:", doubt.better, "")
         _out.print(f"{path.name}: {table.row_count // 2} of {len(file.configs)} entries look slow")
         if table.row_count:
             _out.print(table)

@@ -133,6 +133,7 @@ class Pretended:
 
 
 FILE = ServingFile(kernel="w8a8_block_fp8_matmul", device_name="NVIDIA H200", N=512, K=512)
+INT4 = ServingFile(kernel="fused_moe", device_name="NVIDIA H200", E=8, N=64, dtype="int4_w4a16")
 GIVEN = {"surrogate": FewRows(), "facts": no_facts, "device": lookup("NVIDIA H200"), "quiet": True}
 
 
@@ -189,6 +190,7 @@ class TestMeasure:
             ({"batches": [0]}, "batches"),
             ({"budget": 0}, "budget"),
             ({"server": "tgi"}, "server must be one of"),
+            ({"file": INT4}, "int4_w4a16 runs on another kernel"),
         ],
     )
     def test_bad_input_is_refused_before_anything_is_measured(self, given, match):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from autotune_rlm import Prediction
+from autotune_rlm import Candidate, Prediction
 from autotune_rlm.cli import app
 from autotune_rlm.devices import lookup
 from autotune_rlm.integrations.serving import BATCHES, ServingFile, check, predict
@@ -80,6 +80,17 @@ class TestFile:
         written = ServingFile.read(tmp_path / name).write(tmp_path / "out")
         assert written.name == name
         assert json.loads(written.read_text()) == content
+        other = ServingFile.read(written).write(tmp_path, server="sglang")
+        assert set(json.loads(other.read_text())) == {"2", "16"}  # all keys are sizes for SGLang
+
+    def test_names_say_what_the_server_distinguishes(self):
+        given = {"kernel": "fused_moe", "E": 8, "N": 64, "dtype": "fp8_w8a8"}
+        file = ServingFile(
+            **given, device_name="AMD Radeon/PCIe  W7900", per_channel_quant=True, down=True
+        )
+        name = "E=8,N=64,device_name=AMD_Radeon_PCIe_W7900,dtype=fp8_w8a8"
+        assert file.name("vllm") == f"{name}.json"
+        assert file.name("sglang") == f"{name},per_channel_quant=True_down.json"
 
     def test_a_server_takes_the_nearest_batch_size(self):
         other = {**CONFIG, "num_warps": 8}
@@ -96,7 +107,7 @@ class TestFile:
             ({"kernel": "softmax"}, "kernel must be one of"),
             ({"E": None}, "needs E"),
             ({"N": 0}, "needs N"),
-            ({"device_name": "a/b"}, "device_name"),
+            ({"device_name": "a,b"}, "device_name"),
         ],
     )
     def test_wrong_sizes_are_refused(self, wrong, match):
@@ -158,17 +169,34 @@ class TestAdvice:
         (doubt,) = check(file.with_configs({16: odd}), surrogate=FewRows(), facts=no_facts)
         assert doubt.config == odd
 
-    def test_batch_sizes_are_checked_before_the_model_is_asked(self):
-        file = ServingFile(kernel="fused_moe", device_name="NVIDIA H200", E=8, N=64)
-        with pytest.raises(ValueError, match="batches"):
-            next(predict(file, batches=[0], surrogate=FewRows(), facts=no_facts))
+    @pytest.mark.parametrize(
+        ("dtype", "batches", "match"),
+        [(None, [0], "batches"), ("fp8", [1], "dtype must be one of")],
+    )
+    def test_the_file_is_checked_before_the_model_is_asked(self, dtype, batches, match):
+        file = ServingFile(kernel="fused_moe", device_name="NVIDIA H200", E=8, N=64, dtype=dtype)
+        with pytest.raises(ValueError, match=match):
+            next(predict(file, batches=batches, surrogate=FewRows(), facts=no_facts))
+
+    def test_bytes_follow_from_the_dtype_of_either_operand(self):
+        def kilobytes(dtype, block_shape=None):
+            file = ServingFile(
+                **{"kernel": "fused_moe", "device_name": "NVIDIA H100", "E": 8, "N": 512},
+                **{"dtype": dtype, "block_shape": block_shape},
+            )
+            task = file.task(64, lookup("NVIDIA H100"))
+            (read,) = Programs(PROGRAMS).candidates(task, [Candidate(CONFIG)])
+            return read.facts["moved_kb"]
+
+        both, one, none = kilobytes("fp8_w8a8"), kilobytes("fp8_w8a16"), kilobytes(None)
+        assert both < one < none
+        assert kilobytes("int8_w8a16") == pytest.approx(one, rel=0.01)
+        assert kilobytes("int8_w8a16", (128, 128)) == pytest.approx(one, rel=0.05)
 
     @pytest.mark.parametrize("kernel", sorted(PROGRAMS))
     def test_the_compiler_reads_our_kernels_of_the_servers_algorithms(self, kernel):
         sizes = {"E": 8, "N": 512} if kernel == "fused_moe" else {"N": 512, "K": 512}
         file = ServingFile(kernel=kernel, device_name="NVIDIA H100", **sizes)
-        from autotune_rlm import Candidate
-
         task = file.task(64, lookup("NVIDIA H100"))
         wide = {**CONFIG, "BLOCK_SIZE_M": 128}
         small, large = Programs(PROGRAMS).candidates(task, [Candidate(CONFIG), Candidate(wide)])
@@ -196,6 +224,7 @@ class TestCommand:
             ["fused_moe", "--device", "NVIDIA H200", "--n", "64", "--e", "8", "--server", "tgi"],
             ["fused_moe", "--device", "X", "--n", "64", "--e", "8", "--block-shape", "128"],
             ["fused_moe", "--device", "X", "--n", "64", "--e", "8", "--batches", "1,a"],
+            ["fused_moe", "--device", "X", "--n", "64", "--e", "8", "--dtype", "fp8"],
         ],
     )
     def test_bad_input_is_one_line_and_nothing_is_written(self, arguments, tmp_path):

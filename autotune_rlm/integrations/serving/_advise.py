@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from autotune_rlm import devices
-from autotune_rlm.integrations.serving._file import ServingFile
+from autotune_rlm.integrations.serving._file import MOE_DTYPES, ServingFile
 from autotune_rlm.integrations.serving._spaces import space
 from autotune_rlm.types import Candidate, Device, Prediction, Surrogate, Task
 
@@ -87,8 +87,9 @@ def predict(
         One entry a batch size, as soon as it is known.
 
     Raises:
-        ValueError: A batch size is below 1.
+        ValueError: A batch size is below 1, or no server knows the dtype.
     """
+    checked(file, batches)
     for task, candidates, prediction in _ranked(file, batches, device, surrogate, facts):
         best = int(_worth(prediction).argmin())
         yield Entry(
@@ -142,7 +143,6 @@ def _ranked(
     surrogate: Surrogate | None,
     facts: Facts | None,
 ) -> Iterator[tuple[Task, Sequence[Candidate], Prediction]]:
-    checked(batches)
     device = device or devices.lookup(file.device_name)
     if surrogate is None:
         from autotune_rlm.surrogate import load_surrogate
@@ -155,10 +155,14 @@ def _ranked(
         yield task, candidates, surrogate.predict(task, candidates)
 
 
-def checked(batches: Sequence[int]) -> None:
-    """Raise ValueError where a batch size is no whole number of at least 1."""
+def checked(file: ServingFile, batches: Sequence[int]) -> None:
+    """Raise ValueError where no server looks for such a file, or a batch size is below 1."""
     if any(not isinstance(b, int) or isinstance(b, bool) or b < 1 for b in batches):
         raise ValueError(f"batches must be whole numbers of at least 1, got {list(batches)!r}")
+    if file.kernel == "fused_moe" and file.dtype not in (None, *MOE_DTYPES):
+        raise ValueError(
+            f"dtype must be one of {', '.join(MOE_DTYPES)}, or none for 16 bits, got {file.dtype!r}"
+        )
 
 
 def candidates_of(

@@ -13,7 +13,7 @@ from typing import Any
 
 from autotune_rlm.types import Device, Task
 
-__all__ = ["KERNELS", "SERVERS", "ServingFile"]
+__all__ = ["KERNELS", "MOE_DTYPES", "SERVERS", "ServingFile"]
 
 KERNELS = ("fused_moe", "w8a8_block_fp8_matmul", "w8a8_block_int8_matmul")
 SERVERS = ("vllm", "sglang")
@@ -23,6 +23,8 @@ _NAME = re.compile(
     r"(?:,dtype=(?P<dtype>\w+?))?(?:,block_shape=(?P<block>\[\d+, ?\d+\]))?"
     r"(?P<channel>,per_channel_quant=True)?(?P<down>_down)?\.json$"
 )
+MOE_DTYPES = ("fp8_w8a8", "fp8_w8a16", "int8_w8a8", "int8_w8a16", "int4_w4a16", "float32")
+"""What the servers write into the name of a file of ``fused_moe``; nothing for 16 bits."""
 _DTYPES = {"w8a8_block_fp8_matmul": "fp8_w8a8", "w8a8_block_int8_matmul": "int8_w8a8"}
 
 
@@ -44,7 +46,7 @@ class ServingFile:
             models with as many experts.
         top_k: Experts of each token, for ``fused_moe``; as ``hidden_size``.
         configs: Configuration by batch size (tokens).
-        extra: Other entries of the file, such as ``triton_version``; written back as they are.
+        extra: Other entries of the file, such as ``triton_version``; written back where vLLM reads them.
 
     Raises:
         ValueError: A size is missing or out of range, or the kernel is not known.
@@ -77,7 +79,7 @@ class ServingFile:
                 )
         if self.kernel == "fused_moe" and (self.top_k or 1) > (self.E or 1):
             raise ValueError(f"top_k must be at most E={self.E}, got {self.top_k}")
-        if not self.device_name or re.search(r"[,/]", self.device_name):
+        if not self.device_name or "," in self.device_name:
             raise ValueError(f"device_name must be a GPU's name, got {self.device_name!r}")
         if self.kernel in _DTYPES:
             object.__setattr__(self, "dtype", _DTYPES[self.kernel])
@@ -92,7 +94,7 @@ class ServingFile:
         if server not in SERVERS:
             raise ValueError(f"server must be one of {', '.join(SERVERS)}, got {server!r}")
         sizes = [f"{n}={getattr(self, n)}" for n in ("E", "N", "K") if getattr(self, n) is not None]
-        device = self.device_name.replace(" ", "_")
+        device = re.sub(r"[\s/]+", "_", self.device_name)
         if server == "vllm" and self.kernel == "fused_moe" and "H200" in device.split("_"):
             device = "NVIDIA_H200"  # vLLM has one file for all of them
         parts = [*sizes, f"device_name={device}"]
@@ -101,6 +103,8 @@ class ServingFile:
         if self.block_shape:
             comma = "," if server == "vllm" else ", "
             parts.append(f"block_shape=[{comma.join(map(str, self.block_shape))}]")
+        if server == "vllm":  # has one file for all scales, and for both products
+            return ",".join(parts) + ".json"
         if self.per_channel_quant:
             parts.append("per_channel_quant=True")
         return ",".join(parts) + ("_down" if self.down else "") + ".json"
@@ -121,12 +125,6 @@ class ServingFile:
                 "'E=8,N=14336,device_name=NVIDIA_H200,dtype=fp8_w8a8.json' or "
                 "'N=7168,K=2048,device_name=NVIDIA_H200,dtype=fp8_w8a8,block_shape=[128,128].json'"
             )
-        try:
-            content = json.loads(path.read_text("utf-8"))
-            sizes = {key: value for key, value in content.items() if key.isdigit()}
-            configs = {int(key): _config(value) for key, value in sizes.items()}
-        except (ValueError, AttributeError, TypeError) as error:
-            raise ValueError(f"{path}: not a JSON object of batch sizes: {error}") from None
         if found["E"]:
             kernel = "fused_moe"
         else:
@@ -134,6 +132,12 @@ class ServingFile:
             if found["dtype"] not in kernels or found["block"] is None:
                 raise ValueError(f"{path.name!r} is of another kernel than {', '.join(KERNELS)}")
             kernel = kernels[found["dtype"]]
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            sizes = {key: value for key, value in content.items() if key.isdigit()}
+            configs = {int(key): _config(value) for key, value in sizes.items()}
+        except (ValueError, AttributeError, TypeError) as error:
+            raise ValueError(f"{path}: not a JSON object of batch sizes: {error}") from None
         return cls(
             kernel=kernel,
             device_name=found["device"].replace("_", " "),
@@ -160,7 +164,9 @@ class ServingFile:
         """
         path = self.path(folder, server=server)
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = {**self.extra, **{str(size): dict(c) for size, c in self.configs.items()}}
+        # Every other loader takes each key for a batch size.
+        extra = self.extra if (server, self.kernel) == ("vllm", "fused_moe") else {}
+        content = {**extra, **{str(size): dict(c) for size, c in self.configs.items()}}
         scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         scratch.write_text(json.dumps(content, indent=4) + "\n", "utf-8")
         scratch.replace(path)

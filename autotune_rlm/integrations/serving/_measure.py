@@ -24,6 +24,7 @@ __all__ = ["Measured", "measure"]
 
 _MAX_S = 60.0  # for one configuration: thousands of tokens in a slow one, its outputs compared
 _INTERPRETED_S = 600.0
+_OTHER_KERNELS = ("int4_w4a16", "fp8_w8a16")  # of vLLM's and SGLang's mixtures of experts
 
 MeasurerOf = Callable[[Task], AbstractContextManager[Measurer]]
 """Gives what measures a task; entered for its search."""
@@ -110,7 +111,12 @@ def measure(
         ValueError: An argument is out of range, ``fleet`` is given without ``device``, or there is no
             GPU and ``interpreted`` is false.
     """
-    checked(batches)
+    checked(file, batches)
+    if file.dtype in _OTHER_KERNELS:
+        raise ValueError(
+            f"{file.dtype} runs on another kernel of the server, which is not measured here; "
+            "autotune-rlm serve-configs predict ranks it"
+        )
     if budget < 1:
         raise ValueError(f"budget must be at least 1 configuration for a batch size, got {budget}")
     file.name(server)

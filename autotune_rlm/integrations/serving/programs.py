@@ -117,7 +117,7 @@ def expert_product(
             at = step * BLOCK_SIZE_K // 128
             a_scale = tl.load(a_scale_at + at, mask=mask, other=0.0)
             scale = a_scale[:, None] * tl.load(b_scale_at + at)[None, :]
-            acc += tl.dot(a, b).to(tl.float32) * scale
+            acc += tl.dot(a, b.to(a.dtype)).to(tl.float32) * scale
         elif SCALES == 2:
             acc = tl.dot(a, b.to(a.dtype), acc)
         else:
@@ -188,9 +188,9 @@ def mixture_of_experts(problem: dict[str, Any], config: dict[str, Any]) -> Progr
         n, k = hidden, problem["N"]
     dtype = problem.get("dtype") or "bf16"
     fp8 = "float8" in dtype or "fp8" in dtype
-    a = "*fp8e4nv" if fp8 else "*i8" if dtype == "int8_w8a8" else "*bf16"
-    b = "*i8" if dtype.startswith("int") else a
-    scales = 128 if problem.get("block_shape") else 1 if a != "*bf16" else 2 if b == "*i8" else 0
+    a = "*bf16" if "a16" in dtype else "*fp8e4nv" if fp8 else "*i8" if "int8" in dtype else "*bf16"
+    b = "*i8" if dtype.startswith("int") else "*fp8e4nv" if fp8 else a
+    scales = 128 if problem.get("block_shape") else 1 if a != "*bf16" else 2 if b != "*bf16" else 0
     block = config["BLOCK_SIZE_M"]
     pairs = tokens * top_k
     used = experts * (1 - (1 - 1 / experts) ** pairs)

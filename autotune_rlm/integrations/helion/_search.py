@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,9 +21,11 @@ from autotune_rlm.types import Candidate, Device, Measurement, Observation, Stat
 __all__ = ["RLMSearch"]
 
 _log = logging.getLogger(__name__)
-_BUDGETS = {"none": 1, "quick": 32, "full": 96}
+_BUDGETS = {"none": 1, "quick": 32, "full": 192}
 _POOL = 96
-_NEIGHBOURS = 48
+# After each batch: the best few, their neighbours in one and in two parameters, and fresh random ones.
+# Chosen on two matrix products and two convolutions (docs/helion.md); the rest was not looked at.
+_BEST, _NEIGHBOURS, _PAIRS, _FRESH = 4, 48, 24, 16  # reading one takes 85 ms, so that few are added
 _STATUS = {
     "ok": Status.OK,
     "timeout": Status.TIMEOUT,
@@ -36,8 +39,8 @@ class RLMSearch(PopulationBasedSearch):
 
     The default configuration, seeds and random ones of Helion's own generator are ranked from the
     Triton code that Helion generates for them (``ir.on_device``), the most promising are compiled and
-    timed by Helion in batches, and each batch teaches the engine. Then the neighbours of the best two
-    join, until the budget is spent or no better one is likely. Helion's own checks, timings and final
+    timed by Helion in batches, and each batch teaches the engine. Then neighbours of the best few and
+    fresh random ones join, until the budget is spent. Helion's own checks, timings and final
     verification stay as they are.
 
     Args:
@@ -81,13 +84,13 @@ class RLMSearch(PopulationBasedSearch):
 
     @classmethod
     def get_kwargs_from_profile(cls, profile: Any, settings: Any) -> dict[str, object]:
-        """Helion's effort as a budget: 32 configurations for ``quick``, 96 for ``full``."""
+        """Helion's effort as a budget: 32 configurations for ``quick``, 192 for ``full``."""
         budget = _BUDGETS.get(str(settings.autotune_effort), _BUDGETS["full"])
         inherited = super().get_kwargs_from_profile(profile, settings)
         return {"budget": budget, "finishing_rounds": inherited.get("finishing_rounds", 0)}
 
     def _algorithm_cache_policy(self) -> dict[str, object]:
-        return {"rlm_version": 1, "budget": self.budget, "batch": self.batch, "pool": self.pool}
+        return {"rlm_version": 2, "budget": self.budget, "batch": self.batch, "pool": self.pool}
 
     def _autotune(self) -> Any:
         self.log(f"Starting RLMSearch with budget={self.budget}, batch={self.batch}")
@@ -99,7 +102,7 @@ class RLMSearch(PopulationBasedSearch):
         if not self._candidates:
             raise exc.NoConfigFound
         known = [] if self._store is None else self._store.observations(task)
-        policy = Policy(seed=int(self.settings.autotune_random_seed))
+        policy = Policy(seed=int(self.settings.autotune_random_seed), min_gain=None)
         while not self._autotune_budget_exceeded_across_ranks():
             search = Search(
                 task,
@@ -117,7 +120,8 @@ class RLMSearch(PopulationBasedSearch):
                 break
             self._measure(task, wanted)
             if len(search.observations) + len(wanted) < self.budget:
-                self._add(self._neighbours())
+                self._add(self._neighbours(), most=_NEIGHBOURS)
+                self._add(self.config_gen.random_population_flat(_FRESH))
         measured = [m for m in self._members.values() if m.perfs and math.isfinite(m.perf)]
         if not measured:
             raise exc.NoConfigFound
@@ -125,10 +129,12 @@ class RLMSearch(PopulationBasedSearch):
         self.rebenchmark_population(measured, desc="RLMSearch: verifying the best")
         return self._finalize()
 
-    def _add(self, flats: Sequence[Any]) -> list[Candidate]:
+    def _add(self, flats: Sequence[Any], most: int | None = None) -> list[Candidate]:
         """Make candidates of configurations, with their facts; what is invalid or known is left out."""
-        added = []
+        added: list[Candidate] = []
         for flat in flats:
+            if len(added) == most:
+                break
             member = self.make_unbenchmarked(flat)
             if member is None:
                 continue
@@ -152,19 +158,25 @@ class RLMSearch(PopulationBasedSearch):
                 self._store.add(task, candidate, measurement)
 
     def _neighbours(self) -> list[Any]:
-        """Of the best two, configurations that differ in one parameter; the smaller steps first."""
+        """Of the best few, configurations that differ in one parameter, and some that do in two."""
         working = [m for m in self._members.values() if m.perfs and math.isfinite(m.perf)]
         overridden = self.config_gen.overridden_flat_indices
         found = []
-        for member in sorted(working, key=performance)[:2]:
-            for index, spec in enumerate(self.config_gen.flat_spec):
-                if index in overridden:
-                    continue
-                for value in spec.pattern_neighbors(member.flat_values[index]):
-                    flat = list(member.flat_values)
+        for member in sorted(working, key=performance)[:_BEST]:
+            steps = [
+                {index: value}
+                for index, spec in enumerate(self.config_gen.flat_spec)
+                if index not in overridden
+                for value in spec.pattern_neighbors(member.flat_values[index])
+            ]
+            pairs = [random.choice(steps) | random.choice(steps) for _ in range(_PAIRS) if steps]
+            for step in [*steps, *pairs]:
+                flat = list(member.flat_values)
+                for index, value in step.items():
                     flat[index] = value
-                    found.append(flat)
-        return found[: 2 * _NEIGHBOURS]
+                found.append(flat)
+        random.shuffle(found)
+        return found
 
 
 def _measurement(member: PopulationMember) -> Measurement:

@@ -20,7 +20,6 @@ from autotune_rlm.integrations.serving import programs as serving
 from autotune_rlm.integrations.serving.programs import (
     GROUP,
     Program,
-    block_scaled,
     grouped,
     tiles,
 )
@@ -130,6 +129,15 @@ def silu_and_multiply(
         tl.store(out_ptr + row.to(tl.int64) * N + columns, gate * up, mask=inside)
 
 
+def grouped_experts(problem: dict[str, Any], config: dict[str, Any]) -> Program:
+    """One product of LightLLM's mixture of experts, whose sizes are exact."""
+    known = {"E": problem["expert_num"], "M": int(problem["key0"]), "top_k": problem["topk_num"]}
+    known |= {"gemm": "down", "hidden_size": problem["N"], "N": problem["K"]}
+    if problem["use_fp8_w8a8"] == "true":
+        known |= {"dtype": "fp8_w8a8", "block_shape": (128, 128)}
+    return serving.mixture_of_experts(known, config)
+
+
 _DTYPES = {
     "float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "int8": "i8", "uint8": "u8",
     "f32": "fp32", "f16": "fp16", "fp16": "fp16", "bf16": "bf16", "fp32": "fp32",
@@ -230,7 +238,7 @@ PROGRAMS = {
     "inductor_mixed_mm": product,
     "triton_matmul": product,
     **serving.PROGRAMS,
-    "lightllm_fp8_block_mm": block_scaled,
+    "lightllm_grouped_moe_gemm_kernel": grouped_experts,
     "tokamax_pallas_triton_gated_linear_unit": gated,
     "lightllm_moe_silu_and_mul_kernel": silu,
 }

@@ -186,27 +186,28 @@ def build_other(family: str, size: int) -> tuple[Any, Any]:
     if family == "mobile":
         config = tr.MobileNetV2Config(image_size=side, depth_multiplier=width / 80)
         return Only(tr.MobileNetV2Model(config), "last_hidden_state"), image
-    if family == "swin":
-        config = tr.SwinConfig(
-            image_size=side, patch_size=4, embed_dim=width, depths=[deep, deep], num_heads=[2, 4],
-            window_size=4,
+    if family == "regnet":
+        config = tr.RegNetConfig(
+            embedding_size=width, hidden_sizes=[width, 2 * width], depths=[deep, deep],
+            groups_width=8,
         )  # fmt: skip
-        return Only(tr.SwinModel(config, add_pooling_layer=False), "last_hidden_state"), image
+        return Only(tr.RegNetModel(config), "last_hidden_state"), image
     if family == "distilbert":
         config = tr.DistilBertConfig(
             dim=2 * width, hidden_dim=6 * width, n_layers=deep, n_heads=4, vocab_size=2000
         )
         return Only(tr.DistilBertModel(config), "last_hidden_state"), tokens
-    if family == "t5":
-        config = tr.T5Config(
-            d_model=2 * width, d_kv=32, d_ff=4 * width, num_layers=deep, num_heads=4, vocab_size=500
-        )
-        return Only(tr.T5EncoderModel(config), "last_hidden_state", "input_ids"), tokens
+    if family == "albert":
+        config = tr.AlbertConfig(
+            embedding_size=32, hidden_size=2 * width, intermediate_size=4 * width,
+            num_hidden_layers=2 * deep, num_attention_heads=4, vocab_size=500,
+        )  # fmt: skip
+        return Only(tr.AlbertModel(config, add_pooling_layer=False), "last_hidden_state"), tokens
     raise ValueError(family)
 
 
 FAMILIES = "mlp plain depthwise segment lstm resnet convnext vit bert gpt2".split()  # noqa: SIM905
-OTHERS = "wave gru dense mixer mobile swin distilbert t5".split()  # noqa: SIM905
+OTHERS = "wave gru dense mixer mobile regnet distilbert albert".split()  # noqa: SIM905
 
 
 def export(folder: Path, families: list[str]) -> list[Path]:

@@ -316,8 +316,8 @@ def ranks(args):
     for group in groups:
         used = [r for r in rows if r["method"] in methods and group in ("all", r["group"])]
         here = [m for m in methods if any(r["method"] == m for r in used)]
-        print(f"\n{group}\n| after | races | {' | '.join(here)} |")
-        print("| --- | --- |" + " --- |" * len(here))
+        print(f"\n{group}\n| after | problems | races | {' | '.join(here)} |")
+        print("| --- | --- | --- |" + " --- |" * len(here))
         for n in map(str, AT):
             races = {}
             for r in used:
@@ -338,7 +338,7 @@ def ranks(args):
                 f"{m:.2f} ({a:.2f} to {b:.2f})"
                 for m, a, b in zip(by_task.mean(0), low, high, strict=True)
             ]
-            print(f"| {n} | {len(whole)} | {' | '.join(cells)} |")
+            print(f"| {n} | {len(names)} | {len(whole)} | {' | '.join(cells)} |")
     if args.means:
         print()
         for task in dict.fromkeys(r["task"] for r in rows):

@@ -28,6 +28,7 @@ __all__ = [
     "Describe",
     "Describer",
     "Description",
+    "is_json",
     "is_number_of_text",
     "names_trained_metric",
     "tasks_of",
@@ -203,7 +204,7 @@ def _from_space(space: Any) -> Describe:
 def _description(params: Mapping[str, Any], given: Any) -> Description:
     if isinstance(given, Description):
         return given
-    config = {k: v for k, v in params.items() if _is_json(v)}
+    config = {k: v for k, v in params.items() if is_json(v)}
     if given is None:
         return Description(Candidate(config))
     if isinstance(given, Mapping):
@@ -248,7 +249,8 @@ def _cost_facts(fields: Mapping[str, float]) -> dict[str, float]:
     return {f"log {name}": math.log1p(fields[name]) for name in _COSTS}
 
 
-def _is_json(value: Any) -> bool:
+def is_json(value: Any) -> bool:
+    """Whether a value can be stored as JSON."""
     try:
         canonical_json(value)
     except (TypeError, ValueError):

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from autotune_rlm.integrations.optuna._describe import Describer, is_number_of_text
 from autotune_rlm.integrations.optuna._encoding import Encoding
-from autotune_rlm.integrations.optuna._model import Words, normalised
+from autotune_rlm.integrations.optuna._model import normalised
 from autotune_rlm.integrations.optuna._trials import constraints_of, maximised
 from autotune_rlm.learn.gaussian_process import Points, fit
 from autotune_rlm.learn.lead import extend
@@ -20,7 +20,7 @@ from autotune_rlm.types import Task
 if TYPE_CHECKING:
     from optuna.study import Study
 
-__all__ = ["Descriptions", "EarlierStudies", "EarlierTrials", "Together", "trials_of"]
+__all__ = ["Descriptions", "EarlierStudies", "EarlierTrials", "trials_of"]
 
 _MAX_TRIALS = 400  # of an earlier study that its process is conditioned on
 _MAX_ADVICE = 8  # of an earlier study's best trials that a first trial may begin with
@@ -114,21 +114,6 @@ class EarlierStudies:
             return self._encoding.descend(raw, found.mean_spread, found.mean_linear)
 
         return np.moveaxis(np.array([[of(p) for p in study] for study in self._processes]), 2, 0)
-
-
-class Together:
-    """What several sources say, side by side. Without slopes."""
-
-    def __init__(self, sources: Sequence[Words]) -> None:
-        self._sources = sources
-
-    def words(self, raw: np.ndarray) -> np.ndarray:
-        """Predictions of each, shape (m, models, objectives)."""
-        return np.concatenate([source.words(raw) for source in self._sources], axis=1)
-
-    def slopes(self, raw: np.ndarray) -> np.ndarray:
-        """Not defined: a description has none."""
-        raise NotImplementedError
 
 
 class Descriptions:

@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autotune_rlm.integrations.optuna._describe import tasks_of
+from autotune_rlm.integrations.optuna._describe import is_json, tasks_of
 from autotune_rlm.integrations.optuna._knowledge import EarlierTrials
 from autotune_rlm.integrations.optuna._trials import maximised
 from autotune_rlm.types import Candidate, Measurement, Status, Task, canonical_json
@@ -78,7 +78,7 @@ class StudyMemory:
     def _add(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        if state not in (TrialState.COMPLETE, TrialState.FAIL) or not _is_json(trial.params):
+        if state not in (TrialState.COMPLETE, TrialState.FAIL) or not is_json(trial.params):
             return
         candidate = Candidate(dict(trial.params))
         for i, task in enumerate(self.tasks(study)):
@@ -144,11 +144,3 @@ def _opened(store: Store | str | os.PathLike[str]) -> Store:
 
 def _key(params: Mapping[str, Any]) -> str:
     return repr(sorted(params.items()))
-
-
-def _is_json(params: Mapping[str, Any]) -> bool:
-    try:
-        canonical_json(dict(params))
-    except (TypeError, ValueError):
-        return False
-    return True

@@ -103,7 +103,7 @@ class StudyModel:
     Args:
         data: The trials.
         space: Raw vectors to points.
-        words: What other models say; it is the prior mean, and a linear input each, so that their
+        words: Other models. What they say is the prior mean, and a linear input each, so that their
             weight is learned.
         name: Tells the fits of several models apart in ``starts``.
         starts: ``theta`` of each process's last fit by name, read and written here; None leaves the
@@ -118,7 +118,7 @@ class StudyModel:
         data: StudyData,
         space: Space,
         *,
-        words: Words | None = None,
+        words: Sequence[Words] = (),
         name: str = "",
         starts: dict[str, np.ndarray] | None,
         refit: bool,
@@ -163,7 +163,7 @@ class StudyModel:
         return None if word is None else Lead(word[:, :, objective])
 
     def _word(self, raw: np.ndarray) -> np.ndarray | None:
-        return None if self._words is None else self._words.words(raw)
+        return np.concatenate([w.words(raw) for w in self._words], 1) if self._words else None
 
     def _fit(self, name: str, points: Points, targets: np.ndarray, lead: Lead | None = None) -> Led:
         prefix, starts, refit, noise = self._options
@@ -236,7 +236,7 @@ class StudyModel:
     def slopes(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Acquisition of raw vectors, shape (m,), and its derivatives in them, shape (m, d)."""
         points, word = self._space.points(raw), self._word(raw)
-        bent = None if self._words is None else self._words.slopes(raw)
+        bent = np.concatenate([w.slopes(raw) for w in self._words], 1) if self._words else None
         objectives = [
             self._chained(raw, points, g.slopes(points, self._lead(word, i)), bent, i)
             for i, g in enumerate(self._objectives)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,11 +24,10 @@ from autotune_rlm.integrations.optuna._knowledge import (
     Descriptions,
     EarlierStudies,
     EarlierTrials,
-    Together,
     trials_of,
 )
 from autotune_rlm.integrations.optuna._memory import StudyMemory
-from autotune_rlm.integrations.optuna._model import Space, StudyModel, Words
+from autotune_rlm.integrations.optuna._model import StudyModel, Words
 from autotune_rlm.integrations.optuna._propose import climb, keys, spread_out
 from autotune_rlm.integrations.optuna._state import SpaceState, StudyState
 from autotune_rlm.integrations.optuna._trials import StudyData
@@ -192,7 +192,8 @@ class Policy:
             space.fitted_at = n
         words = self._words(study, state, space, encoding)
         starts = space.starts if fitted else None
-        model = self._model("plain", data, starts, encoding, words, refit, rng)
+        fit = partial(StudyModel, data, refit=refit, noise=self._noise, rng=rng)
+        model = fit(encoding, words=words, name="plain", starts=starts)
         encoding.fix_raw(branch or {})
         if branch := encoding.pinned:
             model.compete_with(
@@ -203,7 +204,7 @@ class Policy:
         ranked = climb(encoding, model, good, taken, rng)
         if self._describe is None or not fitted:
             return ranked
-        return self._second_look(study, space, encoding, data, ranked, taken, rng, words, refit)
+        return self._second_look(study, space, encoding, data, ranked, taken, rng, words, fit)
 
     def _spread_out(
         self, space: SpaceState, encoding: Encoding, seen: np.ndarray, rng: np.random.RandomState
@@ -216,33 +217,12 @@ class Policy:
                 break
         return chosen
 
-    def _model(
-        self,
-        name: str,
-        data: StudyData,
-        starts: dict[str, np.ndarray] | None,
-        columns: Space,
-        words: Words | None,
-        refit: bool,
-        rng: np.random.RandomState,
-    ) -> StudyModel:
-        return StudyModel(
-            data,
-            columns,
-            words=words,
-            name=name,
-            starts=starts,
-            refit=refit,
-            noise=self._noise,
-            rng=rng,
-        )
-
     def _words(
         self, study: Study, state: StudyState, space: SpaceState, encoding: Encoding
-    ) -> Words | None:
+    ) -> Sequence[Words]:
         if space.earlier is None:
             space.earlier = EarlierStudies(encoding, self.earlier(study, state))
-        return space.earlier if len(space.earlier) else None
+        return [space.earlier] if len(space.earlier) else []
 
     def _second_look(
         self,
@@ -253,8 +233,8 @@ class Policy:
         ranked: np.ndarray,
         taken: set[tuple[float, ...]],
         rng: np.random.RandomState,
-        words: Words | None,
-        refit: bool,
+        words: Sequence[Words],
+        fit: Callable[..., StudyModel],
     ) -> np.ndarray:
         """The best candidates again, by a process that also reads their descriptions."""
         described = self._described(study, space, encoding, rng)
@@ -265,8 +245,8 @@ class Policy:
         fresh = [raw for key, raw in space.described.items() if key not in taken]
         pool = np.array(fresh) if fresh else ranked
         if space.describer is not None and space.describer.asks:
-            words = described if words is None else Together([words, described])
-        model = self._model("described", data, space.starts, described, words, refit, rng)
+            words = [*words, described]
+        model = fit(described, words=words, name="described", starts=space.starts)
         scores = model.score(encoding.prune(pool))
         return pool[np.argsort(-scores, kind="stable")]
 

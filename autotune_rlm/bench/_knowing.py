@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import heapq
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -23,8 +22,9 @@ from autotune_rlm.types import Device, Measurement, Prediction, Task
 
 __all__ = ["Analytical", "FactsTrees", "Nearest", "Rlm", "RlmWithDefault", "RlmZeroShot"]
 
-_NEAR = 16  # known problems in the store of a search, which asks for fewer
+_NEAR = 8  # known problems in the store of a search, which asks for no more
 _WORKERS = 8  # simulated compilations at a time
+_stores: dict[int, tuple[Sequence[Landscape], Store]] = {}
 
 
 class Rlm(Method):
@@ -90,15 +90,11 @@ class Rlm(Method):
 
     @contextlib.contextmanager
     def _store(self) -> Iterator[Store]:
-        """A store that knows the best of the nearest problems: a search asks for no others."""
+        """A store of this search's own, with what it would ask for of those known."""
         task = self.search.task
+        near = _store_of(self.search.train).nearest(task, _NEAR, same_device=False)
         with Store(":memory:") as store:
-            for near in heapq.nsmallest(
-                _NEAR, _known(self.search), key=lambda other: task_distance(task, other.task)
-            ):
-                i = near.best_index
-                assert i is not None
-                store.add(near.task, near.candidates[i], near.measurements[i])
+            store.add_many((other, o.candidate, o.measurement) for other, o in near)
             yield store
 
 
@@ -193,6 +189,21 @@ class Analytical(Method):
 
     def zero_shot(self) -> np.ndarray:
         return np.minimum(self._time, 1e12)
+
+
+def _store_of(train: Sequence[Landscape]) -> Store:
+    """A store with the best of each landscape; made once for the list that searches share."""
+    if id(train) not in _stores or _stores[id(train)][0] is not train:
+        store = Store(":memory:")
+        bests = ((known, known.best_index) for known in train)
+        store.add_many(
+            (known.task, known.candidates[i], known.measurements[i])
+            for known, i in bests
+            if i is not None
+        )
+        _stores.clear()
+        _stores[id(train)] = train, store
+    return _stores[id(train)][1]
 
 
 def _known(search: Search) -> list[Landscape]:

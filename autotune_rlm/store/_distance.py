@@ -56,18 +56,16 @@ def _apart(a: Device, b: Device) -> float:
 
 def gaps(left: Mapping[Any, Any], right: Mapping[Any, Any]) -> list[float]:
     """How far apart two problems are in each leaf, given by path; equal ones left out."""
-    found = []
-    for path, value in left.items():
-        other = right.get(path)
-        if value is not other or value is None:
-            found.append(_gap(value, other))
+    found = [_gap(value, right.get(path)) for path, value in left.items()]
     found += [_gap(None, right[path]) for path in right.keys() - left.keys()]
     return [gap for gap in found if gap]
 
 
 def leaves(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Path and value of each number, word, flag and null of a JSON tree."""
-    if isinstance(value, Mapping):
+    if isinstance(value, (str, int, float)):  # asked first, because most values are
+        yield path, value
+    elif isinstance(value, Mapping):
         for name, item in value.items():
             yield from leaves(item, (*path, name))
     elif isinstance(value, (list, tuple)):
@@ -80,8 +78,11 @@ def leaves(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...],
 def _gap(x: Any, y: Any) -> float:
     if x == y and isinstance(x, bool) == isinstance(y, bool):
         return 0.0
-    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (x, y))
-    if not numbers or (x < 0) != (y < 0):
+    if not (_is_number(x) and _is_number(y)) or (x < 0) != (y < 0):
         return _MISMATCH
     gap = abs(math.log2(1 + abs(x)) - math.log2(1 + abs(y)))
     return gap if math.isfinite(gap) else _MISMATCH
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

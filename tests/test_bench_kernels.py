@@ -8,16 +8,17 @@ from typer.testing import CliRunner
 
 from autotune_rlm.bench import (
     METHODS,
-    Method,
     Run,
+    Search,
+    Stepwise,
     pick_landscapes,
     reach_table,
     run_search,
     seconds_to_reach,
 )
-from autotune_rlm.bench._method import Search
 from autotune_rlm.cli import app
 from autotune_rlm.landscapes import read_landscapes
+from autotune_rlm.types import Prediction
 
 HEADER = "landscape,kernel,language,device,problem,config,status,time_ms,compile_s"
 BASELINES = ["random", "xgboost", "random-forest", "gp", "tpe"]
@@ -197,11 +198,21 @@ def test_all_failing_landscapes_leave_the_summary_to_the_others(tmp_path):
     assert [row["mean_regret"] for row in data["summary"]] == [0.0, 0.0]
 
 
+class Flat:
+    """A surrogate that predicts one value for all."""
+
+    def predict(self, task, candidates, *, observed=()):
+        one = np.ones(len(candidates))
+        return Prediction(
+            metric=task.metric, median=one, low=one, high=one, spread=one, p_valid=one
+        )
+
+
 class TestNoPeeking:
     def test_methods_see_neither_values_nor_the_recorded_order(self, file, monkeypatch):
         seen = []
 
-        class Spy(Method):
+        class Spy(Stepwise):
             def suggest(self, measured, n):
                 seen.append(([c.key for c in self.search.candidates], dict(measured)))
                 return self.search.unmeasured(measured)[:n].tolist()
@@ -224,6 +235,14 @@ class TestNoPeeking:
         result = bench(file, *methods("nearest"), "--train", file, "--jobs", 1)
         assert result.exit_code == 0
         assert "no training landscape" in result.output
+
+    def test_the_search_is_not_told_the_landscape_itself(self, file):
+        (landscape, *_) = read_landscapes(file)
+        alone, told = (
+            run_search(landscape, "rlm", budgets=[4], seed=0, train=train, load_surrogate=Flat)
+            for train in ([], [landscape])
+        )
+        assert told.regret == alone.regret
 
 
 class TestKnowingMethods:
@@ -341,7 +360,7 @@ def test_processes_give_the_same_as_one(file, tmp_path):
 
 
 def test_a_method_that_breaks_costs_its_rows_and_the_exit_code(file, tmp_path, monkeypatch):
-    class Broken(Method):
+    class Broken(Stepwise):
         def suggest(self, measured, n):
             raise RuntimeError("no idea")
 

@@ -1,6 +1,6 @@
 """The harness: tuning methods compared on recorded landscapes."""
 
-from autotune_rlm.bench._method import Method, NotApplicableError, Search
+from autotune_rlm.bench._method import Method, NotApplicableError, Search, Stepwise
 from autotune_rlm.bench._plots import plot_measurements, plot_time
 from autotune_rlm.bench._results import results_json, summarize
 from autotune_rlm.bench._time import reach_table, seconds_to_reach
@@ -15,6 +15,7 @@ __all__ = [
     "Run",
     "Search",
     "Skipped",
+    "Stepwise",
     "pick_landscapes",
     "plot_measurements",
     "plot_time",

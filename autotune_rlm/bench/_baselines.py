@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from autotune_rlm.bench._method import Method, Search
+from autotune_rlm.bench._method import Ordered, Search, Stepwise
 from autotune_rlm.types import Measurement
 
 __all__ = ["GaussianProcess", "RandomForest", "RandomSearch", "ModelBased", "Tpe"]
@@ -26,17 +26,14 @@ _START = 4
 _TOLD_FAILURE = 1e30
 
 
-class RandomSearch(Method):
+class RandomSearch(Ordered):
     """Uniformly random candidates without replacement."""
 
-    def round_size(self, n_measured: int) -> int:
-        return 1024
-
-    def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
-        return self.search.rng.permutation(self.search.unmeasured(measured))[:n].tolist()
+    def order(self) -> np.ndarray:
+        return self.search.rng.permutation(len(self.search.candidates))
 
 
-class ModelBased(Method):
+class ModelBased(Stepwise):
     """Random candidates first, then the one of highest ``worth`` that rather works than not."""
 
     def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
@@ -128,7 +125,7 @@ class GaussianProcess(ModelBased):
         return p_valid * expected_improvement(mean, std, y.min())
 
 
-class Tpe(Method):
+class Tpe(Stepwise):
     """Optuna's TPE sampler (multivariate) over the parameters; ordered ones keep their order.
 
     The sampler proposes a point of the full grid, and the unmeasured candidate nearest to it is

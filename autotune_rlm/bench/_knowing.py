@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from autotune_rlm.bench._method import Method, NotApplicableError, Search, Step
+from autotune_rlm.bench._method import Method, NotApplicableError, Ordered, Search, Step
 from autotune_rlm.dtypes import dtype_bytes
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.measure.replay import ReplayMeasurer
@@ -18,7 +17,7 @@ from autotune_rlm.search.policy import Policy
 from autotune_rlm.search.tuner import Tuner
 from autotune_rlm.store import Store, task_distance
 from autotune_rlm.surrogate.eye import columns, has_facts
-from autotune_rlm.types import Device, Measurement, Prediction, Task
+from autotune_rlm.types import Device, Measurement, Task
 
 __all__ = ["Analytical", "FactsTrees", "Nearest", "Rlm", "RlmWithDefault", "RlmZeroShot"]
 
@@ -38,10 +37,7 @@ class Rlm(Method):
 
     def __init__(self, search: Search) -> None:
         super().__init__(search)
-        if search.load_surrogate is None:
-            raise ValueError("load_surrogate must be given for the methods that ask a surrogate")
-        self.surrogate = search.load_surrogate()
-        self._stop: str | None = None
+        self.surrogate = _surrogate(search)
 
     def run(self, replay: ReplayMeasurer, limit: int) -> Iterator[Step]:
         search = self.search
@@ -69,24 +65,12 @@ class Rlm(Method):
                 default=self.default,
             )
         if result.event.stop == "no better one is likely":
-            self._stop = result.event.stop
+            self.stop = result.event.stop
         replay.clock_s = noting.clock_s
         yield from steps
 
-    @property
-    def stop(self) -> str | None:
-        return self._stop
-
-    def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
-        order = self._zero_shot.order(minimize=self.search.task.minimize)
-        return [int(i) for i in order if i not in measured][:n]
-
     def zero_shot(self) -> np.ndarray:
-        return self._zero_shot.median
-
-    @cached_property
-    def _zero_shot(self) -> Prediction:
-        return self.surrogate.predict(self.search.task, self.search.candidates)
+        return self.surrogate.predict(self.search.task, self.search.candidates).median
 
     @contextlib.contextmanager
     def _store(self) -> Iterator[Store]:
@@ -104,16 +88,21 @@ class RlmWithDefault(Rlm):
     default = 0
 
 
-class RlmZeroShot(Rlm):
+class RlmZeroShot(Ordered):
     """The surrogate's order before anything was measured; nothing is learned."""
 
-    run = Method.run
+    def __init__(self, search: Search) -> None:
+        super().__init__(search)
+        self._prediction = _surrogate(search).predict(search.task, search.candidates)
 
-    def round_size(self, n_measured: int) -> int:
-        return 1024
+    def order(self) -> np.ndarray:
+        return self._prediction.order(minimize=self.search.task.minimize)
+
+    def zero_shot(self) -> np.ndarray:
+        return self._prediction.median
 
 
-class FactsTrees(Method):
+class FactsTrees(Ordered):
     """XGBoost on the compiler's facts, trained as one usually does on what the surrogate learned from.
 
     One boosted ensemble with a squared loss on the logarithm of the slow-down; nothing is learned
@@ -122,27 +111,21 @@ class FactsTrees(Method):
 
     def __init__(self, search: Search) -> None:
         super().__init__(search)
-        if search.load_surrogate is None:
-            raise ValueError("load_surrogate must be given for the methods that ask a surrogate")
-        eye = search.load_surrogate().eye
+        eye = _surrogate(search).eye
         if eye is None:
             raise NotApplicableError("the surrogate's checkpoint has no trees")
         if not has_facts(search.candidates):
             raise NotApplicableError("facts of its candidates are not known; give its program")
         self._predicted = eye.plain.predict(columns(search.candidates))
 
-    def round_size(self, n_measured: int) -> int:
-        return 1024
-
-    def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
-        order = np.argsort(self._predicted, kind="stable")
-        return [int(i) for i in order if i not in measured][:n]
+    def order(self) -> np.ndarray:
+        return np.argsort(self._predicted, kind="stable")
 
     def zero_shot(self) -> np.ndarray:
         return np.exp(self._predicted)
 
 
-class Nearest(Method):
+class Nearest(Ordered):
     """The best configuration of the nearest known problem, then of the next nearest, and so on.
 
     Known are the landscapes given as training data, of the same kernel and metric. Nearness is the
@@ -158,16 +141,12 @@ class Nearest(Method):
         known.sort(key=lambda other: task_distance(task, other.task))
         self._wanted = _interleaved(search, known[:64])
 
-    def round_size(self, n_measured: int) -> int:
-        return 1024
-
-    def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
-        rest = [i for i in self._wanted if i not in measured]
-        others = np.setdiff1d(self.search.unmeasured(measured), rest)
-        return (rest + self.search.rng.permutation(others).tolist())[:n]
+    def order(self) -> np.ndarray:
+        others = np.setdiff1d(np.arange(len(self.search.candidates)), self._wanted)
+        return np.concatenate([self._wanted, self.search.rng.permutation(others)]).astype(int)
 
 
-class Analytical(Method):
+class Analytical(Ordered):
     """A roofline with wave quantisation for tiled matrix multiplications; nothing is learned.
 
     A configuration's time is that of its waves of tiles over the multiprocessors, each tile at the
@@ -180,15 +159,17 @@ class Analytical(Method):
         super().__init__(search)
         self._time = _matmul_times(search)
 
-    def round_size(self, n_measured: int) -> int:
-        return 1024
-
-    def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
-        order = np.argsort(self._time, kind="stable")
-        return [int(i) for i in order if i not in measured][:n]
+    def order(self) -> np.ndarray:
+        return np.argsort(self._time, kind="stable")
 
     def zero_shot(self) -> np.ndarray:
         return np.minimum(self._time, 1e12)
+
+
+def _surrogate(search: Search) -> Any:
+    if search.load_surrogate is None:
+        raise ValueError("load_surrogate must be given for the methods that ask a surrogate")
+    return search.load_surrogate()
 
 
 def _store_of(train: Sequence[Landscape]) -> Store:

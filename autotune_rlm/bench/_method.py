@@ -16,7 +16,7 @@ from autotune_rlm.learn.columns import encode_configs
 from autotune_rlm.measure.replay import ReplayMeasurer
 from autotune_rlm.types import Candidate, Measurement, Observation, Task
 
-__all__ = ["Method", "NotApplicableError", "Search", "Step"]
+__all__ = ["Method", "NotApplicableError", "Ordered", "Search", "Step", "Stepwise"]
 
 
 class NotApplicableError(Exception):
@@ -78,18 +78,35 @@ class Step:
 
 
 class Method(ABC):
-    """Chooses what to measure next in one search. Subclasses answer ``suggest``."""
+    """One search of a tuning method."""
+
+    stop: str | None = None
+    """Why it ended by itself; None where it did not."""
 
     def __init__(self, search: Search) -> None:
         self.search = search
 
+    @abstractmethod
     def run(self, replay: ReplayMeasurer, limit: int) -> Iterator[Step]:
-        """Search until ``limit`` candidates are measured or nothing more is suggested."""
+        """Search until ``limit`` candidates are measured or it ends by itself."""
+
+    def zero_shot(self) -> np.ndarray | None:
+        """Predicted value of every candidate before anything was measured; None without a model."""
+        return None
+
+
+class Stepwise(Method):
+    """Asks for a few candidates after each measurement. Subclasses answer ``suggest``."""
+
+    at_once = 1
+    """How many suggestions are asked for at once."""
+
+    def run(self, replay: ReplayMeasurer, limit: int) -> Iterator[Step]:
         measured: dict[int, Measurement] = {}
         thinking_s = 0.0
         while len(measured) < limit:
             begin = time.perf_counter()
-            wanted = min(self.round_size(len(measured)), limit - len(measured))
+            wanted = min(self.at_once, limit - len(measured))
             chosen = self.suggest(measured, wanted)
             thinking_s += time.perf_counter() - begin
             fresh = [i for i in dict.fromkeys(chosen) if i not in measured][:wanted]
@@ -100,10 +117,6 @@ class Method(ABC):
                 measured[i] = found
                 yield Step(i, found, replay.clock_s + thinking_s)
 
-    def round_size(self, n_measured: int) -> int:
-        """How many suggestions are asked for at once after ``n_measured`` measurements."""
-        return 1
-
     @abstractmethod
     def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
         """Up to ``n`` distinct unmeasured candidates, the most wanted first.
@@ -113,11 +126,19 @@ class Method(ABC):
             n: How many are wanted.
         """
 
-    @property
-    def stop(self) -> str | None:
-        """Why it ended by itself; None where it did not."""
-        return None
 
-    def zero_shot(self) -> np.ndarray | None:
-        """Predicted value of every candidate before anything was measured; None without a model."""
-        return None
+class Ordered(Stepwise):
+    """Measures in an order that no measurement changes. Subclasses give ``order``."""
+
+    at_once = 1024
+
+    @abstractmethod
+    def order(self) -> np.ndarray:
+        """Indices of all candidates, the most wanted first."""
+
+    def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
+        return [i for i in self._order if i not in measured][:n]
+
+    @cached_property
+    def _order(self) -> list[int]:
+        return self.order().tolist()

@@ -16,7 +16,7 @@ from autotune_rlm.bench._baselines import ModelBased
 from autotune_rlm.bench._method import Method, NotApplicableError, Step
 from autotune_rlm.landscapes import write_landscapes
 from autotune_rlm.measure.replay import ReplayMeasurer
-from autotune_rlm.types import Candidate, Measurement
+from autotune_rlm.types import Candidate
 
 __all__ = ["KERNEL_TUNER", "BoTorch", "CatBoost", "KernelTuner", "LightGBM", "XGBoost"]
 
@@ -176,9 +176,6 @@ class KernelTuner(Method):
 
     def _key(self, candidate: Candidate, names: list[str]) -> tuple[str, ...]:
         return self._of(candidate.config, names)
-
-    def suggest(self, measured: Mapping[int, Measurement], n: int) -> list[int]:
-        raise NotImplementedError("Kernel Tuner runs its own loop")
 
 
 def _listed(names: list[str], places: Mapping[tuple[str, ...], int]) -> list[Any]:

@@ -50,6 +50,7 @@ MOVED = {  # in 0.2
     "measure.worker": "measure.triton.isolated",
     "networks._fields": "networks.fields",
     "policy": "search.policy",
+    "report.formats": "formats",
     "surrogate.finetune": "training.finetune",
     "surrogate.hf": "training.hf",
     "surrogate.training": "training",

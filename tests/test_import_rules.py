@@ -9,7 +9,7 @@ import autotune_rlm
 ROOT = Path(autotune_rlm.__file__).parent
 SHARED = {"_version", "_threads", "_private", "_forks", "_moved"}  # private to the package
 ROOMS = (
-    SHARED | {"types", "devices", "config_space", "dtypes"},
+    SHARED | {"types", "devices", "config_space", "dtypes", "formats", "progress"},
     {"learn"},
     {"landscapes", "networks", "ir", "programs"},
     {"store"},

@@ -47,7 +47,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr("autotune_rlm.progress.time", clock)
     return clock
 
 
@@ -74,7 +74,7 @@ def test_a_log_gets_a_line_now_and_then_and_one_at_the_end(clock):
     lines = screen.file.getvalue().splitlines()
     assert len(lines) == 4
     assert lines[0] == (
-        "autotune_rlm: tuning softmax on NVIDIA H100: 4 of 12 measured, 3.0 s, best 0.5 ms"
+        "autotune_rlm: tuning softmax on NVIDIA H100: 4 of 12 measured, 3.0 s, best 500 us"
     )
     assert lines[-1] == (
         "autotune_rlm: softmax on NVIDIA H100: 12 of 1,920 configurations measured in 9.1 s, "

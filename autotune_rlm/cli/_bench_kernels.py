@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from autotune_rlm.cli._app import new_console
+from autotune_rlm.cli._app import check_folder, failing, new_console, new_table, write_json
+from autotune_rlm.progress import ProgressLine
 
 if TYPE_CHECKING:
     from autotune_rlm.bench import Bench, Run, Skipped
@@ -60,13 +60,11 @@ def kernels(
     is the best of the first n measured over the best of the landscape, minus 1.
     """
     bench, output = _prepare(files, method, budget, seeds, landscapes, train, surrogate, programs)
-    for file in filter(None, (out, plot, plot_time)):
-        if not file.absolute().parent.is_dir():
-            raise typer.BadParameter(f"folder of {file} does not exist")
+    for file in (out, plot, plot_time):
+        check_folder(file)
     runs, skipped = _run(bench, jobs or os.cpu_count() or 1)
     results = output(bench, runs, skipped)
-    if out is not None:
-        out.write_text(json.dumps(results, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(out, results)
     _plot(results, runs, plot, plot_time)
     _show(results, bench)
     if any(s.failed for s in skipped):
@@ -96,7 +94,7 @@ def _prepare(
             raise typer.BadParameter(f"--method must be one of {', '.join(METHODS)}; got {name!r}")
     if TRAIN_METHODS & set(methods) and not train:
         raise typer.BadParameter("--method nearest looks problems up: give it --train FILE")
-    try:
+    with failing(ValueError, OSError):
         if SURROGATE_METHODS & set(methods):
             from autotune_rlm.surrogate import load
 
@@ -109,8 +107,6 @@ def _prepare(
             train=tuple(one for file in train for one in read_landscapes(file)),
             surrogate=surrogate,
         )
-    except (ValueError, OSError) as error:
-        raise typer.BadParameter(str(error)) from error
     return bench, results_json
 
 
@@ -118,36 +114,36 @@ def _with_facts(landscapes: Sequence[Landscape], programs: Path | None) -> Seque
     """The landscapes with what the compiler says of their candidates, where there is a program."""
     if programs is None:
         return landscapes
-    from rich.progress import track
-
     from autotune_rlm.surrogate.programs import load_programs
 
     known = load_programs(programs)
     if not any(one.task.kernel in known for one in landscapes):
         names = ", ".join(sorted({one.task.kernel for one in landscapes}))
         raise ValueError(f"{programs} has no program of the kernels of the landscapes: {names}")
-    return [known.read(one) for one in track(landscapes, "reading facts", transient=True)]
+    found = []
+    with ProgressLine(total=len(landscapes)) as line:
+        for one in landscapes:
+            found.append(known.read(one))
+            line(f"facts of {len(found)} of {len(landscapes)} landscapes read", len(found))
+    return found
 
 
 def _run(bench: Bench, jobs: int) -> tuple[list[Run], list[Skipped]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from autotune_rlm.bench import Skipped, run
 
     runs: list[Run] = []
     skipped: list[Skipped] = []
-    columns = TextColumn("searches"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, transient=True) as progress:
-        bar = progress.add_task("", total=len(bench.landscapes) * len(bench.methods))
+    total = len(bench.landscapes) * len(bench.methods)
+    with ProgressLine(total=total) as line:
         try:
-            for done in run(bench, jobs=jobs):
+            for count, done in enumerate(run(bench, jobs=jobs), 1):
                 if isinstance(done, Skipped):
                     skipped.append(done)
                 else:
                     runs.extend(done)
-                progress.advance(bar)
+                line(f"{count:,} of {total:,} searches", count)
         except KeyboardInterrupt:
-            progress.console.print("interrupted: what follows is what was done so far")
+            line.print("interrupted: what follows is what was done so far")
     order = {landscape.id: i for i, landscape in enumerate(bench.landscapes)}
     method = {name: i for i, name in enumerate(bench.methods)}
     runs.sort(key=lambda r: (order[r.landscape], method[r.method], r.seed))
@@ -172,18 +168,13 @@ def _show(results: dict[str, Any], bench: Bench) -> None:
     from collections import Counter
 
     import numpy as np
-    from rich.box import SIMPLE
-    from rich.table import Table
 
     console = new_console()
     if not console.is_terminal:
         console = new_console(width=200)
     title = f"Regret in % after n measurements, {len(bench.landscapes)} landscapes"
-    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
-    for name in ("method", "regret"):
-        table.add_column(name, no_wrap=True)
-    for name in (*map(str, bench.budgets), "Spearman", "s/search"):
-        table.add_column(name, no_wrap=True, justify="right")
+    numbers = *map(str, bench.budgets), "Spearman", "s/search"
+    table = new_table("method", "regret", right=numbers, title=title, padding=(0, 1, 0, 0))
     for method in bench.methods:
         runs = [r for r in results["runs"] if r["method"] == method]
         if not runs:
@@ -208,7 +199,6 @@ def _show_time(time: dict[str, Any], console: Any) -> None:
     """Performance over time, where compile seconds are recorded: a table that Markdown takes."""
     import numpy as np
     from rich.box import MARKDOWN
-    from rich.table import Table
 
     if not time["reach"]:
         return
@@ -216,14 +206,10 @@ def _show_time(time: dict[str, Any], console: Any) -> None:
     full = float(np.median(list(time["full_s"].values())))
     console.print(
         f"Simulated seconds, method included, until within so much of the best: median over runs "
-        f"(runs that came there); full search: {full:,.0f} s",
-        soft_wrap=True,
+        f"(runs that came there); full search: {full:,.0f} s"
     )
-    table = Table(box=MARKDOWN)
-    table.add_column("method", no_wrap=True)
-    for regret in regrets:
-        table.add_column(f"{regret:.0%}", no_wrap=True, justify="right")
-    table.add_column(f"times faster than full, {regrets[1]:.0%}", justify="right")
+    numbers = *(f"{regret:.0%}" for regret in regrets), f"times faster than full, {regrets[1]:.0%}"
+    table = new_table("method", right=numbers, box=MARKDOWN, pad_edge=True, show_edge=True)
     for method in dict.fromkeys(row["method"] for row in time["reach"]):
         rows = {row["regret"]: row for row in time["reach"] if row["method"] == method}
         cells = (

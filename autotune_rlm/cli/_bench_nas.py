@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from autotune_rlm.cli._app import new_console
+from autotune_rlm.cli._app import check_folder, failing, new_console, new_table, write_json
 
 if TYPE_CHECKING:
     from autotune_rlm.bench.nas import NasRun
@@ -61,8 +60,7 @@ def nas(
     from autotune_rlm.integrations.onnx.default import networks_checkpoint
     from autotune_rlm.landscapes.architectures import read_architectures
 
-    if out is not None and not out.absolute().parent.is_dir():
-        raise typer.BadParameter(f"--json: folder of {out} does not exist")
+    check_folder(out)
     if unknown := sorted(set(method or ()) - set(METHODS)):
         raise typer.BadParameter(f"--method must be of {', '.join(METHODS)}, got {unknown}")
     checkpoint = surrogate or networks_checkpoint()
@@ -73,7 +71,7 @@ def nas(
         )
     model = None
     runs: list[NasRun] = []
-    try:
+    with failing(FileNotFoundError, ValueError):
         if "rlm" in methods:
             from autotune_rlm.surrogate import load
 
@@ -92,18 +90,14 @@ def nas(
                 runs += nas_runs(told, table, column, shots, seeds, surrogate=asked)
             if baselines:
                 runs += baseline_runs(known, table, column, shots, seeds)
-    except (FileNotFoundError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from None
-    if out is not None:
-        out.write_text(json.dumps(nas_json(runs), allow_nan=False) + "\n", encoding="utf-8")
+    write_json(out, nas_json(runs))
     _show(runs)
 
 
 def _show(runs: Sequence[NasRun]) -> None:
     import numpy as np
-    from rich.table import Table
 
-    table = Table("target", "shots", "method", "n_test", "kendall", "spearman")
+    table = new_table("target", "shots", "method", right=("n_test", "kendall", "spearman"))
     for key in dict.fromkeys((r.target, r.shots, r.method) for r in runs):
         mine = [r for r in runs if (r.target, r.shots, r.method) == key]
         means = []

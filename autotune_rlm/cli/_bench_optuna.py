@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import typer
 
-from autotune_rlm.cli._app import new_console
+from autotune_rlm.cli._app import check_folder, failing, new_console, new_table, write_json
 
 _USUAL = "rlm", "tpe", "gp", "cmaes", "random", "evolution"
 
@@ -49,9 +48,8 @@ def optuna(
 
     if direction not in ("maximize", "minimize"):
         raise typer.BadParameter(f"--direction must be maximize or minimize, got {direction!r}")
-    if out is not None and not out.absolute().parent.is_dir():
-        raise typer.BadParameter(f"--json: folder of {out} does not exist")
-    try:
+    check_folder(out)
+    with failing(FileNotFoundError, ValueError):
         known = read_architectures(table, space_name=space)
         known.target(target)
         if reserved is not None:
@@ -66,20 +64,14 @@ def optuna(
             known, target, direction, method, trials, seeds, train=trained, surrogate=model
         )
         runs = list(search)
-    except (FileNotFoundError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from None
     results = search_json(runs, table=known.name, target=target, direction=direction)
-    if out is not None:
-        out.write_text(json.dumps(results, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(out, results)
     _show(results)
 
 
 def _show(results: dict) -> None:
-    from rich.table import Table
-
-    table = Table(
-        "method", "best", "mean over trials", title=f"{results['table']} {results['target']}"
-    )
+    title = f"{results['table']} {results['target']}"
+    table = new_table("method", right=("best", "mean over trials"), title=title)
     for row in results["summary"]:
         means = row["mean_best_final"], row["mean_best_over_trials"]
         table.add_row(row["method"], *("-" if m is None else f"{m:.4f}" for m in means))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+
+from autotune_rlm.cli._app import new_table
 
 if TYPE_CHECKING:
     import optuna
@@ -64,12 +63,6 @@ class Accuracies:
         return max(self(dict(zip(self._names, cell, strict=True))) for cell in cells)
 
 
-@dataclass(frozen=True)
-class _Found:
-    study: optuna.Study
-    seconds: float
-
-
 def show_networks(out: Console, *, plot: Path, budget: int = _BUDGET, seed: int = 0) -> None:
     """Search NAS-Bench-201 for accuracy and latency here; print the front and plot it.
 
@@ -93,31 +86,18 @@ def show_networks(out: Console, *, plot: Path, budget: int = _BUDGET, seed: int 
         return
     cells = space("nasbench201")
     accuracy = Accuracies()
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=out,
-        transient=True,
-    ) as progress:
-        bar = progress.add_task("searching ...", total=budget)
-        found = _search(cells, accuracy, budget, seed, lambda: progress.advance(bar))
-    _tell(out, cells, found, accuracy.best(), budget)
+    begin = time.perf_counter()
+    study = _search(cells, accuracy, budget, seed)
+    seconds = time.perf_counter() - begin
+    _tell(out, cells, study, accuracy.best(), f"{budget} networks measured in {seconds:.0f} s")
     if importlib.util.find_spec("matplotlib") is None:
         out.print("No plot: matplotlib is not installed.")
         return
-    _plot(found.study, plot)
+    _plot(study, plot)
     out.print(f"The front is drawn in {plot}.")
 
 
-def _search(
-    cells: ArchitectureSpace,
-    accuracy: Accuracies,
-    budget: int,
-    seed: int,
-    advance: Callable[[], None],
-) -> _Found:
+def _search(cells: ArchitectureSpace, accuracy: Accuracies, budget: int, seed: int) -> optuna.Study:
     import optuna
 
     from autotune_rlm.integrations.onnx import search
@@ -129,27 +109,19 @@ def _search(
     ]
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    begin = time.perf_counter()
     try:
-        study = search(
-            cells,
-            {"accuracy": ("maximize", accuracy), "latency_ms": "minimize"},
-            budget,
-            seed=seed,
-            context=context,
-            callbacks=[lambda *_: advance()],
-        )
+        objectives = {"accuracy": ("maximize", accuracy), "latency_ms": "minimize"}
+        return search(cells, objectives, budget, seed=seed, context=context)
     finally:
         optuna.logging.set_verbosity(level)
-    return _Found(study, time.perf_counter() - begin)
 
 
-def _tell(out: Console, cells: ArchitectureSpace, found: _Found, best: float, budget: int) -> None:
-    front = sorted(found.study.best_trials, key=lambda trial: trial.values[1])
-    table = Table(title="the front", title_justify="left", title_style="bold")
-    for column in ("latency here", "accuracy", "parameters", "cell (edges 01 02 12 03 13 23)"):
-        table.add_column(column, justify="left" if column.startswith("cell") else "right")
-    for trial in front:
+def _tell(
+    out: Console, cells: ArchitectureSpace, study: optuna.Study, best: float, measured: str
+) -> None:
+    table = new_table(right=("latency here", "accuracy", "parameters"), title="the front")
+    table.add_column("cell (edges 01 02 12 03 13 23)")
+    for trial in sorted(study.best_trials, key=lambda trial: trial.values[1]):
         table.add_row(
             f"{trial.values[1]:.2f} ms",
             f"{trial.values[0]:.2f} %",
@@ -157,11 +129,11 @@ def _tell(out: Console, cells: ArchitectureSpace, found: _Found, best: float, bu
             " ".join(_SYMBOLS[trial.params[name]] for name in cells.parameters),
         )
     out.print(table)
-    done = [t for t in found.study.get_trials(deepcopy=False) if t.values is not None]
+    done = [t for t in study.get_trials(deepcopy=False) if t.values is not None]
     reached = max((t.values[0] for t in done), default=float("nan"))
     out.print(
-        f"{len(done)} of {budget} networks measured in {found.seconds:.0f} s, of {cells.size:,} in "
-        f"all. Most accurate found: {reached:.2f} %; of all in the table: {best:.2f} %."
+        f"{len(done)} of {measured}, of {cells.size:,} in all. Most accurate found: "
+        f"{reached:.2f} %; of all in the table: {best:.2f} %."
     )
 
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import track
-from rich.table import Table
 from rich.text import Text
 
-from autotune_rlm.cli._app import new_console
+from autotune_rlm.cli._app import new_console, new_table
+from autotune_rlm.progress import ProgressLine
 
 if TYPE_CHECKING:
     from autotune_rlm.integrations.triton.offline.recommend import Ranked
@@ -44,20 +43,21 @@ def rank_everything(
     unknown = sorted({name for problem in problems for name in problem} - known)
     if unknown:
         raise ValueError(f"--problem names {', '.join(unknown)}, which no kernel in {where} has")
-    ranked = rank_all(found.kernels, devices, problems, surrogate=load(surrogate), top=top)
     total = len(kernels) * max(1, len(problems)) * len(devices)
-    shown = track(ranked, "ranking", total, console=new_console(stderr=True), transient=True)
-    return list(shown), found.failed
+    ranked = []
+    with ProgressLine(total=total) as line:
+        for one in rank_all(found.kernels, devices, problems, surrogate=load(surrogate), top=top):
+            ranked.append(one)
+            line(f"{len(ranked)} of {total} ranked", len(ranked))
+    return ranked, found.failed
 
 
 def show_everything(
     ranked: Sequence[Ranked], failed: dict[str, str], file: ConfigFile, out: Path | None
 ) -> None:
     """The table of kernels, their key arguments and the first recommended configuration."""
-    console = new_console()
-    table = Table()
-    for name in ("kernel", "key", "configurations", "device", "recommended", "ms"):
-        table.add_column(name, justify="right" if name in ("configurations", "ms") else "left")
+    console = new_console(min_width=160)
+    table = new_table("kernel", "key", "configurations", "device", "recommended", right=("ms",))
     for row in ranked:
         key = ", ".join(f"{n}={row.problem.get(n, '')}" for n in row.kernel.key) or "none"
         counted = str(len(row.kernel.candidates))
@@ -67,11 +67,10 @@ def show_everything(
         best = row.recommendation.configs[0]
         config = ", ".join(f"{n}={v}" for n, v in best.config.items())
         table.add_row(row.where, key, counted, row.device.name, config, f"{best.time_ms:.3g}")
-    console.width = max(console.width, 160)
     console.print(table)
     counts = Counter(row.recommendation is not None for row in ranked)
-    console.print(f"{counts[True]} ranked, {counts[False]} not", highlight=False)
+    console.print(f"{counts[True]} ranked, {counts[False]} not")
     for module, reason in failed.items():
-        console.print(f"not imported: {module}: {reason}", highlight=False)
+        console.print(f"not imported: {module}: {reason}")
     if out is not None:
-        console.print(f"{len(file)} recommendations in {out}", highlight=False, soft_wrap=True)
+        console.print(f"{len(file)} recommendations in {out}")

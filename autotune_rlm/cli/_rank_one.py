@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autotune_rlm.cli._app import new_console
-from autotune_rlm.report.formats import config, milliseconds
+from autotune_rlm.cli._app import new_console, new_table
+from autotune_rlm.formats import config, milliseconds
 
 if TYPE_CHECKING:
     from autotune_rlm.integrations.triton.offline.kernel import OfflineKernel
@@ -113,19 +113,15 @@ def _measured(store: str | None, task: Task) -> list[Observation]:
 
 def show_one(answer: Mapping[str, Any]) -> None:
     """The ranking as a table, and below it what it rests on."""
-    from rich.table import Table
-
-    out = new_console()
     sizes = config(answer["problem"])
     rows = answer["ranking"]
     name = answer["device"]["name"]
     title = f"{answer['kernel']} ({sizes}) on {name}: {answer['n_configs']} configurations"
-    table = Table(title=title, title_justify="left")
     names = list(dict.fromkeys(name for row in rows for name in row["config"]))
     facts = ["status", "shared_bytes", "registers", "spills"] if "compiled" in rows[0] else []
     columns = ("", *names, "time", "90 % interval", "fails", *facts)
-    for column in columns:
-        table.add_column(column.removesuffix("_bytes"), justify="right", no_wrap=True)
+    out = new_console(min_width=16 * len(columns))
+    table = new_table(right=tuple(c.removesuffix("_bytes") for c in columns), title=title)
     for row in rows:
         table.add_row(
             str(row["rank"]),
@@ -135,10 +131,9 @@ def show_one(answer: Mapping[str, Any]) -> None:
             f"{row['p_fails']:.1%}",
             *(str(row["compiled"].get(name, "")) for name in facts),
         )
-    out.width = max(out.width, 16 * len(columns))
     out.print(table)
     for line in _notes(answer):
-        out.print(line, highlight=False, soft_wrap=True)
+        out.print(line)
 
 
 def _whole_problem(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
 from autotune_rlm.cli._app import new_console
+from autotune_rlm.cli.record import print_summary
+from autotune_rlm.progress import ProgressLine
 
 if TYPE_CHECKING:
     from autotune_rlm.record.programs import ProgramProgress
 
 _console = new_console(stderr=True)
-_SAY_EVERY_S = 30.0
 
 
 def record_programs(
@@ -36,43 +34,24 @@ def record_programs(
 
     found = list(programs.read_programs(place))  # a bad row is told before anything runs
     limits = programs.Limits(timeout_s=timeout_s, memory_mb=memory_mb)
-    columns = (BarColumn(24), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    total = sum(len(one.inputs) for one in found)
     with (
         programs.ProgramMeasurer(limits=limits, repeats=repeats) as measurer,
-        Progress(*columns, console=_console, transient=True, refresh_per_second=2) as bar,
+        ProgressLine(total=total, every_s=30) as line,
     ):
         if measurer.has_network:
-            _console.print(
-                "this system allows no namespace without a network: programs can reach it"
-            )
-        line, said = (
-            bar.add_task("starting", total=sum(len(one.inputs) for one in found)),
-            time.monotonic(),
-        )
-
-        def show(progress: ProgramProgress) -> None:
-            nonlocal said
-            bar.update(
-                line, completed=progress.known + progress.points, description=_line(progress)
-            )
-            if not _console.is_terminal and time.monotonic() - said > _SAY_EVERY_S:
-                said = time.monotonic()
-                _console.print(_line(progress), highlight=False)
-
+            line.print("this system allows no namespace without a network: programs can reach it")
         done = programs.record_programs(
             found,
             log,
             measurer=measurer,
             seconds=minutes * 60,
             max_points=max_points,
-            show=show,
+            show=lambda progress: line(_line(progress), progress.known + progress.points),
         )
-    _console.print(_line(done), highlight=False)
-    for status, count in sorted(done.status.items()):
-        _console.print(f"  {status}: {count:,}", highlight=False)
+    print_summary(_line(done), done.status, log)
     for reason, count in sorted(done.left_out.items()):
-        _console.print(f"  not tried, {count:,}: {reason}", highlight=False)
-    _console.print(f"{log.path}: {log.rows:,} points in all")
+        _console.print(f"  not tried, {count:,}: {reason}")
 
 
 def make_table(record: Path, out: Path, *, per: str, texts: bool) -> None:

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autotune_rlm.cli._app import print_error
+from autotune_rlm.cli._app import fail, failing
 
 if TYPE_CHECKING:
     from autotune_rlm.regression import RLM, Scores
-
-__all__ = [
-    "FieldColumns",
-    "Language",
-    "Metric",
-    "ModelFolder",
-    "Table",
-    "TextColumn",
-    "fail",
-    "load_model",
-    "read_columns",
-    "scores_table",
-]
 
 Table = Annotated[Path, typer.Argument(help="CSV, TSV, Parquet or JSON lines.")]
 TextColumn = Annotated[str, typer.Option(help="Column of the texts.")]
@@ -39,22 +26,14 @@ Metric = Annotated[str | None, typer.Option(help="Asked of the bundled model.")]
 Language = Annotated[str | None, typer.Option(help="Of the texts, for the bundled one.")]
 
 
-def fail(error: object) -> NoReturn:
-    """Say what is wrong and end with exit status 2."""
-    print_error(error)
-    raise typer.Exit(2)
-
-
 def read_columns(
     path: Path, text: str, others: Sequence[str], *, numbers: Sequence[str] = ()
 ) -> Any:
     """The table, whose texts are texts and whose numbers are finite numbers or missing."""
     from autotune_rlm.landscapes.tables import read_table
 
-    try:
+    with failing(FileNotFoundError, ValueError, ImportError):
         table = read_table(path)
-    except (FileNotFoundError, ValueError, ImportError) as error:
-        fail(error)
     for name in (text, *others, *numbers):
         if name not in table.columns:
             columns = ", ".join(map(str, table.columns))
@@ -92,10 +71,8 @@ def load_model(name: str | None, metric: str | None, language: str | None) -> RL
     """The model that ``fit`` saved, another checkpoint, or the bundled one."""
     from autotune_rlm.regression import RLM
 
-    try:
+    with failing(FileNotFoundError, ValueError, ImportError):
         return RLM.load(name, metric=metric, language=language)
-    except (FileNotFoundError, ValueError, ImportError) as error:
-        fail(error)
 
 
 def scores_table(scores: dict[str, Scores]) -> str:

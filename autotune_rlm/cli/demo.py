@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import platformdirs
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from autotune_rlm.cli._app import new_app, new_console
+from autotune_rlm import formats
+from autotune_rlm.cli._app import new_app, new_console, new_table
 
 if TYPE_CHECKING:
     from autotune_rlm.cli._demo import Step
@@ -37,12 +37,12 @@ _MIN_WIDTH = 108
 @app.command()
 def demo(
     store: Annotated[
-        Optional[Path],  # noqa: UP045 (typer evaluates it on Python 3.10 too)
+        Path | None,
         typer.Option(help="Keep the measurements in this file; by default they are forgotten."),
     ] = None,
     part: Annotated[Part, typer.Option(help="Which part to run.")] = Part.ALL,
     plot: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Write the networks' plot here; by default into the cache folder."),
     ] = None,
 ) -> None:
@@ -50,8 +50,7 @@ def demo(
 
     Then search for networks that are accurate and fast on this CPU.
     """
-    out = new_console()
-    out.width = max(out.width, _MIN_WIDTH)
+    out = new_console(min_width=_MIN_WIDTH)
     if part in (Part.KERNELS, Part.ALL):
         _kernels(out, store)
     if part in (Part.NETWORKS, Part.ALL):
@@ -83,12 +82,9 @@ def _show(out: Console, store: Path | None, *, interpreting: bool) -> None:
         Store(Path(folder) / "reference.sqlite") as reference,
     ):
         for demo in demos(device, interpreted=interpreting):
-            table = _steps_table(demo.name)
-            steps = []
-            for step in _with_status(out, demo.steps(kept, reference)):
-                steps.append(step)
-                _add(table, step)
-            out.print(table)
+            with out.status("searching ..."):
+                steps = list(demo.steps(kept, reference))
+            out.print(_steps_table(demo.name, steps))
             _tell(out, steps)
         _accuracy(out, kept.events())
     out.print(
@@ -112,32 +108,20 @@ def _compiles(out: Console) -> bool:
     return False
 
 
-def _with_status(out: Console, steps: Iterator[Step]) -> Iterator[Step]:
-    while True:
-        with out.status("searching ..."):
-            step = next(steps, None)
-        if step is None:
-            return
-        yield step
-
-
-def _steps_table(name: str) -> Table:
-    table = Table(title=name, title_justify="left", title_style="bold")
-    for column in ("step", "problem", "measured", "seconds", "chosen", "time"):
-        right = column in ("measured", "seconds", "time")
-        table.add_column(column, justify="right" if right else "left", no_wrap=column != "chosen")
+def _steps_table(name: str, steps: list[Step]) -> Table:
+    table = new_table("step", "problem", right=("measured", "seconds"), title=name)
+    table.add_column("chosen")
+    table.add_column("time", justify="right", no_wrap=True)
+    for step in steps:
+        table.add_row(
+            step.what,
+            step.problem,
+            f"{step.measured} of {step.configs}",
+            f"{step.seconds:.1f}",
+            step.best,
+            formats.milliseconds(step.best_ms),
+        )
     return table
-
-
-def _add(table: Table, step: Step) -> None:
-    table.add_row(
-        step.what,
-        step.problem,
-        f"{step.measured} of {step.configs}",
-        f"{step.seconds:.1f}",
-        step.best,
-        f"{step.best_ms:.3g} ms",
-    )
 
 
 def _tell(out: Console, steps: list[Step]) -> None:
@@ -169,23 +153,23 @@ def _accuracy(out: Console, events: list[TuningEvent]) -> None:
 
 
 def _accuracy_table(events: list[TuningEvent]) -> Table:
-    table = Table(title="how right the model was", title_justify="left", title_style="bold")
-    for column in ("kernel", "problem", "rank correlation", "regret of its first choice",
-                   "inside 90 % interval", "model s", "measure s"):  # fmt: skip
-        table.add_column(column, justify="left" if column in ("kernel", "problem") else "right")
+    numbers = (
+        "rank correlation",
+        "regret of its first choice",
+        "inside 90 % interval",
+        "model s",
+        "measure s",
+    )
+    table = new_table("kernel", "problem", right=numbers, title="how right the model was")
     for event in events:
         sizes = [v for v in event.problem.values() if type(v) is int]
         table.add_row(
             event.kernel,
             " ".join(map(str, sizes[:3])),
-            _number(event.spearman, ".2f"),
-            _number(event.first_choice_regret, ".1%"),
-            _number(event.coverage, ".0%"),
+            formats.score(event.spearman),
+            formats.percent(event.first_choice_regret),
+            formats.percent(event.coverage, 0),
             f"{event.model_s:.2f}",
             f"{event.compile_s + event.measure_s:.1f}",
         )
     return table
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)

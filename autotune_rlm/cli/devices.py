@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
-from autotune_rlm.cli._app import new_app, new_console, print_error
+from autotune_rlm.cli._app import fail, new_app, new_console, new_table
 
 app = new_app()
 
@@ -15,8 +15,7 @@ app = new_app()
 @app.command()
 def devices(
     name: Annotated[
-        Optional[str],  # noqa: UP045 (typer evaluates it on Python 3.10 too)
-        typer.Argument(metavar="NAME", help="Only the device that this name means."),
+        str | None, typer.Argument(metavar="NAME", help="Only the device that this name means.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -25,33 +24,27 @@ def devices(
     A device that is not listed can be added: see `autotune_rlm.devices.register`, or write
     its figures into `devices.json` in the folder that the last line names.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     from autotune_rlm.devices import known, lookup, user_file
 
     found = [lookup(name)] if name else [lookup(each) for each in known()]
     if name and len(found[0].to_json()) == 1:
-        print_error(f"nothing is known of {name!r}; `autotune-rlm devices` lists what is known")
-        raise typer.Exit(1)
+        fail(f"nothing is known of {name!r}; `autotune-rlm devices` lists what is known", 1)
     if as_json:
         print(json.dumps([device.to_json() for device in found], indent=1))
         return
     console = new_console()
     if name:
-        table = Table(box=None, show_header=False)
+        table = new_table(box=None, show_header=False)
         for label, field in _FIGURES.items():
             table.add_row(label, _text(getattr(found[0], field)))
     else:
-        table = Table(box=SIMPLE_HEAD)
-        for place, label in enumerate(_SHORT):
-            table.add_column(label, no_wrap=place == 0, justify="right" if place > 1 else "left")
+        table = new_table(*list(_SHORT)[:2], right=tuple(_SHORT)[2:])
         for device in found:
             table.add_row(*(_text(getattr(device, field)) for field in _SHORT.values()))
     console.print(table)
     if not name:
-        console.print("`autotune-rlm devices NAME` tells all figures of one.", highlight=False)
-        console.print(f"Your own: {user_file()}", soft_wrap=True, highlight=False)
+        console.print("`autotune-rlm devices NAME` tells all figures of one.")
+        console.print(f"Your own: {user_file()}")
 
 
 _SHORT = {

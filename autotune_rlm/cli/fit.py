@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from autotune_rlm.cli._app import new_app, new_console
-from autotune_rlm.cli._tables import FieldColumns, Table, TextColumn, fail, read_columns
+from autotune_rlm.cli._app import failing, new_app, new_console
+from autotune_rlm.cli._tables import FieldColumns, Table, TextColumn, read_columns
 
 app = new_app()
 
@@ -33,7 +33,7 @@ def fit(
     max_tokens: Annotated[int, typer.Option(help="Tokens of a text that are read.")] = 1024,
     base: Annotated[str | None, typer.Option(help="Checkpoint to start from.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Fit a model to a table of texts with numbers, and say how good it is on rows held out."""
     fields = field or []
@@ -53,7 +53,7 @@ def fit(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the report says them all
-        try:
+        with failing(FileNotFoundError, ValueError, ImportError):
             model.fit(
                 data[text],
                 data[target],
@@ -61,8 +61,6 @@ def fit(
                 groups=data[group] if group else None,
                 folder=out / "training",
             )
-        except (FileNotFoundError, ValueError, ImportError) as error:
-            fail(error)
     folder = model.save(out)
-    console.print(str(model.report_), soft_wrap=True)
+    console.print(str(model.report_))
     console.print(f"saved {folder}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autotune_rlm.cli._app import new_app, new_console
+from autotune_rlm.cli._app import failing, new_app, new_console
 from autotune_rlm.cli._tables import (
     FieldColumns,
     Language,
@@ -15,7 +15,6 @@ from autotune_rlm.cli._tables import (
     ModelFolder,
     Table,
     TextColumn,
-    fail,
     load_model,
     read_columns,
 )
@@ -52,8 +51,6 @@ def predict(
             data[f"{name}_{what}"] = told[:, j, i]
     stem, dot, suffix = table.name.partition(".")
     path = out or table.with_name(f"{stem}-predicted{dot}{suffix}")
-    try:
+    with failing(ValueError, OSError, ImportError):
         write_table(data, path)
-    except (ValueError, OSError, ImportError) as error:
-        fail(error)
     new_console().print(f"{len(data)} rows: {', '.join(found.targets)} written to {path}")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from autotune_rlm.cli._app import new_app, print_error
+from autotune_rlm.cli._app import SurrogateOption, failing, new_app
 
 app = new_app()
-_Text = Optional[str]  # noqa: UP045 (typer evaluates it on Python 3.10 too)
+_Text = str | None
 
 
 @app.command()
@@ -32,7 +32,7 @@ def rank(
         ),
     ],
     problem: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             help="Arguments: M=4096,N=4096,dtype=fp16, tensors as x=fp16[64,128]; may be repeated."
         ),
@@ -41,7 +41,7 @@ def rank(
         _Text, typer.Option(help='Configurations: "BLOCK=64,128; num_warps=4,8".')
     ] = None,
     grid: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(help='Launch grid, one expression per axis, such as "cdiv(M, BLOCK)".'),
     ] = None,
     guess: Annotated[
@@ -52,13 +52,13 @@ def rank(
         bool, typer.Option("--compile", help="Compile those shown for the device, for the facts.")
     ] = False,
     target: Annotated[_Text, typer.Option(help="Compiler target, such as sm_90.")] = None,
-    surrogate: Annotated[_Text, typer.Option(help="Surrogate's name or folder.")] = None,
+    surrogate: SurrogateOption = None,
     store: Annotated[
         _Text, typer.Option(help="A store whose measurements and fine-tuned weights count.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Write the recommended configurations here, for configs_from=."),
     ] = None,
 ) -> None:
@@ -72,33 +72,29 @@ def rank(
     from autotune_rlm.cli._rank_one import RankRequest, rank_one, show_one
     from autotune_rlm.measure.interpreter import interpreted
 
-    try:
-        with interpreted(False):
-            if _is_whole(kernel, device, problem):
-                if configs or compile or target or grid or store:
-                    raise ValueError(
-                        "--configs, --grid, --compile, --store and --target take one FILE.py:KERNEL"
-                    )
-                _rank_whole(kernel, device, problem or [], top, surrogate, as_json, out)
-                return
-            ask = RankRequest(
-                where=kernel,
-                device=device[0],
-                target=target,
-                problem=(problem or [""])[0],
-                grid=tuple(grid or ()),
-                guess=guess,
-                configs=configs,
-                top=top,
-                compiles=compile,
-                surrogate=surrogate,
-                store=store,
-                out=out,
-            )
-            answer = rank_one(ask)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        print_error(error)
-        raise typer.Exit(1) from None
+    with failing(ValueError, TypeError, OSError, RuntimeError, status=1), interpreted(False):
+        if _is_whole(kernel, device, problem):
+            if configs or compile or target or grid or store:
+                raise ValueError(
+                    "--configs, --grid, --compile, --store and --target take one FILE.py:KERNEL"
+                )
+            _rank_whole(kernel, device, problem or [], top, surrogate, as_json, out)
+            return
+        ask = RankRequest(
+            where=kernel,
+            device=device[0],
+            target=target,
+            problem=(problem or [""])[0],
+            grid=tuple(grid or ()),
+            guess=guess,
+            configs=configs,
+            top=top,
+            compiles=compile,
+            surrogate=surrogate,
+            store=store,
+            out=out,
+        )
+        answer = rank_one(ask)
     if as_json:
         print(json.dumps(answer, indent=1))
     else:

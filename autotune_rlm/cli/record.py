@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from autotune_rlm.cli._app import new_app, new_console, print_error
+from autotune_rlm.cli._app import fail, failing, new_app, new_console
 from autotune_rlm.cli._ray import DEVICE, RAY, WORKERS, open_cluster
+from autotune_rlm.progress import ProgressLine
 from autotune_rlm.types import Device
 
 if TYPE_CHECKING:
@@ -72,9 +71,9 @@ def record(
     convert: Path | None = typer.Option(
         None, help="Write OUT as a landscape file (.csv.gz) and stop."
     ),
-    ray: Annotated[Optional[str], RAY] = None,  # noqa: UP045 (typer evaluates it on Python 3.10 too)
-    ray_workers: Annotated[Optional[int], WORKERS] = None,  # noqa: UP045
-    device: Annotated[Optional[str], DEVICE] = None,  # noqa: UP045
+    ray: Annotated[str | None, RAY] = None,
+    ray_workers: Annotated[int | None, WORKERS] = None,
+    device: Annotated[str | None, DEVICE] = None,
 ) -> None:
     """Record landscapes of the kernel suite on the device at hand, or on a Ray cluster's."""
     from autotune_rlm.measure.interpreter import interpreted
@@ -83,18 +82,18 @@ def record(
     from autotune_rlm.record.log import merge as add_records
 
     if compile_only and interpreter:
-        _fail("--compile-only does not go with --interpreter")
+        fail("--compile-only does not go with --interpreter")
     if compile_only and program and len(target) != 1:
-        _fail("--compile-only --program needs one --target: a program runs for one device")
+        fail("--compile-only --program needs one --target: a program runs for one device")
     if target and not compile_only:
-        _fail("--target needs --compile-only; without it the device at hand is measured")
+        fail("--target needs --compile-only; without it the device at hand is measured")
     if not out.name.endswith((".jsonl", ".jsonl.gz")):
-        _fail(f"--out must end in .jsonl or .jsonl.gz, got {out.name}; --convert writes a CSV")
+        fail(f"--out must end in .jsonl or .jsonl.gz, got {out.name}; --convert writes a CSV")
     if programs is not None and (compile_only or interpreter or program is not None):
-        _fail("--programs does not go with --program, --compile-only or --interpreter")
+        fail("--programs does not go with --program, --compile-only or --interpreter")
     if ray is not None and (program is not None or programs is not None):
-        _fail("--ray records a suite; --program and --programs run on this machine")
-    try:
+        fail("--ray records a suite; --program and --programs run on this machine")
+    with failing(FileNotFoundError, ValueError, BlockingIOError):
         if merge:
             added = add_records(merge, out)
             _console.print(f"added {added:,} points to {out}")
@@ -156,8 +155,6 @@ def record(
             from autotune_rlm.cli._record_programs import make_table
 
             make_table(out, table, per=per, texts=texts)
-    except (FileNotFoundError, ValueError, BlockingIOError) as error:
-        _fail(str(error))
 
 
 def _record_suite(
@@ -181,9 +178,13 @@ def _record_suite(
         cluster=cluster,
         **options,
     )
-    with _shown(minutes * 60) as show:
-        done = recorder.run(seconds=minutes * 60, max_points=max_points, show=show)
-    _summary(done, log)
+    with ProgressLine(total=minutes * 60, every_s=30) as line:
+        done = recorder.run(
+            seconds=minutes * 60,
+            max_points=max_points,
+            show=lambda progress: line(_line(progress), progress.elapsed_s),
+        )
+    print_summary(_line(done), done.status, log)
 
 
 def _record_program(
@@ -204,7 +205,7 @@ def _record_program(
     cache: Any = contextlib.nullcontext(None)
     if wanted is not None:
         cache = tempfile.TemporaryDirectory(prefix="autotune_rlm_record_")
-    with cache as cache_dir, _shown(minutes * 60) as show:
+    with cache as cache_dir, ProgressLine(total=minutes * 60, every_s=30) as line:
         done = record_program(
             script,
             arguments,
@@ -214,12 +215,12 @@ def _record_program(
             target=wanted,
             cache_dir=cache_dir,
             seconds=minutes * 60,
-            show=show,
+            show=lambda progress: line(_line(progress), progress.elapsed_s),
             **options,
         )
-    _summary(done, log)
+    print_summary(_line(done), done.status, log)
     for kernel, reason in sorted(done.left_out.items()):
-        _console.print(f"  left out of {kernel}: {reason}", highlight=False)
+        _console.print(f"  left out of {kernel}: {reason}")
     if done.never_met:
         names = ", ".join(done.never_met)
         _console.print(f"  {len(done.never_met)} autotuned kernels were never called: {names}")
@@ -263,27 +264,6 @@ def _target(name: str) -> Any:
     return parse_target(f"sm_{arch}" if backend == "cuda" else arch)
 
 
-@contextlib.contextmanager
-def _shown(seconds: float) -> Iterator[Any]:
-    columns = (
-        BarColumn(bar_width=24),
-        TextColumn("{task.description}", markup=False),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=_console, transient=True, refresh_per_second=2) as bar:
-        line = bar.add_task("starting", total=seconds)
-        said = [time.monotonic()]
-
-        def show(progress: Any) -> None:
-            text = _line(progress)
-            bar.update(line, completed=progress.elapsed_s, description=text)
-            if not _console.is_terminal and time.monotonic() - said[0] > 30:
-                said[0] = time.monotonic()
-                _console.print(text, highlight=False)
-
-        yield show
-
-
 def _line(progress: Any) -> str:
     busy = progress.busy_s / progress.elapsed_s if progress.elapsed_s else 0.0
     return (
@@ -293,13 +273,9 @@ def _line(progress: Any) -> str:
     )
 
 
-def _summary(progress: Any, log: Any) -> None:
-    _console.print(_line(progress), highlight=False)
-    for status, count in sorted(progress.status.items()):
-        _console.print(f"  {status}: {count:,}", highlight=False)
+def print_summary(line: str, statuses: Mapping[str, int], log: Any) -> None:
+    """How a recording ended: in a line, by status, and what the file holds."""
+    _console.print(line)
+    for status, count in sorted(statuses.items()):
+        _console.print(f"  {status}: {count:,}")
     _console.print(f"{log.path}: {log.rows:,} points in all")
-
-
-def _fail(message: str) -> None:
-    print_error(message)
-    raise typer.Exit(2)

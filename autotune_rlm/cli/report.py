@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
 
-from autotune_rlm.cli._app import new_app, new_console
-from autotune_rlm.cli.store import fail, open_store
-from autotune_rlm.report import formats
+from autotune_rlm import formats
+from autotune_rlm.cli._app import StoreOption, failing, new_app, new_console, new_table
+from autotune_rlm.cli.store import open_store
 
 app = new_app(help="Show how accurate the surrogate was.")
 _out = new_console()
@@ -20,19 +19,16 @@ _out = new_console()
 
 @app.command()
 def report(
-    html: Annotated[Optional[Path], typer.Option(help="Write one HTML page.")] = None,  # noqa: UP045
-    json: Annotated[Optional[Path], typer.Option(help="Write the figures' data.")] = None,  # noqa: UP045
-    png: Annotated[Optional[Path], typer.Option(help="Write the figures into a folder.")] = None,  # noqa: UP045
+    html: Annotated[Path | None, typer.Option(help="Write one HTML page.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures' data.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Write the figures into a folder.")] = None,
     tensorboard: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Write the runs as scalars into a log folder of TensorBoard."),
     ] = None,
-    kernel: Annotated[Optional[str], typer.Option(help="Only this kernel.")] = None,  # noqa: UP045
-    device: Annotated[Optional[str], typer.Option(help="Only this device.")] = None,  # noqa: UP045
-    store: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="File or SQLAlchemy URL; default: AUTOTUNE_RLM_STORE or your own."),
-    ] = None,
+    kernel: Annotated[str | None, typer.Option(help="Only this kernel.")] = None,
+    device: Annotated[str | None, typer.Option(help="Only this device.")] = None,
+    store: StoreOption = None,
 ) -> None:
     """Show how accurate the surrogate was: tables here, and a page, JSON or PNG where asked."""
     from autotune_rlm.report import (
@@ -53,8 +49,8 @@ def report(
     _show(found, source)
     version = weights_version(folder)
     weights = "as shipped" if version is None else f"version {version}, fine-tuned on this store"
-    _out.print(f"Weights in use: {weights} (autotune-rlm store weights)", soft_wrap=True)
-    try:
+    _out.print(f"Weights in use: {weights} (autotune-rlm store weights)")
+    with failing(ImportError, OSError, status=1):
         if html is not None:
             _wrote(write_html(found, html, source=source))
         if json is not None:
@@ -64,20 +60,16 @@ def report(
                 _wrote(file)
         if tensorboard is not None:
             runs = len(write_tensorboard(found, tensorboard))
-            _out.print(
-                f"wrote {runs} runs; look: tensorboard --logdir {tensorboard}", soft_wrap=True
-            )
-    except (ImportError, OSError) as error:
-        raise fail(error) from None
+            _out.print(f"wrote {runs} runs; look: tensorboard --logdir {tensorboard}")
 
 
 def _wrote(path: Path) -> None:
-    _out.print(f"wrote {path} ({path.stat().st_size / 1024:,.0f} KiB)", soft_wrap=True)
+    _out.print(f"wrote {path} ({path.stat().st_size / 1024:,.0f} KiB)")
 
 
 def _show(found: Any, source: str) -> None:
     if not found.events:
-        _out.print(f"No tuning run is recorded in {source} yet.", soft_wrap=True)
+        _out.print(f"No tuning run is recorded in {source} yet.")
         _out.print("Try: autotune-rlm demo; or use @rlm_autotune in your program.")
         return
     verdicts = Table.grid(padding=(0, 2))
@@ -134,8 +126,6 @@ def _seconds(groups: Sequence[Any]) -> Table:
 
 
 def _plain_table(title: str, *columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column(title, overflow="fold", min_width=14)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
+    table = new_table(title, right=columns)
+    table.columns[0].overflow, table.columns[0].min_width = "fold", 14
     return table

@@ -6,14 +6,14 @@ import os
 import runpy
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from autotune_rlm.cli._app import new_app, print_error
+from autotune_rlm.cli._app import StoreOption, SurrogateOption, failing, new_app
 
 app = new_app()
-_Text = Optional[str]  # noqa: UP045 (typer evaluates it on Python 3.10 too)
+_Text = str | None
 _OFF = ("0", "false", "no", "off")
 
 
@@ -24,8 +24,7 @@ _OFF = ("0", "false", "no", "off")
 def run(
     program: Annotated[str, typer.Argument(metavar="SCRIPT.py", help="A Python program.")],
     arguments: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Argument(metavar="[ARGS]...", help="Its arguments."),
+        list[str] | None, typer.Argument(metavar="[ARGS]...", help="Its arguments.")
     ] = None,
     module: Annotated[
         bool, typer.Option("--module", "-m", help="SCRIPT.py is a module's name, as for python -m.")
@@ -38,11 +37,10 @@ def run(
         _Text, typer.Option(help="How many configurations to measure, or which fraction.")
     ] = None,
     budget_s: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Seconds after which nothing more is measured for a key."),
+        float | None, typer.Option(help="Seconds after which nothing more is measured for a key.")
     ] = None,
-    store: Annotated[_Text, typer.Option(help="Where measurements are kept.")] = None,
-    surrogate: Annotated[_Text, typer.Option(help="The model: a name or a folder.")] = None,
+    store: StoreOption = None,
+    surrogate: SurrogateOption = None,
     configs_from: Annotated[
         _Text, typer.Option(help="A file of recommended configurations.")
     ] = None,
@@ -52,7 +50,7 @@ def run(
     Options stand before SCRIPT.py. AUTOTUNE_RLM_ENABLE=0 runs the program without, for comparison.
     For several processes: torchrun -m autotune_rlm run SCRIPT.py.
     """
-    try:
+    with failing(ValueError, TypeError, OSError, ImportError):
         if not module and not Path(program).is_file():
             raise FileNotFoundError(f"no program at {program}; -m takes the name of a module")
         if os.environ.get("AUTOTUNE_RLM_ENABLE", "1").strip().lower() not in _OFF:
@@ -67,9 +65,6 @@ def run(
                 surrogate=surrogate,
                 configs_from=configs_from,
             )
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        print_error(error)
-        raise typer.Exit(2) from None
     sys.argv = [program, *(arguments or [])]
     if module:
         sys.path.insert(0, os.getcwd())

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from autotune_rlm.cli._app import new_app, new_console
+from autotune_rlm.cli._app import failing, new_app, new_console
 from autotune_rlm.cli._tables import (
     FieldColumns,
     Language,
@@ -14,7 +14,6 @@ from autotune_rlm.cli._tables import (
     ModelFolder,
     Table,
     TextColumn,
-    fail,
     load_model,
     read_columns,
     scores_table,
@@ -39,9 +38,7 @@ def score(
     fields = field or []
     data = read_columns(table, text, fields, numbers=target)
     found = load_model(model, metric, language)
-    try:
+    with failing(ValueError):
         beside = data[fields] if fields else None
         scores = found.evaluate(data[text], data[target], fields=beside)
-    except ValueError as error:
-        fail(error)
-    new_console().print(scores_table(scores), soft_wrap=True)
+    new_console().print(scores_table(scores))

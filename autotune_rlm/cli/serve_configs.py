@@ -5,13 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
 
-from autotune_rlm.cli._app import new_app, new_console, print_error
+from autotune_rlm import formats
+from autotune_rlm.cli._app import (
+    StoreOption,
+    SurrogateOption,
+    fail,
+    failing,
+    new_app,
+    new_console,
+    new_table,
+)
 from autotune_rlm.cli._ray import DEVICE, RAY, WORKERS, open_cluster
 
 if TYPE_CHECKING:
@@ -23,10 +31,10 @@ app = new_app(
     help="Configuration files of vLLM and SGLang: predict them for any GPU, measure them on the one "
     "that is here, check what is there.",
 )
-_out = new_console()
+_out = new_console(min_width=100)
 _SHORT = {"BLOCK_SIZE_M": "M", "BLOCK_SIZE_N": "N", "BLOCK_SIZE_K": "K", "GROUP_SIZE_M": "group"}
-_Text = Optional[str]  # noqa: UP045 (typer evaluates it on Python 3.10 too)
-_Number = Optional[int]  # noqa: UP045
+_Text = str | None
+_Number = int | None
 
 _KERNEL = typer.Argument(help="fused_moe, w8a8_block_fp8_matmul or w8a8_block_int8_matmul.")
 _N = typer.Option("--n", help="N of the file's name.")
@@ -42,7 +50,6 @@ _TOP_K = typer.Option(help="Experts of each token, for fused_moe; a guess from E
 _BATCHES = typer.Option(help="Batch sizes, as in 1,16,256; by default the servers' own.")
 _SERVER = typer.Option(help="vllm or sglang: how the file is named, and whose kernel it is for.")
 _OUT = typer.Option(help="Folder that the file is written to.")
-_MODEL = typer.Option(help="Surrogate's name or folder.")
 
 
 @app.command()
@@ -60,7 +67,7 @@ def predict(
     batches: Annotated[_Text, _BATCHES] = None,
     server: Annotated[str, typer.Option(help="vllm, sglang or aiter: whose file it is.")] = "vllm",
     out: Annotated[Path, _OUT] = Path("."),
-    surrogate: Annotated[_Text, _MODEL] = None,
+    surrogate: SurrogateOption = None,
 ) -> None:
     """Write the file for a GPU that need not be here, from the model's predictions.
 
@@ -72,7 +79,7 @@ def predict(
     table = _table("tokens", "ms", "from", "to")
     found: dict[int, Mapping[str, Any]] = {}
     reasons: dict[str, None] = {}
-    try:
+    with failing(ValueError, OSError):
         sizes = _sizes(batches) if batches or server != "aiter" else serving.M_BOUNDS
         file = _file(
             kernel=kernel,
@@ -102,14 +109,11 @@ def predict(
             path = serving.AiterFile.of(file.with_configs(found)).write(out)
         else:
             file.with_configs(found).write(out, server=server)
-    except (ValueError, OSError) as error:
-        print_error(error)
-        raise typer.Exit(2) from None
     _out.print(table)
     _reasons(reasons)
     if server == "aiter":
-        _out.print(f"wrote {path}", soft_wrap=True, highlight=False)
-        _out.print("AITER takes it from its own folder aiter/ops/triton/configs", highlight=False)
+        _out.print(f"wrote {path}")
+        _out.print("AITER takes it from its own folder aiter/ops/triton/configs")
     else:
         _written(file, out, server)
 
@@ -131,8 +135,8 @@ def measure(
     ] = 24,
     server: Annotated[str, _SERVER] = "vllm",
     out: Annotated[Path, _OUT] = Path("."),
-    store: Annotated[_Text, typer.Option(help="Where measurements are kept.")] = None,
-    surrogate: Annotated[_Text, _MODEL] = None,
+    store: StoreOption = None,
+    surrogate: SurrogateOption = None,
     interpreter: Annotated[
         bool, typer.Option("--interpreter", help="Run small sizes on Triton's interpreter.")
     ] = False,
@@ -146,7 +150,6 @@ def measure(
     goes on where it was ended. Entries of other batch sizes that the file has stay.
     """
     from autotune_rlm.integrations import serving
-    from autotune_rlm.search.progress import duration
     from autotune_rlm.search.tuner import TuningError
 
     table = _table("tokens", "ms", "default ms", "measured", "known")
@@ -172,7 +175,7 @@ def measure(
                 file = dataclasses.replace(file, configs=before.configs, extra=before.extra)
             near = serving.nearest(file, server=server)
             if near is not None:
-                _out.print(f"tried first: {near.reason}", soft_wrap=True)
+                _out.print(f"tried first: {near.reason}")
             found = serving.measure(
                 file,
                 server=server,
@@ -193,16 +196,15 @@ def measure(
                 now = {**file.configs, **{d.batch: d.config for d in done}}
                 file.with_configs(now).write(out, server=server)
                 if len(sizes) > 1:
-                    _out.print(f"{len(done)} of {len(sizes)} batch sizes", highlight=False)
+                    _out.print(f"{len(done)} of {len(sizes)} batch sizes")
     except (ValueError, OSError, ImportError, LookupError, TuningError) as error:
-        print_error(error)
-        raise typer.Exit(2 if not done else 1) from None
+        fail(error, 1 if done else 2)
     _out.print(table)
     seconds, saved = sum(d.seconds for d in done), sum(d.saved_s for d in done)
-    text = f"{sum(d.measured for d in done)} configurations measured in {duration(seconds)}"
+    text = f"{sum(d.measured for d in done)} configurations measured in {formats.seconds(seconds)}"
     if saved >= 1.0:
-        text += f"; measuring all would have taken about {duration(saved)} more"
-    _out.print(text, highlight=False, soft_wrap=True)
+        text += f"; measuring all would have taken about {formats.seconds(saved)} more"
+    _out.print(text)
     _written(file, out, server)
 
 
@@ -214,7 +216,7 @@ def check(
     device: Annotated[
         _Text, typer.Option(help="The GPU that they are used on; by default the one they name.")
     ] = None,
-    surrogate: Annotated[_Text, _MODEL] = None,
+    surrogate: SurrogateOption = None,
 ) -> None:
     """Say which entries of files look slow, and what the model would take."""
     from autotune_rlm import devices
@@ -225,15 +227,12 @@ def check(
     for path in files:
         table = _table("tokens", "expected to be slower by")
         reasons: dict[str, None] = {}
-        try:
+        with failing(ValueError, OSError):
             file = serving.ServingFile.read(path)
             for doubt in serving.check(file, device=here, surrogate=model):
                 reasons.update(dict.fromkeys(doubt.unfamiliar))
                 _row(table, doubt.batch, doubt.config, f"{100 * doubt.slower:.0f} %")
                 _row(table, "better:", doubt.better, "")
-        except (ValueError, OSError) as error:
-            print_error(error)
-            raise typer.Exit(2) from None
         _out.print(f"{path.name}: {table.row_count // 2} of {len(file.configs)} entries look slow")
         if table.row_count:
             _out.print(table)
@@ -252,7 +251,7 @@ def nearest(
     per_channel_quant: Annotated[bool, _CHANNEL] = False,
     server: Annotated[str, _SERVER] = "vllm",
     configs: Annotated[
-        Optional[list[Path]],  # noqa: UP045
+        list[Path] | None,
         typer.Option(help="Folders of files; by default those of the installed server."),
     ] = None,
     out: Annotated[Path, _OUT] = Path("."),
@@ -260,7 +259,7 @@ def nearest(
     """Write the file of the nearest GPU and shape that has one, under this GPU's name."""
     from autotune_rlm.integrations import serving
 
-    try:
+    with failing(ValueError, OSError):
         file = _file(
             kernel=kernel,
             device_name=device,
@@ -277,10 +276,7 @@ def nearest(
                 f"no file of {kernel} to go by: give folders with --configs, or predict the file"
             )
         file.with_configs(found.file.configs).write(out, server=server)
-    except (ValueError, OSError) as error:
-        print_error(error)
-        raise typer.Exit(2) from None
-    _out.print(found.reason, soft_wrap=True)
+    _out.print(found.reason)
     _written(file, out, server)
 
 
@@ -290,7 +286,7 @@ def _file(**given: Any) -> ServingFile:
 
     name = serving.driver_name(given["device_name"])
     if name != given["device_name"]:
-        _out.print(f"{given['device_name']} is called {name!r} by its driver", highlight=False)
+        _out.print(f"{given['device_name']} is called {name!r} by its driver")
     return serving.ServingFile(**{**given, "device_name": name})
 
 
@@ -339,16 +335,12 @@ def _written(file: ServingFile, out: Path, server: str) -> None:
     """Where the file is, and how the server finds it."""
     from autotune_rlm.integrations.serving import how_to_use
 
-    _out.print(f"wrote {file.path(out, server=server)}", soft_wrap=True, highlight=False)
-    _out.print(how_to_use(file, out, server=server), soft_wrap=True, highlight=False)
+    _out.print(f"wrote {file.path(out, server=server)}")
+    _out.print(how_to_use(file, out, server=server))
 
 
 def _table(first: str, *last: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    _out.width = max(_out.width, 100)
-    for name in (first, *_SHORT.values(), "warps", "stages", *last):
-        table.add_column(name, justify="right")
-    return table
+    return new_table(right=(first, *_SHORT.values(), "warps", "stages", *last))
 
 
 def _row(table: Table, first: Any, config: Mapping[str, Any], *last: str) -> None:
@@ -358,4 +350,4 @@ def _row(table: Table, first: Any, config: Mapping[str, Any], *last: str) -> Non
 
 def _reasons(reasons: dict[str, None]) -> None:
     for reason in reasons:
-        _out.print(f"unfamiliar: {reason}", soft_wrap=True)
+        _out.print(f"unfamiliar: {reason}")

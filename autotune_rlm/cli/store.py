@@ -4,38 +4,32 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from autotune_rlm.cli._app import new_app, new_console, print_error
+from autotune_rlm.cli._app import StoreOption, failing, new_app, new_console, new_table
 
 app = new_app(no_args_is_help=True, help="Look at, export, import or clear the measurements.")
 _out = new_console()
 
-_StoreOption = Annotated[
-    Optional[str],  # noqa: UP045 (typer evaluates it on Python 3.10 too)
-    typer.Option(
-        "--store", help="File or SQLAlchemy URL; default: AUTOTUNE_RLM_STORE or your own."
-    ),
-]
-_Kernel = Annotated[Optional[str], typer.Option("--kernel", help="Only this kernel.")]  # noqa: UP045
-_Device = Annotated[Optional[str], typer.Option("--device", help="Only this device.")]  # noqa: UP045
+_Kernel = Annotated[str | None, typer.Option("--kernel", help="Only this kernel.")]
+_Device = Annotated[str | None, typer.Option("--device", help="Only this device.")]
 _Format = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--format", help="csv, jsonl, kernel-tuner, t4 or configs; default: from the name."
     ),
 ]
 _ReadFormat = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--format", help="csv, jsonl, kernel-tuner, t4, ktt or triton; default: found out."
     ),
 ]
 _MeasuredOn = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--device", help="What Triton's autotuner measured on; its files do not say it."),
 ]
 
@@ -44,24 +38,16 @@ def open_store(store: str | None, *, read_only: bool = False) -> Any:
     """The store that a command names; exits with one line where it cannot be opened."""
     from autotune_rlm.store import Store, StoreError
 
-    try:
+    with failing(StoreError, status=1):
         return Store(store, read_only=read_only)
-    except StoreError as error:
-        raise fail(error) from None
-
-
-def fail(error: Exception | str) -> typer.Exit:
-    """Print an error in one line; the exit to raise."""
-    print_error(error)
-    return typer.Exit(1)
 
 
 @app.command()
-def info(store: _StoreOption = None) -> None:
+def info(store: StoreOption = None) -> None:
     """What the store holds: measurements by status, kernel and device, events, requests."""
     with open_store(store) as opened:
         found = opened.info()
-    table = Table(show_header=False, box=None, pad_edge=False)
+    table = new_table(show_header=False, box=None)
     table.add_row("store", found.name)
     table.add_row("size", _size(found.size_bytes))
     table.add_row("schema version", str(found.schema_version))
@@ -84,7 +70,7 @@ def export(
     format: _Format = None,
     kernel: _Kernel = None,
     device: _Device = None,
-    store: _StoreOption = None,
+    store: StoreOption = None,
 ) -> None:
     """Write measurements to a file: csv, t4, kernel-tuner, or jsonl, which keeps everything.
 
@@ -93,13 +79,10 @@ def export(
     """
     from autotune_rlm.store import export_store
 
-    with open_store(store) as opened:
-        try:
-            files, n = export_store(opened, path, format, kernel=kernel, device=device)
-        except (ValueError, OSError) as error:
-            raise fail(error) from None
+    with open_store(store) as opened, failing(ValueError, OSError, status=1):
+        files, n = export_store(opened, path, format, kernel=kernel, device=device)
     where = str(files[0]) if len(files) == 1 else f"{len(files)} files in {path}"
-    _out.print(f"wrote {n:,} measurements to {where}", soft_wrap=True)
+    _out.print(f"wrote {n:,} measurements to {where}")
 
 
 @app.command(name="import")
@@ -107,19 +90,16 @@ def import_(
     paths: Annotated[list[Path], typer.Argument(help="Files or folders, plain or gzipped.")],
     format: _ReadFormat = None,
     device: _MeasuredOn = None,
-    store: _StoreOption = None,
+    store: StoreOption = None,
 ) -> None:
     """Add measurements: landscape CSVs, Kernel Tuner, T4, KTT, jsonl, Triton's cache folder."""
     from autotune_rlm.store import import_file
 
-    with open_store(store) as opened:
+    with open_store(store) as opened, failing(ValueError, OSError, status=1):
         for path in paths:
-            try:
-                added, there = import_file(opened, path, format, device=device)
-            except (ValueError, OSError) as error:
-                raise fail(error) from None
+            added, there = import_file(opened, path, format, device=device)
             known = f" ({there:,} were there already)" if there else ""
-            _out.print(f"added {added:,} measurements from {path}{known}", soft_wrap=True)
+            _out.print(f"added {added:,} measurements from {path}{known}")
 
 
 @app.command()
@@ -127,7 +107,7 @@ def clear(
     kernel: _Kernel = None,
     device: _Device = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    store: _StoreOption = None,
+    store: StoreOption = None,
 ) -> None:
     """Delete measurements, events and requests: all, or those of a kernel or a device."""
     from autotune_rlm.store import StoreError
@@ -140,11 +120,9 @@ def clear(
         what = " and ".join(chosen) if chosen else "everything"
         if not yes:
             typer.confirm(f"Delete {what} from {name}?", abort=True)
-        try:
+        with failing(StoreError, status=1):
             gone = opened.clear(kernel=kernel, device=device)
-        except StoreError as error:
-            raise fail(error) from None
-    _out.print(f"deleted {gone:,} measurements from {name}", soft_wrap=True)
+    _out.print(f"deleted {gone:,} measurements from {name}")
 
 
 @app.command()
@@ -153,7 +131,7 @@ def weights(
         str | None,
         typer.Option(help="Version to use from now on: a number, or 'bundled' for those shipped."),
     ] = None,
-    store: _StoreOption = None,
+    store: StoreOption = None,
 ) -> None:
     """Show the weights that were fine-tuned on this store, or choose which are used.
 
@@ -164,11 +142,10 @@ def weights(
     with open_store(store) as opened:
         versions, name = Versions(store=opened), opened.name
     if use is not None:
-        try:
+        with failing(ValueError, status=1):
             versions.use(None if use == "bundled" else int(use))
-        except ValueError as error:
-            raise fail(error) from None
-    table = Table("version", "in use", "fine-tuned", "held-out Spearman", "measurements")
+    numbers = ("held-out Spearman", "measurements")
+    table = new_table("version", "in use", "fine-tuned", right=numbers)
     rounds = {record.get("version"): record for record in versions.history()}
     for number in (None, *versions.numbers()):
         told = rounds.get(number, {}) if number is not None else {}
@@ -180,7 +157,7 @@ def weights(
             f"{told['measurements']:,}" if told else "",
         )
     _out.print(table)
-    _out.print(f"of {name}, in {versions.folder}", soft_wrap=True)
+    _out.print(f"of {name}, in {versions.folder}")
 
 
 def _size(size: int | None) -> str:
@@ -204,8 +181,7 @@ def _span(first: float | None, last: float | None) -> str:
 
 
 def _ranking(title: str, counts: Any) -> Table:
-    table = Table(title, "measurements")
-    table.columns[1].justify = "right"
+    table = new_table(title, right=("measurements",))
     rows = list(counts.items())
     for name, n in rows[:20]:
         table.add_row(name, f"{n:,}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from autotune_rlm.cli._app import new_app
+from autotune_rlm import formats
+from autotune_rlm.cli._app import failing, new_app, new_console
 
 app = new_app()
 
@@ -28,20 +30,23 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="In place of the recipe's.")] = None,
     steps: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
     device: Annotated[str | None, typer.Option(help="'cpu', or what accelerate finds.")] = None,
-    verbose: Annotated[bool, typer.Option(help="Print the loss now and then.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Train a surrogate from a recipe; interrupted runs go on where they were."""
     from autotune_rlm.training.run import run_recipe
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    folder = run_recipe(
-        recipe,
-        out=out,
-        data=data,
-        start=start or (),
-        device=device,
-        minutes=minutes,
-        steps=steps,
-        progress=not verbose,
-    )
-    typer.echo(f"Saved {folder}")
+    begin = time.monotonic()
+    with failing(FileNotFoundError, ValueError, ImportError):
+        folder = run_recipe(
+            recipe,
+            out=out,
+            data=data,
+            start=start or (),
+            device=device,
+            minutes=minutes,
+            steps=steps,
+            progress=not quiet,
+        )
+    seconds = formats.seconds(time.monotonic() - begin)
+    new_console().print(f"trained in {seconds}, saved {folder}")

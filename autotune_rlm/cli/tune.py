@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from autotune_rlm.cli._app import new_app, new_console, print_error
+from autotune_rlm.cli._app import (
+    StoreOption,
+    SurrogateOption,
+    failing,
+    new_app,
+    new_console,
+    new_table,
+)
 from autotune_rlm.cli._ray import DEVICE, RAY, WORKERS, open_cluster
 
 if TYPE_CHECKING:
@@ -17,8 +23,8 @@ if TYPE_CHECKING:
     from autotune_rlm.store.config_file import ConfigFile
 
 app = new_app()
-_Text = Optional[str]  # noqa: UP045 (typer evaluates it on Python 3.10 too)
-_Texts = Optional[list[str]]  # noqa: UP045
+_Text = str | None
+_Texts = list[str] | None
 
 
 @app.command(no_args_is_help=True)
@@ -41,26 +47,23 @@ def tune(
         _Texts, typer.Option(help='Launch grid, one per dimension: "cdiv(n, BLOCK)".')
     ] = None,
     program: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="A program that launches the kernels of WHAT."),
+        Path | None, typer.Option(help="A program that launches the kernels of WHAT.")
     ] = None,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Write the fastest configurations here, for configs_from=."),
+        Path | None, typer.Option(help="Write the fastest configurations here, for configs_from=.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many to write per problem.")] = 4,
     mode: Annotated[str, typer.Option(help="tune, or full to measure everything.")] = "tune",
     budget: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="How many configurations to measure per problem."),
+        int | None, typer.Option(min=1, help="How many configurations to measure per problem.")
     ] = None,
-    store: Annotated[_Text, typer.Option(help="Where measurements are kept.")] = None,
-    surrogate: Annotated[_Text, typer.Option(help="The model: a name or a folder.")] = None,
+    store: StoreOption = None,
+    surrogate: SurrogateOption = None,
     interpreter: Annotated[
         bool, typer.Option("--interpreter", help="Run on Triton's interpreter, without a GPU.")
     ] = False,
     ray: Annotated[_Text, RAY] = None,
-    ray_workers: Annotated[Optional[int], WORKERS] = None,  # noqa: UP045
+    ray_workers: Annotated[int | None, WORKERS] = None,
     device: Annotated[_Text, DEVICE] = None,
 ) -> None:
     """Measure kernels here and write the fastest configurations as a file for configs_from=.
@@ -70,7 +73,7 @@ def tune(
     from autotune_rlm.measure.interpreter import interpreted
 
     settings = {"mode": mode, "budget": budget, "store": store, "surrogate": surrogate}
-    try:
+    with failing(ValueError, TypeError, OSError, RuntimeError, status=1):
         if ray is None:
             _check_device(interpreter)
         elif problem is None:
@@ -85,9 +88,6 @@ def tune(
                 file = _run(where, program, arguments or [], settings, top)
         if out is not None:
             file.save(out)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        print_error(error)
-        raise typer.Exit(1) from None
     _show(file, out)
 
 
@@ -161,15 +161,12 @@ def _run(
 
 
 def _show(file: ConfigFile, out: Path | None) -> None:
-    console = new_console()
-    table = Table()
-    for name in ("kernel", "device", "problem", "fastest", "ms"):
-        table.add_column(name)
+    console = new_console(min_width=120)
+    table = new_table("kernel", "device", "problem", "fastest", right=("ms",))
     for r in file.recommendations:
         sizes = ", ".join(f"{n}={r.problem[n]}" for n in r.key if n in r.problem)
         config = ", ".join(f"{n}={v}" for n, v in r.configs[0].config.items())
         table.add_row(r.kernel, r.device, sizes, config, f"{r.configs[0].time_ms:.4g}")
-    console.width = max(console.width, 120)
     console.print(table)
     if out is not None:
-        console.print(f"written to {out}", highlight=False, soft_wrap=True)
+        console.print(f"written to {out}")

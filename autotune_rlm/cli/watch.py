@@ -9,17 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from autotune_rlm.cli._app import new_app, new_console, print_error
+from autotune_rlm.cli._app import StoreOption, failing, new_app, new_console
 
 app = new_app()
 
 
 @app.command()
 def watch(
-    store: Annotated[
-        str | None,
-        typer.Option(help="File or SQLAlchemy URL of the store; by default the user's own."),
-    ] = None,
+    store: StoreOption = None,
     kernels: Annotated[
         list[Path] | None,
         typer.Option(
@@ -54,7 +51,7 @@ def watch(
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with Store(store) if store else Store() as opened:
         versions, model = _model(surrogate, fine_tune_after > 0, opened)
-        try:
+        with failing(ValueError):
             watcher = Watcher(
                 opened,
                 kernels=kernels or (),
@@ -65,8 +62,6 @@ def watch(
                 fine_tune=_fine_tuning(versions, console) if versions is not None else None,
                 fine_tune_after=max(fine_tune_after, 1),
             )
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
 
         def told(served: Served) -> None:
             best = "nothing works" if served.best_value is None else f"{served.best_value:.4g}"
@@ -79,11 +74,8 @@ def watch(
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, lambda *_: watcher.stop())
         console.print(f"Watching {watcher.device.name}; Ctrl-C to stop.")
-        try:
+        with failing(AlreadyWatchedError, status=1):
             count = watcher.run(once=once, seconds=seconds, told=told)
-        except AlreadyWatchedError as error:
-            print_error(error)
-            raise typer.Exit(1) from None
     console.print(f"{count} problems served.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +95,7 @@ class RowModel(nn.Module):
             metrics=kept + tuple(f"target:{name}" for name in targets),
             max_metrics=max(old.max_metrics, len(targets)),
         )
-        network = Network(config, backbone=copy.deepcopy(checkpoint.network.backbone))
+        network = Network(config)
         ours = network.state_dict()
         for name, weight in checkpoint.network.state_dict().items():
             if ours[name].shape == weight.shape:

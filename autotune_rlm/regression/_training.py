@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from autotune_rlm.progress import ProgressLine
 from autotune_rlm.regression._model import CODEC, RowModel, Rows
 from autotune_rlm.surrogate.codec import NAN
 from autotune_rlm.training.loss import cross_entropy
@@ -73,7 +73,7 @@ def train_rows(
         lr: Peak learning rate.
         seed: Of everything random.
         folder: Where the state is kept, to go on after an interruption; None for nowhere.
-        progress: Whether to show a bar.
+        progress: Whether to show how far it is.
         key: Identity of data and settings: a state of others is not gone on from.
     """
     rng = np.random.default_rng(seed)
@@ -126,8 +126,7 @@ def train_rows(
         torch.save(blob, state.with_suffix(".tmp"))
         os.replace(state.with_suffix(".tmp"), state)
 
-    with _bar(progress) as bar:
-        task = bar.add_task("fitting", total=1.0, loss="")
+    with ProgressLine(total=1.0, quiet=not progress) as line:
         while (fraction := elapsed() / (60 * minutes)) < 1 and since < patience:
             if not order:
                 order = _batches(rows, train, batch_size, rng)
@@ -153,12 +152,11 @@ def train_rows(
                     least, since, done.best_step = value, 0, step
                     best = {k: v.clone() for k, v in averaged.state_dict().items()}
             shown = f"{done.losses[-1][1]:.3f}" if done.losses else "..."
-            bar.update(task, completed=min(1.0, fraction), loss=shown)
+            line(f"fitting: step {step:,}, {fraction:.0%}, held-out loss {shown}", fraction)
             if state and time.monotonic() - saved > _SAVE_EVERY_S:
                 saved = time.monotonic()
                 save()
         save()
-        bar.update(task, completed=1.0)
     network.load_state_dict(best)
     network.eval().requires_grad_(False)
     done.seconds = elapsed()
@@ -203,14 +201,3 @@ def tokens_of(bins: np.ndarray) -> np.ndarray:
     """Tokens of fractional bins, NaN for an unknown number; any shape."""
     tokens = np.clip(np.rint(np.nan_to_num(bins)), 0, CODEC.bins - 1).astype(np.int64) + _SPECIAL
     return np.where(np.isnan(bins), NAN, tokens)
-
-
-def _bar(show: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>5.1f}%  held-out loss {task.fields[loss]}"),
-        TimeRemainingColumn(),
-        disable=not show,
-        transient=True,
-    )

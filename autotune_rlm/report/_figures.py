@@ -22,7 +22,7 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from autotune_rlm.report import formats
+from autotune_rlm import formats
 from autotune_rlm.report._summary import Report, when
 from autotune_rlm.store.accuracy import TuningEvent
 

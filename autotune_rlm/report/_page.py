@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm import formats
 from autotune_rlm._version import __version__
-from autotune_rlm.report import formats
 from autotune_rlm.report._summary import Report
 
 __all__ = ["render_html", "write_html", "write_json", "write_png"]

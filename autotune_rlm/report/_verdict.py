@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autotune_rlm.report import formats
+from autotune_rlm import formats
 from autotune_rlm.store.accuracy import TuningEvent
 
 __all__ = ["Verdict", "verdicts"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from autotune_rlm.formats import milliseconds, seconds
+from autotune_rlm.progress import ProgressLine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,10 +15,9 @@ if TYPE_CHECKING:
     from autotune_rlm.search.tuner import Progress
     from autotune_rlm.store.accuracy import TuningEvent
 
-__all__ = ["Reporter", "duration", "final_line", "progress_line"]
+__all__ = ["Reporter", "final_line", "progress_line"]
 
-_PATIENCE_S = 2.0  # shorter searches print nothing
-_EVERY_S = 10.0  # seconds between lines where the stream is not a terminal
+_PATIENCE_S = 2.0  # shorter searches have no final line
 
 
 class Reporter:
@@ -34,62 +34,31 @@ class Reporter:
     @contextlib.contextmanager
     def search(self) -> Iterator[_Line]:
         """One search: call what this gives after each measurement, and ``done`` with its event."""
-        line = _Line(None if self._quiet else self._console or _stderr())
-        try:
-            yield line
-        finally:
-            line.close()
+        with ProgressLine(console=self._console, quiet=self._quiet) as line:
+            yield _Line(line)
 
 
 class _Line:
-    def __init__(self, console: Console | None) -> None:
-        self._console = console
-        self._status: contextlib.AbstractContextManager | None = None
-        self._begin = self._last = time.monotonic()
-        self._lock = threading.Lock()
+    def __init__(self, line: ProgressLine) -> None:
+        self._line = line
 
     def __call__(self, progress: Progress) -> None:
         """Take what a search says of itself."""
-        now = time.monotonic()
-        if self._console is None or now - self._begin < _PATIENCE_S or progress.stop is not None:
-            return
-        with self._lock:
-            if self._console.is_terminal:
-                self._update(progress_line(progress))
-            elif now - self._last >= _EVERY_S:
-                self._last = now
-                self._console.print(progress_line(progress), soft_wrap=True, highlight=False)
+        if progress.stop is None:
+            self._line(progress_line(progress))
 
     def done(self, event: TuningEvent) -> None:
         """The search is over."""
-        self.close()
-        if self._console is not None and event.n_measured and event.total_s >= _PATIENCE_S:
-            self._console.print(final_line(event), soft_wrap=True, highlight=False)
-
-    def close(self) -> None:
-        """Take the changing line away."""
-        with self._lock:
-            if self._status is not None:
-                self._status.__exit__(None, None, None)
-                self._status = None
-
-    def _update(self, text: str) -> None:
-        from rich.status import Status
-        from rich.text import Text
-
-        assert self._console is not None
-        if self._status is None:
-            self._status = Status(Text(text), console=self._console)
-            self._status.__enter__()
-        else:
-            self._status.update(Text(text))  # type: ignore[attr-defined]
+        self._line.close()
+        if event.n_measured and event.total_s >= _PATIENCE_S:
+            self._line.print(final_line(event))
 
 
 def progress_line(progress: Progress) -> str:
     """The progress of a search, in one line."""
     text = (
         f"autotune_rlm: tuning {progress.task.kernel} on {progress.task.device.name}: "
-        f"{progress.measured} of {progress.planned} measured, {duration(progress.seconds)}"
+        f"{progress.measured} of {progress.planned} measured, {seconds(progress.seconds)}"
     )
     best = progress.best.measurement.value if progress.best is not None else None
     return text if best is None else f"{text}, best {_value(best, progress.task.metric)}"
@@ -99,34 +68,18 @@ def final_line(event: TuningEvent) -> str:
     """The result and the cost of a search, in one line."""
     text = (
         f"autotune_rlm: {event.kernel} on {event.device}: {event.n_measured} of "
-        f"{event.n_candidates:,} configurations measured in {duration(event.total_s)}"
+        f"{event.n_candidates:,} configurations measured in {seconds(event.total_s)}"
     )
     if event.best_value is not None:
         text += f", best {_value(event.best_value, event.metric)}"
     if event.saved_s >= 1.0:
-        text += f"; measuring all would have taken about {duration(event.saved_s)} more"
+        text += f"; measuring all would have taken about {seconds(event.saved_s)} more"
     return text
 
 
-def duration(seconds: float) -> str:
-    """Seconds in a suitable unit."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def _value(value: float, metric: str) -> str:
-    """A value with its unit: times in us, ms or s, others as they are."""
+    """A value with its unit: times in the one that suits, others as they are."""
     name, _, unit = metric.rpartition("_")
     if unit == "ms" and name:
-        for limit, factor, shown in ((0.1, 1e3, "us"), (1e3, 1.0, "ms")):
-            if value < limit:
-                return f"{value * factor:.3g} {shown}"
-        return f"{value / 1e3:.3g} s"
+        return milliseconds(value)
     return f"{value:.4g} {unit if name else metric}"
-
-
-def _stderr() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True, markup=False, highlight=False)

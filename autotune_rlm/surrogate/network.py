@@ -75,19 +75,10 @@ class Network(nn.Module):
     Args:
         config: Sizes.
         initialise: Whether to draw random weights; False where weights are loaded next.
-        backbone: Reads the source in place of our own layers: token ids (k, t) and their mask in,
-            hidden states (k, t, d_model) out. None for our own.
     """
 
-    def __init__(
-        self,
-        config: NetworkConfig,
-        *,
-        initialise: bool = True,
-        backbone: nn.Module | None = None,
-    ) -> None:
+    def __init__(self, config: NetworkConfig, *, initialise: bool = True) -> None:
         super().__init__()
-        self.backbone = backbone
         self.config = c = config
         d = c.d_model
         self.tokens = nn.Embedding(c.vocab_size, d)
@@ -113,8 +104,7 @@ class Network(nn.Module):
         if not initialise:
             return
         for child in self.children():
-            if child is not backbone:
-                child.apply(initialised)
+            child.apply(initialised)
         if self.text is not None:
             self.text.initialise()
         if c.sequences:
@@ -176,12 +166,9 @@ class Network(nn.Module):
         source = source[:, : self.config.max_source]
         present = source >= 0
         seen = (present | ~present.any(dim=1, keepdim=True))[:, None, None, :]
-        if self.backbone is not None:
-            x = self.backbone(source.clamp(min=0), present)
-        else:
-            x = self.tokens(source.clamp(min=0)) + self.source_position.weight[: source.shape[1]]
-            for layer in self.source_layers:
-                x = layer(x, seen)
+        x = self.tokens(source.clamp(min=0)) + self.source_position.weight[: source.shape[1]]
+        for layer in self.source_layers:
+            x = layer(x, seen)
         latents = self.latents.expand(len(source), -1, -1)
         return latents + self.pool(latents, self.pool.keys(self.pool_norm(x)), seen)
 

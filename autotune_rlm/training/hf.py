@@ -20,7 +20,7 @@ from autotune_rlm.surrogate.network import FieldTensors, Network, NetworkConfig
 from autotune_rlm.surrogate.tokenizer import TextTokenizer
 from autotune_rlm.training.loss import cross_entropy
 
-__all__ = ["PretrainedBackbone", "RLMConfig", "RLMModel", "RLMOutput"]
+__all__ = ["RLMConfig", "RLMModel", "RLMOutput"]
 
 
 _TOKENIZER = "tokenizer.json"
@@ -37,66 +37,24 @@ class RLMConfig(PretrainedConfig):
     """Configuration of ``RLMModel``.
 
     Args:
-        network: Arguments of ``NetworkConfig``.
-        backbone: Configuration of a transformers encoder (or encoder-decoder, of which the encoder
-            is used) that reads the source, such as ``T5GemmaConfig(...).to_dict()``; None for our own
-            layers.
-        freeze_backbone: Whether the backbone's weights stay as they are.
+        network: Arguments of ``NetworkConfig``, a pretrained ``backbone`` among them.
         **kwargs: Passed on.
+
+    Raises:
+        ValueError: ``backbone`` is given beside ``network``.
     """
 
     model_type = "autotune_rlm"
 
-    def __init__(
-        self,
-        network: dict[str, Any] | None = None,
-        backbone: dict[str, Any] | None = None,
-        freeze_backbone: bool = True,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, network: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if kwargs.pop("backbone", None):
+            raise ValueError(
+                "backbone: give it as network={'backbone': ..., 'backbone_training': 'frozen'}"
+            )
         self.network = NetworkConfig.from_json(network or {}).to_json()
-        self.backbone = backbone
-        self.freeze_backbone = freeze_backbone
         self.name = str(kwargs.pop("name", "model"))
         self.format = int(kwargs.pop("format", 1))
         super().__init__(**kwargs)
-
-
-class PretrainedBackbone(nn.Module):
-    """A transformers encoder that reads source tokens, projected to the network's width.
-
-    This is the design of the paper (arXiv 2509.26476): a pretrained T5Gemma encoder under a small
-    decoder of numbers.
-
-    Args:
-        encoder: A transformers model; of an encoder-decoder only the encoder is used.
-        d_model: Width of the network.
-        freeze: Whether its weights stay as they are.
-    """
-
-    def __init__(self, encoder: Any, *, d_model: int, freeze: bool = True) -> None:
-        super().__init__()
-        is_pair = getattr(encoder.config, "is_encoder_decoder", False)
-        self.encoder = encoder.get_encoder() if is_pair else encoder
-        self.project = nn.Linear(_width(encoder.config), d_model)
-        self.freeze = freeze
-        if freeze:
-            self.encoder.requires_grad_(False)
-
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states (k, t, d_model) of tokens (k, t)."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            out = self.encoder(input_ids=tokens, attention_mask=mask.long())
-        return self.project(out.last_hidden_state.to(self.project.weight.dtype))
-
-
-def _width(config: Any) -> int:
-    for part in (config, getattr(config, "encoder", None), getattr(config, "text_config", None)):
-        for holder in (part, getattr(part, "text_config", None)):
-            width = getattr(holder, "hidden_size", None)
-            if isinstance(width, int):
-                return width
-    raise ValueError(f"backbone {type(config).__name__} has no hidden_size")
 
 
 @dataclass
@@ -118,7 +76,7 @@ class RLMModel(PreTrainedModel):
     """The network behind the interface of transformers.
 
     Args:
-        config: Sizes and backbone.
+        config: Sizes.
     """
 
     config_class = RLMConfig
@@ -128,17 +86,7 @@ class RLMModel(PreTrainedModel):
     def __init__(self, config: RLMConfig) -> None:
         super().__init__(config)
         self.companions: dict[str, bytes] = {}
-        sizes = NetworkConfig.from_json(config.network)
-        backbone = None
-        if config.backbone:
-            settings = dict(config.backbone)
-            inner = AutoModel.from_config(
-                AutoConfig.for_model(settings.pop("model_type"), **settings)
-            )
-            backbone = PretrainedBackbone(
-                inner, d_model=sizes.d_model, freeze=config.freeze_backbone
-            )
-        self.network = Network(sizes, backbone=backbone)
+        self.network = Network(NetworkConfig.from_json(config.network))
         self.post_init()
 
     @classmethod

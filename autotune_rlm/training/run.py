@@ -282,7 +282,7 @@ def run_recipe(
         device: ``"cpu"`` or None for what accelerate finds.
         minutes: In place of the recipe's.
         steps: In place of the recipe's.
-        progress: Whether to show a progress bar; without it the loss is logged now and then.
+        progress: Whether to show how far it is.
 
     Under ``accelerate launch`` with several processes each draws batches of its own, and the main one
     writes.
@@ -318,7 +318,6 @@ def run_recipe(
         recipe,
         folder=Path(out) / "training",
         device=device,
-        on_step=None if progress else _log_step,
         progress=progress,
         sequences=loaded.sequences,
     )
@@ -369,8 +368,3 @@ def grow(network: Network, smaller: Network) -> None:
             f"start: network.metrics must begin with the checkpoint's {theirs}, got {names}"
         )
     network.load_state_dict(own)
-
-
-def _log_step(step: int, loss: float) -> None:
-    if step % 100 == 0:
-        logger.info("step %d loss %.4f", step, loss)

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+from autotune_rlm.progress import ProgressLine
 from autotune_rlm.surrogate.metrics import FACTS
 from autotune_rlm.surrogate.network import FieldTensors, Network
 from autotune_rlm.training.examples import Batch, Example, Sampler
@@ -71,7 +71,6 @@ def train_network(
     *,
     folder: Path | None = None,
     device: str | None = None,
-    on_step: Callable[[int, float], None] | None = None,
     progress: bool = True,
     loss_of: Callable[..., torch.Tensor] = batch_loss,
     sequences: Sequence[tuple[SequenceExample, float]] = (),
@@ -85,8 +84,7 @@ def train_network(
         recipe: Steps, sizes and rates.
         folder: Where checkpoints are written every minute; an interrupted run there is resumed.
         device: ``"cpu"`` or None for what accelerate finds.
-        on_step: Called with the step and the loss.
-        progress: Whether to show a progress bar.
+        progress: Whether to show how far it is.
         loss_of: The loss, called as ``batch_loss`` is.
         sequences: Tables of networks whose targets are written one after the other, with their weights.
 
@@ -123,8 +121,7 @@ def train_network(
     spread = np.cumsum([kind.share for kind in kinds])
     started = saved = time.monotonic()
     limit = recipe.minutes * 60 if recipe.minutes else math.inf
-    with _bar(progress and accelerator.is_main_process) as bar:
-        task = bar.add_task("training", total=1.0, loss="")
+    with ProgressLine(total=1.0, quiet=not (progress and state.is_main)) as line:
         while True:
             elapsed = spent + time.monotonic() - started
             done = _of_all(accelerator, max(state.step / recipe.steps, elapsed / limit))
@@ -152,18 +149,14 @@ def train_network(
             optimizer.step()
             state.step += 1
             _average(averaged, network, min(recipe.average, 1 - 1 / (1 + state.step / 4)))
-            value = float(loss.detach())
-            state.losses.append(value)
-            if on_step:
-                on_step(state.step, value)
-            recent = state.losses[-100:]
-            bar.update(task, completed=done, loss=f"{sum(recent) / len(recent):.3f}")
+            state.losses.append(float(loss.detach()))
+            mean = float(np.mean(state.losses[-100:]))
+            line(f"step {state.step:,}, {done:.0%}, loss {mean:.3f}", done)
             if folder and state.is_main and time.monotonic() - saved > _SAVE_EVERY_S:
                 saved = time.monotonic()
                 _save(state, optimizer, folder, elapsed)
         if folder and state.is_main:
             _save(state, optimizer, folder, spent + time.monotonic() - started)
-        bar.update(task, completed=1.0)
     return state
 
 
@@ -258,17 +251,6 @@ def _average(averaged: Network, network: Network, decay: float) -> None:
     ours: list[torch.Tensor] = [p.detach() for p in averaged.parameters()]
     theirs: list[torch.Tensor] = [p.detach() for p in network.parameters()]
     torch._foreach_lerp_(ours, theirs, 1 - decay)
-
-
-def _bar(show: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>5.1f}%  loss {task.fields[loss]}"),
-        TimeRemainingColumn(),
-        disable=not show,
-        transient=True,
-    )
 
 
 def _save(

@@ -53,7 +53,7 @@ def test_their_checkpoints_load_with_ours(surrogate, tmp_path, tokenizer):
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_a_pretrained_encoder_reads_the_source(tokenizer, frozen):
+def test_a_pretrained_encoder_reads_texts(tokenizer, frozen):
     from transformers import T5GemmaConfig
 
     part = {
@@ -66,15 +66,21 @@ def test_a_pretrained_encoder_reads_the_source(tokenizer, frozen):
         "vocab_size": len(tokenizer),
     }
     backbone = T5GemmaConfig(encoder=part, decoder=part, vocab_size=len(tokenizer)).to_dict()
-    sizes = NetworkConfig(vocab_size=len(tokenizer), d_model=32, d_ff=64, decoder_layers=2)
-    config = RLMConfig(network=sizes.to_json(), backbone=backbone, freeze_backbone=frozen)
-    model = RLMModel(config)
-    out = model(**make_inputs(tokenizer))
+    sizes = {"vocab_size": len(tokenizer), "d_model": 32, "d_ff": 64, "decoder_layers": 2}
+    training = "frozen" if frozen else "full"
+    model = RLMModel(RLMConfig({**sizes, "backbone": backbone, "backbone_training": training}))
+    texts = {"texts": torch.tensor([[3, 4, 5], [6, 7, -1]]), "text_of": torch.tensor([0, 1])}
+    out = model(**make_inputs(tokenizer), **texts)
     out.loss.backward()
     assert torch.isfinite(out.loss)
-    gradients = [p.grad for p in model.network.backbone.encoder.parameters()]
+    gradients = [p.grad for p in model.network.text.encoder.parameters()]
     assert all(g is None for g in gradients) == frozen
-    assert model.network.backbone.project.weight.grad is not None
+    assert model.network.text.project.weight.grad is not None
+
+
+def test_a_backbone_beside_the_network_names_the_way():
+    with pytest.raises(ValueError, match="network="):
+        RLMConfig(backbone={"model_type": "t5"})
 
 
 def test_adapters_of_peft_train(surrogate, tokenizer, tmp_path):

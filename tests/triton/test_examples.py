@@ -58,7 +58,7 @@ def test_the_demo_runs(tmp_path):
         AUTOTUNE_RLM_BUDGET="",
     )
     assert done.returncode == 0, done.stderr
-    measured = re.findall(r"(\d+) of (\d+) │", done.stdout)
+    measured = re.findall(r"(\d+) of (\d+)  ", done.stdout)
     assert len(measured) == 8
     for new, same, near, everything in (measured[:4], measured[4:]):
         assert int(new[0]) < int(new[1])

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import logging
 import math
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from autotune_rlm.integrations.onnx._predict import FACTS
 from autotune_rlm.integrations.onnx._rungs import Rungs
 from autotune_rlm.networks.spaces import ArchitectureSpace
+from autotune_rlm.progress import ProgressLine
 from autotune_rlm.types import (
     Candidate,
     Measurement,
@@ -391,24 +391,16 @@ def _standing(study: Any, directions: Mapping[str, str]) -> str:
 def _progress(shown: bool | None, budget: int) -> Iterator[Callable[[int, str], None]]:
     """A function that is told how many networks were measured, and how the search stands."""
     begin, count = time.monotonic(), 0
-    bar = None
-    if shown or (shown is None and sys.stderr.isatty()):
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    with ProgressLine(total=budget, quiet=shown is False) as line:
 
-        columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False)
-        bar = Progress(*columns, console=Console(stderr=True))
-        task = bar.add_task("measuring networks", total=budget)
+        def advance(n: int, text: str) -> None:
+            nonlocal count
+            count += n
+            seconds = time.monotonic() - begin
+            told = f"{count} of {budget} networks, {seconds:.0f} s: {text}"
+            _log.info("%s", told)
+            line(told, count)
 
-    def advance(n: int, text: str) -> None:
-        nonlocal count
-        count += n
-        seconds = time.monotonic() - begin
-        _log.info("%d of %d networks, %.0f s: %s", count, budget, seconds, text)
-        if bar is not None:
-            bar.update(task, advance=n, description=text)
-
-    with bar or contextlib.nullcontext():
         yield advance
 
 

@@ -8,6 +8,7 @@ from typing import Any
 __all__ = [
     "config",
     "count",
+    "measured",
     "milliseconds",
     "percent",
     "score",
@@ -48,6 +49,14 @@ def milliseconds(number: float) -> str:
     if number >= 1000:
         return f"{number / 1000:.3g} s"
     return f"{number:.3g} ms" if number >= 1 else f"{1000 * number:.3g} us"
+
+
+def measured(value: float, metric: str) -> str:
+    """A value of a metric with its unit: times in the one that suits, others as they are."""
+    name, _, unit = metric.rpartition("_")
+    if unit == "ms" and name:
+        return milliseconds(value)
+    return f"{value:.4g} {unit if name else metric}"
 
 
 def thousands(number: int) -> str:

@@ -36,7 +36,7 @@ from autotune_rlm.surrogate.fields import EncodedTask, FieldTable
 from autotune_rlm.surrogate.metrics import BINS, CODECS
 from autotune_rlm.surrogate.network import FieldTensors, Network
 from autotune_rlm.surrogate.numbers import NUMBER_FEATURES
-from autotune_rlm.surrogate.tokenizer import TextTokenizer
+from autotune_rlm.surrogate.tokenizer import TextTokenizer, padded
 from autotune_rlm.training.examples import Batch, Example, collate, encode_landscape
 from autotune_rlm.training.loss import batch_loss, forward
 from autotune_rlm.training.prompts import live_renderings
@@ -96,8 +96,8 @@ def texts_of_numbers(table: FieldTable, tokenizer: TextTokenizer) -> FieldTensor
     texts = [f"{f.value:g}" if isinstance(f.value, float) else f.value for f in table.fields]
     n = len(texts)
     return FieldTensors(
-        name=torch.from_numpy(tokenizer.padded([tokenizer.pieces(f.name) for f in table.fields])),
-        text=torch.from_numpy(tokenizer.padded([tokenizer.pieces(t) for t in texts])),
+        name=torch.from_numpy(padded([tokenizer.pieces(f.name) for f in table.fields])),
+        text=torch.from_numpy(padded([tokenizer.pieces(t) for t in texts])),
         number=torch.zeros(n, NUMBER_FEATURES),
         is_number=torch.zeros(n, dtype=torch.bool),
     )

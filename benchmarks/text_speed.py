@@ -18,6 +18,7 @@ import torch
 
 from autotune_rlm.regression import RLM
 from autotune_rlm.surrogate.checkpoint import load_checkpoint
+from autotune_rlm.surrogate.tokenizer import padded
 
 
 def texts_of(count: int, tokens: int) -> list[str]:
@@ -72,7 +73,7 @@ def main() -> None:
     with torch.inference_mode():
         for start in range(0, len(texts), 32):
             ids = tokenizer.encode_batch(texts[start : start + 32], limit=limit)
-            network.read_texts(torch.from_numpy(tokenizer.padded(ids)))
+            network.read_texts(torch.from_numpy(padded(ids)))
     spent = time.process_time() - started
     print(
         f"{len(texts) / spent:.0f} a CPU second by the network's reader alone, tokenizer included"

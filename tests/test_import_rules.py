@@ -7,7 +7,8 @@ from pathlib import Path
 import autotune_rlm
 
 ROOT = Path(autotune_rlm.__file__).parent
-SHARED = {"_version", "_threads", "_private", "_forks", "_moved"}  # private to the package
+# Private to the package.
+SHARED = {"_version", "_threads", "_checks", "_private", "_files", "_forks", "_json", "_moved"}
 ROOMS = (
     SHARED | {"types", "devices", "config_space", "dtypes", "formats", "progress"},
     {"learn"},

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from autotune_rlm import Candidate, Device, Measurement, Observation, Task
+from autotune_rlm import Candidate, Device, Measurement, Observation, Task, formats
 from autotune_rlm.search import progress
 from autotune_rlm.search.tuner import Progress
 from autotune_rlm.store.accuracy import TuningEvent
@@ -124,4 +124,4 @@ def test_the_line_goes_away_where_a_search_raises(clock):
     ],
 )
 def test_values_have_units_that_people_use(value, metric, shown):
-    assert progress._value(value, metric) == shown
+    assert formats.measured(value, metric) == shown

@@ -66,9 +66,7 @@ class Demo:
     def steps(self, store: Store, reference: Store) -> Iterator[Step]:
         """Tune the problem, the same again, the neighbour; then measure everything to compare.
 
-        Args:
-            store: Remembers the first three steps.
-            reference: Remembers the last.
+        ``store`` remembers the first three steps, ``reference`` the last.
         """
         size, neighbour = self.sizes
         yield self._step("a new key", size, store)
@@ -98,11 +96,9 @@ class Demo:
 
 
 def demos(device: str, *, interpreted: bool) -> list[Demo]:
-    """The demo's kernels, with sizes that suit the device.
+    """The demo's kernels on a torch device, with sizes that suit it.
 
-    Args:
-        device: torch device.
-        interpreted: Whether Triton's interpreter runs them, which ignores warps and stages.
+    ``interpreted`` says whether Triton's interpreter runs them, which ignores warps and stages.
     """
     warps, stages = ([4], [2]) if interpreted else ([4, 8], [2, 3, 4])
     blocks = [16, 32, 64] if interpreted else [32, 64, 128, 256]

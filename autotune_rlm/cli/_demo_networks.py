@@ -63,15 +63,8 @@ class Accuracies:
         return max(self(dict(zip(self._names, cell, strict=True))) for cell in cells)
 
 
-def show_networks(out: Console, *, plot: Path, budget: int = _BUDGET, seed: int = 0) -> None:
-    """Search NAS-Bench-201 for accuracy and latency here; print the front and plot it.
-
-    Args:
-        out: Where to print.
-        plot: PNG to write.
-        budget: Networks to measure.
-        seed: Of the search.
-    """
+def show_networks(out: Console, *, plot: Path, budget: int = _BUDGET) -> None:
+    """Search NAS-Bench-201 for accuracy and latency here; print the front and plot it as PNG."""
     from autotune_rlm.integrations.onnx import space
 
     out.print(
@@ -87,7 +80,7 @@ def show_networks(out: Console, *, plot: Path, budget: int = _BUDGET, seed: int 
     cells = space("nasbench201")
     accuracy = Accuracies()
     begin = time.perf_counter()
-    study = _search(cells, accuracy, budget, seed)
+    study = _search(cells, accuracy, budget)
     seconds = time.perf_counter() - begin
     _tell(out, cells, study, accuracy.best(), f"{budget} networks measured in {seconds:.0f} s")
     if importlib.util.find_spec("matplotlib") is None:
@@ -97,7 +90,7 @@ def show_networks(out: Console, *, plot: Path, budget: int = _BUDGET, seed: int 
     out.print(f"The front is drawn in {plot}.")
 
 
-def _search(cells: ArchitectureSpace, accuracy: Accuracies, budget: int, seed: int) -> optuna.Study:
+def _search(cells: ArchitectureSpace, accuracy: Accuracies, budget: int) -> optuna.Study:
     import optuna
 
     from autotune_rlm.integrations.onnx import search
@@ -111,7 +104,7 @@ def _search(cells: ArchitectureSpace, accuracy: Accuracies, budget: int, seed: i
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         objectives = {"accuracy": ("maximize", accuracy), "latency_ms": "minimize"}
-        return search(cells, objectives, budget, seed=seed, context=context)
+        return search(cells, objectives, budget, seed=0, context=context)
     finally:
         optuna.logging.set_verbosity(level)
 

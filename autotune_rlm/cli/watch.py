@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from autotune_rlm import formats
 from autotune_rlm.cli._app import StoreOption, failing, new_app, new_console
+from autotune_rlm.cli.store import open_store
 
 app = new_app()
 
@@ -45,11 +48,10 @@ def watch(
     next launch. Ctrl-C stops it after the candidate in hand.
     """
     from autotune_rlm.search.watch import AlreadyWatchedError, Served, Watcher
-    from autotune_rlm.store import Store
 
     console = new_console()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    with Store(store) if store else Store() as opened:
+    with open_store(store) as opened:
         versions, model = _model(surrogate, fine_tune_after > 0, opened)
         with failing(ValueError):
             watcher = Watcher(
@@ -61,22 +63,24 @@ def watch(
                 surrogate=model,
                 fine_tune=_fine_tuning(versions, console) if versions is not None else None,
                 fine_tune_after=max(fine_tune_after, 1),
+                quiet=False,
             )
 
         def told(served: Served) -> None:
-            best = "nothing works" if served.best_value is None else f"{served.best_value:.4g}"
-            unit = "" if served.best_value is None else f" {served.task.metric}"
+            best = "nothing works"
+            if served.best_value is not None:
+                best = f"best {formats.measured(served.best_value, served.task.metric)}"
             end = "" if served.finished else " (stopped)"
-            console.print(
-                f"{served.task.kernel}: {served.measured} measured, best {best}{unit}{end}"
-            )
+            console.print(f"{served.task.kernel}: {served.measured} measured, {best}{end}")
 
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, lambda *_: watcher.stop())
         console.print(f"Watching {watcher.device.name}; Ctrl-C to stop.")
         with failing(AlreadyWatchedError, status=1):
+            begin = time.monotonic()
             count = watcher.run(once=once, seconds=seconds, told=told)
-    console.print(f"{count} problems served.")
+    took = formats.seconds(time.monotonic() - begin)
+    console.print(f"{formats.count(count, 'problem')} served in {took}.")
 
 
 def _model(name: str | None, learns: bool, store: Any) -> tuple[Any, Any]:
@@ -99,7 +103,8 @@ def _fine_tuning(versions: Any, console: Any) -> Any:
         told = record.to_json()
         verdict = "accepted" if told["accepted"] else "rejected"
         console.print(
-            f"Fine-tuning {verdict}: held-out Spearman {told['before']:.3f} -> {told['after']:.3f}"
+            f"Fine-tuning {verdict} after {formats.seconds(told['seconds'])}: held-out Spearman "
+            f"{told['before']:.3f} -> {told['after']:.3f}"
         )
         return versions.load(), told
 

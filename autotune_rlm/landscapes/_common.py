@@ -1,42 +1,16 @@
-"""What the file formats share: strict JSON, device names, numbers and statuses."""
+"""What the file formats share: numbers, units, statuses, and what foreign formats cannot keep."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from autotune_rlm._json import json_object, plain
 from autotune_rlm.types import Candidate, Measurement, Status, Task
 
 EXTRA_KEY = "autotune_rlm"
 """Key under which our writers keep what a foreign format has no place for."""
-
-
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not allowed in JSON here")
-
-
-def strict_json(text: str) -> Any:
-    """Parse JSON; raises ValueError also on NaN and infinity."""
-    return json.loads(text, parse_constant=_refuse_constant)
-
-
-def json_object(text: str, what: str) -> dict[str, Any]:
-    """Parse a JSON object; raises ValueError that names ``what`` it should have been."""
-    try:
-        value = strict_json(text)
-    except ValueError as error:
-        raise ValueError(f"{what} must be a JSON object, got {shown(text)}: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{what} must be a JSON object, got {shown(text)}")
-    return value
-
-
-def shown(value: Any) -> str:
-    """``value`` short enough for an error message."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def finite(value: Any) -> float | None:
@@ -46,21 +20,18 @@ def finite(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+TO_MS = {
+    **{"nanoseconds": 1e-6, "microseconds": 1e-3, "milliseconds": 1.0, "seconds": 1e3},
+    **{"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3},
+    "miliseconds": 1.0,  # as T4 files of the benchmark hub spell it
+}
+"""Milliseconds of a unit, by its name in lower case."""
+
+
 def seconds(milliseconds: Any) -> float | None:
     """Milliseconds to seconds; None for anything but a finite number."""
     number = finite(milliseconds)
     return None if number is None else number / 1000.0
-
-
-def plain(value: Any) -> Any:
-    """``value`` with every number that JSON cannot write turned into None."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    return value
 
 
 _FAILURE_WORDS = (

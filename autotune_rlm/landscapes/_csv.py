@@ -16,15 +16,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm._json import json_object, plain, shown, strict_json
 from autotune_rlm.devices import lookup
-from autotune_rlm.landscapes._common import (
-    json_object,
-    plain,
-    shown,
-    strict_json,
-)
 from autotune_rlm.landscapes._landscape import Landscape
-from autotune_rlm.types import Candidate, Device, Measurement, Status, Task, canonical_json
+from autotune_rlm.types import (
+    Candidate,
+    Device,
+    Measurement,
+    Observation,
+    Status,
+    Task,
+    canonical_json,
+)
 
 _COLUMNS = ("landscape", "kernel", "language", "device", "problem", "config", "status")
 _REQUIRED = ("kernel", "device", "config")
@@ -42,8 +45,7 @@ class _Group:
         self.identity = identity
         self.line = line
         self.once = dict.fromkeys(_ONCE, "")
-        self.candidates: list[Candidate] = []
-        self.measurements: list[Measurement] = []
+        self.observations: list[Observation] = []
 
 
 def parse(text: str, path: Path) -> list[Landscape]:
@@ -67,9 +69,7 @@ def parse(text: str, path: Path) -> list[Landscape]:
             task = _task(group)
         except ValueError as error:
             raise ValueError(f"{path}: line {group.line}: {error}") from None
-        landscapes.append(
-            Landscape(task, tuple(group.candidates), tuple(group.measurements), id=name)
-        )
+        landscapes.append(Landscape.from_observations(task, group.observations, id=name))
     return landscapes
 
 
@@ -118,8 +118,7 @@ class _Rows:
         for column in self.has_once:
             group.once[column] = group.once[column] or get(row, column)
         measurement = self.measurement(row)
-        group.candidates.append(self.candidate(row))
-        group.measurements.append(measurement)
+        group.observations.append(Observation(self.candidate(row), measurement))
 
     def candidate(self, row: list[str]) -> Candidate:
         key = (self.get(row, "config"), self.get(row, "text"), self.get(row, "ir"))
@@ -222,10 +221,6 @@ def _truth(text: str) -> bool:
 def render(landscapes: Iterable[Landscape]) -> str:
     """The CSV text of the landscapes; optional columns only where something stands in them."""
     found = list(landscapes)
-    names = [landscape.id for landscape in found]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"landscapes must have different ids, {twice!r} appears twice")
     timed = all(item.task.metric == "time_ms" and item.task.minimize for item in found)
     rows = [row for landscape in found for row in _rows(landscape, timed=timed)]
     base = [*_COLUMNS, *(["time_ms"] if timed else ["value", "metric", "minimize"]), "compile_s"]

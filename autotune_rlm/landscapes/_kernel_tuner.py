@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm._json import plain, shown, strict_json
 from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes._common import (
     EXTRA_KEY,
@@ -21,10 +22,7 @@ from autotune_rlm.landscapes._common import (
     failure_status,
     finite,
     leftovers,
-    plain,
     seconds,
-    shown,
-    strict_json,
     task_from_extra,
     told,
 )
@@ -59,18 +57,15 @@ def parse(text: str, path: Path) -> list[Landscape]:
     objective = _objective_of(data)
     kept = extra_of(data)
     beside = kept.get("entries", {})
-    candidates, measurements = [], []
+    found = []
     for key, entry in cache.items():
         try:
-            candidate, measurement = _entry(entry, names, objective, beside.get(key, {}))
-        except ValueError as error:
+            found.append(_entry(entry, names, objective, beside.get(key, {})))
+        except ValueError as error:  # noqa: PERF203 - the message names the place
             line = text[: max(text.find(json.dumps(key)), 0)].count("\n") + 1
             raise ValueError(f"{path}: line {line}: entry {key!r}: {error}") from None
-        candidates.append(candidate)
-        measurements.append(measurement)
     task = task_from_extra(kept) or _task(data, path)
-    landscape_id = kept.get("landscape", "")
-    return [Landscape(task, tuple(candidates), tuple(measurements), id=landscape_id)]
+    return [Landscape.from_observations(task, found, id=kept.get("landscape", ""))]
 
 
 def _objective_of(data: Mapping[str, Any]) -> str:
@@ -140,12 +135,10 @@ def kernel_tuner_observation(
         ValueError: A parameter is missing.
     """
     failed = {k: str(v) for k, v in result.items() if k == "__error__"}
-    return Observation(*_entry({**result, **failed}, list(names), objective, {}))
+    return _entry({**result, **failed}, list(names), objective, {})
 
 
-def _entry(
-    entry: Any, names: list[str], objective: str, beside: Mapping[str, Any]
-) -> tuple[Candidate, Measurement]:
+def _entry(entry: Any, names: list[str], objective: str, beside: Mapping[str, Any]) -> Observation:
     if not isinstance(entry, dict):
         raise ValueError(f"must be an object, got {shown(entry)}")
     missing = [name for name in names if name not in entry]
@@ -172,11 +165,11 @@ def _entry(
     number = finite(value)
     candidate = Candidate(config=config, text=extra.get("text", ""))
     if error is None and number is not None and number != _ERROR_VALUE:
-        return candidate, Measurement(status=Status.OK, value=number, **fields)
+        return Observation(candidate, Measurement(status=Status.OK, value=number, **fields))
     name = str(error) if error is not None else "no value"
     status = Status(extra["status"]) if "status" in extra else failure_status(name)
     reason = extra.get("reason", "" if extra else name)
-    return candidate, Measurement(status=status, reason=reason, **fields)
+    return Observation(candidate, Measurement(status=status, reason=reason, **fields))
 
 
 def render(landscape: Landscape) -> str:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from autotune_rlm._json import plain, shown
 from autotune_rlm.devices import lookup
-from autotune_rlm.landscapes._common import finite, plain, shown
+from autotune_rlm.landscapes._common import TO_MS, finite
 from autotune_rlm.landscapes._landscape import Landscape
-from autotune_rlm.types import Candidate, Measurement, Status, Task
+from autotune_rlm.types import Candidate, Measurement, Observation, Status, Task
 
 __all__ = ["is_ktt", "parse"]
 
@@ -30,8 +31,6 @@ _STATUS = {
     "CompilationFailed": Status.COMPILE_ERROR,
     "DeviceLimitsExceeded": Status.OUT_OF_RESOURCES,
 }
-_TO_MS = {"Nanoseconds": 1e-6, "Microseconds": 1e-3, "Milliseconds": 1.0, "Seconds": 1e3}
-_UNITS = {"ns": "Nanoseconds", "us": "Microseconds", "ms": "Milliseconds", "s": "Seconds"}
 _FACTS = {  # KTT's names of what the compiler says, beside ours
     "RegistersCount": "registers",
     "LocalMemorySize": "shared_bytes",
@@ -89,30 +88,28 @@ def parse(text: str, path: Path) -> list[Landscape]:
     else:
         metadata, results = _of_csv(text, path)
     unit = metadata.get("TimeUnit") or "Milliseconds"
-    if unit not in _TO_MS:
-        raise ValueError(f"{path}: TimeUnit must be one of {', '.join(_TO_MS)}, got {unit!r}")
-    return _landscapes(metadata, results, _TO_MS[unit], path)
+    if str(unit).lower() not in TO_MS:
+        raise ValueError(f"{path}: TimeUnit must be one of {', '.join(TO_MS)}, got {unit!r}")
+    return _landscapes(metadata, results, TO_MS[unit.lower()], path)
 
 
 def _landscapes(
     metadata: Mapping[str, Any], results: Iterable[Result], to_ms: float, path: Path
 ) -> list[Landscape]:
-    found: dict[str, list[tuple[Candidate, Measurement]]] = {}
+    found: dict[str, list[Observation]] = {}
     for number, result in enumerate(results):
         try:
-            pair = _pair(result, to_ms, metadata)
+            seen = _observation(result, to_ms, metadata)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path}: result {number + 1}: {_said(error)}") from None
-        found.setdefault(str(result["KernelName"]), []).append(pair)
+        found.setdefault(str(result["KernelName"]), []).append(seen)
     device = lookup(str(metadata.get("Device") or path.name.split(".")[0]))
     language = str(metadata.get("ComputeApi") or "cuda").lower()
     return [
-        Landscape(
-            Task(kernel=kernel, device=device, language=language),
-            tuple(c for c, _ in pairs),
-            tuple(m for _, m in pairs),
+        Landscape.from_observations(
+            Task(kernel=kernel, device=device, language=language), observations
         )
-        for kernel, pairs in found.items()
+        for kernel, observations in found.items()
     ]
 
 
@@ -120,9 +117,7 @@ def _said(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
-def _pair(
-    result: Result, to_ms: float, metadata: Mapping[str, Any]
-) -> tuple[Candidate, Measurement]:
+def _observation(result: Result, to_ms: float, metadata: Mapping[str, Any]) -> Observation:
     status = _STATUS.get(result["Status"])
     if status is None:
         raise ValueError(f"Status must be one of {', '.join(_STATUS)}, got {result['Status']!r}")
@@ -138,7 +133,7 @@ def _pair(
     if status is not Status.OK:
         spent[0] = 0.0  # KTT writes the largest number for a time that there is not
     state = {"timestamp": str(metadata["Timestamp"])} if metadata.get("Timestamp") else {}
-    return Candidate(config=plain(config)), Measurement(
+    measurement = Measurement(
         status=status,
         value=value * to_ms if status is Status.OK and value is not None else None,
         reason=reason,
@@ -147,6 +142,7 @@ def _pair(
         facts=_facts(runs),
         state=state,
     )
+    return Observation(Candidate(config=plain(config)), measurement)
 
 
 def _facts(runs: Sequence[Result]) -> dict[str, Any]:
@@ -252,9 +248,9 @@ def _of_csv(text: str, path: Path) -> tuple[Mapping[str, Any], list[Result]]:
                 f"{path}: line {line}: {len(row)} fields where the header has {len(header)}"
             )
         results.append(_csv_result(dict(zip(header, row, strict=True))))
-    if unit not in _UNITS:
-        raise ValueError(f"{path}: line 1: the unit of time must be one of {', '.join(_UNITS)}")
-    return {"TimeUnit": _UNITS[unit]}, results
+    if unit not in TO_MS:
+        raise ValueError(f"{path}: line 1: the unit of time must be one of {', '.join(TO_MS)}")
+    return {"TimeUnit": unit}, results
 
 
 def _csv_result(row: Mapping[str, str]) -> Result:

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from autotune_rlm._checks import check_type
 from autotune_rlm.types import Candidate, Measurement, Observation, Task
 
 __all__ = ["Landscape"]
@@ -33,6 +34,7 @@ class Landscape:
     id: str = ""
 
     def __post_init__(self) -> None:
+        check_type("task", self.task, Task)
         object.__setattr__(self, "candidates", tuple(self.candidates))
         object.__setattr__(self, "measurements", tuple(self.measurements))
         if len(self.candidates) != len(self.measurements):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 
+from autotune_rlm._files import replacing
 from autotune_rlm.networks import ArchitectureSpace
 from autotune_rlm.networks.fields import FIELDS
 from autotune_rlm.types import digest
@@ -65,11 +64,8 @@ def _read(path: Path) -> dict[int, np.ndarray]:
 
 def _write(path: Path, known: Mapping[int, np.ndarray]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".npz")
-        with os.fdopen(handle, "wb") as file:
-            keys = np.fromiter(known, dtype=np.uint64, count=len(known))
-            np.savez_compressed(file, keys=keys, rows=np.array(list(known.values())))
-        os.replace(draft, path)
+        keys = np.fromiter(known, dtype=np.uint64, count=len(known))
+        with replacing(path) as draft:
+            np.savez_compressed(draft, keys=keys, rows=np.array(list(known.values())))
     except OSError as error:
         logger.warning("fields of %d networks are not kept: %s", len(known), error)

@@ -13,19 +13,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm._json import plain, shown
 from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes._common import (
     EXTRA_KEY,
+    TO_MS,
     extra_of,
     finite,
     leftovers,
-    plain,
-    shown,
     task_from_extra,
     told,
 )
 from autotune_rlm.landscapes._landscape import Landscape
-from autotune_rlm.types import Candidate, Measurement, Status, Task
+from autotune_rlm.types import Candidate, Measurement, Observation, Status, Task
 
 __all__ = ["parse", "render"]
 
@@ -41,18 +41,6 @@ _INVALIDITY = {status: name for name, status in _STATUS.items()} | {
     Status.CRASHED: "runtime",
     Status.SKIPPED: "constraints",
 }
-_TO_MS = {
-    "nanoseconds": 1e-6,
-    "microseconds": 1e-3,
-    "miliseconds": 1.0,  # as files of the benchmark hub spell it
-    "milliseconds": 1.0,
-    "seconds": 1e3,
-    "": 1.0,
-    "ns": 1e-6,
-    "us": 1e-3,
-    "ms": 1.0,
-    "s": 1e3,
-}
 _TIME_NAMES = ("time", "totalduration", "duration", "runtime", "latency")
 _COMPUTE_API = {"cuda": "CUDA", "triton": "CUDA", "opencl": "OpenCL", "vulkan": "Vulkan"}
 
@@ -67,18 +55,16 @@ def parse(text: str, path: Path) -> list[Landscape]:
     if not isinstance(results, list):
         raise ValueError(f"{path}: line 1: a T4 file is an object with a list 'results'")
     metadata = data.get("metadata") if isinstance(data.get("metadata"), dict) else {}
-    unit = str(metadata.get("timeunit", "")).lower()
-    if unit not in _TO_MS:
+    unit = str(metadata.get("timeunit") or "ms").lower()
+    if unit not in TO_MS:
         raise ValueError(f"{path}: metadata.timeunit must be a unit of time, got {unit!r}")
     objective = _objective(results)
-    candidates, measurements = [], []
+    found = []
     for index, result in enumerate(results):
         try:
-            candidate, measurement = _result(result, objective, _TO_MS[unit])
-        except (ValueError, TypeError) as error:
+            found.append(_result(result, objective, TO_MS[unit]))
+        except (ValueError, TypeError) as error:  # noqa: PERF203 - the message names the place
             raise ValueError(f"{path}: {_where(text, index)}: {error}") from None
-        candidates.append(candidate)
-        measurements.append(measurement)
     extra = metadata.get(EXTRA_KEY) or {}
     is_time = objective.lower() in _TIME_NAMES
     device, kernel = _names(path)
@@ -90,8 +76,7 @@ def parse(text: str, path: Path) -> list[Landscape]:
         metric="time_ms" if is_time else objective,
         minimize=is_time or "flop" not in objective.lower(),
     )
-    name = extra.get("landscape", "")
-    return [Landscape(task, tuple(candidates), tuple(measurements), id=name)]
+    return [Landscape.from_observations(task, found, id=extra.get("landscape", ""))]
 
 
 def _names(path: Path) -> tuple[str, str]:
@@ -119,7 +104,7 @@ def _objective(results: list[Any]) -> str:
     return "time"
 
 
-def _result(result: Any, objective: str, to_ms: float) -> tuple[Candidate, Measurement]:
+def _result(result: Any, objective: str, to_ms: float) -> Observation:
     if not isinstance(result, dict) or not isinstance(result.get("configuration"), dict):
         raise ValueError(f"must be an object with a 'configuration', got {shown(result)}")
     invalidity = result.get("invalidity", "correct")
@@ -150,9 +135,8 @@ def _result(result: Any, objective: str, to_ms: float) -> tuple[Candidate, Measu
     state = dict(extra.get("state") or {})
     if result.get("timestamp") and not state:
         state["timestamp"] = str(result["timestamp"])
-    return Candidate(
-        config=plain(result["configuration"]), text=extra.get("text", "")
-    ), Measurement(
+    candidate = Candidate(config=plain(result["configuration"]), text=extra.get("text", ""))
+    measurement = Measurement(
         status=status,
         value=value if status is Status.OK else None,
         low=extra.get("low"),
@@ -164,14 +148,14 @@ def _result(result: Any, objective: str, to_ms: float) -> tuple[Candidate, Measu
         facts=facts,
         state=state,
     )
+    return Observation(candidate, measurement)
 
 
 def _in_ms(item: dict[str, Any], objective: str, to_ms: float) -> float | None:
     number = finite(item.get("value"))
     if number is None or objective.lower() not in _TIME_NAMES:
         return number
-    unit = str(item.get("unit") or "").lower()
-    return number * (_TO_MS[unit] if unit and unit in _TO_MS else to_ms)
+    return number * TO_MS.get(str(item.get("unit")).lower(), to_ms)
 
 
 def render(landscape: Landscape) -> str:

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm._json import plain, shown
 from autotune_rlm.devices import lookup
-from autotune_rlm.landscapes._common import plain, shown
 from autotune_rlm.landscapes._landscape import Landscape
-from autotune_rlm.types import Candidate, Device, Measurement, Status, Task
+from autotune_rlm.types import Candidate, Device, Measurement, Observation, Status, Task
 
 __all__ = ["SUFFIX", "parse", "triton_measurement", "triton_problem"]
 
@@ -51,11 +51,12 @@ def parse(text: str, path: Path, device: Device | None = None) -> list[Landscape
     )
     try:
         found = [
-            (Candidate(_parameters(config)), triton_measurement(times)) for config, times in pairs
+            Observation(Candidate(_parameters(config)), triton_measurement(times))
+            for config, times in pairs
         ]
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error!r} in {shown(pairs)}") from None
-    return [Landscape(task, tuple(c for c, _ in found), tuple(m for _, m in found))]
+    return [Landscape.from_observations(task, found)]
 
 
 def triton_measurement(times: Sequence[float]) -> Measurement:

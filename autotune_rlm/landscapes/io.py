@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import re
-import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from autotune_rlm._checks import check_all, check_type
+from autotune_rlm._files import replacing
 from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes import _csv, _kernel_tuner, _ktt, _t4, _triton_cache, jsonl
 from autotune_rlm.landscapes._landscape import Landscape
@@ -47,6 +48,7 @@ def read_landscapes(
         ValueError: If the content is malformed; names the file, the line and what was wrong.
         FileNotFoundError: If there is no such file.
     """
+    check_type("path", path, str, os.PathLike)
     path = Path(path)
     _check_format(format, (*FORMATS, *READ_ONLY))
     device = lookup(device) if isinstance(device, str) else device
@@ -104,8 +106,11 @@ def write_landscapes(
             f"format must be given for {path.name!r}: one of {', '.join(FORMATS)} "
             "(only .csv and .jsonl tell by themselves)"
         )
-    found = list(landscapes)
+    check_all("landscapes", found := list(landscapes), Landscape)
     if chosen in ("csv", "jsonl"):
+        twice = [name for name, n in Counter(one.id for one in found).items() if n > 1]
+        if twice:
+            raise ValueError(f"landscapes must have different ids, {twice[0]!r} appears twice")
         render = _csv.render if chosen == "csv" else jsonl.render
         return [write_text(path, render(found))]
     one = _kernel_tuner.render if chosen == "kernel-tuner" else _t4.render
@@ -188,22 +193,9 @@ def write_text(path: Path, text: str) -> Path:
     """Write a file, through gzip where it ends in ``.gz``; gives its path."""
     raw = text.encode("utf-8", "surrogatepass")
     if path.suffix.lower() == ".gz":
-        buffer = io.BytesIO()
-        with gzip.GzipFile(fileobj=buffer, mode="wb", filename="", mtime=0) as file:
-            file.write(raw)
-        raw = buffer.getvalue()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        raw = gzip.compress(raw, mtime=0)
+    with replacing(path) as draft:
+        draft.write_bytes(raw)
     return path
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from autotune_rlm.landscapes._common import plain, strict_json
+from autotune_rlm._json import json_object, plain
 from autotune_rlm.landscapes._landscape import Landscape
 from autotune_rlm.types import Candidate, Measurement, Observation, Task
 
@@ -28,17 +28,7 @@ def lines(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The JSON objects of the text with their line numbers."""
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            yield number, _object(line, f"{path}: line {number}")
-
-
-def _object(line: str, where: str) -> dict[str, Any]:
-    try:
-        value = strict_json(line)
-    except ValueError as error:
-        raise ValueError(f"{where}: not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: must be a JSON object")
-    return value
+            yield number, json_object(line, f"{path}: line {number}")
 
 
 def parse(text: str, path: Path) -> list[Landscape]:
@@ -74,13 +64,9 @@ def _take(
 
 
 def render(landscapes: Iterable[Landscape]) -> str:
-    """The text of the landscapes; raises ValueError where two have one id."""
+    """The text of the landscapes, which have different ids."""
     out: list[str] = []
-    names: set[str] = set()
     for landscape in landscapes:
-        if landscape.id in names:
-            raise ValueError(f"landscapes must have different ids, {landscape.id!r} appears twice")
-        names.add(landscape.id)
         out.append(to_line({"landscape": landscape.id, "task": landscape.task.to_json()}))
         out.extend(
             to_line(

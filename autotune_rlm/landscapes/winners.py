@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from autotune_rlm._json import json_object
 from autotune_rlm.devices import lookup
-from autotune_rlm.landscapes._common import json_object
 from autotune_rlm.landscapes.io import read_text
 from autotune_rlm.types import Candidate, Task
 

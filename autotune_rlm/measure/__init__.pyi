@@ -33,7 +33,7 @@ from .triton.correctness import disagreement
 from .triton.in_process import TritonMeasurer
 from .triton.isolated import IsolatedMeasurer, Workload
 from .triton.job import Bench, BenchSettings, Job
-from .triton.kernel_call import KernelCall, note_launch
+from .triton.kernel_call import KernelCall, describe_launch
 
 __all__ = [
     "Bench",
@@ -62,12 +62,12 @@ __all__ = [
     "current_device",
     "default_timer",
     "describe_call",
+    "describe_launch",
     "device_state",
     "disagreement",
     "is_hopeless",
     "measure_call",
     "median_interval",
-    "note_launch",
     "parse_target",
     "race",
     "race_calls",

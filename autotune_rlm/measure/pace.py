@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import threading
 import time
@@ -11,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 import psutil
+
+from autotune_rlm._checks import check_number
 
 from ..types import Candidate, Device, Measurement, Measurer, Status, Task
 
@@ -45,8 +46,7 @@ class PacedMeasurer:
         idle: Callable[[], bool] | None = None,
         poll_s: float = 2.0,
     ) -> None:
-        if not 0 < duty <= 1:
-            raise ValueError(f"duty must be a share of the time in (0, 1], got {duty}")
+        check_number("duty", duty, above=0, most=1)
         self._measurer = measurer
         self._duty = duty
         self._stop = stop or threading.Event()
@@ -101,26 +101,14 @@ def busy_share(device: Device) -> float:
     """How busy a device is with anybody's work, from 0 to 1; 0 where that cannot be read."""
     if device.target == "cpu":
         return psutil.cpu_percent(interval=0.5) / 100
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
-    with suppress(Exception):
-        import pynvml
-
-        pynvml.nvmlInit()
-        by_index = visible.isdigit()
-        handle = (
-            pynvml.nvmlDeviceGetHandleByIndex(int(visible))
-            if by_index
-            else pynvml.nvmlDeviceGetHandleByUUID(visible)
-        )
-        return pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
-    if shutil.which("nvidia-smi"):
-        with suppress(Exception):
-            query = ["nvidia-smi", "-i", visible, "--query-gpu=utilization.gpu"]
-            query.append("--format=csv,noheader,nounits")
-            out = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-            return float(out.stdout.splitlines()[0]) / 100
     with suppress(Exception):
         import torch
 
-        return torch.cuda.utilization() / 100  # AMD, where amdsmi is installed
+        return torch.cuda.utilization() / 100  # where pynvml or, of AMD, amdsmi is installed
+    with suppress(Exception):
+        which = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
+        query = ["nvidia-smi", "-i", which, "--query-gpu=utilization.gpu"]
+        query.append("--format=csv,noheader,nounits")
+        out = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+        return float(out.stdout.splitlines()[0]) / 100
     return 0.0

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
+from autotune_rlm._checks import check_number, check_type
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.types import Candidate, Measurement, Status, Task
 
@@ -36,10 +37,9 @@ class ReplayMeasurer:
     """
 
     def __init__(self, landscape: Landscape, *, repeats: int = 32, workers: int = 0) -> None:
-        if repeats < 1:
-            raise ValueError(f"repeats must be at least 1, got {repeats!r}")
-        if workers < 0:
-            raise ValueError(f"workers must be at least 0, got {workers!r}")
+        check_type("landscape", landscape, Landscape)
+        check_number("repeats", repeats, least=1, whole=True)
+        check_number("workers", workers, least=0, whole=True)
         self._workers = workers
         self._done: dict[str, tuple[float, float]] = {}  # begin and end of what was begun
         self.landscape = landscape

@@ -16,10 +16,12 @@ from autotune_rlm.programs._any import any_facts
 from autotune_rlm.programs._python import NAMES as _PYTHON
 from autotune_rlm.programs._python import python_facts
 
-__all__ = ["COLUMNS", "are_programs", "columns"]
+__all__ = ["COLUMNS", "SIZES", "are_programs", "columns"]
 
 COLUMNS: tuple[str, ...] = (*(f"python {name}" for name in _PYTHON), *_ANY)
 """Names of the columns, in the order of ``columns``."""
+SIZES = ("items", "characters", "largest", "depth", "lines")
+"""Sizes of a program's input, as ``autotune-rlm record --programs`` writes them."""
 _LOOKED_AT = 40
 _MIN_NODES = 30
 _NODES = _PYTHON.index("nodes")

@@ -10,7 +10,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from autotune_rlm.measure.detect import device_state, versions
 from autotune_rlm.measure.triton.compile import Target
 from autotune_rlm.types import Candidate, Device, Measurement, Status, Task
 
+from ._progress import Progress
 from ._units import Units, compile_device, of_compilation, sent_units
 from .log import RecordLog
 from .plan import Unit, round_robin
@@ -32,43 +33,6 @@ TaskMaker = Callable[[Any, Mapping[str, Any], Device, Sequence[str]], Task]
 """``(kernel, arguments, device, names of the configuration's parameters)`` to the task."""
 
 _AHEAD = 4  # units that a worker of a cluster compiles while it measures another
-
-
-@dataclass
-class Progress:
-    """How far a recording is.
-
-    Attributes:
-        points: Measurements written by this run.
-        ok: Those that worked.
-        binaries: Compilations that ended.
-        kernels: Kernels that have a measurement.
-        elapsed_s: Seconds since the start.
-        busy_s: Seconds in which kernels were launched, checked and timed.
-        bytes: Size of the file.
-        status: Count of measurements by status.
-    """
-
-    points: int = 0
-    ok: int = 0
-    binaries: int = 0
-    kernels: int = 0
-    elapsed_s: float = 0.0
-    busy_s: float = 0.0
-    bytes: int = 0
-    status: dict[str, int] = field(default_factory=dict)
-
-    def count(self, measurement: Measurement) -> None:
-        """Count a measurement that was written."""
-        self.points += 1
-        self.ok += measurement.ok
-        name = measurement.status.value
-        self.status[name] = self.status.get(name, 0) + 1
-
-    @property
-    def rate(self) -> float:
-        """Points a second."""
-        return self.points / self.elapsed_s if self.elapsed_s else 0.0
 
 
 class Recorder:

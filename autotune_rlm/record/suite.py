@@ -6,7 +6,6 @@ A suite is a folder of Python files. Each file that does not begin with an under
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from autotune_rlm._files import run_file
 from autotune_rlm.config_space import ConfigSpace
 from autotune_rlm.dtypes import TORCH_NAMES
 from autotune_rlm.measure.interpreter import interpreting
@@ -244,19 +244,7 @@ def load_suite(suite: str | Path = "all", *, only: Sequence[str] = ()) -> dict[s
 def _load_module(file: Path) -> ModuleType:
     kind = "interpreted_suite" if interpreting() else "suite"  # decorating decides it for good
     name = f"autotune_rlm_{kind}_{digest(str(file.parent))[:8]}_{file.stem}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+    return sys.modules[name] if name in sys.modules else run_file(file, name)
 
 
 def _kernels_of(module: ModuleType) -> Sequence[SuiteKernel]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from autotune_rlm.regression._lead import Words, fit_lead
 from autotune_rlm.regression._model import CODEC, RowModel, Rows
+from autotune_rlm.regression._options import FitOptions
 from autotune_rlm.regression._report import FitReport, Scores, scores_of
 from autotune_rlm.regression._ridge import folds
 from autotune_rlm.regression._scale import TargetScale
@@ -21,7 +21,7 @@ from autotune_rlm.regression._training import Training, tokens_of, train_rows
 from autotune_rlm.surrogate.checkpoint import Checkpoint
 from autotune_rlm.types import digest
 
-__all__ = ["FitOptions", "fit_table"]
+__all__ = ["fit_table"]
 
 _MIN_ROWS = 20
 _FEW_ROWS = 200  # below which the report warns
@@ -30,39 +30,6 @@ _LEVELS = (0.05, 0.5, 0.95)
 _COVER = 0.9
 _SHARES = np.linspace(0.0, 1.0, 11)
 _MARGIN = 0.005  # the network must lower the held-out error by this share to be used at all
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitOptions:
-    """Options of ``RLM.fit``.
-
-    Attributes:
-        minutes: Wall-clock limit of the network's training; 0 for the ridge alone.
-        held_out: Share of the rows that is not trained on. One half of it stops the training and
-            calibrates the intervals; the other half only gives the report's scores.
-        patience: Evaluations on the held-out part without an improvement after which training ends.
-        batch_size: Rows of a training step.
-        lr: Peak learning rate.
-        max_tokens: Tokens of a text that the network reads.
-        seed: Seed of all random numbers.
-    """
-
-    minutes: float = 3.0
-    held_out: float = 0.2
-    patience: int = 8
-    batch_size: int = 48
-    lr: float = 5e-4
-    max_tokens: int = 1024
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.held_out < 0.8:
-            raise ValueError(f"held_out must be above 0 and below 0.8, got {self.held_out!r}")
-        if self.minutes < 0:
-            raise ValueError(f"minutes must not be negative, got {self.minutes!r}")
-        for name in ("patience", "batch_size", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
 
 
 def fit_table(
@@ -122,11 +89,7 @@ def fit_table(
             bins,
             train,
             judge,
-            minutes=options.minutes,
-            patience=options.patience,
-            batch_size=options.batch_size,
-            lr=options.lr,
-            seed=options.seed,
+            options=options,
             folder=folder,
             progress=progress,
             key=digest([list(names), texts[:50], z[:50].tolist(), len(texts), vars(options)]),

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["field_rows", "group_numbers", "number_columns", "text_list"]
+__all__ = ["Asked", "group_numbers", "number_columns"]
+
+
+class Asked(NamedTuple):
+    """n checked texts with the fields beside each, of which so many are read at once."""
+
+    texts: list[str]
+    fields: list[dict[str, Any]]
+    batch_size: int = 64
+
+    @classmethod
+    def of(cls, texts: Any, fields: Any, batch_size: int = 64) -> Asked:
+        """Users' texts and fields.
+
+        Raises:
+            TypeError, ValueError: See ``text_list`` and ``field_rows``.
+        """
+        checked = text_list(texts)
+        return cls(checked, field_rows(fields, len(checked)), batch_size)
 
 
 def text_list(texts: Any) -> list[str]:
@@ -104,6 +122,8 @@ def group_numbers(groups: Any, texts: Sequence[str]) -> np.ndarray:
     Raises:
         ValueError: There are not as many groups as texts.
     """
+    if groups is not None and (isinstance(groups, str) or not hasattr(groups, "__iter__")):
+        raise TypeError(f"groups must be a list with a name for each text, got {groups!r}")
     names = list(texts if groups is None else groups)
     if len(names) != len(texts):
         raise ValueError(f"groups has {len(names)} rows, texts has {len(texts)}")

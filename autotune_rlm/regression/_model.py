@@ -12,16 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from autotune_rlm.surrogate.checkpoint import Checkpoint
-from autotune_rlm.surrogate.codec import NAN, BinCodec
+from autotune_rlm.surrogate.codec import SPECIAL, BinCodec
 from autotune_rlm.surrogate.fields import FieldTable
 from autotune_rlm.surrogate.network import FieldTensors, Network
 from autotune_rlm.surrogate.text import Field, leaf
-from autotune_rlm.surrogate.tokenizer import TextTokenizer
+from autotune_rlm.surrogate.tokenizer import TextTokenizer, padded
 
 __all__ = ["CODEC", "RowBatch", "RowModel", "Rows"]
 
 CODEC = BinCodec(low=-8.0, high=8.0, knee=float("inf"), bins=128)
-_SPECIAL = NAN + 1
 _MAX_CHARS = 100_000
 
 
@@ -59,14 +58,7 @@ class RowBatch(NamedTuple):
 
 
 class RowModel(nn.Module):
-    """A network whose last metrics are the targets of a table.
-
-    Args:
-        network: See ``extend``.
-        tokenizer: Of the texts.
-        targets: Names of the targets.
-        max_tokens: Tokens of a text that are read.
-    """
+    """A network, see ``extend``, whose last metrics are the targets of a table."""
 
     def __init__(
         self,
@@ -117,7 +109,7 @@ class RowModel(nn.Module):
         table = FieldTable()
         start = table.add(Field("number", "target"))  # what a row without fields is decoded from
         rows = [[start] + [table.add(Field(str(k), leaf(v))) for k, v in f.items()] for f in fields]
-        index = self.tokenizer.padded(rows)
+        index = padded(rows)
         tokens = [np.array(i, dtype=np.int64) for i in ids]
         return Rows(tokens, text_of, table.tensors(self.tokenizer), index)
 
@@ -127,7 +119,7 @@ class RowModel(nn.Module):
         index = index.reshape(rows.index[which].shape) - int(used[0] < 0)
         kept = torch.from_numpy(used[used >= 0])
         some, source_of = np.unique(rows.text_of[which], return_inverse=True)
-        source = self.tokenizer.padded([rows.texts[i] for i in some])
+        source = padded([rows.texts[i] for i in some])
         device = self.network.head.weight.device
         fields = FieldTensors(*(t[kept].to(device) for t in rows.fields))
         return RowBatch(
@@ -160,14 +152,10 @@ class RowModel(nn.Module):
     def histograms(
         self, rows: Rows, *, batch_size: int = 64, known: np.ndarray | None = None
     ) -> np.ndarray:
-        """Probabilities of the bins of each target, (n, k, bins).
+        """Probabilities of the bins of each target of n rows, (n, k, bins).
 
-        A later target is decoded after the most probable bins of those before it.
-
-        Args:
-            rows: n encoded rows.
-            batch_size: Rows at once.
-            known: Tokens to decode after instead, (n, k).
+        A later target is decoded after the most probable bins of those before it, or after the tokens
+        ``known``, (n, k).
         """
         self.network.eval()
         k = len(self.targets)
@@ -176,8 +164,8 @@ class RowModel(nn.Module):
             batch, previous = self.batch(rows, which), None
             for j in range(k):
                 logits = self(batch, previous)[:, -1]
-                histograms[which, j] = logits[:, _SPECIAL:].double().softmax(-1).cpu().numpy()
-                token = logits[:, _SPECIAL:].argmax(-1, keepdim=True) + _SPECIAL
+                histograms[which, j] = logits[:, SPECIAL:].double().softmax(-1).cpu().numpy()
+                token = logits[:, SPECIAL:].argmax(-1, keepdim=True) + SPECIAL
                 if known is not None:
                     token = torch.from_numpy(known[which, j : j + 1]).to(token.device)
                 previous = token if previous is None else torch.cat([previous, token], dim=1)
@@ -195,7 +183,7 @@ class RowModel(nn.Module):
             tokens: np.ndarray | None = None
             for j in range(k):
                 if tokens is None:
-                    p = self(self.batch(rows, row_ids))[:, -1, _SPECIAL:].double().softmax(-1)
+                    p = self(self.batch(rows, row_ids))[:, -1, SPECIAL:].double().softmax(-1)
                     p = p.cpu().numpy()[:, None].repeat(draws, axis=1)
                 else:
                     p = np.stack(
@@ -205,12 +193,12 @@ class RowModel(nn.Module):
                 u = rng.random((*below.shape[:2], 1)) * below[..., -1:]
                 bins = np.minimum((below < u).sum(-1), CODEC.bins - 1)
                 positions[row_ids, :, j] = bins + rng.uniform(-0.5, 0.5, bins.shape)
-                token = (bins + _SPECIAL)[..., None]
+                token = (bins + SPECIAL)[..., None]
                 tokens = token if tokens is None else np.concatenate([tokens, token], axis=-1)
         return positions
 
     def _after(self, rows: Rows, which: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        logits = self(self.batch(rows, which), torch.from_numpy(tokens))[:, -1, _SPECIAL:]
+        logits = self(self.batch(rows, which), torch.from_numpy(tokens))[:, -1, SPECIAL:]
         return logits.double().softmax(-1).cpu().numpy()
 
 

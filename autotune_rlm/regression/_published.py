@@ -20,12 +20,13 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from autotune_rlm.surrogate.codec import FAILED, NAN, DigitCodec
+from autotune_rlm.regression._inputs import Asked
+from autotune_rlm.surrogate.codec import SPECIAL, DigitCodec
 from autotune_rlm.surrogate.decoding import NumberDistribution, expand
+from autotune_rlm.surrogate.tokenizer import padded
 
 __all__ = ["PublishedModel"]
 
-_SPECIAL = max(FAILED, NAN) + 1
 _VOCABULARY = 13
 _MANTISSA = 4  # digits of the authors' library where the folder does not say
 _MAX_TOKENS = 2048
@@ -42,7 +43,6 @@ class PublishedModel:
         codec: Of the numbers.
         targets: Names of the numbers that are decoded one after the other.
         language: Of texts whose fields name none.
-        width: Prefixes that an expansion keeps.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class PublishedModel:
         *,
         targets: Sequence[str] = ("number",),
         language: str | None = None,
-        width: int = 256,
     ) -> None:
         self._model, self._bias, self._tokenizer = model.eval(), bias, tokenizer
         self.codec, self.targets = codec, tuple(targets)
-        self._language, self._width = language, width
+        self._language = language
+        self._width = 256  # prefixes that an expansion keeps
 
     @classmethod
     def load(
@@ -113,20 +113,17 @@ class PublishedModel:
     def prompt(self, text: str, fields: Mapping[str, Any]) -> str:
         """The text as the model was trained to read it.
 
-        Args:
-            text: A program, a kernel, a network.
-            fields: ``space``, the collection (``"KBSS"``, ``"APPS"``, ``"CDSS"``), and ``language``.
+        ``fields`` may have ``space``, the collection (``"KBSS"``, ``"APPS"``, ``"CDSS"``), and
+        ``language``.
         """
         space, language = fields.get("space"), fields.get("language", self._language)
         if language is not None:
             return f"# {space or 'CDSS'}\n# Language: {language}\n{text}"
         return f"{space}\n{text}" if space is not None else text
 
-    def distributions(
-        self, texts: Sequence[str], fields: Sequence[Mapping[str, Any]], *, batch_size: int = 64
-    ) -> Iterator[list[NumberDistribution]]:
+    def distributions(self, asked: Asked) -> Iterator[list[NumberDistribution]]:
         """The distribution of each number of each text; later ones after the most probable before."""
-        for memory, mask in self._memories(texts, fields, batch_size):
+        for memory, mask in self._memories(asked):
             written = np.zeros((1, 0), dtype=np.int64)
             found: list[NumberDistribution] = []
             for _ in self.targets:
@@ -135,31 +132,16 @@ class PublishedModel:
                 written = np.concatenate([written, self.codec.encode(best)], axis=1)
             yield found
 
-    def quantiles(
-        self,
-        texts: Sequence[str],
-        fields: Sequence[Mapping[str, Any]],
-        levels: Sequence[float],
-        *,
-        batch_size: int = 64,
-    ) -> np.ndarray:
+    def quantiles(self, asked: Asked, levels: Sequence[float]) -> np.ndarray:
         """Quantiles of the numbers, (n, k, levels)."""
-        predicted = self.distributions(texts, fields, batch_size=batch_size)
+        predicted = self.distributions(asked)
         rows = [[[d.quantile(q) for q in levels] for d in row] for row in predicted]
-        return np.array(rows).reshape(len(texts), len(self.targets), len(levels))
+        return np.array(rows).reshape(len(asked.texts), len(self.targets), len(levels))
 
-    def sample(
-        self,
-        texts: Sequence[str],
-        fields: Sequence[Mapping[str, Any]],
-        draws: int,
-        rng: np.random.Generator,
-        *,
-        batch_size: int = 64,
-    ) -> np.ndarray:
+    def sample(self, asked: Asked, draws: int, rng: np.random.Generator) -> np.ndarray:
         """Numbers drawn one after the other, (n, draws, k)."""
-        out = np.zeros((len(texts), draws, len(self.targets)))
-        for i, (memory, mask) in enumerate(self._memories(texts, fields, batch_size)):
+        out = np.zeros((len(asked.texts), draws, len(self.targets)))
+        for i, (memory, mask) in enumerate(self._memories(asked)):
             after: dict[bytes, NumberDistribution] = {}
             for d in range(draws):
                 written = np.zeros((1, 0), dtype=np.int64)
@@ -173,21 +155,14 @@ class PublishedModel:
                     written = np.concatenate([written, tokens], axis=1)
         return out
 
-    def log_prob(
-        self,
-        texts: Sequence[str],
-        fields: Sequence[Mapping[str, Any]],
-        numbers: np.ndarray,
-        *,
-        batch_size: int = 64,
-    ) -> np.ndarray:
+    def log_prob(self, asked: Asked, numbers: np.ndarray) -> np.ndarray:
         """Natural logarithm of the probability of the tokens of numbers (n, k), shape (n,).
 
         All numbers with the same tokens share this probability: it is not a density.
         """
-        total = np.zeros(len(texts))
+        total = np.zeros(len(asked.texts))
         length, masks = self.codec.length, self.codec.masks()
-        for i, (memory, mask) in enumerate(self._memories(texts, fields, batch_size)):
+        for i, (memory, mask) in enumerate(self._memories(asked)):
             tokens = self.codec.encode(numbers[i]).reshape(1, -1)
             for t, token in enumerate(tokens[0]):
                 logits = self._logits(memory, mask, tokens[:, :t])[0]
@@ -211,7 +186,7 @@ class PublishedModel:
 
         m = len(prefixes)
         start = np.zeros((m, 1), dtype=np.int64)  # padding begins a number
-        ids = np.concatenate([start, prefixes - _SPECIAL + 1], axis=1)
+        ids = np.concatenate([start, prefixes - SPECIAL + 1], axis=1)
         out = self._model(
             encoder_outputs=BaseModelOutput(last_hidden_state=memory.expand(m, -1, -1)),
             attention_mask=mask.expand(m, -1),
@@ -220,24 +195,19 @@ class PublishedModel:
             use_cache=False,
         )
         logits = (out.logits[:, -1] + self._bias).double().numpy()
-        special = np.full((m, _SPECIAL), -np.inf)
+        special = np.full((m, SPECIAL), -np.inf)
         return np.concatenate([special, logits[:, 1:]], axis=1)
 
     @torch.inference_mode()
-    def _memories(
-        self, texts: Sequence[str], fields: Sequence[Mapping[str, Any]], batch_size: int
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _memories(self, asked: Asked) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Encoder states (1, t, d) and mask (1, t) of each text."""
-        prompts = [self.prompt(t, f) for t, f in zip(texts, fields, strict=True)]
-        for start in range(0, len(prompts), batch_size):
-            ids = [
-                e.ids[:_MAX_TOKENS]
-                for e in self._tokenizer.encode_batch(prompts[start : start + batch_size])
-            ]
-            longest = max(map(len, ids))
-            tokens = torch.tensor([row + [0] * (longest - len(row)) for row in ids])
-            mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])
-            states = self._model.get_encoder()(input_ids=tokens, attention_mask=mask)
+        prompts = [self.prompt(t, f) for t, f in zip(asked.texts, asked.fields, strict=True)]
+        for start in range(0, len(prompts), asked.batch_size):
+            some = prompts[start : start + asked.batch_size]
+            ids = [e.ids[:_MAX_TOKENS] for e in self._tokenizer.encode_batch(some)]
+            tokens = torch.from_numpy(padded(ids))
+            mask = (tokens >= 0).long()
+            states = self._model.get_encoder()(input_ids=tokens.clamp(min=0), attention_mask=mask)
             for row, states_of in enumerate(states.last_hidden_state):
                 count = len(ids[row])
                 yield states_of[None, :count], mask[row : row + 1, :count]

@@ -7,15 +7,18 @@ import inspect
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from autotune_rlm.regression._fit import FitOptions, fit_table
-from autotune_rlm.regression._inputs import field_rows, group_numbers, number_columns, text_list
+from autotune_rlm._checks import check_all, check_number
+from autotune_rlm.regression._fit import fit_table
+from autotune_rlm.regression._inputs import Asked, group_numbers, number_columns
 from autotune_rlm.regression._model import RowModel
+from autotune_rlm.regression._options import FitOptions
 from autotune_rlm.regression._report import FitReport, scores_of
 from autotune_rlm.regression._scale import TargetScale
 from autotune_rlm.regression._surrogate import SurrogateModel
@@ -34,33 +37,11 @@ class _Model(Protocol):
     @property
     def targets(self) -> tuple[str, ...]: ...
 
-    def quantiles(
-        self,
-        texts: Sequence[str],
-        fields: Sequence[Mapping[str, Any]],
-        levels: Sequence[float],
-        *,
-        batch_size: int = 64,
-    ) -> np.ndarray: ...
+    def quantiles(self, asked: Asked, levels: Sequence[float]) -> np.ndarray: ...
 
-    def sample(
-        self,
-        texts: Sequence[str],
-        fields: Sequence[Mapping[str, Any]],
-        draws: int,
-        rng: np.random.Generator,
-        *,
-        batch_size: int = 64,
-    ) -> np.ndarray: ...
+    def sample(self, asked: Asked, draws: int, rng: np.random.Generator) -> np.ndarray: ...
 
-    def log_prob(
-        self,
-        texts: Sequence[str],
-        fields: Sequence[Mapping[str, Any]],
-        numbers: np.ndarray,
-        *,
-        batch_size: int = 64,
-    ) -> np.ndarray: ...
+    def log_prob(self, asked: Asked, numbers: np.ndarray) -> np.ndarray: ...
 
 
 class RLM:
@@ -76,13 +57,14 @@ class RLM:
     Args:
         base: Folder or name of the checkpoint to start from; None for the bundled one.
         minutes: Wall-clock limit of the network's training in ``fit``; 0 for the ridge alone.
-        held_out: Share of the rows that ``fit`` does not learn from.
+        held_out: Share of the rows that ``fit`` does not learn from. One half of it stops the training
+            and calibrates the intervals; the other half only gives the report's scores.
         patience: Evaluations on the held-out part without an improvement after which training ends.
         batch_size: Rows of a training step.
         lr: Peak learning rate.
         max_tokens: Tokens of a text that the network reads; the ridge reads 50,000 characters.
         seed: Of everything random.
-        progress: Whether ``fit`` shows a progress bar.
+        progress: Whether ``fit`` shows how far it is.
 
     Attributes:
         report_: A ``FitReport``; only after ``fit``.
@@ -191,17 +173,15 @@ class RLM:
             ImportError: scikit-learn is not installed.
         """
         options = self._options()
-        n_texts = text_list(texts)
-        rows = field_rows(fields, len(n_texts))
-        names, array = number_columns(numbers, len(n_texts))
-        numbered = group_numbers(groups, n_texts)
+        given = Asked.of(texts, fields)
+        names, array = number_columns(numbers, len(given.texts))
         self._model, self.report_ = fit_table(
             load_checkpoint(self.base),
-            n_texts,
-            rows,
+            given.texts,
+            given.fields,
             names,
             array,
-            numbered,
+            group_numbers(groups, given.texts),
             options=options,
             folder=Path(folder) if folder is not None else None,
             progress=self.progress,
@@ -213,7 +193,7 @@ class RLM:
     @property
     def targets(self) -> tuple[str, ...]:
         """Names of the predicted targets."""
-        return self._asked().targets
+        return self._fitted().targets
 
     def predict(self, texts: Any, *, fields: Any = None, batch_size: int = 64) -> np.ndarray:
         """The median number of each text, shape (n,), or (n, k) for k targets.
@@ -242,11 +222,11 @@ class RLM:
         Raises:
             ValueError: A level is not within (0, 1).
         """
-        if wrong := [q for q in levels if not 0 < q < 1]:
-            raise ValueError(f"levels must be above 0 and below 1, got {wrong[0]!r}")
-        checked = text_list(texts)
-        rows = field_rows(fields, len(checked))
-        quantiles = self._asked().quantiles(checked, rows, list(levels), batch_size=batch_size)
+        check_all("levels", levels, Real)
+        for level in levels:
+            check_number("levels", level, above=0, below=1)
+        asked = Asked.of(texts, fields, batch_size)
+        quantiles = self._fitted().quantiles(asked, list(levels))
         return quantiles[:, 0] if len(self.targets) == 1 else quantiles
 
     def sample(
@@ -257,22 +237,17 @@ class RLM:
         Raises:
             ValueError: n is below 1.
         """
-        if n < 1:
-            raise ValueError(f"n must be at least 1, got {n!r}")
-        checked = text_list(texts)
-        rows = field_rows(fields, len(checked))
-        rng = np.random.default_rng(seed)
-        samples = self._asked().sample(checked, rows, n, rng, batch_size=batch_size)
+        check_number("n", n, least=1, whole=True)
+        asked = Asked.of(texts, fields, batch_size)
+        samples = self._fitted().sample(asked, n, np.random.default_rng(seed))
         return samples[..., 0] if len(self.targets) == 1 else samples
 
     def log_prob(
         self, texts: Any, numbers: Any, *, fields: Any = None, batch_size: int = 64
     ) -> np.ndarray:
         """Natural logarithm of the density at each text's number (jointly for k targets), (n,)."""
-        checked = text_list(texts)
-        rows = field_rows(fields, len(checked))
-        array = self._numbers(numbers, len(checked))
-        return self._asked().log_prob(checked, rows, array, batch_size=batch_size)
+        asked = Asked.of(texts, fields, batch_size)
+        return self._fitted().log_prob(asked, self._numbers(numbers, len(asked.texts)))
 
     def score(
         self,
@@ -305,10 +280,9 @@ class RLM:
         self, texts: Any, numbers: Any, *, fields: Any = None, batch_size: int = 64
     ) -> dict[str, Any]:
         """``Scores`` by target."""
-        checked = text_list(texts)
-        array = self._numbers(numbers, len(checked))
-        quantiles = self.predict_quantiles(checked, fields=fields, batch_size=batch_size)
-        quantiles = quantiles.reshape(len(checked), len(self.targets), 3)
+        asked = Asked.of(texts, fields, batch_size)
+        array = self._numbers(numbers, len(asked.texts))
+        quantiles = self._fitted().quantiles(asked, (0.05, 0.5, 0.95))
         scores = {}
         for j, name in enumerate(self.targets):
             low, middle, high = quantiles[:, j].T
@@ -401,7 +375,7 @@ class RLM:
         names = [f.name for f in dataclasses.fields(FitOptions)]
         return FitOptions(**{name: getattr(self, name) for name in names})
 
-    def _asked(self) -> _Model:
+    def _fitted(self) -> _Model:
         if self._model is None:
             raise ValueError("nothing to ask yet: call fit, or RLM.load() for the bundled model")
         return self._model

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from scipy.stats import norm
 
+from autotune_rlm.regression._inputs import Asked
 from autotune_rlm.surrogate.checkpoint import Checkpoint
 from autotune_rlm.surrogate.rlm import RLMSurrogate
 from autotune_rlm.types import Candidate, Device, Prediction, Task
@@ -54,43 +54,21 @@ class SurrogateModel:
         """The metric."""
         return (self._task.metric,)
 
-    def quantiles(
-        self,
-        texts: Sequence[str],
-        fields: Sequence[Mapping[str, Any]],
-        levels: Sequence[float],
-        *,
-        batch_size: int = 64,
-    ) -> np.ndarray:
+    def quantiles(self, asked: Asked, levels: Sequence[float]) -> np.ndarray:
         """Quantiles of the numbers, (n, 1, levels)."""
-        prediction = self._ask(texts, fields)
-        at = [_placed(prediction, np.full(len(texts), norm.ppf(q))) for q in levels]
-        return np.stack(at, axis=-1)[:, None] if at else np.zeros((len(texts), 1, 0))
+        prediction = self._ask(asked)
+        at = [_placed(prediction, np.full(len(prediction), norm.ppf(q))) for q in levels]
+        return np.stack(at, axis=-1)[:, None] if at else np.zeros((len(prediction), 1, 0))
 
-    def sample(
-        self,
-        texts: Sequence[str],
-        fields: Sequence[Mapping[str, Any]],
-        draws: int,
-        rng: np.random.Generator,
-        *,
-        batch_size: int = 64,
-    ) -> np.ndarray:
+    def sample(self, asked: Asked, draws: int, rng: np.random.Generator) -> np.ndarray:
         """Numbers drawn from the distributions, (n, draws, 1)."""
-        prediction = self._ask(texts, fields)
-        drawn = [_placed(prediction, rng.standard_normal(len(texts))) for _ in range(draws)]
+        prediction = self._ask(asked)
+        drawn = [_placed(prediction, rng.standard_normal(len(prediction))) for _ in range(draws)]
         return np.stack(drawn, axis=1)[..., None]
 
-    def log_prob(
-        self,
-        texts: Sequence[str],
-        fields: Sequence[Mapping[str, Any]],
-        numbers: np.ndarray,
-        *,
-        batch_size: int = 64,
-    ) -> np.ndarray:
+    def log_prob(self, asked: Asked, numbers: np.ndarray) -> np.ndarray:
         """Natural logarithm of the density of numbers (n, 1), shape (n,)."""
-        prediction = self._ask(texts, fields)
+        prediction = self._ask(asked)
         value, (low, middle, high) = numbers[:, 0], _ends(prediction)
         scaled = np.log(np.maximum(value, 1e-300)) if prediction.log_scale else value
         side = np.where(scaled < middle, middle - low, high - middle) / _Z90
@@ -101,8 +79,9 @@ class SurrogateModel:
             density = np.where(value > 0, density - np.log(np.maximum(value, 1e-300)), -np.inf)
         return density
 
-    def _ask(self, texts: Sequence[str], fields: Sequence[Mapping[str, Any]]) -> Prediction:
-        candidates = [Candidate(dict(f), text=t) for t, f in zip(texts, fields, strict=True)]
+    def _ask(self, asked: Asked) -> Prediction:
+        pairs = zip(asked.texts, asked.fields, strict=True)
+        candidates = [Candidate(fields, text=text) for text, fields in pairs]
         return self._surrogate.predict(self._task, candidates)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from autotune_rlm.regression._fields import FieldColumns
+from autotune_rlm.regression._inputs import Asked
 from autotune_rlm.regression._lead import Lead
 from autotune_rlm.regression._model import CODEC, RowModel, Rows
 from autotune_rlm.regression._scale import TargetScale
@@ -49,24 +50,15 @@ class TableModel:
         """Names of the targets, in the order in which they are decoded."""
         return self.model.targets
 
-    def encode(
-        self, texts: Sequence[str], fields: Sequence[Mapping[str, Any]]
-    ) -> tuple[Rows, np.ndarray]:
+    def encode(self, asked: Asked) -> tuple[Rows, np.ndarray]:
         """The encoded rows, and the leading model's predictions (n, k)."""
-        lead = self.lead.predict(texts, fields).lead
-        return self.model.encode_rows(texts, lead_fields(fields, lead)), lead
+        lead = self.lead.predict(asked.texts, asked.fields).lead
+        return self.model.encode_rows(asked.texts, lead_fields(asked.fields, lead)), lead
 
-    def quantiles(
-        self,
-        texts: Sequence[str],
-        fields: Sequence[Mapping[str, Any]],
-        levels: Sequence[float],
-        *,
-        batch_size: int = 64,
-    ) -> np.ndarray:
+    def quantiles(self, asked: Asked, levels: Sequence[float]) -> np.ndarray:
         """Quantiles of the numbers, (n, k, levels)."""
-        rows, lead = self.encode(texts, fields)
-        p = self.histograms(rows, batch_size=batch_size)
+        rows, lead = self.encode(asked)
+        p = self.histograms(rows, batch_size=asked.batch_size)
         out = np.zeros((len(lead), len(self.targets), len(levels)))
         for j, scale in enumerate(self.scales):
             middle = CODEC.quantile(p[:, j], 0.5)
@@ -75,20 +67,12 @@ class TableModel:
                 out[:, j, i] = scale.from_scale(self._placed(j, lead[:, j], middle, at))
         return out
 
-    def sample(
-        self,
-        texts: Sequence[str],
-        fields: Sequence[Mapping[str, Any]],
-        draws: int,
-        rng: np.random.Generator,
-        *,
-        batch_size: int = 64,
-    ) -> np.ndarray:
+    def sample(self, asked: Asked, draws: int, rng: np.random.Generator) -> np.ndarray:
         """Numbers drawn from the joint distribution of the targets, (n, draws, k)."""
-        rows, lead = self.encode(texts, fields)
-        p = self.histograms(rows, batch_size=batch_size)
+        rows, lead = self.encode(asked)
+        p = self.histograms(rows, batch_size=asked.batch_size)
         if self.marginal is None:
-            places = self.model.sample(rows, draws, rng, batch_size=batch_size)
+            places = self.model.sample(rows, draws, rng, batch_size=asked.batch_size)
         else:
             below = np.cumsum(self.marginal, axis=1)
             u = rng.random((len(rows), draws, len(below)))
@@ -101,19 +85,12 @@ class TableModel:
             out[..., j] = scale.from_scale(self._placed(j, lead[:, j, None], middle, drawn[..., j]))
         return out
 
-    def log_prob(
-        self,
-        texts: Sequence[str],
-        fields: Sequence[Mapping[str, Any]],
-        numbers: np.ndarray,
-        *,
-        batch_size: int = 64,
-    ) -> np.ndarray:
+    def log_prob(self, asked: Asked, numbers: np.ndarray) -> np.ndarray:
         """Natural logarithm of the joint density of numbers (n, k); NaN does not count. Shape (n,)."""
-        rows, lead = self.encode(texts, fields)
+        rows, lead = self.encode(asked)
         z = np.column_stack([s.to_scale(numbers[:, j]) for j, s in enumerate(self.scales)])
         tokens = tokens_of(CODEC.position((z - lead) / self.spread))
-        p = self.histograms(rows, batch_size=batch_size, known=tokens)
+        p = self.histograms(rows, batch_size=asked.batch_size, known=tokens)
         total = np.zeros(len(z))
         for j, scale in enumerate(self.scales):
             middle = CODEC.quantile(p[:, j], 0.5)

@@ -6,7 +6,6 @@ import copy
 import json
 import logging
 import math
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,23 +14,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from autotune_rlm._files import replacing
 from autotune_rlm.progress import ProgressLine
 from autotune_rlm.regression._model import CODEC, RowModel, Rows
-from autotune_rlm.surrogate.codec import NAN
-from autotune_rlm.training.loss import cross_entropy
+from autotune_rlm.regression._options import FitOptions
+from autotune_rlm.surrogate.codec import NAN, SPECIAL
+from autotune_rlm.surrogate.metrics import UNKNOWN_BIN
+from autotune_rlm.training.loss import average, cross_entropy
 
 __all__ = ["Training", "train_rows"]
 
 _log = logging.getLogger(__name__)
-_SPECIAL = NAN + 1
-_UNKNOWN = -2.0  # marks a missing number, which the loss leaves out
 _TOGETHER = 4  # rows of one text in a batch, which share its encoding
 _JUDGED = 1024  # held-out rows on which early stopping is decided
 _WARMUP = 30
 _AVERAGE = 0.98
 _SMOOTHING = 1.5
 _SAVE_EVERY_S = 30.0
-_DRAWN = 4096  # steps after which no more is gained from one time budget
 
 
 @dataclass
@@ -50,11 +49,7 @@ def train_rows(
     train: np.ndarray,
     judge: np.ndarray,
     *,
-    minutes: float,
-    patience: int,
-    batch_size: int,
-    lr: float,
-    seed: int,
+    options: FitOptions,
     folder: Path | None,
     progress: bool,
     key: str,
@@ -67,21 +62,17 @@ def train_rows(
         bins: Fractional bins of the targets, (n, k); NaN where unknown.
         train: Rows to learn from.
         judge: Rows that say when to stop.
-        minutes: Wall-clock limit; the learning rate falls to nothing over it.
-        patience: Looks at the held-out part without an improvement after which it ends.
-        batch_size: Rows a step.
-        lr: Peak learning rate.
-        seed: Of everything random.
+        options: See ``FitOptions``; the learning rate falls to nothing over the minutes.
         folder: Where the state is kept, to go on after an interruption; None for nowhere.
         progress: Whether to show how far it is.
         key: Identity of data and settings: a state of others is not gone on from.
     """
-    rng = np.random.default_rng(seed)
-    torch.manual_seed(seed)
+    rng = np.random.default_rng(options.seed)
+    torch.manual_seed(options.seed)
     judge = judge if len(judge) <= _JUDGED else np.sort(rng.choice(judge, _JUDGED, replace=False))
     network = model.network.requires_grad_(True)
     parameters = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.02, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=0.02, betas=(0.9, 0.98))
     averaged = copy.deepcopy(network).requires_grad_(False).eval()
     best = copy.deepcopy(averaged.state_dict())
     done, least, since, step, spent = Training(), math.inf, 0, 0, 0.0
@@ -97,7 +88,7 @@ def train_rows(
             done.losses, done.best_step = [tuple(x) for x in record["losses"]], record["best_step"]
             _log.info("going on at step %d", step)
     started = saved = time.monotonic()
-    steps_an_epoch = max(1, len(train) // batch_size)
+    steps_an_epoch = max(1, len(train) // options.batch_size)
     every = min(max(10, steps_an_epoch), 60)
     order: list[np.ndarray] = []
 
@@ -114,7 +105,6 @@ def train_rows(
     def save() -> None:
         if state is None:
             return
-        state.parent.mkdir(parents=True, exist_ok=True)
         state_of = {"least": least, "since": since, "step": step, "spent": elapsed()}
         record: dict[str, Any] = {**state_of, "losses": done.losses, "best_step": done.best_step}
         blob: dict[str, Any] = {
@@ -123,16 +113,18 @@ def train_rows(
             "best": best,
         }
         blob |= {"optimizer": optimizer.state_dict(), "progress": json.dumps(record), "key": key}
-        torch.save(blob, state.with_suffix(".tmp"))
-        os.replace(state.with_suffix(".tmp"), state)
+        with replacing(state) as draft:
+            torch.save(blob, draft)
 
     with ProgressLine(total=1.0, quiet=not progress) as line:
-        while (fraction := elapsed() / (60 * minutes)) < 1 and since < patience:
+        while (fraction := elapsed() / (60 * options.minutes)) < 1 and (since < options.patience):
             if not order:
-                order = _batches(rows, train, batch_size, rng)
+                order = _batches(rows, train, options.batch_size, rng)
             for group in optimizer.param_groups:
                 ramp = min(1.0, (step + 1) / _WARMUP)
-                group["lr"] = lr * ramp * max(0.01, 0.5 * (1 + math.cos(math.pi * fraction)))
+                group["lr"] = (
+                    options.lr * ramp * max(0.01, 0.5 * (1 + math.cos(math.pi * fraction)))
+                )
             network.train()
             loss = _batch_loss(model, rows, bins, order.pop())
             optimizer.zero_grad(set_to_none=True)
@@ -140,10 +132,7 @@ def train_rows(
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             step += 1
-            with torch.no_grad():
-                decay = min(_AVERAGE, 1 - 1 / (1 + step / 4))
-                for mean, now in zip(averaged.parameters(), network.parameters(), strict=True):
-                    mean.lerp_(now, 1 - decay)
+            average(averaged, network, most=_AVERAGE, step=step)
             if step % every == 0:
                 value = judged()
                 done.losses.append((step, value))
@@ -179,11 +168,11 @@ def _batches(
 
 
 def _batch_loss(model: RowModel, rows: Rows, bins: np.ndarray, which: np.ndarray) -> torch.Tensor:
-    targets = torch.from_numpy(np.nan_to_num(bins[which], nan=_UNKNOWN)).float()
+    targets = torch.from_numpy(np.nan_to_num(bins[which], nan=UNKNOWN_BIN)).float()
     targets = targets.to(model.network.head.weight.device)
     previous = None
     if targets.shape[1] > 1:
-        tokens = (targets[:, :-1].round() + _SPECIAL).long()
+        tokens = (targets[:, :-1].round() + SPECIAL).long()
         previous = torch.where(targets[:, :-1] < 0, NAN, tokens)
     logits = model(model.batch(rows, which), previous)
     return cross_entropy(logits.flatten(0, 1), targets.flatten(), _SMOOTHING)
@@ -199,5 +188,5 @@ def _loss(model: RowModel, rows: Rows, bins: np.ndarray, which: np.ndarray) -> f
 
 def tokens_of(bins: np.ndarray) -> np.ndarray:
     """Tokens of fractional bins, NaN for an unknown number; any shape."""
-    tokens = np.clip(np.rint(np.nan_to_num(bins)), 0, CODEC.bins - 1).astype(np.int64) + _SPECIAL
+    tokens = np.clip(np.rint(np.nan_to_num(bins)), 0, CODEC.bins - 1).astype(np.int64) + SPECIAL
     return np.where(np.isnan(bins), NAN, tokens)

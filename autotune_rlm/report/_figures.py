@@ -31,24 +31,18 @@ __all__ = ["FigureOf", "figures", "to_png", "to_svg"]
 _SIZE = (4.4, 3.0)  # inches: on a phone the letters stay readable
 _MAX_POINTS = 300
 _MAX_DOTS = 1000
-_MIN_VALUE, _MAX_VALUE = (
-    1e-30,
-    1e30,
-)  # what a logarithmic axis shows; no unit makes a real value leave it
+# What a logarithmic axis shows; no unit makes a real value leave it.
+_MIN_VALUE, _MAX_VALUE = 1e-30, 1e30
 _MAX_SCATTERS = 8
 _MIN_DAYS = 2 / 24  # of a time axis: two runs of one minute do not get ticks of a second
 
 # Colours of the light page; in SVG each becomes a variable of the style sheet.
-_INK, _GRID, _BLUE, _ORANGE, _GREEN, _RED, _GREY = _COLORS = (
-    "#22262b",
-    "#dfe3e8",
-    "#1f6feb",
-    "#c2570c",
-    "#2f8f4e",
-    "#cf222e",
-    "#8b949e",
-)
-_VARIABLES = ("ink", "grid", "blue", "orange", "green", "red", "grey")
+_INK, _GRID, _GREY = "#22262b", "#dfe3e8", "#8b949e"
+_BLUE, _ORANGE, _GREEN, _RED = "#1f6feb", "#c2570c", "#2f8f4e", "#cf222e"
+_VARIABLES = {
+    **{"ink": _INK, "grid": _GRID, "grey": _GREY},
+    **{"blue": _BLUE, "orange": _ORANGE, "green": _GREEN, "red": _RED},
+}
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
@@ -169,7 +163,7 @@ def to_svg(figure: FigureOf) -> str:
     text = re.sub(r'\bid="', f'id="{figure.name}-', text)
     text = re.sub(r'(xlink:href="|url\()#', rf"\1#{figure.name}-", text)
     text = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", text)
-    for color, variable in zip(_COLORS, _VARIABLES, strict=True):
+    for variable, color in _VARIABLES.items():
         text = text.replace(color, f"var(--{variable})")
     label = figure.title.replace("&", "and").replace('"', "'").replace("<", " ")
     return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
@@ -277,7 +271,7 @@ def _time_axis(axes: Any) -> None:
 def _seconds(axes: Any, report: Report) -> None:
     groups = report.by_kernel[:8][::-1]
     left = np.zeros(len(groups))
-    names = [_short(g.name) for g in groups]
+    names = [formats.short(g.name, 24) for g in groups]
     parts = (("model", _BLUE), ("compile", _ORANGE), ("measure", _GREEN))
     for part, color in parts:
         widths = np.array([getattr(g, f"{part}_s") for g in groups])
@@ -370,10 +364,6 @@ def _rounds(axes: Any, rounds: Sequence[Any]) -> None:
     axes.set_ylabel("held-out Spearman")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else name[:22] + "…"
 
 
 def now() -> str:

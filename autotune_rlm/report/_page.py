@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from autotune_rlm import formats
+from autotune_rlm._json import plain
 from autotune_rlm._version import __version__
 from autotune_rlm.report._summary import Report
 
@@ -69,7 +68,7 @@ def write_html(report: Report, path: str | os.PathLike[str], *, source: str = ""
 
 def write_json(report: Report, path: str | os.PathLike[str]) -> Path:
     """Write everything that the figures show as JSON; returns the path."""
-    text = json.dumps(_plain(report.to_json()), indent=1, allow_nan=False)
+    text = json.dumps(plain(report.to_json()), indent=1, allow_nan=False)
     return _write(Path(path), text.encode())
 
 
@@ -98,13 +97,3 @@ def _write(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return value

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from autotune_rlm._checks import check_all
 from autotune_rlm.report._curves import Curve, regret_curve
 from autotune_rlm.report._verdict import Verdict, verdicts
-from autotune_rlm.store import weights_folder
+from autotune_rlm.store import read_rounds
 from autotune_rlm.store.accuracy import TuningEvent
 
 __all__ = ["Failure", "Group", "Report", "Verdict", "read_rounds", "summarize"]
@@ -123,6 +122,7 @@ def summarize(events: Iterable[TuningEvent], *, rounds: Sequence[Mapping[str, An
         events: As ``Store.events`` gives them.
         rounds: Records of fine-tuning rounds (``read_rounds``).
     """
+    check_all("events", events := tuple(events), TuningEvent)
     listed = tuple(sorted(events, key=lambda e: e.when))
     failed: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
@@ -153,34 +153,12 @@ def summarize(events: Iterable[TuningEvent], *, rounds: Sequence[Mapping[str, An
     )
 
 
-def read_rounds(folder: str | Path | None = None) -> list[dict[str, Any]]:
-    """The records of fine-tuning rounds in ``folder``, by default the own store's, oldest first.
-
-    Lines that cannot be read are passed over.
-    """
-    path = (Path(folder) if folder is not None else weights_folder()) / "rounds.jsonl"
-    try:
-        text = path.read_text("utf-8")
-    except OSError:
-        return []
-    found = (_object(line) for line in text.splitlines())
-    return [record for record in found if record is not None]
-
-
 def when(event: TuningEvent) -> datetime | None:
     """Start of a run; None where it was not recorded."""
     try:
         return datetime.fromisoformat(event.when)
     except ValueError:
         return None
-
-
-def _object(line: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _groups(events: Sequence[TuningEvent], key: Callable[[TuningEvent], str]) -> tuple[Group, ...]:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from autotune_rlm.formats import milliseconds, seconds
+from autotune_rlm.formats import measured, seconds
 from autotune_rlm.progress import ProgressLine
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def progress_line(progress: Progress) -> str:
         f"{progress.measured} of {progress.planned} measured, {seconds(progress.seconds)}"
     )
     best = progress.best.measurement.value if progress.best is not None else None
-    return text if best is None else f"{text}, best {_value(best, progress.task.metric)}"
+    return text if best is None else f"{text}, best {measured(best, progress.task.metric)}"
 
 
 def final_line(event: TuningEvent) -> str:
@@ -71,15 +71,7 @@ def final_line(event: TuningEvent) -> str:
         f"{event.n_candidates:,} configurations measured in {seconds(event.total_s)}"
     )
     if event.best_value is not None:
-        text += f", best {_value(event.best_value, event.metric)}"
+        text += f", best {measured(event.best_value, event.metric)}"
     if event.saved_s >= 1.0:
         text += f"; measuring all would have taken about {seconds(event.saved_s)} more"
     return text
-
-
-def _value(value: float, metric: str) -> str:
-    """A value with its unit: times in the one that suits, others as they are."""
-    name, _, unit = metric.rpartition("_")
-    if unit == "ms" and name:
-        return milliseconds(value)
-    return f"{value:.4g} {unit if name else metric}"

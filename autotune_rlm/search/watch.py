@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autotune_rlm._checks import check_number
 from autotune_rlm._private import lock_folder as own_lock_folder
 from autotune_rlm.measure.errors import Owner, classify
 from autotune_rlm.measure.pace import PacedMeasurer, busy_share
@@ -26,6 +27,7 @@ from autotune_rlm.measure.triton.trusted import UntrustedError, trusted_call
 from autotune_rlm.types import Device, Measurer, Status, Surrogate, Task, digest
 
 from .policy import Policy
+from .progress import Reporter
 from .tuner import Tuner
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ class Watcher:
             ``kernels`` and a worker process that runs the kernel.
         fine_tune: Called after ``fine_tune_after`` new measurements; None for no fine-tuning.
         fine_tune_after: See ``fine_tune``.
+        quiet: Whether to write nothing about how far a problem is.
         lock_folder: Folder of the devices' locks; None for a folder of the user's own.
 
     Raises:
@@ -104,15 +107,13 @@ class Watcher:
         measurer: Callable[[Request], contextlib.AbstractContextManager[Measurer]] | None = None,
         fine_tune: FineTune | None = None,
         fine_tune_after: int = 64,
+        quiet: bool = True,
         lock_folder: str | Path | None = None,
     ) -> None:
-        if top < 1 or fine_tune_after < 1:
-            raise ValueError(
-                f"top and fine_tune_after must be at least 1, got {top} and {fine_tune_after}"
-            )
-        for name, share in (("duty", duty), ("busy", busy)):
-            if not 0 < share <= 1:
-                raise ValueError(f"{name} must be a share of the time in (0, 1], got {share}")
+        check_number("top", top, least=1, whole=True)
+        check_number("fine_tune_after", fine_tune_after, least=1, whole=True)
+        check_number("duty", duty, above=0, most=1)
+        check_number("busy", busy, above=0, most=1)
         if device is None:
             from autotune_rlm.measure.detect import current_device
 
@@ -124,6 +125,7 @@ class Watcher:
         self._kernels = tuple(kernels) if measurer is None else None
         self._measurer = measurer or functools.partial(isolated_measurer, kernels=tuple(kernels))
         self._fine_tune, self._fine_tune_after = fine_tune, fine_tune_after
+        self._reporter = Reporter(quiet=quiet)
         self._lock_file = _lock_file(device, lock_folder)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -238,15 +240,14 @@ class Watcher:
         task, candidates = request.task, list(request.candidates)
         idle = (lambda: busy_share(self.device) < self._busy) if self._busy < 1 else None
         try:
-            with self._measurer(request) as measurer:
+            with self._measurer(request) as measurer, self._reporter.search() as line:
                 paced = PacedMeasurer(measurer, duty=self._duty, stop=self._stop, idle=idle)
-                policy = Policy(
-                    batch=_BATCH
-                )  # a failure counts once another one of its batch works
+                policy = Policy(batch=_BATCH)  # a failure counts once another of its batch works
                 tuner = Tuner(
                     surrogate=self.surrogate, measurer=paced, store=self.store, policy=policy
                 )
-                result = tuner.tune(task, candidates, budget=min(self._top, len(candidates)))
+                budget = min(self._top, len(candidates))
+                result = tuner.tune(task, candidates, budget=budget, progress=line)
         except Exception as error:
             is_machines = classify(error).owner is Owner.MACHINE
             what = "kept for later" if is_machines else "dropped"

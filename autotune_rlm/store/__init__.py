@@ -9,7 +9,7 @@ from autotune_rlm.store._engine import StoreError, default_path, means_none
 from autotune_rlm.store._files import export_store, import_file
 from autotune_rlm.store._info import StoreInfo
 from autotune_rlm.store._store import Recall, Request, Store
-from autotune_rlm.store._weights import weights_folder, weights_in_use, weights_version
+from autotune_rlm.store._weights import read_rounds, weights_folder, weights_in_use, weights_version
 
 __all__ = [
     "Recall",
@@ -22,6 +22,7 @@ __all__ = [
     "import_file",
     "means_none",
     "problem_distance",
+    "read_rounds",
     "task_distance",
     "weights_folder",
     "weights_in_use",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from autotune_rlm._json import plain
 from autotune_rlm.types import Candidate, Measurement, Observation, Task
 
 if TYPE_CHECKING:
@@ -46,17 +46,7 @@ def to_json(value: Any) -> str:
     try:
         return json.dumps(value, separators=(",", ":"), allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return value
+        return json.dumps(plain(value), separators=(",", ":"), allow_nan=False)
 
 
 def task_row(task: Task, created: float) -> dict[str, Any]:

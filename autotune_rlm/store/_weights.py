@@ -6,6 +6,7 @@ the package's own surrogate loads the version in use (``autotune_rlm.surrogate.l
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any
 
 import platformdirs
 
+from autotune_rlm._json import json_object
 from autotune_rlm.store._engine import default_path, shown, to_url
 from autotune_rlm.store._store import Store
 from autotune_rlm.types import digest
 
-__all__ = ["weights_folder", "weights_in_use", "weights_version"]
+__all__ = ["read_rounds", "weights_folder", "weights_in_use", "weights_version"]
 
 StoreLike = Store | str | os.PathLike[str] | None
 
@@ -44,6 +46,20 @@ def weights_version(folder: Path) -> int | None:
     except (OSError, ValueError, AttributeError):
         return None
     return number if isinstance(number, int) else None
+
+
+def read_rounds(folder: str | Path | None = None) -> list[dict[str, Any]]:
+    """The records of fine-tuning rounds in ``folder``, by default the own store's, oldest first.
+
+    Lines that cannot be read are passed over.
+    """
+    path = (Path(folder) if folder is not None else weights_folder()) / "rounds.jsonl"
+    found = []
+    with contextlib.suppress(OSError):
+        for line in path.read_text("utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json_object(line, "a round"))
+    return found
 
 
 def weights_in_use(store: StoreLike = None) -> Path | None:

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from autotune_rlm.surrogate.checkpoint import Checkpoint
-from autotune_rlm.surrogate.codec import FAILED, NAN
+from autotune_rlm.surrogate.codec import FAILED, SPECIAL
 from autotune_rlm.surrogate.eye import has_facts
 from autotune_rlm.surrogate.fields import FieldTable, encode_candidates, encode_task, encode_texts
 from autotune_rlm.surrogate.known import SEVERAL
 from autotune_rlm.surrogate.metrics import CODECS, FACTS, NumberScale, work_scale
 from autotune_rlm.surrogate.network import Memory, TextVectors
+from autotune_rlm.surrogate.tokenizer import padded
 from autotune_rlm.types import Candidate, Task
 
 __all__ = ["Word", "ask", "ask_several", "number_scale", "reads_texts"]
 
 _NETWORKS = "onnx"
-_SPECIAL = max(FAILED, NAN) + 1
 _CHUNK = 2048
 _TEXTS = 16  # texts read in one batch; larger batches do not fit into the processor's caches
 _Z75 = 0.6744898  # 75 % quantile of the standard normal distribution
@@ -67,13 +67,10 @@ def reads_texts(checkpoint: Checkpoint, language: str, metric: str = SEVERAL) ->
 
 @torch.inference_mode()
 def ask(checkpoint: Checkpoint, task: Task, candidates: Sequence[Candidate]) -> Word:
-    """The network's prediction for a task's candidates.
+    """The network's prediction for a task's n candidates.
 
-    Args:
-        checkpoint: The checkpoint whose network is used.
-        task: The task. Its metric is a fact of compilation, an absolute number, or else decoded as a
-            slow-down and a scale.
-        candidates: The n candidates.
+    The task's metric is a fact of compilation, an absolute number, or else decoded as a slow-down and a
+    scale.
     """
     config = checkpoint.network.config
     number = number_scale(checkpoint, task.metric)
@@ -101,12 +98,9 @@ def ask(checkpoint: Checkpoint, task: Task, candidates: Sequence[Candidate]) -> 
 def ask_several(
     checkpoint: Checkpoint, tasks: Sequence[Task], candidates: Sequence[Candidate]
 ) -> list[Word]:
-    """The network's predictions of several targets of the same candidates, in one sequence.
+    """The network's predictions of several targets of the same n candidates, in one sequence.
 
-    Args:
-        checkpoint: The checkpoint whose network is used.
-        tasks: The targets in their order, of one kernel and language.
-        candidates: The n candidates.
+    The tasks are the targets in their order, of one kernel and language.
 
     Raises:
         ValueError: The network was not trained on sequences of targets.
@@ -139,11 +133,7 @@ def ask_several(
 class _Texts:
     """The texts of n candidates as vectors of the network; none where it does not read them.
 
-    Args:
-        checkpoint: The checkpoint whose network is used.
-        language: Language of the texts.
-        candidates: The n candidates.
-        metric: The metric they are read for; ``SEVERAL`` for a sequence of targets.
+    ``metric`` is what they are read for; ``SEVERAL`` for a sequence of targets.
     """
 
     def __init__(
@@ -169,10 +159,7 @@ class _Texts:
         parts = []
         for start in range(0, len(order), _TEXTS):
             some = [texts[i] for i in order[start : start + _TEXTS]]
-            padded = np.full((len(some), max(1, *map(len, some))), -1, dtype=np.int64)
-            for row, one in zip(padded, some, strict=True):
-                row[: len(one)] = one
-            parts.append(self._network.read_texts(torch.from_numpy(padded)))
+            parts.append(self._network.read_texts(torch.from_numpy(padded(some))))
         back = torch.from_numpy(np.argsort(order, kind="stable"))
         return TextVectors(*(torch.cat(x)[back] for x in zip(*parts, strict=True)))
 
@@ -256,7 +243,7 @@ def _written(metrics: Sequence[str], metric: str) -> list[str]:
 
 def _word(logits: Tensor, metric: str, hidden: Tensor, number: NumberScale | None = None) -> Word:
     p = logits.softmax(-1).double().numpy()
-    bins = p[:, _SPECIAL:] / np.maximum(p[:, _SPECIAL:].sum(1, keepdims=True), 1e-12)
+    bins = p[:, SPECIAL:] / np.maximum(p[:, SPECIAL:].sum(1, keepdims=True), 1e-12)
     codec = CODECS[metric]
     mean, low, high = (
         codec.value_at(bins @ np.arange(codec.bins)),
@@ -280,7 +267,7 @@ def _scale(task: Task, p: np.ndarray) -> tuple[float, float]:
     What the soft targets of training added to its width is taken off again.
     """
     codec = CODECS["scale"]
-    bins = p[_SPECIAL:] / max(p[_SPECIAL:].sum(), 1e-12)
+    bins = p[SPECIAL:] / max(p[SPECIAL:].sum(), 1e-12)
     low, high = (float(codec.quantile(bins[None], q)[0]) for q in (0.25, 0.75))
     added = _SMOOTHING * (codec.high - codec.low) / (codec.bins - 1)
     variance = ((high - low) / (2 * _Z75)) ** 2 - added**2

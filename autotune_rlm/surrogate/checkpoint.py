@@ -6,13 +6,13 @@ The weights are kept in half precision; nothing in a checkpoint is ever executed
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from autotune_rlm._files import replacing
 from autotune_rlm._version import __version__
 from autotune_rlm.surrogate.eye import Eye
 from autotune_rlm.surrogate.network import Network, NetworkConfig
@@ -68,8 +68,8 @@ def save_checkpoint(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().half().contiguous() for k, v in network.state_dict().items()}
-    save_file(weights, str(folder / "model.safetensors.tmp"), metadata={"format": "pt"})
-    os.replace(folder / "model.safetensors.tmp", folder / "model.safetensors")
+    with replacing(folder / "model.safetensors") as draft:
+        save_file(weights, str(draft), metadata={"format": "pt"})
     tokenizer.save(folder / "tokenizer.json")
     if tokenizer.of_texts is not None:
         tokenizer.of_texts.save(str(folder / _TEXT_TOKENIZER))

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
 
 import numpy as np
 
-__all__ = ["FAILED", "NAN", "BinCodec", "DigitCodec", "NumericCodec", "codec_from_json"]
+__all__ = ["FAILED", "NAN", "SPECIAL", "BinCodec", "DigitCodec", "NumericCodec"]
 
 FAILED = 0
 """Token at position 0 of a candidate that does not work."""
 NAN = 1
 """Token at position 0 of a value that is not a number."""
-_SPECIAL = 2
+SPECIAL = 2
+"""Tokens before those of numbers."""
 _HUGE = float(np.finfo(np.float64).max)
 _TINY = float(np.finfo(np.float64).smallest_subnormal)
 _ROUNDING = 1e-12  # what a product of two floats may be off by, with room
@@ -62,10 +62,6 @@ class NumericCodec(ABC):
     def masks(self) -> np.ndarray:
         """Which tokens may stand where: bool, shape (length, vocab_size)."""
 
-    @abstractmethod
-    def to_json(self) -> dict[str, Any]:
-        """Settings from which ``codec_from_json`` makes the same codec."""
-
     def _specials(
         self, tokens: np.ndarray, values: np.ndarray, failed: np.ndarray | None
     ) -> np.ndarray:
@@ -77,7 +73,7 @@ class NumericCodec(ABC):
 
     def _filler(self) -> np.ndarray:
         """The first token allowed at each position; stands behind a special value."""
-        return np.argmax(self.masks()[:, _SPECIAL:], axis=1) + _SPECIAL
+        return np.argmax(self.masks()[:, SPECIAL:], axis=1) + SPECIAL
 
 
 class BinCodec(NumericCodec):
@@ -105,7 +101,7 @@ class BinCodec(NumericCodec):
                 f"{bins=}, {knee=}"
             )
         self.low, self.high, self.knee, self.bins = low, high, knee, bins
-        self.vocab_size = bins + _SPECIAL
+        self.vocab_size = bins + SPECIAL
         self.centers = self.value_at(np.arange(bins, dtype=np.float64))
 
     def _scale(self, x: np.ndarray) -> np.ndarray:
@@ -140,25 +136,15 @@ class BinCodec(NumericCodec):
     def encode(self, values: np.ndarray, failed: np.ndarray | None = None) -> np.ndarray:
         values = np.asarray(values, dtype=np.float64)
         position = np.nan_to_num(self.position(values))
-        tokens = np.rint(position).astype(np.int64)[:, None] + _SPECIAL
+        tokens = np.rint(position).astype(np.int64)[:, None] + SPECIAL
         return self._specials(tokens, values, failed)
 
     def decode(self, tokens: np.ndarray) -> np.ndarray:
-        index = np.asarray(tokens)[:, 0] - _SPECIAL
+        index = np.asarray(tokens)[:, 0] - SPECIAL
         return np.where(index < 0, np.nan, self.centers[np.maximum(index, 0)])
 
     def masks(self) -> np.ndarray:
         return np.ones((1, self.vocab_size), dtype=bool)
-
-    def to_json(self) -> dict[str, Any]:
-        knee = None if math.isinf(self.knee) else self.knee
-        return {
-            "codec": "bins",
-            "low": self.low,
-            "high": self.high,
-            "knee": knee,
-            "bins": self.bins,
-        }
 
 
 class DigitCodec(NumericCodec):
@@ -190,7 +176,7 @@ class DigitCodec(NumericCodec):
             )
         self.style, self.mantissa, self.base = style, mantissa, base
         self.exponent = exponent if exponent is not None else (10 if style == "p10" else 2)
-        self._plus, self._minus, self._digit = _SPECIAL, _SPECIAL + 1, _SPECIAL + 2
+        self._plus, self._minus, self._digit = SPECIAL, SPECIAL + 1, SPECIAL + 2
         self._exp = self._digit + base
         self.length = 2 + mantissa if style == "p10" else 2 + self.exponent + mantissa
         self.vocab_size = self._exp + (2 * self.exponent + 1 if style == "p10" else 0)
@@ -268,7 +254,7 @@ class DigitCodec(NumericCodec):
             mantissa = self._number(tokens[:, -self.mantissa :]) / self.base ** (self.mantissa - 1)
             power = self._number(tokens[:, 2 : 2 + self.exponent]).astype(np.int64)
             power = np.where(tokens[:, 1] == self._minus, -power, power)
-        special = tokens[:, 0] < _SPECIAL
+        special = tokens[:, 0] < SPECIAL
         power = np.where(special | (mantissa == 0), 0, np.clip(power, -_FAR, _FAR))
         with np.errstate(over="ignore", under="ignore"):
             size = np.minimum(self._times_power(mantissa, power), _HUGE)
@@ -286,33 +272,9 @@ class DigitCodec(NumericCodec):
             allowed[2:, digits] = True
         return allowed
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "codec": self.style,
-            "mantissa": self.mantissa,
-            "base": self.base,
-            "exponent": self.exponent,
-        }
-
 
 def _powers(base: int) -> np.ndarray:
     """``base ** k`` for k from -n to n, each rounded once; n is the last whose power is a float."""
     last = int(math.log(_HUGE) / math.log(base))
     last -= base**last > _HUGE
     return np.array([base**k for k in range(-last, last + 1)], dtype=np.float64)
-
-
-def codec_from_json(data: dict[str, Any]) -> NumericCodec:
-    """The codec that ``to_json`` described.
-
-    Raises:
-        ValueError: The kind is unknown.
-    """
-    settings = dict(data)
-    kind = settings.pop("codec", None)
-    if kind == "bins":
-        settings["knee"] = math.inf if settings.get("knee") is None else settings["knee"]
-        return BinCodec(**settings)
-    if kind in ("p10", "ieee"):
-        return DigitCodec(style=kind, **settings)
-    raise ValueError(f"codec must be 'bins', 'p10' or 'ieee', got {kind!r}")

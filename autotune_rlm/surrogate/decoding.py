@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autotune_rlm._checks import check_number
 from autotune_rlm.surrogate.codec import FAILED, NAN, NumericCodec
 
 __all__ = ["NumberDistribution", "expand"]
@@ -47,8 +48,7 @@ class NumberDistribution:
         Raises:
             ValueError: q is not within [0, 1].
         """
-        if not 0 <= q <= 1:
-            raise ValueError(f"q must be within [0, 1], got {q!r}")
+        check_number("q", q, least=0, most=1)
         if not len(self.values):
             return float("nan")
         below = np.cumsum(self.probabilities)
@@ -73,8 +73,7 @@ def expand(
     Raises:
         ValueError: ``width`` is below 1.
     """
-    if width < 1:
-        raise ValueError(f"width must be at least 1, got {width!r}")
+    check_number("width", width, least=1, whole=True)
     prefixes, mass = np.zeros((1, 0), dtype=np.int64), np.ones(1)
     special = np.zeros(2)
     for position, allowed in enumerate(codec.masks()):

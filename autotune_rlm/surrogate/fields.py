@@ -19,7 +19,7 @@ from autotune_rlm.surrogate.text import (
     shared_fields,
     source_text,
 )
-from autotune_rlm.surrogate.tokenizer import TextTokenizer
+from autotune_rlm.surrogate.tokenizer import TextTokenizer, padded
 from autotune_rlm.types import Candidate, Task
 
 __all__ = [
@@ -60,8 +60,8 @@ class FieldTable:
             numbers[is_number] = number_features(values)
         texts = [() if isinstance(f.value, float) else tokenizer.pieces(f.value) for f in fields]
         return FieldTensors(
-            name=torch.from_numpy(tokenizer.padded([tokenizer.pieces(f.name) for f in fields])),
-            text=torch.from_numpy(tokenizer.padded(texts)),
+            name=torch.from_numpy(padded([tokenizer.pieces(f.name) for f in fields])),
+            text=torch.from_numpy(padded(texts)),
             number=torch.from_numpy(numbers),
             is_number=torch.from_numpy(is_number),
         )
@@ -92,17 +92,9 @@ def encode_task(
 def encode_candidates(
     task: Task, candidates: Sequence[Candidate], table: FieldTable, *, facts: bool = False
 ) -> tuple[np.ndarray, list[str]]:
-    """Encode the candidate part of n candidates.
+    """Field numbers of n candidates, int64 (n, c), -1 where one has no such parameter; and the c names.
 
-    Args:
-        task: What is tuned.
-        candidates: The n candidates.
-        table: Collects the fields.
-        facts: Whether the compiler's facts are among the fields.
-
-    Returns:
-        Field numbers, int64, shape (n, c) with -1 where a candidate has no such parameter, and the
-        c names of the columns.
+    ``facts`` says whether the compiler's facts are among them. New fields are added to ``table``.
     """
     columns = candidate_columns(task, candidates) | (fact_columns(candidates) if facts else {})
     index = np.full((len(candidates), max(1, len(columns))), -1, dtype=np.int64)

@@ -25,7 +25,9 @@ __all__ = [
     "BINS",
     "CODECS",
     "FACTS",
+    "FAILED_BIN",
     "METRICS",
+    "UNKNOWN_BIN",
     "ErrorScale",
     "NumberScale",
     "symlog",
@@ -33,6 +35,8 @@ __all__ = [
 ]
 
 BINS = 128
+UNKNOWN_BIN, FAILED_BIN = -2.0, -1.0
+"""What stands in place of a fractional bin where a value is not known, and where there is none."""
 FACTS = ("shared_bytes", "registers", "spills", "compile_s")
 """Facts of compilation that can be decoded, as ``log(1 + value)`` (``compile_s``: in ms)."""
 METRICS = ("slowdown", "scale", *FACTS, "number")

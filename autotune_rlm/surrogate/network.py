@@ -246,32 +246,21 @@ class Network(nn.Module):
         return TextVectors(*self.text(tokens))
 
     def tell(self, tokens: Tensor, described: Tensor) -> Tensor:
-        """What a target is told of others that were decoded before it.
+        """What a target is told, (n, d), of others that were decoded before it.
 
-        At first nothing: ``told_of`` starts at nothing, so that a target in a sequence is what it is
-        alone until training finds what the others tell.
+        Nothing, until training finds what the others tell: ``told_of`` starts at nothing, so that a
+        target in a sequence is what it is alone.
 
         Args:
             tokens: The others' tokens, (n, k); below nothing where one is not known.
             described: What each of the others is, (n, k, d), as ``describe`` gives it.
-
-        Returns:
-            Shape (n, d).
         """
         known = (tokens >= 0).unsqueeze(-1)
         values = self.written(tokens.clamp(min=0)) * self.told_of(described) * known
         return self.told(values.sum(1) / known.sum(1).clamp(min=1) ** 0.5)
 
     def describe(self, fields: Tensor, index: Tensor) -> Tensor:
-        """What a target is, by its fields.
-
-        Args:
-            fields: Embeddings of u distinct fields, (u, d).
-            index: Long, (..., f): each target's fields; -1 where there is none.
-
-        Returns:
-            Shape (..., d).
-        """
+        """What a target is, (..., d), by its fields: embeddings (u, d), indices (..., f), -1 for none."""
         present = (index >= 0).unsqueeze(-1)
         total = (fields[index.clamp(min=0)] * present).sum(-2)
         return total / present.sum(-2).clamp(min=1) ** 0.5

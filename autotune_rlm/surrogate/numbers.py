@@ -18,14 +18,7 @@ NUMBER_FEATURES = 6 + 2 * len(_PERIODS) + _DIVISIBLE + 1 + _SMALL + 1
 
 
 def number_features(values: np.ndarray) -> np.ndarray:
-    """Features of numbers.
-
-    Args:
-        values: Finite floats, shape (n,).
-
-    Returns:
-        Float32 array of shape (n, ``NUMBER_FEATURES``), every entry within about [-4, 4].
-    """
+    """Features of finite floats (n,): float32 (n, ``NUMBER_FEATURES``), each within about [-4, 4]."""
     x = np.nan_to_num(np.asarray(values, dtype=np.float64), posinf=1e300, neginf=-1e300)
     size = np.abs(x)
     log2 = np.log2(np.clip(size, 2.0**-20, 2.0**60))

@@ -97,15 +97,12 @@ class Posterior:
 
 
 def correct(prior: Prior, index: np.ndarray, value: np.ndarray) -> Posterior:
-    """Correct the model's predictions with the measurements.
+    """The predictions for all n candidates, corrected by the measurements.
 
     Args:
         prior: The model's predictions.
         index: Which candidates were measured, shape (k,).
         value: Measured values on the modelled scale; NaN where the candidate failed. Shape (k,).
-
-    Returns:
-        The corrected predictions for all n candidates, the measured ones included.
     """
     index, value = np.asarray(index), np.asarray(value, dtype=float)
     worked = np.isfinite(value)

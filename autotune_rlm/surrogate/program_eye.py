@@ -16,6 +16,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from autotune_rlm import programs
+from autotune_rlm.programs import SIZES
 from autotune_rlm.surrogate.trees import Trees
 from autotune_rlm.types import Candidate, Task
 
@@ -30,8 +31,6 @@ __all__ = [
 
 _FILE = "programs.safetensors"
 _Z90 = 1.6448536
-SIZES = ("items", "characters", "largest", "depth", "lines")
-"""Sizes of an input, as ``autotune-rlm record --programs`` writes them; a missing size is NaN."""
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,14 @@ autotuner around it is looked through. Names of a configuration that the kernel 
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autotune_rlm._files import run_file
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.surrogate.text import normalise_name
 from autotune_rlm.types import Candidate, Task
@@ -43,19 +42,10 @@ def load_programs(path: str | os.PathLike[str]) -> Programs:
     path = Path(path).resolve()
     if not path.is_file():
         raise FileNotFoundError(f"no file of programs {str(path)!r}")
-    name = f"_autotune_rlm_programs_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # Triton looks a kernel's module up
-    sys.path.insert(0, str(path.parent))
     try:
-        spec.loader.exec_module(module)
+        module = run_file(path, f"_autotune_rlm_programs_{path.stem}")
     except Exception as error:
         raise ValueError(f"{path} fails: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(path.parent))
     found = getattr(module, "PROGRAMS", None)
     if not isinstance(found, Mapping) or not all(map(callable, found.values())):
         raise ValueError(

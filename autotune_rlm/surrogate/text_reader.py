@@ -22,12 +22,7 @@ _MIN_COUNT = 1.0
 
 
 class TextReader(nn.Module):
-    """Tokens of k texts in, a few vectors of each out.
-
-    Args:
-        config: Sizes.
-        tokens: The network's table of tokens, shared with it.
-    """
+    """Tokens of k texts in, a few vectors of each out; shares the network's table of tokens."""
 
     def __init__(self, config: NetworkConfig, tokens: nn.Embedding) -> None:
         super().__init__()
@@ -51,14 +46,9 @@ class TextReader(nn.Module):
         nn.init.zeros_(self.start.weight)
 
     def forward(self, texts: Tensor) -> tuple[Tensor, Tensor]:
-        """Read texts.
+        """Vectors to attend to, (k, text_latents + 1, d), and what to add to the candidate's own, (k, d).
 
-        Args:
-            texts: Tokens padded with -1, long, (k, t); what is longer than ``max_text`` is cut off.
-
-        Returns:
-            Vectors to attend to, (k, text_latents + 1, d), and what to add to the candidate's own
-            vector, (k, d).
+        Texts are tokens padded with -1, long, (k, t); what is longer than ``max_text`` is cut off.
         """
         texts = texts[:, : self._most]
         bag = self.drop(self.words_in(self._bag(texts)))

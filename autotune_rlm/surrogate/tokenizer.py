@@ -9,30 +9,26 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-__all__ = ["TextTokenizer"]
+__all__ = ["TextTokenizer", "padded"]
 
 PIECES = 8
 
 
 class TextTokenizer:
-    """Text to token ids; any text, any bytes.
-
-    Args:
-        tokenizer: A tokenizer of the ``tokenizers`` library.
-    """
+    """Text to token ids; any text, any bytes. A tokenizer of the ``tokenizers`` library is inside."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self.of_texts: Tokenizer | None = None  # of candidates' texts, where an encoder has its own
-        self._pieces = lru_cache(maxsize=65536)(self._pieces_uncached)
-        self._ids = lru_cache(maxsize=256)(self._ids_uncached)
+        self.pieces = lru_cache(maxsize=65536)(self._pieces)
+        self._whole = lru_cache(maxsize=256)(self._ids)
 
     def __len__(self) -> int:
         return self._tokenizer.get_vocab_size()
 
     def encode(self, text: str, *, limit: int) -> list[int]:
         """The first ``limit`` token ids of ``text``."""
-        return list(self._ids(text)[:limit])
+        return list(self._whole(text)[:limit])
 
     def encode_batch(self, texts: Sequence[str], *, limit: int) -> list[list[int]]:
         """The first ``limit`` token ids of each candidate's text; nothing is kept."""
@@ -42,26 +38,13 @@ class TextTokenizer:
             found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [e.ids[:limit] for e in found]
 
-    def _ids_uncached(self, text: str) -> tuple[int, ...]:
+    def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def pieces(self, text: str) -> tuple[int, ...]:
+    def _pieces(self, text: str) -> tuple[int, ...]:
         """At most eight token ids of a name or a short value; longer text keeps both its ends."""
-        return self._pieces(text)
-
-    def _pieces_uncached(self, text: str) -> tuple[int, ...]:
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        if len(ids) > PIECES:
-            ids = ids[: PIECES // 2] + ids[-(PIECES - PIECES // 2) :]
-        return tuple(ids)
-
-    def padded(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
-        """Rows of ids as an int64 array (n, longest), padded with -1; at least one column."""
-        width = max([1, *map(len, rows)])
-        out = np.full((len(rows), width), -1, dtype=np.int64)
-        for i, row in enumerate(rows):
-            out[i, : len(row)] = row
-        return out
+        ids = self._ids(text)
+        return ids if len(ids) <= PIECES else ids[: PIECES // 2] + ids[-(PIECES - PIECES // 2) :]
 
     def save(self, path: str | Path) -> None:
         """Write ``tokenizer.json``."""
@@ -83,12 +66,7 @@ class TextTokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocab_size: int = 4096) -> TextTokenizer:
-        """Train a tokenizer.
-
-        Args:
-            texts: Code, configurations, graphs.
-            vocab_size: Tokens at most; the 256 bytes are always among them.
-        """
+        """Train a tokenizer on code, configurations and graphs; its tokens always have the 256 bytes."""
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -104,3 +82,11 @@ class TextTokenizer:
         )
         tokenizer.train_from_iterator(texts, trainer)
         return cls(tokenizer)
+
+
+def padded(rows: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
+    """Rows of ids as an int64 array (n, longest), padded with -1; at least one column."""
+    out = np.full((len(rows), max([1, *map(len, rows)])), -1, dtype=np.int64)
+    for places, row in zip(out, rows, strict=True):
+        places[: len(row)] = row
+    return out

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 
 from autotune_rlm.surrogate.fields import FieldTable
-from autotune_rlm.surrogate.metrics import NumberScale
+from autotune_rlm.surrogate.metrics import UNKNOWN_BIN, NumberScale
 from autotune_rlm.surrogate.text import Field, leaf, readable
+from autotune_rlm.surrogate.tokenizer import padded
 from autotune_rlm.training.hf import RLMModel
 
 __all__ = ["TextCollator"]
-
-_UNKNOWN = -2.0
 
 
 class TextCollator:
@@ -75,8 +74,8 @@ class TextCollator:
         tokens = self._tokenizer.encode_batch(list(places), limit=self._limit)
         numbers = [row.get("number") for row in rows]
         values = np.array([np.nan if x is None else float(x) for x in numbers])
-        labels = np.nan_to_num(self._scale.position(values), nan=_UNKNOWN)
-        padded, b = self._tokenizer.padded, len(rows)
+        labels = np.nan_to_num(self._scale.position(values), nan=UNKNOWN_BIN)
+        b = len(rows)
         return {
             "fields": tuple(table.tensors(self._tokenizer)),
             "shared": torch.tensor([shared] * b),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,16 @@ from autotune_rlm.surrogate.fields import (
     encode_task,
     encode_texts,
 )
-from autotune_rlm.surrogate.metrics import CODECS, FACTS, ErrorScale, NumberScale, work_scale
-from autotune_rlm.surrogate.tokenizer import TextTokenizer
+from autotune_rlm.surrogate.metrics import (
+    CODECS,
+    FACTS,
+    FAILED_BIN,
+    UNKNOWN_BIN,
+    ErrorScale,
+    NumberScale,
+    work_scale,
+)
+from autotune_rlm.surrogate.tokenizer import TextTokenizer, padded
 from autotune_rlm.training.recipe import Holdout
 from autotune_rlm.types import Candidate, Task, canonical_json
 
@@ -33,44 +41,56 @@ __all__ = [
     "is_held_out",
 ]
 
-_LARGE = 200
-_RENDERED = 0.35
-_BARE = 0.3
-_NEVER = -2.0
-_FAILED = -1.0
+_LARGE = 200  # candidates above which a landscape is sampled by how good they are
+_RENDERED = 0.35  # share of the prompts that are shown in other words
+_BARE = 0.3  # share of the candidates with a text that are shown without their parameters
 
 
-@dataclass(frozen=True, eq=False)
-class Example:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Encoded:
+    """n candidates as arrays.
+
+    Attributes:
+        index: Their fields, (n, c).
+        texts: Tokens of the distinct texts.
+        text_of: Which of them each candidate has, (n,); -1 for none. Empty where no text is read.
+    """
+
+    index: np.ndarray
+    texts: Sequence[np.ndarray] = ()
+    text_of: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, rows: Sequence[int]) -> Encoded:
+        """Some of the candidates."""
+        text_of = self.text_of[list(rows)] if len(self.text_of) else self.text_of
+        return Encoded(index=self.index[list(rows)], texts=self.texts, text_of=text_of)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Example(Encoded):
     """A landscape ready for training, n candidates.
 
     Attributes:
         id: The landscape's.
         prompts: The shared part in one or more renderings.
-        index: Candidates' fields, (n, c).
         targets: By metric, fractional bins (n,); -1 where the candidate failed, -2 where unknown.
         scale: Fractional bin of the task's scale; -2 where unknown.
         errors: Values to minimise, (n,); NaN where the candidate failed.
         top: Indices of the best candidates of a large landscape.
         informed: Candidates' fields with the compiler's facts among them, (n, c'); None where these
             are not known.
-        texts: Tokens of the candidates' distinct texts.
-        text_of: Which of them each candidate has, (n,); -1 for none. Empty where no text is read.
     """
 
     id: str
     prompts: tuple[EncodedTask, ...]
-    index: np.ndarray
     targets: Mapping[str, np.ndarray]
     scale: float
     errors: np.ndarray
     top: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     informed: np.ndarray | None = None
-    texts: Sequence[np.ndarray] = ()
-    text_of: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-
-    def __len__(self) -> int:
-        return len(self.index)
 
 
 def is_held_out(landscape: Landscape, rule: Holdout) -> bool:
@@ -124,18 +144,18 @@ def encode_landscape(
     if worked.sum() < min(2, len(landscape)):
         return None
     best = float(np.nanmin(errors))
-    targets, scale = {}, _NEVER
+    targets, scale = {}, UNKNOWN_BIN
     if task.metric == "compile_s":  # compiled, never run: shown as the task whose facts it tells
         task = replace(task, metric="time_ms")
     else:
         slowdown = CODECS["slowdown"].position(np.log(np.where(worked, errors, best) / best))
-        targets["slowdown"] = np.where(worked, slowdown, _FAILED).astype(np.float32)
+        targets["slowdown"] = np.where(worked, slowdown, FAILED_BIN).astype(np.float32)
         scale = float(CODECS["scale"].position(np.log(np.array([best / work_scale(task)])))[0])
     for name in FACTS:
         facts = [_fact(m.facts, m.compile_s, name) for m in landscape.measurements]
         bins = CODECS[name].position(np.log1p(np.array(facts, dtype=np.float64)))
         if np.isfinite(bins).any():
-            targets[name] = np.where(np.isfinite(bins), bins, _NEVER).astype(np.float32)
+            targets[name] = np.where(np.isfinite(bins), bins, UNKNOWN_BIN).astype(np.float32)
     prompts = tuple(
         encode_task(t, table, tokenizer, max_source=max_source) for t in (task, *renderings)
     )
@@ -146,33 +166,15 @@ def encode_landscape(
     if has_facts(landscape.candidates):
         informed, _ = encode_candidates(task, landscape.candidates, table, facts=True)
     return Example(
-        landscape.id,
-        prompts,
-        encoded.index,
-        targets,
-        scale,
-        errors,
-        top,
-        informed,
-        encoded.texts,
-        encoded.text_of,
+        **vars(encoded),
+        id=landscape.id,
+        prompts=prompts,
+        targets=targets,
+        scale=scale,
+        errors=errors,
+        top=top,
+        informed=informed,
     )
-
-
-class Encoded(NamedTuple):
-    """n candidates as arrays."""
-
-    index: np.ndarray  # type: ignore[assignment]  # tuple has a method of this name
-    """Fields, (n, c)."""
-    texts: Sequence[np.ndarray]
-    """Tokens of the distinct texts."""
-    text_of: np.ndarray
-    """Which of them each candidate has, (n,); -1 for none. Empty where no text is read."""
-
-    def take(self, rows: Sequence[int]) -> Encoded:
-        """Some of the candidates."""
-        text_of = self.text_of[list(rows)] if len(self.text_of) else self.text_of
-        return Encoded(self.index[list(rows)], self.texts, text_of)
 
 
 def encode_all(
@@ -186,8 +188,9 @@ def encode_all(
     """Encode a task's candidates with their texts, where ``max_text`` is above nothing."""
     index, _ = encode_candidates(task, candidates, table)
     if not max_text or not any(c.text for c in candidates):
-        return Encoded(index, [], np.zeros(0, dtype=np.int64))
-    return Encoded(index, *encode_texts(candidates, tokenizer, limit=max_text))
+        return Encoded(index=index)
+    texts, text_of = encode_texts(candidates, tokenizer, limit=max_text)
+    return Encoded(index=index, texts=texts, text_of=text_of)
 
 
 def _numbers(
@@ -203,16 +206,14 @@ def _numbers(
     known = np.isfinite(values)
     if not known.any():
         return None
-    bins = np.where(known, number.position(np.where(known, values, 0.0)), _FAILED)
+    bins = np.where(known, number.position(np.where(known, values, 0.0)), FAILED_BIN)
     return Example(
-        landscape.id,
-        (encode_task(landscape.task, table, tokenizer, max_source=max_source),),
-        encoded.index,
-        {"number": bins.astype(np.float32)},
-        _NEVER,
-        np.full(len(landscape), np.nan),
-        texts=encoded.texts,
-        text_of=encoded.text_of,
+        **vars(encoded),
+        id=landscape.id,
+        prompts=(encode_task(landscape.task, table, tokenizer, max_source=max_source),),
+        targets={"number": bins.astype(np.float32)},
+        scale=UNKNOWN_BIN,
+        errors=np.full(len(landscape), np.nan),
     )
 
 
@@ -257,7 +258,7 @@ class Sampler:
         mined: Share that comes from the rows given to ``mine``, where there are any.
         drop: Rate at which shared fields are hidden.
         uninformed: Rate at which the compiler's facts are hidden.
-        seed: Seed.
+        seed: Of everything random.
     """
 
     def __init__(
@@ -350,22 +351,19 @@ def collate(
 ) -> Batch:
     """Put examples into one batch."""
     b, g = len(examples), len(rows[0])
-    shared = np.full((b, max(len(p.fields) for p in prompts)), -1, dtype=np.int64)
-    source = np.full((b, max(len(p.source) for p in prompts)), -1, dtype=np.int64)
+    shared = padded([p.fields for p in prompts])
     index = np.full((b, g, max(e.index.shape[1] for e in examples)), -1, dtype=np.int64)
-    targets = np.full((b, g, len(metrics)), _NEVER, dtype=np.float32)
+    targets = np.full((b, g, len(metrics)), UNKNOWN_BIN, dtype=np.float32)
     for i, (example, chosen, prompt) in enumerate(zip(examples, rows, prompts, strict=True)):
-        fields = prompt.fields
         if drop and rng is not None:
-            fields = np.where(_hidden(len(fields), drop, rng), -1, fields)
-        shared[i, : len(fields)] = fields
-        source[i, : len(prompt.source)] = prompt.source
+            shared[i, : len(prompt.fields)][_hidden(len(prompt.fields), drop, rng)] = -1
         there = chosen >= 0
         index[i, there, : example.index.shape[1]] = example.index[chosen[there]]
         for j, metric in enumerate(metrics):
             if metric in example.targets:
                 targets[i, there, j] = example.targets[metric][chosen[there]]
     scale = np.array([e.scale for e in examples])
+    source = padded([p.source for p in prompts])
     return Batch(shared, source, index, targets, scale, *collate_texts(examples, rows))
 
 
@@ -377,22 +375,8 @@ def bare(batch: Batch, rng: np.random.Generator) -> Batch:
     return batch._replace(candidates=np.where(hidden[..., None], -1, batch.candidates))
 
 
-class _HasTexts(Protocol):
-    """Candidates with their texts."""
-
-    @property
-    def texts(self) -> Sequence[np.ndarray]:
-        """Tokens of the distinct texts."""
-        ...
-
-    @property
-    def text_of(self) -> np.ndarray:
-        """Which of them each candidate has, (n,); empty where there is none."""
-        ...
-
-
 def collate_texts(
-    examples: Sequence[_HasTexts], rows: Sequence[np.ndarray]
+    examples: Sequence[Encoded], rows: Sequence[np.ndarray]
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The texts of the examples' rows in one array, and which each row has; None where there is none."""
     if not any(len(e.text_of) for e in examples):
@@ -407,10 +391,7 @@ def collate_texts(
         tokens += [example.texts[j] for j in used]
     if not tokens:
         return None, None
-    texts = np.full((len(tokens), max(1, *map(len, tokens))), -1, dtype=np.int64)
-    for i, one in enumerate(tokens):
-        texts[i, : len(one)] = one
-    return texts, text_of
+    return padded(tokens), text_of
 
 
 def _hidden(n: int, drop: float, rng: np.random.Generator) -> np.ndarray:

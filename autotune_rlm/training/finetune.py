@@ -27,9 +27,11 @@ import torch
 from filelock import FileLock
 from scipy.stats import spearmanr
 
+from autotune_rlm._checks import check_all, check_number
+from autotune_rlm._files import replacing
 from autotune_rlm._private import private_folder
 from autotune_rlm.landscapes import Landscape
-from autotune_rlm.store import Store, weights_folder, weights_version
+from autotune_rlm.store import Store, read_rounds, weights_folder, weights_version
 from autotune_rlm.surrogate.checkpoint import Checkpoint, load_checkpoint
 from autotune_rlm.surrogate.fields import FieldTable
 from autotune_rlm.surrogate.known import together, trained_on
@@ -65,6 +67,14 @@ class FineTuneOptions:
     replay: float = 0.5
     held_out: float = 0.25
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_number("steps", self.steps, least=1, whole=True)
+        check_number("seconds", self.seconds, above=0)
+        check_number("lr", self.lr, above=0)
+        for name in ("pull", "replay"):
+            check_number(name, getattr(self, name), least=0, most=1)
+        check_number("held_out", self.held_out, above=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +162,7 @@ def fine_tune(
         ValueError: There are fewer than 8 working measurements to learn from.
     """
     options = options or FineTuneOptions()
+    check_all("landscapes", landscapes, Landscape)
     started = time.monotonic()
     working = sum(int(x.ok.sum()) for x in landscapes)
     if working < 8:
@@ -299,14 +310,12 @@ class Versions:
         if version is not None and version not in self.numbers():
             raise ValueError(f"version must be one of {self.numbers()} or None, got {version}")
         private_folder(self.folder)
-        temporary = self.folder / "current.json.tmp"
-        temporary.write_text(json.dumps({"version": version}))
-        os.replace(temporary, self.folder / "current.json")
+        with replacing(self.folder / "current.json") as draft:
+            draft.write_text(json.dumps({"version": version}))
 
     def history(self) -> list[dict[str, Any]]:
         """The records of all rounds, accepted and rejected, oldest first."""
-        path = self.folder / "rounds.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return read_rounds(self.folder)
 
     def round(
         self,

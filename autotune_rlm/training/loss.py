@@ -9,38 +9,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autotune_rlm.surrogate.codec import FAILED, NAN
-from autotune_rlm.surrogate.metrics import BINS
+from autotune_rlm.surrogate.codec import FAILED, SPECIAL
+from autotune_rlm.surrogate.metrics import BINS, UNKNOWN_BIN
 from autotune_rlm.surrogate.network import FieldTensors, Memory, Network
 from autotune_rlm.training.examples import Batch
 
-__all__ = ["Told", "batch_loss", "cross_entropy", "forward", "soft_targets"]
+__all__ = ["Told", "average", "batch_loss", "cross_entropy", "forward", "soft_targets"]
 
-_SPECIAL = max(FAILED, NAN) + 1
 _SCALE_WEIGHT = 0.1
-_UNKNOWN = -1.5
 
 
 def soft_targets(bins: Tensor, smoothing: float) -> Tensor:
-    """Token probabilities for fractional bins.
+    """Token probabilities, (n, BINS + 2), for fractional bins (n,), of which negative ones failed.
 
-    A value is spread over its neighbours as a Gaussian (HL-Gauss, Imani and White 2018; "Stop
-    Regressing", arXiv 2403.03950), which tells the model that neighbouring bins are near.
-
-    Args:
-        bins: Fractional bins, (n,); negative means failed.
-        smoothing: Standard deviation in bins.
-
-    Returns:
-        Shape (n, BINS + 2).
+    A value is spread over its neighbours as a Gaussian of ``smoothing`` bins (HL-Gauss, Imani and White
+    2018; "Stop Regressing", arXiv 2403.03950), which tells the model that neighbouring bins are near.
     """
     edges = torch.arange(BINS + 1, device=bins.device) - 0.5
     cdf = torch.erf((edges - bins[:, None]) / (smoothing * 2**0.5))
     mass = (cdf[:, 1:] - cdf[:, :-1]).clamp(min=0)
     mass = mass / mass.sum(1, keepdim=True).clamp(min=1e-9)
     failed = (bins < 0).float()
-    out = torch.zeros(len(bins), BINS + _SPECIAL, device=bins.device)
-    out[:, _SPECIAL:] = mass * (1 - failed[:, None])
+    out = torch.zeros(len(bins), BINS + SPECIAL, device=bins.device)
+    out[:, SPECIAL:] = mass * (1 - failed[:, None])
     out[:, FAILED] = failed
     return out
 
@@ -63,12 +54,12 @@ def forward(
     metrics: Tensor,
     previous: Tensor | None = None,
 ) -> Told:
-    """Run the network on a batch.
+    """Run the network on a batch of b tasks with g candidates each.
 
     Args:
         network: The network.
         fields: All distinct fields of the data.
-        batch: b tasks with g candidates each.
+        batch: The batch.
         metrics: Long, (m,): numbers of the batch's metrics in the network's list.
         previous: Tokens written before, (b * g, k); None for the batch's own targets as bins.
     """
@@ -99,7 +90,7 @@ def forward(
     )
     targets = torch.from_numpy(batch.targets).to(device).view(b * g, -1)
     if previous is None and targets.shape[1] > 1:
-        previous = (targets[:, :-1].round().clamp(min=0) + _SPECIAL).long()
+        previous = (targets[:, :-1].round().clamp(min=0) + SPECIAL).long()
     texts = None
     if batch.texts is not None:
         texts = network.read_texts(torch.from_numpy(batch.texts).to(device))
@@ -120,19 +111,11 @@ def forward(
 def batch_loss(
     network: Network, fields: FieldTensors, batch: Batch, metrics: Tensor, *, smoothing: float
 ) -> Tensor:
-    """Cross-entropy of the metrics asked for, and of the tasks' scale.
-
-    Args:
-        network: The network.
-        fields: All distinct fields of the data.
-        batch: What to learn from.
-        metrics: Long, (m,): numbers of the batch's metrics in the network's list.
-        smoothing: Standard deviation of the soft targets in bins.
-    """
+    """Cross-entropy of the metrics asked for, and of the tasks' scale; arguments as of ``forward``."""
     told = forward(network, fields, batch, metrics)
     b, targets = len(batch.shared), torch.from_numpy(batch.targets).to(metrics.device)
     loss = cross_entropy(told.logits.flatten(0, 1), targets.flatten(), smoothing)
-    if not (batch.scale > _UNKNOWN).any():
+    if not (batch.scale > UNKNOWN_BIN).any():
         return loss
     asked = torch.full_like(metrics[:1], network.config.metrics.index("scale")).expand(b, 1)
     nothing = torch.full_like(asked, -1)
@@ -142,15 +125,20 @@ def batch_loss(
 
 
 def cross_entropy(logits: Tensor, bins: Tensor, smoothing: float) -> Tensor:
-    """Mean cross-entropy with soft targets; unknown bins (-2) do not count.
+    """Mean cross-entropy of logits (n, BINS + 2) with soft targets of fractional bins (n,).
 
-    Args:
-        logits: (n, BINS + 2).
-        bins: Fractional bins, (n,); -1 failed, -2 unknown.
-        smoothing: Standard deviation of the soft targets in bins.
+    Bins that are unknown (-2) do not count; ``smoothing`` is that of ``soft_targets``.
     """
-    known = bins > _UNKNOWN
+    known = bins > UNKNOWN_BIN
     if not known.any():
         return logits.sum() * 0.0
     target = soft_targets(bins[known], smoothing)
     return -(target * F.log_softmax(logits[known], dim=-1)).sum(1).mean()
+
+
+@torch.no_grad()
+def average(averaged: Network, network: Network, *, most: float, step: int) -> None:
+    """Move averaged weights towards those of a step; the decay rises to ``most`` over the first steps."""
+    ours: list[Tensor] = [p.detach() for p in averaged.parameters()]
+    theirs: list[Tensor] = [p.detach() for p in network.parameters()]
+    torch._foreach_lerp_(ours, theirs, 1 - min(most, 1 - 1 / (1 + step / 4)))

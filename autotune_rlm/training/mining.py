@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from autotune_rlm.surrogate.codec import FAILED, NAN
+from autotune_rlm.surrogate.codec import FAILED, SPECIAL
 from autotune_rlm.surrogate.fields import EncodedTask
 from autotune_rlm.surrogate.metrics import BINS
 from autotune_rlm.surrogate.network import FieldTensors, Network
@@ -19,7 +19,6 @@ from autotune_rlm.training.loss import forward
 
 __all__ = ["favourites"]
 
-_SPECIAL = max(FAILED, NAN) + 1
 _CHUNK = 2048
 
 
@@ -27,14 +26,7 @@ _CHUNK = 2048
 def favourites(
     network: Network, fields: FieldTensors, example: Example, prompt: EncodedTask
 ) -> np.ndarray:
-    """Rows of the hundredth (at least 64) that the network takes for the fastest.
-
-    Args:
-        network: The network.
-        fields: All distinct fields of the data.
-        example: A landscape.
-        prompt: The rendering in which it is shown.
-    """
+    """Rows of the hundredth (at least 64) of a landscape that the network takes for the fastest."""
     device = next(network.parameters()).device
     metric = torch.tensor([network.config.metrics.index("slowdown")], device=device)
     places = torch.arange(BINS, device=device, dtype=torch.float32)
@@ -43,6 +35,6 @@ def favourites(
         batch = collate([example], [rows], [prompt], ("slowdown",))
         p = forward(network, fields, batch, metric).logits[:, 0].softmax(-1)
         failed = p[:, FAILED] * BINS
-        believed.append((p[:, _SPECIAL:] @ places + failed).cpu().numpy())
+        believed.append((p[:, SPECIAL:] @ places + failed).cpu().numpy())
     count = min(len(example), max(64, len(example) // 100))
     return np.argpartition(np.concatenate(believed), count - 1)[:count]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sysconfig
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -205,16 +204,26 @@ def _scales(
     return {metric: NumberScale(**scale) for metric, scale in known.items()}
 
 
-def _encoded(
+def _alike(
     landscapes: Sequence[Landscape], data: TrainingData, max_text: int
-) -> dict[str, Encoded]:
-    """The candidates of each landscape by its id; those that landscapes share are encoded once."""
-    found: dict[str, Encoded] = {}
+) -> Iterator[tuple[list[Landscape], Encoded]]:
+    """Landscapes of the same candidates, with these, which are encoded once."""
     for kernel in dict.fromkeys(x.task.kernel for x in landscapes):
         alike = [x for x in landscapes if x.task.kernel == kernel]
         candidates = distinct_candidates(alike)
-        whole = encode_all(alike[0].task, candidates, data.table, data.tokenizer, max_text=max_text)
-        place = {id(c): i for i, c in enumerate(candidates)}
+        yield (
+            alike,
+            encode_all(alike[0].task, candidates, data.table, data.tokenizer, max_text=max_text),
+        )
+
+
+def _encoded(
+    landscapes: Sequence[Landscape], data: TrainingData, max_text: int
+) -> dict[str, Encoded]:
+    """The candidates of each landscape by its id."""
+    found: dict[str, Encoded] = {}
+    for alike, whole in _alike(landscapes, data, max_text):
+        place = {id(c): i for i, c in enumerate(distinct_candidates(alike))}
         for one in alike:
             found[one.id] = whole.take([place[id(c)] for c in one.candidates])
     return found
@@ -229,19 +238,13 @@ def _sequences(
 ) -> list[tuple[SequenceExample, float]]:
     """A table of networks as examples of several targets, one for each wording of the networks."""
     most = recipe.network_config().max_text if source.texts else 0
-    kernels = list(dict.fromkeys(x.task.kernel for x in landscapes))
     data.settings["sequences"] = MAX_TARGETS
-    found = []
-    for kernel in kernels:
-        alike = [x for x in landscapes if x.task.kernel == kernel]
-        candidates = distinct_candidates(alike)
-        task = alike[0].task
+    examples = []
+    for alike, encoded in _alike(landscapes, data, most):
         if most:
-            data.reads(replace(task, metric=SEVERAL))
-        encoded = encode_all(task, candidates, data.table, data.tokenizer, max_text=most)
-        example = encode_sequence(name, alike, data.table, data.tokenizer, encoded)
-        found.append((example, (source.weight or 1.0) / len(kernels)))
-    return found
+            data.reads(replace(alike[0].task, metric=SEVERAL))
+        examples.append(encode_sequence(name, alike, data.table, data.tokenizer, encoded))
+    return [(example, (source.weight or 1.0) / len(examples)) for example in examples]
 
 
 def training_texts(landscapes: Iterable[Landscape]) -> Iterable[str]:
@@ -291,12 +294,8 @@ def run_recipe(
         The checkpoint's folder.
     """
     recipe = Recipe.load(path)
-    if minutes is not None:
-        recipe = dataclasses.replace(recipe, minutes=minutes)
-    if steps is not None:
-        recipe = dataclasses.replace(recipe, steps=steps)
-    if data is not None:
-        recipe = dataclasses.replace(recipe, root=str(data))
+    given = {"minutes": minutes, "steps": steps, "root": None if data is None else str(data)}
+    recipe = replace(recipe, **{k: v for k, v in given.items() if v is not None})
     begun = [load_checkpoint(s) for s in ([start] if isinstance(start, (str, Path)) else start)]
     before = _settings(begun)
     loaded = load_data(recipe, begun[0].tokenizer if begun else None, before["numbers"])

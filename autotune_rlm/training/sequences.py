@@ -8,15 +8,15 @@ writes accuracy and then latencies).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from autotune_rlm.landscapes import Landscape
-from autotune_rlm.surrogate.codec import FAILED, NAN
+from autotune_rlm.surrogate.codec import FAILED, SPECIAL
 from autotune_rlm.surrogate.fields import EncodedTask, FieldTable, encode_task
-from autotune_rlm.surrogate.metrics import CODECS, ErrorScale, work_scale
-from autotune_rlm.surrogate.tokenizer import TextTokenizer
+from autotune_rlm.surrogate.metrics import CODECS, FAILED_BIN, UNKNOWN_BIN, ErrorScale, work_scale
+from autotune_rlm.surrogate.tokenizer import TextTokenizer, padded
 from autotune_rlm.training.examples import Batch, Encoded, bare, collate_texts
 from autotune_rlm.types import Candidate
 
@@ -29,37 +29,26 @@ __all__ = [
 ]
 
 MAX_TARGETS = 8
-_SPECIAL = max(FAILED, NAN) + 1
-_NEVER, _FAILED = -2.0, -1.0
-_ACCURACY_FIRST = 0.8
+_ACCURACY_FIRST = 0.8  # share of the sequences that begin with one, as the paper writes them
 
 
-@dataclass(frozen=True, eq=False)
-class SequenceExample:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SequenceExample(Encoded):
     """n networks with k targets.
 
     Attributes:
         id: Of the table.
         prompts: The shared part of each target, k.
-        index: Candidates' fields, (n, c).
         targets: Fractional bins of the slow-downs, (n, k); -2 where not measured.
         scale: Fractional bins of the targets' scales, (k,).
         leading: Which targets are accuracies, (k,).
-        texts: Tokens of the candidates' distinct texts.
-        text_of: Which of them each candidate has, (n,); empty where no text is read.
     """
 
     id: str
     prompts: tuple[EncodedTask, ...]
-    index: np.ndarray
     targets: np.ndarray
     scale: np.ndarray
     leading: np.ndarray
-    texts: Sequence[np.ndarray] = ()
-    text_of: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-
-    def __len__(self) -> int:
-        return len(self.index)
 
 
 def encode_sequence(
@@ -69,36 +58,29 @@ def encode_sequence(
     tokenizer: TextTokenizer,
     encoded: Encoded,
 ) -> SequenceExample:
-    """One example of landscapes that rate the same networks.
+    """One example of landscapes, one for each target, that rate the same networks.
 
-    Args:
-        name: Of the table.
-        landscapes: One for each target.
-        table: Collects the fields.
-        tokenizer: Of the texts.
-        encoded: The networks in the order of ``distinct_candidates``.
+    ``encoded`` are the networks in the order of ``distinct_candidates``.
     """
     place = {id(c): i for i, c in enumerate(distinct_candidates(landscapes))}
-    targets = np.full((len(place), len(landscapes)), _NEVER, dtype=np.float32)
-    scale = np.full(len(landscapes), _NEVER)
+    targets = np.full((len(place), len(landscapes)), UNKNOWN_BIN, dtype=np.float32)
+    scale = np.full(len(landscapes), UNKNOWN_BIN)
     for j, landscape in enumerate(landscapes):
         errors = ErrorScale.of(landscape.task, landscape.values).to_error(landscape.values)
         worked = np.isfinite(errors)
         best = float(np.nanmin(errors))
         bins = CODECS["slowdown"].position(np.log(np.where(worked, errors, best) / best))
         rows = [place[id(c)] for c in landscape.candidates]
-        targets[rows, j] = np.where(worked, bins, _FAILED)
+        targets[rows, j] = np.where(worked, bins, FAILED_BIN)
         logs = np.log(np.array([best / work_scale(landscape.task)]))
         scale[j] = CODECS["scale"].position(logs)[0]
     return SequenceExample(
-        name,
-        tuple(encode_task(x.task, table, tokenizer, max_source=0) for x in landscapes),
-        encoded.index,
-        targets,
-        scale,
-        np.array([x.task.metric.startswith("accuracy") for x in landscapes]),
-        encoded.texts,
-        encoded.text_of,
+        **vars(encoded),
+        id=name,
+        prompts=tuple(encode_task(x.task, table, tokenizer, max_source=0) for x in landscapes),
+        targets=targets,
+        scale=scale,
+        leading=np.array([x.task.metric.startswith("accuracy") for x in landscapes]),
     )
 
 
@@ -108,14 +90,9 @@ def distinct_candidates(landscapes: Sequence[Landscape]) -> list[Candidate]:
 
 
 class SequenceSampler:
-    """Draws batches of targets that are told others.
+    """Draws batches of so many targets, of so many candidates each, that are told others.
 
-    Args:
-        examples: Tables with their weights.
-        tasks: Targets of a batch.
-        candidates: Networks of each.
-        drop: Rate at which the networks' texts are hidden.
-        seed: Seed.
+    ``drop`` is the rate at which the networks' texts are hidden.
     """
 
     def __init__(
@@ -167,15 +144,14 @@ def collate_sequences(
     """Put rows of examples into one batch: of ``columns`` the last is asked, the others are told."""
     b, g, most = len(examples), len(rows[0]), max(map(len, columns)) - 1
     asked = [e.prompts[c[-1]].fields for e, c in zip(examples, columns, strict=True)]
-    shared = np.full((b, max(map(len, asked))), -1, dtype=np.int64)
+    shared = padded(asked)
     index = np.full((b, g, max(e.index.shape[1] for e in examples)), -1, dtype=np.int64)
-    targets = np.full((b, g, 1), _NEVER, dtype=np.float32)
-    scale = np.full(b, _NEVER)
+    targets = np.full((b, g, 1), UNKNOWN_BIN, dtype=np.float32)
+    scale = np.full(b, UNKNOWN_BIN)
     longest = max(len(p.fields) for e in examples for p in e.prompts)
     described = np.full((b, most, longest), -1, dtype=np.int64)
     told = np.full((b, g, most), -1, dtype=np.int64)
     for i, (e, chosen, which) in enumerate(zip(examples, rows, columns, strict=True)):
-        shared[i, : len(asked[i])] = asked[i]
         index[i, :, : e.index.shape[1]] = e.index[chosen]
         targets[i, :, 0] = e.targets[chosen, which[-1]]
         scale[i] = e.scale[which[-1]]
@@ -183,8 +159,8 @@ def collate_sequences(
             fields = e.prompts[column].fields
             described[i, j, : len(fields)] = fields
             bins = e.targets[chosen, column]
-            tokens = np.where(bins < 0, FAILED, np.round(bins) + _SPECIAL).astype(np.int64)
-            told[i, :, j] = np.where(bins < -1.5, -1, tokens)
+            tokens = np.where(bins < 0, FAILED, np.round(bins) + SPECIAL).astype(np.int64)
+            told[i, :, j] = np.where(bins <= UNKNOWN_BIN, -1, tokens)
     nothing = np.zeros((b, 0), dtype=np.int64)
     return Batch(
         shared, nothing, index, targets, scale, *collate_texts(examples, rows), described, told

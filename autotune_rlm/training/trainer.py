@@ -6,7 +6,6 @@ import copy
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,11 +16,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from autotune_rlm._files import replacing
 from autotune_rlm.progress import ProgressLine
 from autotune_rlm.surrogate.metrics import FACTS
 from autotune_rlm.surrogate.network import FieldTensors, Network
 from autotune_rlm.training.examples import Batch, Example, Sampler
-from autotune_rlm.training.loss import batch_loss
+from autotune_rlm.training.loss import average, batch_loss
 from autotune_rlm.training.mining import favourites
 from autotune_rlm.training.recipe import Recipe
 from autotune_rlm.training.sequences import SequenceExample, SequenceSampler
@@ -148,7 +148,7 @@ def train_network(
             accelerator.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             state.step += 1
-            _average(averaged, network, min(recipe.average, 1 - 1 / (1 + state.step / 4)))
+            average(averaged, network, most=recipe.average, step=state.step)
             state.losses.append(float(loss.detach()))
             mean = float(np.mean(state.losses[-100:]))
             line(f"step {state.step:,}, {done:.0%}, loss {mean:.3f}", done)
@@ -246,24 +246,16 @@ def _schedule(step: int, done: float, warmup: int) -> float:
     return ramp * max(decay, 0.005)
 
 
-@torch.no_grad()
-def _average(averaged: Network, network: Network, decay: float) -> None:
-    ours: list[torch.Tensor] = [p.detach() for p in averaged.parameters()]
-    theirs: list[torch.Tensor] = [p.detach() for p in network.parameters()]
-    torch._foreach_lerp_(ours, theirs, 1 - decay)
-
-
 def _save(
     state: TrainingState, optimizer: torch.optim.Optimizer, folder: Path, elapsed: float
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     blob = {
         "network": state.network.state_dict(),
         "averaged": state.averaged.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
-    torch.save(blob, folder / "state.pt.tmp")
-    os.replace(folder / "state.pt.tmp", folder / "state.pt")
+    with replacing(folder / "state.pt") as draft:
+        torch.save(blob, draft)
     facts = {"step": state.step, "elapsed_s": elapsed, "losses": state.losses[-1000:]}
     (folder / "progress.json").write_text(json.dumps(facts))
 

@@ -13,7 +13,6 @@ from autotune_rlm.measure.triton.kernel_call import (
     describe_launch,
     evaluate_grid,
     make_tensor,
-    note_launch,
 )
 from autotune_rlm.types import Candidate, Device, Status, Task, canonical_json
 
@@ -55,18 +54,19 @@ def test_a_noted_launch_runs_elsewhere():
 
     x = torch.arange(64.0)
     launches = [({"BLOCK": b}, (64 // b,), {"EVEN": True, "UNUSED": None}) for b in (16, 32)]
-    noted = note_launch(kernels.add, {"x": x, "y": x, "out": x, "n": 64}, launches)
+    noted = describe_launch(kernels.add, {"x": x, "y": x, "out": x, "n": 64}, launches)
     canonical_json(noted.workload().to_json())
     assert noted.args["x"]["shape"] == [64]
-    indices = note_launch(kernels.add, {"x": torch.tensor([5, 7])}, launches)
+    indices = describe_launch(kernels.add, {"x": torch.tensor([5, 7])}, launches)
     assert indices.args["x"]["values"] == [5, 7]
 
     @triton.jit
     def local(x):
         pass
 
-    assert note_launch(local, {"x": x}, launches) is None
-    assert note_launch(kernels.add, {"x": object()}, launches) is None
+    for kernel, argument in ((local, x), (kernels.add, object())):
+        with pytest.raises(NotRepeatableError):
+            describe_launch(kernel, {"x": argument}, launches)
     workload = Workload(**{**noted.workload().to_json()})
     workload.arguments["device"] = "cpu"
     with IsolatedMeasurer(workload, env={"TRITON_INTERPRET": "1"}) as measurer:

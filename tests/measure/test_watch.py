@@ -287,7 +287,7 @@ def test_the_command(store, tmp_path, monkeypatch, caplog):
         assert store.observations(task("add")) == []
         done = CliRunner().invoke(app, [*options, "--kernels", str(HERE)])
         assert done.exit_code == 0, done.output
-        assert "1 problems served" in done.output
+        assert "1 problem served" in done.output
         assert len(store.observations(task("add"))) == 2
         assert CliRunner().invoke(app, [*options, "--duty", "7"]).exit_code == 2
     finally:

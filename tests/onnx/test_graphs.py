@@ -11,51 +11,27 @@ import numpy as np
 import pytest
 
 onnx = pytest.importorskip("onnx")
+from graph_support import (  # noqa: E402
+    MACS,
+    X,
+    branch,
+    ints,
+    model,
+    product,
+    quantised,
+    scalar,
+    value,
+    weight,
+)
 from onnx import TensorProto as T  # noqa: E402
 from onnx import helper as h  # noqa: E402
-from onnx import numpy_helper  # noqa: E402
 
 from autotune_rlm.networks import graph_facts, network_fields, onnx_text, read_graph  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import onnx_models  # noqa: E402
 
-MICROSOFT = "com.microsoft"
-value = h.make_tensor_value_info
-
-
-def weight(name, *shape, dtype=np.float32):
-    return numpy_helper.from_array(np.zeros(shape, dtype), name)
-
-
-def ints(name, *values):
-    return numpy_helper.from_array(np.array(values, np.int64), name)
-
-
-def scalar(name, number, dtype=np.int64):
-    return numpy_helper.from_array(np.array(number, dtype), name)
-
-
-def model(nodes, inputs, weights=(), *, out=("y",), opset=18, functions=(), domains=()):
-    outputs = [value(o, T.FLOAT, None) if isinstance(o, str) else o for o in out]
-    graph = h.make_graph(nodes, "g", inputs, outputs, list(weights))
-    opsets = [h.make_opsetid("", opset), *(h.make_opsetid(d, 1) for d in domains)]
-    return h.make_model(graph, opset_imports=opsets, ir_version=10, functions=list(functions))
-
-
-def product(x="x", w="w", y="y"):
-    return h.make_node("MatMul", [x, w], [y])
-
-
-X = value("x", T.FLOAT, [4, 128])
-MACS = 4 * 128 * 64
-
-
 # ---- graphs within graphs
-
-
-def branch(nodes, out, weights=()):
-    return h.make_graph(nodes, "b", [], [value(out, T.FLOAT, None)], list(weights))
 
 
 def chosen(then, other, condition=None):
@@ -196,138 +172,7 @@ def test_functions_that_multiply_or_call_themselves_are_an_error():
         graph_facts(calling(2, 1, first="F1"))
 
 
-# ---- operators
-
-
-def one(op, shapes, *, domain="", opset=23, dtypes=(), weights=(), **attributes):
-    names = [f"x{i}" if s is not None else "" for i, s in enumerate(shapes)]
-    kinds = [*dtypes, *[T.FLOAT] * len(shapes)]
-    inputs = [
-        value(n, k, s) for n, k, s in zip(names, kinds, shapes, strict=False) if s is not None
-    ]
-    node = h.make_node(op, [*names, *(w.name for w in weights)], ["y"], domain=domain, **attributes)
-    domains = [domain] if domain else []
-    return graph_facts(model([node], inputs, weights, opset=opset, domains=domains))
-
-
 B, S, HEADS, D = 2, 16, 8, 32
-Q = [B, HEADS, S, D]
-FLAT = [B, S, HEADS * D]
-SELF = 2 * B * S * S * HEADS * D
-
-
-@pytest.mark.parametrize(
-    ("op", "shapes", "options", "macs"),
-    [
-        ("Attention", [Q, Q, Q], {}, SELF),
-        ("Attention", [FLAT] * 3, {"q_num_heads": HEADS, "kv_num_heads": HEADS}, SELF),
-        ("Attention", [Q, Q, Q, None, Q, Q], {}, 2 * SELF),
-        ("MultiHeadAttention", [FLAT] * 3, {"domain": MICROSOFT, "num_heads": HEADS}, SELF),
-        ("MultiHeadAttention", [[B, S, HEADS, 3, D]], {"domain": MICROSOFT, "num_heads": HEADS}, SELF),
-        ("GroupQueryAttention", [FLAT, [B, S, 2 * D], [B, S, 2 * D]],
-         {"domain": MICROSOFT, "num_heads": HEADS, "kv_num_heads": 2}, SELF),
-        ("Attention", [[B, S, 64], [64, 3 * 64], [3 * 64]], {"domain": MICROSOFT, "num_heads": 8},
-         B * S * 64 * 3 * 64 + 2 * B * S * S * 64),
-        ("DeformConv", [[1, 4, 8, 8], [6, 4, 3, 3], [1, 18, 6, 6]], {}, 6 * 6 * 6 * 4 * 9),
-        ("Einsum", [[B, 4, 8], [B, 8, 16]], {"equation": "bij,bjk->bik"}, B * 4 * 8 * 16),
-        ("Einsum", [[B, 3, 4, 8], [8, 16]], {"equation": "...ij,jk->...ik"}, B * 3 * 4 * 8 * 16),
-        ("Einsum", [[B, 4, 8]], {"equation": "bij->bji"}, 0),
-        ("FusedMatMul", [[B, 8, 4], [B, 8, 16]], {"domain": MICROSOFT, "transA": 1}, B * 4 * 8 * 16),
-        ("MatMul", [[8], [8, 16]], {}, 8 * 16),
-        ("MatMul", [[3, 1, 4, 8], [5, 8, 16]], {}, 3 * 5 * 4 * 8 * 16),
-        ("FusedConv", [[1, 3, 8, 8], [4, 3, 3, 3]],
-         {"domain": MICROSOFT, "pads": [1] * 4, "strides": [2, 2]}, 4 * 4 * 4 * 27),
-        ("Inverse", [[4, 4]], {"domain": MICROSOFT}, 64),
-    ],
-)  # fmt: skip
-def test_products_are_counted(op, shapes, options, macs):
-    facts = one(op, shapes, **options)
-    assert (facts.macs, facts.unknown) == (macs, 0)
-
-
-@pytest.mark.parametrize(
-    ("op", "domain"),
-    [("PackedAttention", MICROSOFT), ("BeamSearch", MICROSOFT), ("Magic", "mine"), ("Later", "")],
-)
-def test_operators_without_a_rule_are_unknown(op, domain):
-    assert one(op, [[4, 8]], domain=domain).unknown == 1
-
-
-def quantised(bits=8):
-    """A linear layer as float, in 8 bits and in packed 4 bits: the same layer each time."""
-    if bits == 32:
-        return model([product()], [X], [weight("w", 128, 64)])
-    if bits == 4:
-        node = h.make_node(
-            "MatMulNBits",
-            ["x", "b", "s"],
-            ["y"],
-            domain=MICROSOFT,
-            K=128,
-            N=64,
-            bits=4,
-            block_size=32,
-        )
-        stored = [weight("b", 64, 4, 16, dtype=np.uint8), weight("s", 256)]
-        return model([node], [X], stored, domains=[MICROSOFT])
-    nodes = [h.make_node("DequantizeLinear", ["q", "s", "z"], ["w"], axis=1), product()]
-    stored = [weight("q", 128, 64, dtype=np.int8), weight("s", 64), weight("z", 64, dtype=np.int8)]
-    return model(nodes, [X], stored)
-
-
-@pytest.mark.parametrize("bits", [4, 8, 32])
-def test_a_quantised_layer_has_the_parameters_and_products_of_the_layer(bits):
-    facts = graph_facts(quantised(bits))
-    assert (facts.parameters, facts.macs, facts.unknown) == (128 * 64, MACS, 0)
-
-
-def test_tables_of_integers_and_masks_are_no_parameters():
-    nodes = [
-        h.make_node("Gather", ["table", "places"], ["e"]),
-        h.make_node("Where", ["mask", "e", "e"], ["y"]),
-    ]
-    stored = [
-        weight("table", 100, 8),
-        weight("places", 1, 512, dtype=np.int64),
-        weight("mask", 1, 512, 8, dtype=bool),
-    ]
-    facts = graph_facts(model(nodes, [X], stored))
-    assert facts.parameters == 800
-    assert facts.weight_bytes == 800 * 4 + 512 * 8 + 512 * 8
-
-
-# ---- Identity
-
-
-@pytest.mark.parametrize("place", ["weight", "shape", "branch", "output", "many"])
-def test_identity_changes_nothing_wherever_it_stands(place):
-    def built(identity):
-        def behind(name, where):
-            if not identity or where != place:
-                return name, []
-            count = 3000 if place == "many" else 1
-            names = [name, *(f"{name}.{i}" for i in range(count))]
-            return names[-1], [
-                h.make_node("Identity", [names[i]], [names[i + 1]]) for i in range(count)
-            ]
-
-        w, first = behind("w", "weight")
-        s, second = behind("s", "shape")
-        m, many = behind("x", "many")
-        inner, third = behind("x", "branch")
-        out, last = behind("t", "output")
-        then = branch([*third, product(inner, w, "t"), *last], out)
-        other = branch([h.make_node("MatMul", ["x", "w"], ["u"])], "u")
-        nodes = [
-            *first, *second, *many, h.make_node("Reshape", [m, s], ["r"]),
-            h.make_node("If", ["c"], ["z"], then_branch=then, else_branch=other),
-            h.make_node("Concat", ["z", "z"], ["y"], axis=0),
-        ]  # fmt: skip
-        stored = [weight("w", 128, 64), ints("s", 8, 64)]
-        return model(nodes, [value("c", T.BOOL, []), X], stored, out=("y", "r"))
-
-    assert onnx_text(built(True)) == onnx_text(built(False))
-    assert graph_facts(built(True)) == graph_facts(built(False))
 
 
 # ---- sizes

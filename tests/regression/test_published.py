@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from autotune_rlm.regression import RLM
+from autotune_rlm.regression._inputs import Asked
 from autotune_rlm.regression._published import PublishedModel
 from autotune_rlm.surrogate.tokenizer import TextTokenizer
 
@@ -96,7 +97,7 @@ def test_logits_are_those_of_generate(published):
         output_logits=True,
         return_dict_in_generate=True,
     )
-    ((memory, mask),) = ours._memories(TEXTS[:1], [{}], 1)
+    ((memory, mask),) = ours._memories(Asked.of(TEXTS[:1], None))
     written = out.sequences[0, 1:].numpy()
     for t in range(4):
         if (written[:t] == 0).any():  # padding, which no number has
@@ -110,7 +111,7 @@ def test_the_expansion_is_the_exact_distribution(published):
     model = PublishedModel.load(published[0])
     model.codec = type(model.codec)(style="ieee", mantissa=1, exponent=1)
     model._width = 400  # all sequences of two signs and two digits
-    (found,) = next(model.distributions(TEXTS[:1], [{}]))
+    (found,) = next(model.distributions(Asked.of(TEXTS[:1], None)))
     assert found.missing == pytest.approx(0.0, abs=1e-9)
     assert found.probabilities.sum() == pytest.approx(1.0)
     logits = {}

@@ -123,7 +123,8 @@ def test_pandas_and_lists_are_alike(base, table):
 
 
 def test_groups_are_never_split(base, table):
-    from autotune_rlm.regression._fit import FitOptions, _split
+    from autotune_rlm.regression._fit import _split
+    from autotune_rlm.regression._options import FitOptions
 
     groups = np.arange(240) // 6
     for seed in range(5):

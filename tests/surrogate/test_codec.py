@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune_rlm.surrogate.codec import FAILED, NAN, BinCodec, DigitCodec, codec_from_json
+from autotune_rlm.surrogate.codec import FAILED, NAN, BinCodec, DigitCodec
 
 CODECS = [
     BinCodec(),
@@ -15,7 +15,7 @@ CODECS = [
     DigitCodec(style="ieee"),
     DigitCodec(style="ieee", base=2, mantissa=8, exponent=6),
 ]
-ids = [str(c.to_json()) for c in CODECS]
+ids = ["bins", "even", "p10", "p10-long", "ieee", "ieee-binary"]
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=ids)
@@ -132,13 +132,6 @@ def test_failed_and_nan_are_values_of_their_own(codec):
     assert np.isnan(codec.decode(tokens)).tolist() == [False, True, True]
 
 
-@pytest.mark.parametrize("codec", CODECS, ids=ids)
-def test_settings_round_trip(codec):
-    same = codec_from_json(codec.to_json())
-    values = np.array([0.3, 1.7, 4.2])
-    assert (same.encode(values) == codec.encode(values)).all()
-
-
 def test_quantiles_of_a_known_histogram():
     codec = BinCodec(low=0, high=10, knee=float("inf"), bins=11)
     even = np.full((1, 11), 1 / 11)
@@ -156,7 +149,6 @@ def test_quantiles_of_a_known_histogram():
         lambda: BinCodec(bins=1),
         lambda: DigitCodec(style="roman"),
         lambda: DigitCodec(mantissa=0),
-        lambda: codec_from_json({"codec": "morse"}),
     ],
 )
 def test_bad_settings_are_named(make):

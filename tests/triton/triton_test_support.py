@@ -10,6 +10,7 @@ import numpy as np
 import triton
 from triton.runtime.jit import KernelInterface
 
+from autotune_rlm import Store, rlm_autotune
 from autotune_rlm.integrations.triton.stub import Launch
 from autotune_rlm.types import Prediction
 
@@ -78,3 +79,16 @@ class Oracle:
 def configs(blocks=(32, 64, 128, 256, 512, 1024), warps=(1, 2, 4)):
     """Configurations of one block size; the first is a poor one."""
     return [triton.Config({"BLOCK": b}, num_warps=w) for b in blocks for w in warps]
+
+
+def tuned(kernel, store, **options):
+    """The kernel under ``rlm_autotune`` with a surrogate that knows its times."""
+    options = {"configs": configs(), "key": ["n"], "surrogate": Oracle(), **options}
+    return rlm_autotune(store=store, **options)(kernel)
+
+
+def rows(path):
+    """Status by block of everything that a store holds."""
+    with Store(path) as store:
+        observed = [o for task in store.tasks() for o in store.observations(task)]
+    return {o.candidate.config["BLOCK"]: o.measurement.status.value for o in observed}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from autotune_rlm._checks import check_number
 from autotune_rlm.search.tuner import resolve_budget
 from autotune_rlm.store.config_file import read_configs
 from autotune_rlm.types import Device
@@ -47,8 +48,8 @@ class Settings:
         if self.mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {self.mode!r}")
         resolve_budget(self.budget, 1)
-        if self.budget_s is not None and not self.budget_s > 0:
-            raise ValueError(f"budget_s must be a number of seconds above 0, got {self.budget_s!r}")
+        check_number("budget_s", self.budget_s, above=0, none=True)
+        check_number("seed", self.seed, least=0, whole=True)
         read_configs(self.configs_from)
         if self.check not in (None, "default"):
             raise ValueError(f"check must be None or 'default', got {self.check!r}")

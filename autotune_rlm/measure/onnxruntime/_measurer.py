@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from autotune_rlm._checks import check_all, check_number
 from autotune_rlm.measure.errors import Fault, one_line
 from autotune_rlm.measure.workers.process import WorkerFailure, WorkerProcess
 from autotune_rlm.types import Candidate, Measurement, Status, Task
@@ -75,10 +76,10 @@ class OnnxRuntimeSettings:
     def __post_init__(self) -> None:
         counts = ("intra_op_threads", "inter_op_threads", "warmup", "rounds", "runs", "together")
         for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.quantile < 1:
-            raise ValueError(f"quantile must be in [0, 1), got {self.quantile}")
+            check_number(name, getattr(self, name), least=1, whole=True)
+        check_number("round_s", self.round_s, above=0)
+        check_number("quantile", self.quantile, least=0, below=1)
+        check_all("providers", self.providers, str)
         one_thread = self.intra_op_threads == self.inter_op_threads == 1
         on_cpu = one_thread and list(self.providers) == ["CPUExecutionProvider"]
         if self.clock == "auto":
@@ -260,24 +261,22 @@ class OnnxRuntimeMeasurer:
 
         told = ("session_s", "peak_memory_mb", "energy_j")
         facts = {k: v for k, v in run.loaded.items() if k in told}
-        state: dict[str, Any] = {"device": cpu_device().name, **versions()}
         if run.fault is not None:
             return Measurement(
                 status=run.fault.status, reason=run.fault.reason, cost_s=run.cost_s, facts=facts
             )
-        state["providers"] = run.loaded["providers"]
-        if task.metric == "peak_memory_mb":
-            peak = facts.get("peak_memory_mb")
-            if peak is None:
+        state = {
+            "device": cpu_device().name,
+            **versions(),
+            "providers": run.loaded["providers"],
+        }
+        if task.metric != "latency_ms":
+            value = facts.get(task.metric)
+            if value is None:
                 reason = "this system does not tell the peak memory of a process"
                 return Measurement(status=Status.RUNTIME_ERROR, reason=reason, state=state)
             return Measurement(
-                status=Status.OK, value=peak, cost_s=run.cost_s, facts=facts, state=state
-            )
-        if task.metric == "energy_j":
-            energy = facts["energy_j"]
-            return Measurement(
-                status=Status.OK, value=energy, cost_s=run.cost_s, facts=facts, state=state
+                status=Status.OK, value=value, cost_s=run.cost_s, facts=facts, state=state
             )
         value, low, high = _quantile_interval(run.samples, self.settings.quantile)
         return Measurement(

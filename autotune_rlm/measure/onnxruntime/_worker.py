@@ -98,9 +98,9 @@ def _load(key: str, path: str) -> dict[str, Any]:
     with contextlib.suppress(ValueError):  # ONNX Runtime says what is wrong with the file
         shapes = input_sizes(path, _settings["dims"])
     path = _in_precision(path)
-    before = _resident_mb(reset=True)
+    before = _resident_mb()
     begin = time.perf_counter()
-    network = _open(path, shapes)
+    network = _RUNTIMES[_settings["runtime"]](path, shapes)
     session_s = time.perf_counter() - begin
     begin = time.perf_counter()
     for _ in range(_settings["warmup"]):
@@ -111,13 +111,9 @@ def _load(key: str, path: str) -> dict[str, Any]:
     return {
         "session_s": session_s,
         "run_ms": last_ms,
-        "peak_memory_mb": None if before is None else max(0.0, _peak_mb() - before),
+        "peak_memory_mb": None if before is None else max(0.0, _status_mb("VmHWM") - before),
         "providers": network.providers,
     }
-
-
-def _open(path: str, shapes: Mapping[str, tuple[int, ...]]) -> _Network:
-    return _RUNTIMES[_settings["runtime"]](path, shapes)
 
 
 def _open_onnxruntime(path: str, shapes: Mapping[str, tuple[int, ...]]) -> _Network:
@@ -213,19 +209,14 @@ def _input(
     return random.integers(0, 2, shape).astype(dtype)
 
 
-def _resident_mb(*, reset: bool) -> float | None:
-    """Resident memory now; with ``reset`` the peak is counted from here. None where unknown."""
+def _resident_mb() -> float | None:
+    """Resident memory now, from which the peak is counted; None where unknown."""
     with contextlib.suppress(Exception):
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
-        if reset:
-            Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5")
         return _status_mb("VmRSS")
     return None
-
-
-def _peak_mb() -> float:
-    return _status_mb("VmHWM")
 
 
 def _status_mb(field: str) -> float:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import special
 
+from autotune_rlm._checks import check_number
+
 __all__ = [
     "Interval",
     "RaceResult",
@@ -89,13 +91,9 @@ class StoppingRule:
 
     def __post_init__(self) -> None:
         _checked(self.confidence)
-        if self.relative < 0:
-            raise ValueError(f"relative must not be negative, got {self.relative}")
-        if not 1 <= self.min_samples <= self.max_samples:
-            raise ValueError(
-                "min_samples must be at least 1 and at most max_samples, "
-                f"got {self.min_samples} and {self.max_samples}"
-            )
+        check_number("relative", self.relative, least=0)
+        check_number("max_samples", self.max_samples, least=1, whole=True)
+        check_number("min_samples", self.min_samples, least=1, most=self.max_samples, whole=True)
 
     def enough(self, samples: Sequence[float] | np.ndarray) -> bool:
         """Whether to stop sampling."""
@@ -121,8 +119,7 @@ def is_hopeless(
     the looks 1, 2, 3, ... is at most ``1 - confidence``, whatever the distribution. A single look
     needs 8 samples at 99 %.
     """
-    if factor < 1:
-        raise ValueError(f"factor must be at least 1, got {factor}")
+    check_number("factor", factor, least=1)
     error = (1 - _checked(confidence)) / (look * (look + 1))
     values = np.asarray(samples, dtype=np.float64)
     above = int(np.count_nonzero(values > factor * best))
@@ -181,8 +178,7 @@ def race(
     Raises:
         ValueError: There is no candidate.
     """
-    if n < 1:
-        raise ValueError("race needs at least one candidate, got n=0")
+    check_number("n", n, least=1, whole=True)
     error = (1 - _checked(confidence)) / max(n - 1, 1)
     taken: list[list[float]] = [list(s) for s in start] if start else [[] for _ in range(n)]
     alive, out = list(range(n)), list[int]()
@@ -249,6 +245,5 @@ def _sign_tail(above: int, n: int) -> float:
 
 
 def _checked(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
+    check_number("confidence", confidence, above=0, below=1)
     return confidence

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from autotune_rlm._checks import check_number
 from autotune_rlm.measure.interpreter import interpreting
 from autotune_rlm.types import Measurement, Status
 
@@ -186,10 +187,8 @@ def measure_call(
         Exception: What the call raises.
     """
     rule = rule or StoppingRule(min_samples=8)
-    if budget_s <= 0 or warmup < 0:
-        raise ValueError(
-            f"budget_s must be positive and warmup not negative, got {budget_s}, {warmup}"
-        )
+    check_number("budget_s", budget_s, above=0)
+    check_number("warmup", warmup, least=0, whole=True)
     begin = time.perf_counter()
     if warmup:
         timer.sample(call, warmup)

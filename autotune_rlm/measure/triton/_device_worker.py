@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm._files import run_file
 from autotune_rlm.measure.detect import cpu_device, versions
 from autotune_rlm.measure.errors import WorkloadError
 from autotune_rlm.measure.statistics.timing import WallTimer
@@ -54,14 +54,7 @@ def load_function(name: str) -> Any:
     """The function that ``"module:function"`` or ``"file.py:function"`` names."""
     place, _, function = name.rpartition(":")
     if place.endswith(".py"):
-        path = Path(place).resolve()
-        module_name = f"autotune_rlm_workload_{path.stem}"
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"cannot load {path}")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        spec.loader.exec_module(module)
+        module = run_file(place, f"autotune_rlm_workload_{Path(place).stem}")
     else:
         module = importlib.import_module(place)
     return getattr(module, function)

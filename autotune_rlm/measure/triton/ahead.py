@@ -8,20 +8,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TypeVar
 
-from .compile import CompileResult
-
 __all__ = ["ahead"]
 
-T = TypeVar("T")
+T, R = TypeVar("T"), TypeVar("R")
 
 
 def ahead(
     items: Iterable[T],
-    start: Callable[[T], Future[CompileResult] | CompileResult | None],
+    start: Callable[[T], Future[R] | R],
     *,
     most: int,
     deadline: float = float("inf"),
-) -> Iterator[tuple[T, CompileResult | None]]:
+) -> Iterator[tuple[T, R]]:
     """Yield ``(item, result)``, what is ready first.
 
     Whenever one is asked for, as many are started that ``most`` are on their way or ready, so that
@@ -34,8 +32,8 @@ def ahead(
         deadline: Of ``time.monotonic``; after it nothing is waited for.
     """
     source = iter(items)
-    pending: dict[Future[CompileResult], T] = {}
-    ready: deque[tuple[T, CompileResult | None]] = deque()
+    pending: dict[Future[R], T] = {}
+    ready: deque[tuple[T, R]] = deque()
     more = True
     try:
         while True:

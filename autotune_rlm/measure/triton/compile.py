@@ -12,7 +12,6 @@ of a real call.
 
 from __future__ import annotations
 
-import itertools
 import os
 import queue
 import re
@@ -20,12 +19,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from autotune_rlm._checks import check_number, check_type
 from autotune_rlm.measure.workers.process import WorkerFailure, WorkerProcess
 from autotune_rlm.types import Status
+
+from .ahead import ahead as _ahead
 
 __all__ = ["CompilePool", "CompileResult", "CompileSpec", "Target", "parse_target"]
 
@@ -133,10 +135,8 @@ class CompilePool:
         niceness: int = 5,
         cache_dir: str | None = None,
     ) -> None:
-        if workers is not None and workers < 1:
-            raise ValueError(f"workers must be at least 1 or None for one per core, got {workers}")
-        if timeout_s <= 0:
-            raise ValueError(f"timeout_s must be positive, got {timeout_s}")
+        check_number("workers", workers, least=1, whole=True, none=True)
+        check_number("timeout_s", timeout_s, above=0)
         self.workers = workers or len(os.sched_getaffinity(0))
         self._timeout_s = timeout_s
         self._idle: queue.LifoQueue[WorkerProcess] = queue.LifoQueue()
@@ -171,21 +171,7 @@ class CompilePool:
             specs: May be endless; at most ``ahead`` are taken before their results are asked for.
             ahead: None for twice the number of workers.
         """
-        source = iter(specs)
-        pending: dict[Future[CompileResult], CompileSpec] = {}
-        try:
-            while True:
-                free = (ahead or 2 * self.workers) - len(pending)
-                for spec in itertools.islice(source, free):
-                    pending[self.submit(spec)] = spec
-                if not pending:
-                    return
-                done, _ = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield pending.pop(future), future.result()
-        finally:
-            for future in pending:
-                future.cancel()
+        yield from _ahead(specs, self.submit, most=ahead or 2 * self.workers)
 
     def close(self) -> None:
         """Stop the workers, also in mid-compilation."""
@@ -248,6 +234,7 @@ def parse_target(name: str) -> Target:
     Raises:
         ValueError: The name is neither.
     """
+    check_type("name", name, str, hint="such as 'sm_90' or 'gfx942'")
     if match := re.fullmatch(r"sm_?(\d+)[af]?", name.strip().lower()):
         return ("cuda", int(match[1]), 32)
     if re.fullmatch(r"gfx[0-9a-f]+", name.strip().lower()):

@@ -15,10 +15,24 @@ from .ahead import ahead
 from .compile import CompilePool, CompileResult, CompileSpec
 from .job import Bench, BenchSettings, Job
 
-__all__ = ["Begun", "TritonMeasurer", "compiled_ahead"]
+__all__ = ["Begun", "CompilesAhead", "TritonMeasurer", "compiled_ahead"]
 
 
-class TritonMeasurer:
+class CompilesAhead:
+    """The part of a ``Preparing`` measurer that compiles before it is asked to measure."""
+
+    _begun: Begun
+
+    def prepare(self, task: Task, candidates: Sequence[Candidate]) -> None:
+        """Compile these in the background, the first first; what was wanted before no more."""
+        self._begun.replace(candidates)
+
+    def is_ready(self, candidate: Candidate) -> bool:
+        """Whether its compilation is done."""
+        return self._begun.is_done(candidate)
+
+
+class TritonMeasurer(CompilesAhead):
     """A ``Measurer`` for live launches: compiles ahead in a pool, then checks and times here.
 
     The device never waits for a compiler while another candidate is ready. A candidate that
@@ -61,14 +75,6 @@ class TritonMeasurer:
         self.tried: set[str] = set()
         self.bench = Bench(settings, timer=timer, expected=expected, stage="call")
         self._begun = Begun(pool, spec)
-
-    def prepare(self, task: Task, candidates: Sequence[Candidate]) -> None:
-        """Compile these in the background, the first first; what was wanted before no more."""
-        self._begun.replace(candidates)
-
-    def is_ready(self, candidate: Candidate) -> bool:
-        """Whether its compilation is done."""
-        return self._begun.is_done(candidate)
 
     def measure(
         self, task: Task, candidates: Iterable[Candidate]

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from autotune_rlm._checks import check_number, check_type
 from autotune_rlm.measure.errors import Fault, failed, one_line
 from autotune_rlm.measure.workers.process import WorkerFailure, WorkerProcess
 from autotune_rlm.types import Candidate, Measurement, Measurer, Status, Task, canonical_json
 
 from ._device_worker import current_device_index
 from .compile import CompilePool, CompileResult, CompileSpec
-from .in_process import Begun, compiled_ahead
+from .in_process import Begun, CompilesAhead, compiled_ahead
 from .job import BenchSettings
 
 __all__ = ["Fleet", "IsolatedMeasurer", "Workload"]
@@ -51,7 +52,7 @@ Fleet = Callable[..., AbstractContextManager[Measurer]]
 """Makes what measures a ``Workload`` on other machines, with options of ``IsolatedMeasurer``."""
 
 
-class IsolatedMeasurer:
+class IsolatedMeasurer(CompilesAhead):
     """A ``Measurer`` whose candidates run in a process of their own.
 
     Args:
@@ -87,8 +88,8 @@ class IsolatedMeasurer:
         start_timeout_s: float = 120.0,
         reference: Mapping[str, Any] | None = None,
     ) -> None:
-        if timeout_s <= 0:
-            raise ValueError(f"timeout_s must be positive, got {timeout_s}")
+        check_type("workload", workload, Workload)
+        check_number("timeout_s", timeout_s, above=0)
         if ":" not in workload.factory:
             raise ValueError(
                 f"workload.factory must look like 'module:function' or 'file.py:function', "
@@ -120,14 +121,6 @@ class IsolatedMeasurer:
         self._reference: dict[str, Any] | None = None
         self._default = None if reference is None else dict(reference)
         self._prepared = -1
-
-    def prepare(self, task: Task, candidates: Sequence[Candidate]) -> None:
-        """Compile these in the background, the first first; what was wanted before no more."""
-        self._begun.replace(candidates)
-
-    def is_ready(self, candidate: Candidate) -> bool:
-        """Whether its compilation is done."""
-        return self._begun.is_done(candidate)
 
     def measure(
         self, task: Task, candidates: Iterable[Candidate]

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from autotune_rlm._checks import check_number
 from autotune_rlm.measure.errors import Fault, Owner, Stage, classify, failed, owner_of
 from autotune_rlm.measure.statistics import StoppingRule, median_interval
 from autotune_rlm.measure.statistics.timing import (
@@ -94,6 +95,14 @@ class BenchSettings:
     warm_s: float | None = 0.05
     drift_every_s: float = 10.0
     drift_tolerance: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_number("budget_s", self.budget_s, above=0)
+        check_number("drop_factor", self.drop_factor, least=1)
+        check_number("warm_s", self.warm_s, least=0, none=True)
+        for name in ("rtol", "atol"):
+            check_number(name, getattr(self, name), least=0, none=True)
+        self.rule()
 
     def rule(self) -> StoppingRule:
         """The stopping rule of the samples."""

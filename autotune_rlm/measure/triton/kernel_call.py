@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from autotune_rlm._checks import check_all, check_type
 from autotune_rlm.dtypes import TORCH_NAMES
 from autotune_rlm.measure.statistics.timing import Call
 from autotune_rlm.types import canonical_json
@@ -40,7 +41,6 @@ __all__ = [
     "evaluate_grid",
     "load_kernel",
     "make_tensor",
-    "note_launch",
 ]
 
 DTYPES = TORCH_NAMES
@@ -107,6 +107,8 @@ class KernelCall:
     sha256: str = ""
 
     def __post_init__(self) -> None:
+        check_all("grid", self.grid, str, hint="an expression such as 'cdiv(n, BLOCK)'")
+        check_type("args", self.args, Mapping)
         if not 1 <= len(self.grid) <= 3 and not self.launches:
             raise ValueError(f"grid must have one to three expressions, got {list(self.grid)!r}")
         unknown = [n for n in (*self.outputs, *self.reset) if n not in self.args]
@@ -237,20 +239,6 @@ def evaluate_grid(grid: Sequence[str], names: Mapping[str, Any]) -> tuple[int, .
 
 class NotRepeatableError(ValueError):
     """Another process could not repeat a launch; the message says why."""
-
-
-def note_launch(
-    kernel: Any,
-    arguments: Mapping[str, Any],
-    launches: Sequence[tuple[Mapping[str, Any], Sequence[int], Mapping[str, Any]]],
-    *,
-    reset: Sequence[str] = (),
-) -> KernelCall | None:
-    """``describe_launch``, or None where another process could not repeat the launch."""
-    try:
-        return describe_launch(kernel, arguments, launches, reset=reset)
-    except NotRepeatableError:
-        return None
 
 
 def describe_launch(

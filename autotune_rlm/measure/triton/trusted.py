@@ -50,7 +50,8 @@ def trusted_call(
         raise UntrustedError("it is no description of a kernel's launch")
     try:
         call = KernelCall(**arguments)
-        for where in (_main_file(call), *_kernels([call.args, call.launches])):
+        main = {"file": call.file, "module": call.module, "sha256": call.sha256}
+        for where in (main, *_kernels([call.args, call.launches])):
             _check_file(where, folders)
         for name, value in call.args.items():
             _check_tensor(name, value)
@@ -62,10 +63,6 @@ def trusted_call(
             raise
         raise UntrustedError(f"its description cannot be read: {error}") from None
     return call
-
-
-def _main_file(call: KernelCall) -> dict[str, Any]:
-    return {"file": call.file, "module": call.module, "sha256": call.sha256}
 
 
 def _kernels(value: Any) -> Iterator[Mapping[str, Any]]:

@@ -114,9 +114,10 @@ class WorkerProcess:
         try:
             ours, theirs = socket.socketpair()
             self._output.clear()
+            path = json.dumps([str(place) for place in sys.path])
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-c", _BOOT, str(theirs.fileno()), _search_path()],
+                    [sys.executable, "-c", _BOOT, str(theirs.fileno()), path],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
@@ -124,11 +125,7 @@ class WorkerProcess:
                     env={**os.environ, **self._env},
                     start_new_session=True,
                 )
-        except (
-            OSError,
-            ValueError,
-            TypeError,
-        ) as error:  # no memory, no Python: embedded in another
+        except (OSError, ValueError, TypeError) as error:  # no memory, or embedded without a Python
             raise _cannot_start(error) from error
         self._socket = ours
         self._finalizer = weakref.finalize(self, _end, self._process, ours, os.getpid())
@@ -177,10 +174,6 @@ class WorkerProcess:
         if code is None and isinstance(error, ValueError):
             return Fault(Status.CRASHED, f"the worker process sent garbage: {error}", True)
         return classify_exit(code, output)
-
-
-def _search_path() -> str:
-    return json.dumps([str(place) for place in sys.path])
 
 
 def _cannot_start(error: Exception) -> WorkerFailure:

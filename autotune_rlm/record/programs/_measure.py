@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm._checks import check_number
 from autotune_rlm.measure.errors import Fault, Owner, classify_exit, failed, one_line
 from autotune_rlm.record.programs._languages import LANGUAGES, Language
 from autotune_rlm.record.programs._program import Program
@@ -58,8 +59,7 @@ class ProgramMeasurer:
     def __init__(
         self, *, limits: Limits | None = None, repeats: int = 1, python: str | None = None
     ) -> None:
-        if repeats < 1:
-            raise ValueError(f"repeats must be at least 1, got {repeats}")
+        check_number("repeats", repeats, least=1, whole=True)
         self._repeats = repeats
         self._sandbox = Sandbox(limits=limits, python=python)
         self._empty: dict[str, dict[str, float]] = {}

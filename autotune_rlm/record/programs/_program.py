@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm._checks import check_type
+from autotune_rlm.programs import SIZES
 from autotune_rlm.record.programs._languages import LANGUAGES, language_of
 
-__all__ = ["Program", "read_programs", "sizes"]
+__all__ = ["SIZES", "Program", "read_programs", "sizes"]
 
 _KNOWN = (
     "program", "language", "text", "file", "call", "inputs", "outputs", "arguments", "group", "runs",
@@ -57,6 +59,9 @@ class Program:
                 f"program {self.id!r}: language must be one of {', '.join(LANGUAGES)}, got "
                 f"{self.language!r}"
             )
+        check_type(f"program {self.id!r}: text", self.text, str)
+        if isinstance(self.inputs, str):
+            raise TypeError(f"program {self.id!r}: inputs must be a list, got {self.inputs!r}")
         if not self.text.strip():
             raise ValueError(f"program {self.id!r}: text is empty")
         if self.call and self.language != "python":

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from autotune_rlm.measure.detect import cpu_device
 from autotune_rlm.measure.errors import failed
+from autotune_rlm.record._progress import Progress
 from autotune_rlm.record.programs._measure import NotPrepared, ProgramMeasurer
 from autotune_rlm.record.programs._program import Program, sizes
 from autotune_rlm.types import Candidate, Measurement, Status, Task
@@ -23,33 +25,18 @@ INPUT = "input #"
 
 
 @dataclass
-class ProgramProgress:
+class ProgramProgress(Progress):
     """How far a recording of programs is.
 
     Attributes:
         programs: Programs met, those that the record has included.
-        points: Measurements written by this run.
         known: Inputs that the record had already.
-        ok: Measurements that worked.
-        elapsed_s: Seconds since the start.
-        bytes: Size of the file.
-        status: Count of measurements by status.
         left_out: Why programs were not tried, with their count.
     """
 
     programs: int = 0
-    points: int = 0
     known: int = 0
-    ok: int = 0
-    elapsed_s: float = 0.0
-    bytes: int = 0
-    status: dict[str, int] = field(default_factory=dict)
-    left_out: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def rate(self) -> float:
-        """Points a second."""
-        return self.points / self.elapsed_s if self.elapsed_s else 0.0
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 def record_programs(
@@ -100,13 +87,10 @@ def record_programs(
         measure = _prepared(program, measurer)
         for i, found in zip(missing, measure([program.inputs[i] for i in missing]), strict=False):
             if found.status is Status.SKIPPED:  # says something about this machine only
-                progress.left_out[found.reason] = progress.left_out.get(found.reason, 0) + 1
+                progress.left_out[found.reason] += 1
                 continue
             log.add(program.id, candidates[i], found)
-            progress.points += 1
-            progress.ok += found.ok
-            name = found.status.value
-            progress.status[name] = progress.status.get(name, 0) + 1
+            progress.count(found)
             progress.bytes = log.size
             show(progress)
             if ended():

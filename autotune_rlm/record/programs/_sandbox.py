@@ -17,17 +17,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from autotune_rlm._checks import check_number
 
 __all__ = ["Limits", "Run", "Sandbox", "SandboxError"]
 
 _SERVER = Path(__file__).with_name("_server.py")
 _NAMESPACES = ("--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child")
 _GRACE_S = 10.0
-_ENDED = ("timeout", "signal", "code", "wall_s", "cpu_s", "rss_bytes")
+_ENDED: Mapping[str, Callable[[float], Any]] = {
+    **{"timeout": bool, "signal": int, "code": int, "wall_s": float},
+    **{"cpu_s": float, "rss_bytes": int},
+}
 _REQUEST: Mapping[str, Any] = {
     "text": "",
     "call": "",
@@ -62,8 +67,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("timeout_s", "memory_mb", "processes"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+            check_number(name, getattr(self, name), above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,20 +191,8 @@ class Sandbox:
         runs = []
         for part in parts[:-1]:
             numbers, problem = _parse(part)
-            ended = {name: numbers.pop(name, 0.0) for name in _ENDED}
-            runs.append(
-                Run(
-                    timeout=bool(ended["timeout"]),
-                    signal=int(ended["signal"]),
-                    code=int(ended["code"]),
-                    wall_s=ended["wall_s"],
-                    cpu_s=ended["cpu_s"],
-                    rss_bytes=int(ended["rss_bytes"]),
-                    stdout="",
-                    numbers=numbers,
-                    error=problem,
-                )
-            )
+            ended = {name: kind(numbers.pop(name, 0.0)) for name, kind in _ENDED.items()}
+            runs.append(Run(**ended, stdout="", numbers=numbers, error=problem))
         missing = len(inputs) - len(runs)
         if missing:  # the text failed, or the time is up
             runs += [replace(self._whole(answer), numbers={})] * missing

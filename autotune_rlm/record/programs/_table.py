@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from autotune_rlm.landscapes import Landscape
+from autotune_rlm.record.programs._program import SIZES
 from autotune_rlm.record.programs._record import INPUT, METRIC
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["program_table", "write_table"]
+__all__ = ["program_table"]
 
-_SIZES = ("items", "characters", "largest", "depth", "lines")
 _NUMBERS = ("call_bytes", "rss_bytes", "time_ms", "call_ms")
 
 
@@ -50,25 +48,6 @@ def program_table(
     return table if texts or not len(table) else table.drop(columns="text")
 
 
-def write_table(table: pandas.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Write a table as ``.csv``, ``.jsonl`` (both with ``.gz`` too) or ``.parquet``.
-
-    Raises:
-        ValueError: The name ends in something else.
-    """
-    name = Path(path).name.removesuffix(".gz")
-    if name.endswith(".csv"):
-        table.to_csv(path, index=False)
-    elif name.endswith(".jsonl"):
-        table.to_json(path, orient="records", lines=True)
-    elif name.endswith(".parquet"):
-        table.to_parquet(path, index=False)
-    else:
-        raise ValueError(
-            f"a table must be a .csv, .jsonl or .parquet file, got {Path(path).name!r}"
-        )
-
-
 def _rows(landscape: Landscape) -> Iterable[dict[str, Any]]:
     task = landscape.task
     fields = {k: v for k, v in task.problem.items() if k not in ("group", "call")}
@@ -80,8 +59,8 @@ def _rows(landscape: Landscape) -> Iterable[dict[str, Any]]:
             "group": task.problem.get("group", landscape.id),
             "text": task.source,
             "input": given.get(INPUT),
-            **{name: given[name] for name in _SIZES if name in given},
-            "sizes": {k: v for k, v in given.items() if k not in (INPUT, *_SIZES)},
+            **{name: given[name] for name in SIZES if name in given},
+            "sizes": {k: v for k, v in given.items() if k not in (INPUT, *SIZES)},
             "status": found.status.value,
             "reason": found.reason,
             METRIC: found.value,
@@ -91,7 +70,7 @@ def _rows(landscape: Landscape) -> Iterable[dict[str, Any]]:
 
 
 def _per_program(table: pandas.DataFrame) -> pandas.DataFrame:
-    numbers = [name for name in (METRIC, *_NUMBERS, *_SIZES) if name in table]
+    numbers = [name for name in (METRIC, *_NUMBERS, *SIZES) if name in table]
     steady = [c for c in table if c not in (*numbers, "input", "sizes", "status", "reason")]
     whole = table.groupby("program", sort=False)
     works = table[table["status"] == "ok"].groupby("program", sort=False)

@@ -16,6 +16,7 @@ from typing import Any
 from triton.runtime import driver
 from triton.runtime.autotuner import Autotuner, Heuristics
 
+from autotune_rlm._files import run_file
 from autotune_rlm.integrations.triton._source import unwrap
 
 __all__ = ["Found", "autotuner_of", "find_kernels", "import_file", "import_module"]
@@ -90,20 +91,10 @@ def import_file(path: Path) -> Any:
     Raises:
         ValueError: It cannot be imported.
     """
-    name = f"__autotune_rlm_file_{path.stem}__"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    sys.path.insert(0, str(path.resolve().parent))
     try:
-        spec.loader.exec_module(module)
+        return run_file(path, f"__autotune_rlm_file_{path.stem}__")
     except Exception as error:
         raise ValueError(f"cannot import {path}: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.pop(0)
-    return module
 
 
 def import_module(name: str) -> Any:

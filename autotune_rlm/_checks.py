@@ -1,0 +1,79 @@
+"""Checks of arguments: a wrong type or a number out of range is an error that names the argument."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["check_all", "check_number", "check_type"]
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    whole: bool = False,
+    none: bool = False,
+) -> None:
+    """A number, within limits.
+
+    Args:
+        name: Of the argument.
+        value: What it was given.
+        least: Its least value.
+        above: What it must be above.
+        most: Its largest value.
+        below: What it must be below.
+        whole: Whether it must be an integer.
+        none: Whether it may be None.
+
+    Raises:
+        TypeError: It is no number, or none of this kind.
+        ValueError: It is out of range.
+    """
+    if value is None and none:
+        return
+    kind = numbers.Integral if whole else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind):
+        what = "a whole number" if whole else "a number"
+        raise TypeError(f"{name} must be {what}{' or None' if none else ''}, got {value!r}")
+    limits = {"at least": least, "above": above, "at most": most, "below": below}
+    fits = {
+        "at least": lambda limit: value >= limit,
+        "above": lambda limit: value > limit,
+        "at most": lambda limit: value <= limit,
+        "below": lambda limit: value < limit,
+    }
+    given = {word: limit for word, limit in limits.items() if limit is not None}
+    if math.isnan(value) or not all(fits[word](limit) for word, limit in given.items()):
+        wanted = " and ".join(f"{word} {limit:g}" for word, limit in given.items()) or "a number"
+        raise ValueError(f"{name} must be {wanted}{' or None' if none else ''}, got {value!r}")
+
+
+def check_type(name: str, value: Any, *kinds: type, hint: str = "") -> None:
+    """A value of one of these classes.
+
+    Raises:
+        TypeError: It is of another.
+    """
+    if not isinstance(value, kinds):
+        wanted = " or ".join("None" if k is type(None) else k.__name__ for k in kinds)
+        raise TypeError(f"{name} must be a {wanted}, got {value!r}{hint and f': {hint}'}")
+
+
+def check_all(name: str, values: Iterable[Any], kind: type, hint: str = "") -> None:
+    """Several values of one class, not a single text.
+
+    Raises:
+        TypeError: One is of another.
+    """
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a list of {kind.__name__}, got {values!r}")
+    for value in values:
+        check_type(f"each of {name}", value, kind, hint=hint)

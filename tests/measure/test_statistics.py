@@ -134,7 +134,7 @@ def test_race_stops_when_the_rest_do_not_differ():
 def test_race_obeys_its_limits():
     assert race(4, lambda i: 1.0 + i % 2, max_runs=10, tolerance=0.0).runs <= 10
     assert race(1, lambda i: 1 / 0).order == [0]
-    with pytest.raises(ValueError, match="candidate"):
+    with pytest.raises(ValueError, match="n must be at least 1"):
         race(0, lambda i: 1.0)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from autotune_rlm.types import Measurement
@@ -32,7 +32,7 @@ class Progress:
     elapsed_s: float = 0.0
     busy_s: float = 0.0
     bytes: int = 0
-    status: Counter[str] = field(default_factory=Counter)
+    status: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     @property
     def rate(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 
 from autotune_rlm.types import Measurement
@@ -32,7 +31,7 @@ class Progress:
     elapsed_s: float = 0.0
     busy_s: float = 0.0
     bytes: int = 0
-    status: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    status: dict[str, int] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -43,4 +42,5 @@ class Progress:
         """Count a measurement that was written."""
         self.points += 1
         self.ok += measurement.ok
-        self.status[measurement.status.value] += 1
+        name = measurement.status.value
+        self.status[name] = self.status.get(name, 0) + 1

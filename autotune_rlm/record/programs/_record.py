@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +35,7 @@ class ProgramProgress(Progress):
 
     programs: int = 0
     known: int = 0
-    left_out: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 def record_programs(
@@ -87,7 +86,7 @@ def record_programs(
         measure = _prepared(program, measurer)
         for i, found in zip(missing, measure([program.inputs[i] for i in missing]), strict=False):
             if found.status is Status.SKIPPED:  # says something about this machine only
-                progress.left_out[found.reason] += 1
+                progress.left_out[found.reason] = progress.left_out.get(found.reason, 0) + 1
                 continue
             log.add(program.id, candidates[i], found)
             progress.count(found)

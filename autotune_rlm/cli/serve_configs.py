@@ -173,6 +173,7 @@ def measure(
             if path.exists():
                 before = serving.ServingFile.read(path)
                 file = dataclasses.replace(file, configs=before.configs, extra=before.extra)
+            kept = _store(store)
             near = serving.nearest(file, server=server)
             if near is not None:
                 _out.print(f"tried first: {near.reason}")
@@ -182,8 +183,8 @@ def measure(
                 batches=sizes,
                 budget=budget,
                 first=[] if near is None else [near.file],
-                store=_store(store),
-                surrogate=_surrogate(surrogate),
+                store=kept,
+                surrogate=None if surrogate is None else _surrogate(surrogate),
                 interpreted=interpreter,
                 device=None if cluster is None else cluster.device,
                 fleet=None if cluster is None else cluster.measurer,

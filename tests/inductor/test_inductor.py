@@ -162,6 +162,26 @@ class Choice(ir.ChoiceCaller):
         return self._info
 
 
+def attention(rows, beside=()):
+    """The choices of a flex attention: templates alone."""
+    nodes = [matrix(name, rows, 64) for name in "qkv"] + list(beside)
+    return [
+        Choice(
+            f"triton_flex_attention_{i}",
+            nodes,
+            f"BLOCK_M={m}, BLOCK_N={n}, HAS_FULL_BLOCKS=True, num_warps=4",
+            {"num_warps": 4, "num_stages": 2, "backend": "Triton"},
+        )
+        for i, (m, n) in enumerate((m, n) for m in (16, 32, 64, 128) for n in (16, 32, 64))
+    ]
+
+
+def time_of(choice):
+    """The smaller the tile, the faster: the opposite of what the model says."""
+    m, n = (int(text.split("=")[1]) for text in choice.description.split(", ")[:2])
+    return m * n / 1000
+
+
 class TestGenerated:
     def test_convolutions_are_ranked_by_what_their_description_says(self):
         nodes = [matrix("x", 64, 64), matrix("w", 32, 32)]
@@ -197,6 +217,43 @@ class TestGenerated:
             slow, fast = Choice("cpp_gemm_9", nodes), Choice("mm", nodes)
             assert tuned.choices([slow, fast]) == [fast]
         assert tuned.summary.measured == 6
+
+    def test_what_was_timed_makes_later_choices_better(self, tmp_path):
+        """Another session on the same store keeps what an earlier one found, here and nearby."""
+        found = {}
+        for name in ("alone", "first", "again", "nearby"):
+            rows = 2080 if name in ("nearby", "alone") else 2048
+            store = Store(tmp_path / ("other.sqlite" if name == "alone" else "store.sqlite"))
+            with graph(), store:
+                tuned = session(LargeTilesFirst(), store, budget=3)
+                made = attention(rows)
+                kept = tuned.choices(made)
+                tuned.timed({c: time_of(c) for c in kept}, "flex_attention", made[0].input_nodes)
+                if name == "first":  # also what the model would not have tried
+                    best = min(made, key=time_of)
+                    tuned.timed({best: time_of(best)}, "flex_attention", best.input_nodes)
+            found[name] = min(map(time_of, kept))
+        assert found["again"] == min(map(time_of, attention(2048))) < found["first"]
+        assert found["nearby"] < found["alone"]
+
+    def test_what_was_timed_is_what_weights_are_fine_tuned_on(self):
+        with Store(":memory:") as store, graph():
+            tuned = session(LargeTilesFirst(), store)
+            for rows in (1024, 2048):
+                made = attention(rows)
+                times = {c: time_of(c) for c in made}
+                tuned.timed(times, "flex_attention", made[0].input_nodes)
+            first, second = store.landscapes()
+        assert {first.task.kernel, second.task.kernel} == {"inductor_flex_attention"}
+        assert first.task.problem != second.task.problem
+        assert sorted(m.value for m in first.measurements) == sorted(times.values())
+
+    def test_attention_over_matrices_is_no_product(self):
+        with graph():
+            made = attention(64, [matrix("bias", 64, 32), matrix("more", 32, 64)])
+            session(model := LargeTilesFirst(), budget=2).choices(made)
+        assert model.tasks[0].kernel == "inductor_flex_attention"
+        assert "mat1_dtype" not in model.tasks[0].problem
 
     def test_what_failed_is_not_kept_as_a_time(self):
         store = Store(":memory:")

@@ -74,6 +74,25 @@ def test_the_decorator_and_tune(store, tmp_path):
     assert LazySurrogate(None, str(store))._surrogate() is not None
 
 
+def test_inductor(store, tmp_path):
+    pytest.importorskip("torch._inductor")
+    from autotune_rlm.integrations.inductor import _enable
+
+    with Store(store) as opened, Store(tmp_path / "other.sqlite") as other:
+        assert _enable._loader(None, opened)().name == "tuned"
+        assert _enable._loader(None, other)().name != "tuned"
+    assert _enable._loader(None, None)().name != "tuned"
+
+
+def test_kernel_tuner(store):
+    pytest.importorskip("kernel_tuner")
+    from autotune_rlm.integrations.kernel_tuner import RLMStrategy
+
+    with Store(store) as opened:
+        assert RLMStrategy(store=opened)._surrogate().name == "tuned"
+    assert RLMStrategy()._surrogate().name != "tuned"
+
+
 def test_networks_and_samplers(store, monkeypatch):
     pytest.importorskip("onnx")
     from autotune_rlm.integrations.onnx import default

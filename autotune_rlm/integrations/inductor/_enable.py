@@ -32,7 +32,8 @@ def enable(
 
     Args:
         budget: Triton templates of each operation that are compiled and timed.
-        surrogate: A model, its name or folder; None for the bundled one.
+        surrogate: A model, its name or folder; None for the bundled one, or what was fine-tuned of it on
+            the store's measurements.
         store: A store, its file or URL; None for the user's own, False for none.
 
     Returns:
@@ -58,9 +59,8 @@ def enable(
         was = config.inductor_choices_class
     except (ImportError, AttributeError) as error:
         raise ImportError(f"this needs torch 2.11 or newer: {error}") from error
-    session = Session(
-        budget=budget, surrogate=_loader(surrogate), store=_opened(store), device=_device
-    )
+    kept = _opened(store)
+    session = Session(budget=budget, surrogate=_loader(surrogate, kept), store=kept, device=_device)
     base = type(V.choices) if was is None else type(was())
     if not issubclass(base, InductorChoices):
         base = InductorChoices
@@ -109,23 +109,20 @@ def _remove(hooks: list[Any], hook: Any) -> None:
         hooks.remove(hook)
 
 
-def _loader(surrogate: Surrogate | str | None) -> Any:
-    if surrogate is not None and not isinstance(surrogate, str):
-        return lambda: surrogate
-
+def _loader(surrogate: Surrogate | str | None, store: Store | None) -> Any:
     def load() -> Surrogate:
         from autotune_rlm.surrogate import load_surrogate
 
-        return load_surrogate(surrogate)
+        if surrogate is None:  # with the weights that were fine-tuned on what the store keeps
+            return load_surrogate("nano" if store is None else None, store=store)
+        return load_surrogate(surrogate) if isinstance(surrogate, str) else surrogate
 
     return load
 
 
 def _opened(store: Store | str | bool | None) -> Store | None:
-    if store is False:
-        return None
-    if isinstance(store, Store):
-        return store
+    if store is False or isinstance(store, Store):
+        return store or None
     from autotune_rlm.store import default_path
 
     return Store(default_path() if store is None or store is True else store)

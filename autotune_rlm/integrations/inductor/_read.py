@@ -17,7 +17,8 @@ _PAIR = re.compile(r"\b([A-Za-z_]\w*)=('[^']*'|\"[^\"]*\"|[^,\s]+)")
 _TUNED = re.compile(
     r"^(BLOCK_\w+|SPLIT_\w+|num_stages|num_warps|matrix_instr_nonkdim|waves_per_eu|kpack)$"
 )
-_PLAIN = ("mm", "bmm", "convolution2d", "convolution3d", "flex_attention")
+_NO_PRODUCTS = ("convolution2d", "convolution3d", "flex_attention")
+_PLAIN = ("mm", "bmm", *_NO_PRODUCTS)
 
 
 def of_templates(
@@ -88,7 +89,7 @@ def _task(
     problem: dict[str, Any] = {}
     beside = list(range(len(kinds)))
     kernel = next((n for n in names if n in _PLAIN), names[0])
-    if len(kinds) >= 2 and _is_product(shapes[-2], shapes[-1]):
+    if kernel not in _NO_PRODUCTS and len(kinds) >= 2 and _is_product(shapes[-2], shapes[-1]):
         *batch, m, k = (int(size) for size in shapes[-2])
         problem |= {"m": m, "k": k, "n": int(shapes[-1][-1])}
         for number, at in (1, -2), (2, -1):

@@ -137,9 +137,12 @@ class RLMStrategy(OptAlg):
 
     def _surrogate(self) -> Surrogate:
         if self.surrogate is None:
-            from autotune_rlm.surrogate import load
+            from autotune_rlm.surrogate import load_surrogate
 
-            self.surrogate = load()
+            # with the weights that were fine-tuned on what the store keeps
+            self.surrogate = load_surrogate(
+                "nano" if self.store is None else None, store=self.store
+            )
         return self.surrogate
 
 

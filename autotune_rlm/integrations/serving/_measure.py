@@ -92,7 +92,7 @@ def measure(
         first: Files of other devices or shapes, whose choices are tried first.
         store: A ``Store``, where what is measured is kept at once: a search that is killed goes on
             where it was. None keeps nothing.
-        surrogate: The model; None for the bundled one.
+        surrogate: The model; None for the weights in use for the store.
         facts: As for ``predict``.
         interpreted: Whether Triton's interpreter runs the kernel, on the CPU, for small sizes.
         quiet: Write no line of progress to the standard error stream.
@@ -126,6 +126,10 @@ def measure(
         device = _device_here(interpreted)
     elif interpreted:
         device = dataclasses.replace(device, target="interpreter")
+    if surrogate is None:
+        from autotune_rlm.surrogate import load_surrogate
+
+        surrogate = load_surrogate(store=store)
     with ExitStack() as stack:
         if measurer is None:
             path, function = kernel_file(server, file.kernel)
@@ -146,7 +150,7 @@ def measure(
             candidates = candidates_of(file, task, facts, known=[*wanted, *known])
             place = {c.key: i for i, c in enumerate(candidates)}
             with measurer(task) as here, Reporter(quiet=quiet).search() as line:
-                tuner = Tuner(surrogate=surrogate or _bundled(), measurer=here, store=store)
+                tuner = Tuner(surrogate=surrogate, measurer=here, store=store)
                 result = tuner.tune(
                     task,
                     candidates,
@@ -225,9 +229,3 @@ def _device_here(interpreted: bool) -> Device:
             "--interpreter runs small sizes on Triton's interpreter"
         )
     return dataclasses.replace(device, target="interpreter") if interpreted else device
-
-
-def _bundled() -> Surrogate:
-    from autotune_rlm.surrogate import load_surrogate
-
-    return load_surrogate()

@@ -2,7 +2,7 @@
 
 * ``columns``: parameters as columns of numbers.
 * ``gaussian_process``: regression on such columns.
-* ``lead``: the prior prediction of other models for the same points, and a process that corrects it.
+* ``prior_mean``: other models' predictions of the same points, and a process that corrects them.
 * ``transform``: values as about standard normal numbers, and back.
 * ``acquisition``: what a point is worth, given a prediction.
 """

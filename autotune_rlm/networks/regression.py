@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autotune_rlm.learn.gaussian_process import GaussianProcess, Points, fit
-from autotune_rlm.learn.lead import differences, extend
+from autotune_rlm.learn.prior_mean import differences, extend
 from autotune_rlm.learn.transform import PowerTransform, standardised
 from autotune_rlm.networks.fields import FIELDS
 

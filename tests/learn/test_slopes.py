@@ -15,7 +15,7 @@ from autotune_rlm.learn.acquisition import (
     non_dominated,
 )
 from autotune_rlm.learn.gaussian_process import Points, fit
-from autotune_rlm.learn.lead import Lead, fit_led
+from autotune_rlm.learn.prior_mean import PriorMean, fit_correction
 
 _STEP = 1e-5
 
@@ -48,15 +48,17 @@ def test_a_process_knows_how_its_prediction_changes():
         np.testing.assert_allclose(in_deviation, (ahead[1] - behind[1]) / 2 / _STEP, atol=1e-6)
 
 
-def test_a_led_process_also_knows_it_of_the_words():
+def test_a_corrected_prior_also_knows_it_of_the_predictions():
     rng = np.random.default_rng(1)
     x, at = rng.random((30, 2)), rng.random((4, 2))
-    words, there = rng.standard_normal((30, 2)), rng.standard_normal((4, 2))
-    led = fit_led(_points(x), words[:, 0] + x[:, 0], Lead(words))
-    found = led.slopes(_points(at), Lead(there))
-    np.testing.assert_allclose(found.mean, led.predict(_points(at), Lead(there))[0], atol=1e-10)
+    predictions, there = rng.standard_normal((30, 2)), rng.standard_normal((4, 2))
+    corrected = fit_correction(_points(x), predictions[:, 0] + x[:, 0], PriorMean(predictions))
+    found = corrected.slopes(_points(at), PriorMean(there))
+    np.testing.assert_allclose(
+        found.mean, corrected.predict(_points(at), PriorMean(there))[0], atol=1e-10
+    )
     for j in range(2):
-        ahead, behind = (led.predict(_points(at), Lead(w))[0] for w in _moved(there, j))
+        ahead, behind = (corrected.predict(_points(at), PriorMean(w))[0] for w in _moved(there, j))
         slope = (ahead - behind) / 2 / _STEP
         np.testing.assert_allclose(found.mean_linear[:, 2 + j], slope, atol=1e-6)
 

@@ -14,7 +14,7 @@ from autotune_rlm.integrations.optuna._encoding import Encoding
 from autotune_rlm.integrations.optuna._model import normalised
 from autotune_rlm.integrations.optuna._trials import constraints_of, maximised
 from autotune_rlm.learn.gaussian_process import Points, fit
-from autotune_rlm.learn.lead import extend
+from autotune_rlm.learn.prior_mean import extend
 from autotune_rlm.types import Task
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class EarlierStudies:
     def __len__(self) -> int:
         return len(self._processes)
 
-    def words(self, raw: np.ndarray) -> np.ndarray:
+    def predict(self, raw: np.ndarray) -> np.ndarray:
         """Predictions of each earlier study, shape (m, studies, objectives)."""
         points = self._encoding.points(raw)
         columns = [[p.predict(points)[0] for p in study] for study in self._processes]
@@ -149,21 +149,13 @@ class Descriptions:
         params = self._params(raw)
         return np.column_stack([self._describer.predicted(task, params) for task in self._tasks])
 
-    def words(self, raw: np.ndarray) -> np.ndarray:
+    def predict(self, raw: np.ndarray) -> np.ndarray:
         """The surrogate's standardised predictions, (m, 1, objectives); zeros without one."""
         if not self._word_scale:
             return np.zeros((len(raw), 1, len(self._tasks)))
         predicted = self._predicted(raw)
         mean, scale = np.array(self._word_scale).T
         return np.clip((predicted - mean) / scale, -4.0, 4.0)[:, None, :]
-
-    def slopes(self, raw: np.ndarray) -> np.ndarray:
-        """Not defined: a description has none."""
-        raise NotImplementedError
-
-    def descend(self, raw: np.ndarray, spread: np.ndarray, linear: np.ndarray) -> np.ndarray:
-        """Not defined: a description has no slopes."""
-        raise NotImplementedError
 
     def points(self, raw: np.ndarray) -> Points:
         """Parameters' columns, then facts: each number of a text by itself, all others together."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,10 +19,10 @@ from autotune_rlm.learn.acquisition import (
     non_dominated,
 )
 from autotune_rlm.learn.gaussian_process import Points, Slopes
-from autotune_rlm.learn.lead import Lead, Led, fit_led
+from autotune_rlm.learn.prior_mean import CorrectedPrior, PriorMean, fit_correction
 from autotune_rlm.learn.transform import PowerTransform, standardised
 
-__all__ = ["Space", "StudyModel", "Words", "normalised"]
+__all__ = ["PriorModel", "Space", "StudyModel", "normalised"]
 
 _MAX_POINTS = 320  # the processes are conditioned on at most this many trials
 _MAX_FITTED = 160  # their hyperparameters are fitted to at most this many
@@ -38,20 +39,30 @@ class Space(Protocol):
         """Columns of raw vectors (m, d)."""
         ...
 
+
+@runtime_checkable
+class SmoothSpace(Space, Protocol):
+    """A space whose columns have derivatives in the raw vectors."""
+
     def descend(self, raw: np.ndarray, spread: np.ndarray, linear: np.ndarray) -> np.ndarray:
         """Slopes in columns to slopes in raw vectors, shape (m, d)."""
         ...
 
 
-class Words(Protocol):
-    """What other models say of raw vectors."""
+class PriorModel(Protocol):
+    """Another model's predictions of raw vectors."""
 
-    def words(self, raw: np.ndarray) -> np.ndarray:
+    def predict(self, raw: np.ndarray) -> np.ndarray:
         """Standardised predictions, shape (m, models, objectives)."""
         ...
 
+
+@runtime_checkable
+class SmoothPriorModel(PriorModel, Protocol):
+    """A model whose predictions have derivatives."""
+
     def slopes(self, raw: np.ndarray) -> np.ndarray:
-        """Their derivatives in the raw vectors, shape (m, models, objectives, d)."""
+        """Derivatives of ``predict`` in the raw vectors, shape (m, models, objectives, d)."""
         ...
 
 
@@ -103,7 +114,7 @@ class StudyModel:
     Args:
         data: The trials.
         space: Raw vectors to points.
-        words: Other models. What they say is the prior mean, and a linear input each, so that their
+        priors: Other models. What they predict is the prior mean, and a linear input each, so that their
             weight is learned.
         name: Tells the fits of several models apart in ``starts``.
         starts: ``theta`` of each process's last fit by name, read and written here; None leaves the
@@ -118,7 +129,7 @@ class StudyModel:
         data: StudyData,
         space: Space,
         *,
-        words: Sequence[Words] = (),
+        priors: Sequence[PriorModel] = (),
         name: str = "",
         starts: dict[str, np.ndarray] | None,
         refit: bool,
@@ -126,19 +137,19 @@ class StudyModel:
         rng: np.random.RandomState,
     ) -> None:
         self._space = space
-        self._words = words
+        self._priors = priors
         self._options = name, starts, refit, noise
         self._seed = rng.randint(2**31 - 1)
         self._k = data.values.shape[1]
         values = normalised(data.values)
         feasible = data.feasible
         rows = _kept(values, feasible)
-        points, word = space.points(data.raw[rows]), self._word(data.raw[rows])
+        points, expected = space.points(data.raw[rows]), self._expected(data.raw[rows])
         self._objectives = [
-            self._fit(f"objective {i}", points, values[rows, i], self._lead(word, i))
+            self._fit(f"objective {i}", points, values[rows, i], self._prior(expected, i))
             for i in range(self._k)
         ]
-        self._limited: list[tuple[Led, float]] = []
+        self._limited: list[tuple[CorrectedPrior, float]] = []
         if data.constraints is not None:
             for i, column in enumerate(data.constraints.T):
                 known = rows[~np.isnan(column[rows])]
@@ -151,7 +162,7 @@ class StudyModel:
         if len(data.failed):
             self._limited.append(self._of_failures(data, rows))
         means = np.column_stack(
-            [g.predict(points, self._lead(word, i))[0] for i, g in enumerate(self._objectives)]
+            [g.predict(points, self._prior(expected, i))[0] for i, g in enumerate(self._objectives)]
         )
         self._observed = means[feasible[rows]]
         self._observed_rows = rows[feasible[rows]]
@@ -159,31 +170,35 @@ class StudyModel:
             self._believe(data.pending)
         self._boxes = self._free() if 1 < self._k <= _MAX_BOXED and self._any_feasible else None
 
-    def _lead(self, word: np.ndarray | None, objective: int) -> Lead | None:
-        return None if word is None else Lead(word[:, :, objective])
+    def _prior(self, expected: np.ndarray | None, objective: int) -> PriorMean | None:
+        return None if expected is None else PriorMean(expected[:, :, objective])
 
-    def _word(self, raw: np.ndarray) -> np.ndarray | None:
-        return np.concatenate([w.words(raw) for w in self._words], 1) if self._words else None
+    def _expected(self, raw: np.ndarray) -> np.ndarray | None:
+        if not self._priors:
+            return None
+        return np.concatenate([prior.predict(raw) for prior in self._priors], 1)
 
-    def _fit(self, name: str, points: Points, targets: np.ndarray, lead: Lead | None = None) -> Led:
+    def _fit(
+        self, name: str, points: Points, targets: np.ndarray, prior: PriorMean | None = None
+    ) -> CorrectedPrior:
         prefix, starts, refit, noise = self._options
         name = f"{prefix} {name}"
         start = None if starts is None else starts.get(name)
         fits = starts is not None and (refit or start is None)
-        led = fit_led(
+        fitted = fit_correction(
             points,
             targets,
-            lead,
+            prior,
             start=start,
             noise=noise,
             max_fit=_MAX_FITTED,
             iterations=30 if fits else 0,
         )
         if starts is not None:
-            starts[name] = led.process.theta
-        return led
+            starts[name] = fitted.process.theta
+        return fitted
 
-    def _of_failures(self, data: StudyData, rows: np.ndarray) -> tuple[Led, float]:
+    def _of_failures(self, data: StudyData, rows: np.ndarray) -> tuple[CorrectedPrior, float]:
         """A process of whether trials fail (above the limit), with the share of failures as its mean."""
         failed = data.failed[-_MAX_POINTS // 2 :]
         raw = np.vstack([data.raw[rows[-_MAX_POINTS // 2 :]], failed])
@@ -193,12 +208,12 @@ class StudyModel:
 
     def _believe(self, pending: np.ndarray) -> None:
         """Believe the means of trials that run: the spread around them shrinks."""
-        points, word = self._space.points(pending), self._word(pending)
+        points, expected = self._space.points(pending), self._expected(pending)
         believed = []
         for i, process in enumerate(self._objectives):
-            lead = self._lead(word, i)
-            believed.append(process.predict(points, lead)[0])
-            self._objectives[i] = process.given(points, lead, believed[-1])
+            prior = self._prior(expected, i)
+            believed.append(process.predict(points, prior)[0])
+            self._objectives[i] = process.given(points, prior, believed[-1])
         if self._any_feasible:
             self._observed = np.vstack([self._observed, np.column_stack(believed)])
 
@@ -220,9 +235,9 @@ class StudyModel:
 
     def score(self, raw: np.ndarray) -> np.ndarray:
         """Acquisition of raw vectors, shape (m,); only its order means something."""
-        points, word = self._space.points(raw), self._word(raw)
+        points, expected = self._space.points(raw), self._expected(raw)
         objectives = [
-            _Predicted(*g.predict(points, self._lead(word, i)))
+            _Predicted(*g.predict(points, self._prior(expected, i)))
             for i, g in enumerate(self._objectives)
         ]
         limited = [_Predicted(*g.predict(points)) for g, _ in self._limited]
@@ -231,31 +246,30 @@ class StudyModel:
     @property
     def has_slopes(self) -> bool:
         """Whether ``slopes`` can be asked for."""
-        return self._k <= _MAX_BOXED
+        smooth = isinstance(self._space, SmoothSpace)
+        smooth &= all(isinstance(prior, SmoothPriorModel) for prior in self._priors)
+        return smooth and self._k <= _MAX_BOXED
 
     def slopes(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Acquisition of raw vectors, shape (m,), and its derivatives in them, shape (m, d)."""
-        points, word = self._space.points(raw), self._word(raw)
-        bent = np.concatenate([w.slopes(raw) for w in self._words], 1) if self._words else None
+        assert isinstance(self._space, SmoothSpace)
+        descend = partial(self._space.descend, raw)
+        points, expected = self._space.points(raw), self._expected(raw)
+        smooth = [prior for prior in self._priors if isinstance(prior, SmoothPriorModel)]
+        bent = np.concatenate([prior.slopes(raw) for prior in smooth], 1) if smooth else None
         objectives = [
-            self._chained(raw, points, g.slopes(points, self._lead(word, i)), bent, i)
+            _chained(
+                descend,
+                points,
+                g.slopes(points, self._prior(expected, i)),
+                None if bent is None else bent[:, :, i],
+            )
             for i, g in enumerate(self._objectives)
         ]
-        limited = [self._chained(raw, points, g.slopes(points), None, 0) for g, _ in self._limited]
+        limited = [_chained(descend, points, g.slopes(points), None) for g, _ in self._limited]
         value, slope = self._acquire(objectives, limited)
         assert slope is not None
         return value, slope
-
-    def _chained(
-        self, raw: np.ndarray, points: Points, s: Slopes, bent: np.ndarray | None, i: int
-    ) -> _Predicted:
-        mean = self._space.descend(raw, s.mean_spread, s.mean_linear)
-        deviation = self._space.descend(raw, s.deviation_spread, s.deviation_linear)
-        if bent is not None:
-            width = points.linear.shape[1]
-            mean += np.einsum("mt,mtd->md", s.mean_linear[:, width:], bent[:, :, i])
-            deviation += np.einsum("mt,mtd->md", s.deviation_linear[:, width:], bent[:, :, i])
-        return _Predicted(s.mean, s.deviation, mean, deviation)
 
     def _acquire(
         self, objectives: Sequence[_Predicted], limited: Sequence[_Predicted]
@@ -291,6 +305,22 @@ class StudyModel:
             slope += part.in_mean[:, None] * p.mean_slope
             slope += part.in_deviation[:, None] * p.deviation_slope
         return value, slope
+
+
+def _chained(
+    descend: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    points: Points,
+    s: Slopes,
+    bent: np.ndarray | None,
+) -> _Predicted:
+    """A process's slopes in raw vectors; ``bent`` (m, models, d) are those of its prior's models."""
+    mean = descend(s.mean_spread, s.mean_linear)
+    deviation = descend(s.deviation_spread, s.deviation_linear)
+    if bent is not None:
+        width = points.linear.shape[1]
+        mean += np.einsum("mt,mtd->md", s.mean_linear[:, width:], bent)
+        deviation += np.einsum("mt,mtd->md", s.deviation_linear[:, width:], bent)
+    return _Predicted(s.mean, s.deviation, mean, deviation)
 
 
 def _kept(values: np.ndarray, feasible: np.ndarray) -> np.ndarray:

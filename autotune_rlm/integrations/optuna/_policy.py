@@ -27,7 +27,7 @@ from autotune_rlm.integrations.optuna._knowledge import (
     trials_of,
 )
 from autotune_rlm.integrations.optuna._memory import StudyMemory
-from autotune_rlm.integrations.optuna._model import StudyModel, Words
+from autotune_rlm.integrations.optuna._model import PriorModel, StudyModel
 from autotune_rlm.integrations.optuna._propose import climb, keys, spread_out
 from autotune_rlm.integrations.optuna._state import SpaceState, StudyState
 from autotune_rlm.integrations.optuna._trials import StudyData
@@ -190,10 +190,10 @@ class Policy:
         refit = fitted and (n < 40 or n >= space.fitted_at * 1.1 or n < space.fitted_at)
         if refit:
             space.fitted_at = n
-        words = self._words(study, state, space, encoding)
+        priors = self._priors(study, state, space, encoding)
         starts = space.starts if fitted else None
         fit = partial(StudyModel, data, refit=refit, noise=self._noise, rng=rng)
-        model = fit(encoding, words=words, name="plain", starts=starts)
+        model = fit(encoding, priors=priors, name="plain", starts=starts)
         encoding.fix_raw(branch or {})
         if branch := encoding.pinned:
             model.compete_with(
@@ -204,7 +204,7 @@ class Policy:
         ranked = climb(encoding, model, good, taken, rng)
         if self._describe is None or not fitted:
             return ranked
-        return self._second_look(study, space, encoding, data, ranked, taken, rng, words, fit)
+        return self._second_look(study, space, encoding, data, ranked, taken, rng, priors, fit)
 
     def _spread_out(
         self, space: SpaceState, encoding: Encoding, seen: np.ndarray, rng: np.random.RandomState
@@ -217,9 +217,9 @@ class Policy:
                 break
         return chosen
 
-    def _words(
+    def _priors(
         self, study: Study, state: StudyState, space: SpaceState, encoding: Encoding
-    ) -> Sequence[Words]:
+    ) -> Sequence[PriorModel]:
         if space.earlier is None:
             space.earlier = EarlierStudies(encoding, self.earlier(study, state))
         return [space.earlier] if len(space.earlier) else []
@@ -233,7 +233,7 @@ class Policy:
         ranked: np.ndarray,
         taken: set[tuple[float, ...]],
         rng: np.random.RandomState,
-        words: Sequence[Words],
+        priors: Sequence[PriorModel],
         fit: Callable[..., StudyModel],
     ) -> np.ndarray:
         """The best candidates again, by a process that also reads their descriptions."""
@@ -245,8 +245,8 @@ class Policy:
         fresh = [raw for key, raw in space.described.items() if key not in taken]
         pool = np.array(fresh) if fresh else ranked
         if space.describer is not None and space.describer.asks:
-            words = [*words, described]
-        model = fit(described, words=words, name="described", starts=space.starts)
+            priors = [*priors, described]
+        model = fit(described, priors=priors, name="described", starts=space.starts)
         scores = model.score(encoding.prune(pool))
         return pool[np.argsort(-scores, kind="stable")]
 
@@ -280,7 +280,7 @@ class Policy:
         taken = set(keys(seen))
         fresh = [raw for key, raw in space.described.items() if key not in taken]
         pool = np.array(fresh or list(space.described.values()))
-        order = np.argsort(-described.words(pool).mean((1, 2)), kind="stable")
+        order = np.argsort(-described.predict(pool).mean((1, 2)), kind="stable")
         return pool[order]
 
     def _remember(self, space: SpaceState, encoding: Encoding, raw: np.ndarray) -> None:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune_rlm.learn.gaussian_process import Points
-from autotune_rlm.learn.lead import Lead, differences, extend, fit_led
+from autotune_rlm.learn.prior_mean import PriorMean, differences, extend, fit_correction
 from autotune_rlm.learn.transform import PowerTransform, standardised
 
 
@@ -18,13 +18,13 @@ def test_a_wrong_lead_is_believed_at_first_and_not_for_long():
     rng = np.random.default_rng(0)
     x = rng.random((80, 3))
     truth = standardised(np.sin(7 * x[:, 0]) + x[:, 1])
-    wrong = Lead.of(rng.standard_normal(80), trust=0.8)
+    wrong = PriorMean.of(rng.standard_normal(80), trust=0.8)
 
     def predict(rows):
-        led = fit_led(points(x[rows]), truth[rows], wrong.take(rows))
-        return led.predict(points(x), wrong)[0]
+        corrected = fit_correction(points(x[rows]), truth[rows], wrong.take(rows))
+        return corrected.predict(points(x), wrong)[0]
 
-    middle = np.argsort(np.abs(wrong.words[:, 0]))[:1]
+    middle = np.argsort(np.abs(wrong.predictions[:, 0]))[:1]
     assert np.corrcoef(predict(middle), wrong.prior)[0, 1] > 0.9
     assert np.mean((predict(np.arange(60)) - truth) ** 2) < 0.1
 
@@ -33,21 +33,25 @@ def test_a_right_lead_beats_none_when_little_is_seen():
     rng = np.random.default_rng(1)
     x = rng.random((100, 4))
     truth = standardised(np.sin(9 * x[:, 0]) + x[:, 1] * x[:, 2])
-    lead, rows = Lead.of(truth + 0.1 * rng.standard_normal(100)), np.arange(4)
-    led = fit_led(points(x[rows]), truth[rows], lead.take(rows)).predict(points(x), lead)[0]
-    alone = fit_led(points(x[rows]), truth[rows]).predict(points(x))[0]
-    assert np.mean((led - truth) ** 2) < 0.5 * np.mean((alone - truth) ** 2)
+    prior, rows = PriorMean.of(truth + 0.1 * rng.standard_normal(100)), np.arange(4)
+    corrected = fit_correction(points(x[rows]), truth[rows], prior.take(rows)).predict(
+        points(x), prior
+    )[0]
+    alone = fit_correction(points(x[rows]), truth[rows]).predict(points(x))[0]
+    assert np.mean((corrected - truth) ** 2) < 0.5 * np.mean((alone - truth) ** 2)
 
 
 def test_inertia_halves_the_first_corrections():
     x, truth = np.array([0.0, 1.0]), np.array([2.0, -2.0])
-    lead = Lead(np.zeros((2, 1)), trust=1.0, inertia=2.0)
-    plain = fit_led(points(x), truth, Lead(np.zeros((2, 1)), trust=1.0)).predict(points(x), lead)
-    slow = fit_led(points(x), truth, lead).predict(points(x), lead)
+    prior = PriorMean(np.zeros((2, 1)), trust=1.0, inertia=2.0)
+    plain = fit_correction(points(x), truth, PriorMean(np.zeros((2, 1)), trust=1.0)).predict(
+        points(x), prior
+    )
+    slow = fit_correction(points(x), truth, prior).predict(points(x), prior)
     np.testing.assert_allclose(slow[0], plain[0] / 2)
 
 
-def test_words_become_one_group_of_inputs():
+def test_predictions_become_one_group_of_inputs():
     more = extend(points(np.zeros((3, 2))), np.ones((3, 2)), distance=0.5)
     assert more.linear_groups.tolist() == [0, 0]
     assert more.spread_groups.tolist() == [0, 1, 2, 2]

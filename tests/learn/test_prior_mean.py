@@ -14,7 +14,7 @@ def points(x):
     return Points(x, np.zeros((len(x), 0)), groups, np.zeros(0, dtype=int))
 
 
-def test_a_wrong_lead_is_believed_at_first_and_not_for_long():
+def test_a_wrong_prior_is_believed_at_first_and_not_for_long():
     rng = np.random.default_rng(0)
     x = rng.random((80, 3))
     truth = standardised(np.sin(7 * x[:, 0]) + x[:, 1])
@@ -25,7 +25,7 @@ def test_a_wrong_lead_is_believed_at_first_and_not_for_long():
         return corrected.predict(points(x), wrong)[0]
 
     middle = np.argsort(np.abs(wrong.predictions[:, 0]))[:1]
-    assert np.corrcoef(predict(middle), wrong.prior)[0, 1] > 0.9
+    assert np.corrcoef(predict(middle), wrong.mean)[0, 1] > 0.9
     assert np.mean((predict(np.arange(60)) - truth) ** 2) < 0.1
 
 

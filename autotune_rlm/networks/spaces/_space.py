@@ -227,6 +227,11 @@ class BuilderSpace(ArchitectureSpace):
 
 
 def _export(module: Any, shape: tuple[int, ...]) -> onnx.ModelProto:
+    """The module as ONNX, by tracing; by torch's default exporter where that fails or is no more.
+
+    A search exports each network that it looks at. On one core a small residual network takes 0.04 s by
+    tracing and 1.4 s by torch 2.13's default exporter.
+    """
     import warnings
 
     import onnx
@@ -237,20 +242,12 @@ def _export(module: Any, shape: tuple[int, ...]) -> onnx.ModelProto:
             "build must return an onnx.ModelProto or a torch.nn.Module, got "
             f"{type(module).__name__}"
         )
+    given = module.eval(), (torch.zeros(shape),)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        path = Path(folder) / "network.onnx"
-        _call_exporter(torch, module.eval(), (torch.zeros(shape),), str(path))
-        return onnx.load(str(path))
-
-
-def _call_exporter(torch: Any, module: Any, arguments: Any, path: str) -> None:
-    """The exporter by tracing; torch's default where that fails, or torch has it no more.
-
-    A search exports each network that it looks at. On one core a small residual network takes 0.04 s by
-    tracing and 1.4 s by torch 2.13's default exporter.
-    """
-    try:
-        torch.onnx.export(module, arguments, path, dynamo=False)
-    except Exception:  # each exporter raises its own errors
-        torch.onnx.export(module, arguments, path)
+        path = str(Path(folder) / "network.onnx")
+        try:
+            torch.onnx.export(*given, path, dynamo=False)
+        except Exception:  # each exporter raises its own errors
+            torch.onnx.export(*given, path)
+        return onnx.load(path)

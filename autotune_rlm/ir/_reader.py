@@ -183,16 +183,10 @@ class Reader:
         if text.startswith(_NOT_READ):
             return NotRead(text.removeprefix(_NOT_READ))
         try:
-            grid = launch.grid
-            if grid is None:
-                grid, known = guess_grid(text, signature)
-                if not known:
-                    facts = facts_of_ir(text, signature, grid)
-                    return replace(facts, assumed=(*facts.assumed, _NO_GRID))
-            return facts_of_ir(text, signature, grid)
+            grid, known = (launch.grid, True) if launch.grid else guess_grid(text, signature)
+            facts = facts_of_ir(text, signature, grid)
+            return facts if known else replace(facts, assumed=(*facts.assumed, _NO_GRID))
         except NotRead as error:
             return error
-        except (
-            Exception
-        ) as error:  # a form of IR that nobody has met: better no facts than no launch
+        except Exception as error:  # an IR that nobody has met: better no facts than no launch
             return NotRead(f"its IR is not understood ({type(error).__name__}: {error})")

@@ -84,13 +84,12 @@ class Peaks:
         if wide == "f64":
             doubled = family.vendor == "hip" or family.capability in (80, 90, 100, 103)
             return self.flops_ms * (1.0 if doubled else 1 / 32)
+        if half <= 0 or family.is_fma(dot) or (wide == "f32" and family.vendor == "hip"):
+            return self.flops_ms
         if wide == "f32":
-            tensor = family.vendor == "cuda" and family.capability >= 80 and half > 0
-            if not tensor or dot.precision == "ieee":
+            if family.capability < 80:
                 return self.flops_ms
             return half / 2 / (3.0 if dot.precision == "tf32x3" else 1.0)
-        if half <= 0:
-            return self.flops_ms
         if wide == "bf16" and family.vendor == "cuda" and family.capability < 80:
             return self.flops_ms
         has_narrow = family.vendor == "hip" and (family.capability >= 942 or family.warp == 32)

@@ -152,7 +152,8 @@ def _turned(facts: KernelFacts, family: Family, num_warps: int) -> list[float]:
             if family.vendor == "cuda" and num_warps > 1:  # AMD's stores take a product's layout
                 found.append(min(float(a.tile_bytes), _TURNED_RESULT * threads))
         elif is_turned and not facts.dots:
-            found.append(min(float(a.tile_bytes), _TURNED_TILE * threads))
+            crossed = next((x for x in like if x.axis != a.axis), like[0])
+            found.append(a.tile_bytes / _pieces(facts, crossed, a, family, num_warps))
         elif a.kind == "atomic" and like:
             at_once = (
                 16 // a.item_bytes if family.vendor == "cuda" and family.capability >= 90 else 1
@@ -179,11 +180,8 @@ def _exchanged(facts: KernelFacts, family: Family, num_warps: int) -> list[float
             steps = math.ceil(along / (vector[r.axis] * lanes[r.axis]))
             found.append(float(each * steps) if warps[r.axis] > 1 else 0.0)
         elif r.kind == "reduce":
-            repeated = num_warps > math.prod(warps)
-            halved = (
-                2 if family.vendor == "cuda" and not repeated and r.axis < len(r.shape) - 1 else 1
-            )
-            found.append(each * warps[r.axis] / halved if warps[r.axis] > 1 else 0.0)
+            pieces = max(1.0, max(vector) * r.item_bytes / 16) if vector[r.axis] == 1 else 1.0
+            found.append(each * warps[r.axis] / pieces if warps[r.axis] > 1 else 0.0)
             kept = tuple(n for i, n in enumerate(r.shape) if i != r.axis)
             if any(a.kind != "load" and a.shape == kept and a.shape for a in facts.accesses):
                 found.append(float(rows * r.item_bytes))
@@ -192,11 +190,33 @@ def _exchanged(facts: KernelFacts, family: Family, num_warps: int) -> list[float
     return found
 
 
+def _pieces(
+    facts: KernelFacts, source: Access, target: Access, family: Family, num_warps: int
+) -> int:
+    """Pieces in which a tile changes its layout: those that a thread holds before and after."""
+    is_swapped = source.axis == target.axis
+    kept = []
+    for access in (source, target):
+        layout = _layout(facts, access.shape, family, num_warps, access)
+        places = [
+            {*range((size - 1).bit_length())}
+            | {*range((size * lanes * warps - 1).bit_length(), (n - 1).bit_length())}
+            for n, size, lanes, warps in zip(access.shape, *layout, strict=True)
+        ]
+        kept.append(places[::-1] if is_swapped and access is target else places)
+    return int(2 ** sum(len(x & y) for x, y in zip(*kept, strict=False)))
+
+
 def _layout(
-    facts: KernelFacts, shape: tuple[int, ...], family: Family, num_warps: int
+    facts: KernelFacts,
+    shape: tuple[int, ...],
+    family: Family,
+    num_warps: int,
+    access: Access | None = None,
 ) -> tuple[list[int], list[int], list[int]]:
     """Neighbours of a thread, lanes and warps by axis of a tensor as it was loaded (``Coalesce.cpp``)."""
-    like = [a for a in facts.accesses if a.shape == shape and a.kind == "load"]
+    loads = [a for a in facts.accesses if a.shape == shape and a.kind == "load"]
+    like = [access] if access else loads
     first = next((a.axis for a in like if a.axis >= 0), len(shape) - 1)
     most = max(1, math.prod(shape) // (family.warp * num_warps))
     vector = max((min(a.run, 16 // a.item_bytes, most) for a in like), default=1)

@@ -25,6 +25,7 @@ __all__ = [
     "compare",
     "contiguous",
     "distinct",
+    "is_uniform",
     "is_zero",
     "logic",
     "reshaped",
@@ -88,8 +89,14 @@ def _padded(a: Value, b: Value) -> tuple[tuple[Number, ...], tuple[Number, ...]]
     return a.strides or (0.0,) * n, b.strides or (0.0,) * n
 
 
-def _uniform(value: Value) -> bool:
+def is_uniform(value: Value) -> bool:
     return all(is_zero(s) for s in value.strides)
+
+
+def _varying(left: Sequence[Number], right: Sequence[Number]) -> tuple[Number, ...]:
+    """Strides of what varies, in a way that is not known, where one of two values does."""
+    sides = zip(left, right, strict=False)
+    return tuple(0.0 if is_zero(x) and is_zero(y) else NAN for x, y in sides)
 
 
 def both_alike(a: Value, b: Value) -> tuple[float, ...]:
@@ -117,41 +124,31 @@ def subtract(a: Value, b: Value) -> Value:
 
 def multiply(a: Value, b: Value) -> Value:
     left, right = _padded(a, b)
-    if _uniform(b):
+    if is_uniform(b):
         strides = tuple(0.0 if is_zero(x) else x * b.base for x in left)
-    elif _uniform(a):
+    elif is_uniform(a):
         strides = tuple(0.0 if is_zero(y) else y * a.base for y in right)
     else:
-        both = zip(left, right, strict=False)
-        strides = tuple(0.0 if is_zero(x) and is_zero(y) else NAN for x, y in both)
+        strides = _varying(left, right)
     return Value(a.base * b.base, strides)
 
 
 def divide(a: Value, b: Value) -> Value:
     left, right = _padded(a, b)
     alike: tuple[float, ...] = ()
-    if _uniform(b):
+    if is_uniform(b):
         divisor = NAN if not isinstance(b.base, np.ndarray) and b.base == 0 else b.base
         strides = tuple(0.0 if is_zero(x) else x / divisor for x in left)
         if not any(isinstance(s, np.ndarray) for s in strides):
             alike = tuple(1 / s if 0 < s < 1 else 1.0 for s in strides)
     else:
-        strides = tuple(
-            0.0 if is_zero(x) and is_zero(y) else NAN for x, y in zip(left, right, strict=False)
-        )
+        strides = _varying(left, right)
     return Value(truncated_division(a.base, b.base), strides, alike=alike)
 
 
 def remainder(a: Value, b: Value) -> Value:
     left, right = _padded(a, b)
-    strides = (
-        left
-        if _uniform(b)
-        else tuple(
-            0.0 if is_zero(x) and is_zero(y) else NAN for x, y in zip(left, right, strict=False)
-        )
-    )
-    return Value(_remainder(a.base, b.base), strides)
+    return Value(_remainder(a.base, b.base), left if is_uniform(b) else _varying(left, right))
 
 
 def _pointwise(function: Callable[[Number, Number], Number]) -> Callable[[Value, Value], Value]:
@@ -261,9 +258,6 @@ def logic(name: str, a: Value, b: Value) -> Value:
     """And, or, exclusive or of conditions that are taken to be independent where axes differ."""
     rank = max(len(a.strides), len(b.strides))
     left, right = a.strides or (0.0,) * rank, b.strides or (0.0,) * rank
-    strides = tuple(
-        0.0 if is_zero(x) and is_zero(y) else NAN for x, y in zip(left, right, strict=False)
-    )
     same = any(not is_zero(x) and not is_zero(y) for x, y in zip(left, right, strict=False))
     if name == "arith.andi":
         known = np.where(np.isnan(a.base), b.base, np.where(np.isnan(b.base), a.base, 0.0))
@@ -275,7 +269,7 @@ def logic(name: str, a: Value, b: Value) -> Value:
         base = np.asarray(np.abs(a.base - b.base))
     else:
         base = np.asarray(NAN)
-    return Value(float(base) if np.ndim(base) == 0 else base, strides)
+    return Value(float(base) if np.ndim(base) == 0 else base, _varying(left, right))
 
 
 def distinct(value: Value, shape: Sequence[int]) -> int:
@@ -298,8 +292,6 @@ def contiguous(address: Value, shape: Sequence[int]) -> tuple[int, int]:
     for axis, (stride, n) in enumerate(zip(address.strides, shape, strict=False)):
         if n > 1 and np.all(np.asarray(stride) == 1):
             return axis, n
-    if shape and all(n == 1 or is_zero(s) for s, n in zip(address.strides, shape, strict=False)):
-        return -1, 1
     return -1, 1
 
 

@@ -19,7 +19,7 @@ from ._parse import Op
 from ._types import KernelFacts, Loop
 from ._values import Value, distinct
 from ._walk_control import ControlWalk
-from ._walk_work import MEETING
+from ._walk_work import ACCESSES, MEETING
 
 __all__ = ["Walk"]
 
@@ -112,8 +112,7 @@ class Walk(ControlWalk):
 
 Walk.handlers = {
     "arith.constant": Walk._constant,
-    "tt.get_program_id": Walk._program_id,
-    "tt.get_num_programs": Walk._num_programs,
+    **dict.fromkeys(("tt.get_program_id", "tt.get_num_programs"), Walk._program),
     "tt.make_range": Walk._range,
     "tt.splat": Walk._splat,
     "tt.unsplat": lambda walk, op: walk._set(op, Value(walk._value(op.operands[0]).base)),
@@ -121,26 +120,15 @@ Walk.handlers = {
     "tt.broadcast": Walk._broadcast,
     "tt.trans": Walk._trans,
     "tt.reshape": Walk._reshape,
-    "tt.join": Walk._join,
-    "tt.cat": Walk._join,
+    **dict.fromkeys(("tt.join", "tt.cat"), Walk._join),
     "tt.split": Walk._split,
     "tt.addptr": Walk._addptr,
     "tt.advance": Walk._advance,
     "arith.cmpi": Walk._cmpi,
     "arith.select": Walk._select,
-    "tt.load": Walk._load,
-    "tt.descriptor_load": Walk._load,
-    "tt.descriptor_gather": Walk._load,
-    "tt.store": Walk._store,
-    "tt.descriptor_store": Walk._store,
-    "tt.descriptor_scatter": Walk._store,
-    "tt.descriptor_reduce": Walk._atomic,
-    "tt.atomic_rmw": Walk._atomic,
-    "tt.atomic_cas": Walk._atomic,
-    "tt.make_tensor_descriptor": Walk._make_block,
-    "tt.make_tensor_ptr": Walk._make_block,
-    "tt.dot": Walk._dot,
-    "tt.dot_scaled": Walk._dot,
+    **dict.fromkeys(ACCESSES, Walk._access),
+    **dict.fromkeys(("tt.make_tensor_descriptor", "tt.make_tensor_ptr"), Walk._make_block),
+    **dict.fromkeys(("tt.dot", "tt.dot_scaled"), Walk._dot),
     **dict.fromkeys(MEETING, Walk._meet),
     "tt.call": Walk._call,
     "scf.if": Walk._if,

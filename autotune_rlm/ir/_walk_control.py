@@ -61,11 +61,17 @@ class ControlWalk(WorkWalk):
         match = re.search(r"@\"?([^\s(\"]+)", op.text)
         called = self._functions.get(match[1]) if match else None
         if called is not None and self._depth < 8:
-            for number, given in zip(called.blocks[0].arguments, op.operands, strict=False):
-                self._values[number] = self._values[given]
+            self._pass(op.operands, called.blocks[0].arguments)
             self._depth += 1
             self._blocks(called.blocks)
             self._depth -= 1
+        self._forget(op)
+
+    def _pass(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        for source, target in zip(sources, targets, strict=False):
+            self._values[target] = self._value(source)
+
+    def _forget(self, op: Op) -> None:
         for result in op.results:
             self._values[result] = Value(NAN, (NAN,) * len(self._types[result].shape))
 
@@ -80,11 +86,9 @@ class ControlWalk(WorkWalk):
         self._weight = whole
         for i, result in enumerate(op.results):
             sides = [self._value(y[i]) if i < len(y) else UNKNOWN for y in yields]
-            then = sides[0]
-            other = sides[1] if len(sides) > 1 else UNKNOWN
-            better = (
-                then if not np.all(np.isnan(then.base)) or float(np.mean(share)) >= 0.5 else other
-            )
+            then, other = (*sides, UNKNOWN)[:2]
+            is_then = not np.all(np.isnan(then.base)) or float(np.mean(share)) >= 0.5
+            better = then if is_then else other
             condition = self._value(op.operands[0]).base
             base = np.where(np.isnan(condition), NAN, np.where(share > 0.5, then.base, other.base))
             rank = len(self._types[result].shape)
@@ -126,14 +130,11 @@ class ControlWalk(WorkWalk):
 
         def at(iteration: Number) -> None:
             holds(iteration)
-            for number, source in zip(after[0].arguments, passed, strict=False):
-                self._values[number] = self._value(source)
+            self._pass(passed, after[0].arguments)
 
         self._loop_body(op, after, [], [], trips, at)
-        last = np.where(np.isnan(trips), _UNKNOWN_TRIPS, trips)
-        holds(last)
-        for result, source in zip(op.results, passed, strict=False):
-            self._values[result] = self._value(source)
+        holds(np.where(np.isnan(trips), _UNKNOWN_TRIPS, trips))
+        self._pass(passed, op.results)
 
     def _after_one(
         self,
@@ -146,8 +147,7 @@ class ControlWalk(WorkWalk):
         for number, base in zip(before[0].arguments, bases, strict=False):
             self._values[number] = Value(base, (0.0,) * len(self._types[number].shape))
         self._quietly(before)
-        for number, source in zip(after[0].arguments, passed, strict=False):
-            self._values[number] = self._value(source)
+        self._pass(passed, after[0].arguments)
         self._quietly(after)
         return [self._value(n).base for n in _yielded(after)]
 
@@ -161,9 +161,7 @@ class ControlWalk(WorkWalk):
             is_float = all(self._types[result].is_float for result in op.results)
             is_loop = op.name in ("scf.for", "scf.while") and not self._guessed
             if is_loop or is_float:
-                for result in op.results:
-                    rank = len(self._types[result].shape)
-                    self._values[result] = Value(NAN, (NAN,) * rank)
+                self._forget(op)
             else:
                 self._op(op)
         self._counting = counting

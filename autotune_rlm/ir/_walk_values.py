@@ -19,6 +19,7 @@ from ._values import (
     arithmetic,
     both_alike,
     compare,
+    is_uniform,
     is_zero,
     logic,
     reshaped,
@@ -26,51 +27,12 @@ from ._values import (
 
 __all__ = ["ValueWalk", "attribute"]
 
-_SPECIAL = frozenset(
-    {
-        *(
-            "math.exp",
-            "math.exp2",
-            "math.expm1",
-            "math.log",
-            "math.log2",
-            "math.log1p",
-            "math.log10",
-        ),
-        *("math.sin", "math.cos", "math.tan", "math.tanh", "math.sinh", "math.cosh", "math.erf"),
-        *("math.asin", "math.acos", "math.atan", "math.atan2", "math.powf", "math.cbrt"),
-        *("math.sqrt", "math.rsqrt", "arith.divf", "arith.remf", "tt.precise_divf"),
-        *("tt.precise_sqrt", "tt.extern_elementwise"),
-    }
+_SPECIAL = re.compile(
+    r"math\.(exp2?|expm1|log(2|1p|10)?|a?(sin|cos|tan)|(sin|cos|tan)h|atan2|erf|powf|cbrt|r?sqrt)"
+    r"|arith\.(div|rem)f|tt\.(precise_(divf|sqrt)|extern_elementwise)"
 )
-_CONVERT = frozenset(
-    {
-        *("arith.extf", "arith.truncf", "arith.sitofp", "arith.uitofp", "arith.fptosi"),
-        *("arith.fptoui", "tt.fp_to_fp"),
-    }
-)
-_SAME = (
-    frozenset(
-        {
-            "arith.extsi",
-            "arith.extui",
-            "arith.trunci",
-            "arith.index_cast",
-            "tt.bitcast",
-            "arith.bitcast",
-        }
-    )
-    | _CONVERT
-)
-_FLOAT = frozenset(
-    {
-        *("arith.addf", "arith.subf", "arith.mulf", "arith.maxnumf", "arith.minnumf"),
-        *("arith.maximumf", "arith.minimumf", "arith.negf", "arith.cmpf", "arith.select"),
-        *("math.absf", "math.fma", "math.floor", "math.ceil", "math.round", "math.trunc"),
-        *("tt.clampf", "tt.elementwise_inline_asm", "arith.maxf", "arith.minf"),
-    }
-)
-_AXES = {"x": 0, "y": 1, "z": 2}
+_CONVERT = re.compile(r"arith\.(extf|truncf|[su]itofp|fpto[su]i)|tt\.fp_to_fp")
+_SAME = re.compile(r"arith\.(ext[su]i|trunci|index_cast)|(tt|arith)\.bitcast|" + _CONVERT.pattern)
 
 
 class ValueWalk(State):
@@ -90,12 +52,12 @@ class ValueWalk(State):
             return
         if name in arithmetic and len(op.operands) == 2:
             self._arithmetic(op)
-        elif name in _SAME and op.operands:
+        elif op.operands and _SAME.fullmatch(name):
             source = self._values[op.operands[0]]
             if self._types[op.results[0]].is_float or self._types[op.operands[0]].is_float:
                 source = Value(source.base, tuple(0.0 if s == 0 else NAN for s in _plain(source)))
             self._set(op, source)
-            if name in _CONVERT:
+            if _CONVERT.fullmatch(name):
                 self._count("conversions", op)
         elif op.results and op.operands:
             self._elementwise(op)
@@ -106,13 +68,11 @@ class ValueWalk(State):
         match = re.match(r"(?:dense<)?(-?[\w.+\-]+|true|false)>?", text)
         self._set(op, Value(_number(match[1]) if match else NAN, (0.0,) * len(kind.shape)))
 
-    def _program_id(self, op: Op) -> None:
+    def _program(self, op: Op) -> None:
         axis = re.search(r"\b([xyz])\b", op.text)
-        self._set(op, Value(self._programs[_AXES[axis[1] if axis else "x"]]))
-
-    def _num_programs(self, op: Op) -> None:
-        axis = re.search(r"\b([xyz])\b", op.text)
-        self._set(op, Value(float(self.grid[_AXES[axis[1] if axis else "x"]])))
+        place = "xyz".index(axis[1] if axis else "x")
+        is_id = op.name == "tt.get_program_id"
+        self._set(op, Value(self._programs[place] if is_id else float(self.grid[place])))
 
     def _range(self, op: Op) -> None:
         start = re.search(r"start = (-?\d+)", op.text)
@@ -212,11 +172,9 @@ class ValueWalk(State):
         base = np.where(np.isnan(share), NAN, np.where(np.asarray(share) > 0.5, a.base, b.base))
         longer = a.strides if len(a.strides) >= len(b.strides) else b.strides
         mask = condition.strides or (0.0,) * len(longer)
-        strides = tuple(
-            NAN if not (is_zero(x) and is_zero(y) and is_zero(z)) else 0.0
-            for x, y, z in zip(a.strides or longer, b.strides or longer, mask, strict=False)
-        )
-        if not kind.is_float and a.is_affine and not _uniform_strides(a):
+        sides = zip(a.strides or longer, b.strides or longer, mask, strict=False)
+        strides = tuple(0.0 if all(map(is_zero, side)) else NAN for side in sides)
+        if not kind.is_float and a.is_affine and not is_uniform(a):
             strides = a.strides  # such as where(offs < n, offs, 0)
         self._set(op, Value(float(base) if base.ndim == 0 else base, strides, max(a.root, b.root)))
         if kind.shape:
@@ -238,9 +196,9 @@ class ValueWalk(State):
         kind = self._types[op.results[0]]
         if not kind.shape:
             self._values[op.results[0]] = Value(self._scalar(op))
-        elif op.name in _SPECIAL:
+        elif _SPECIAL.fullmatch(op.name):
             self._count("special_ops", op)
-        elif kind.is_float or op.name in _FLOAT:
+        elif kind.is_float or op.name in ("arith.cmpf", "tt.elementwise_inline_asm"):
             self._count("float_ops", op)
         else:
             self._count("int_ops", op)
@@ -282,10 +240,6 @@ def _number(text: str) -> float:
 
 def _plain(value: Value) -> tuple[float, ...]:
     return tuple(0.0 if is_zero(s) else NAN for s in value.strides)
-
-
-def _uniform_strides(value: Value) -> bool:
-    return all(is_zero(s) for s in value.strides)
 
 
 def attribute(op: Op, name: str, default: int) -> int:

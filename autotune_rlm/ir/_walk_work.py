@@ -15,7 +15,13 @@ from ._types import Access, Dot, Reduction
 from ._values import MEMORY, NAN, Value, contiguous, distinct, is_zero
 from ._walk_values import ValueWalk, attribute
 
-__all__ = ["LOADED", "MEETING", "WorkWalk"]
+__all__ = ["ACCESSES", "LOADED", "MEETING", "WorkWalk"]
+
+ACCESSES = {
+    **dict.fromkeys(("tt.load", "tt.descriptor_load", "tt.descriptor_gather"), "load"),
+    **dict.fromkeys(("tt.store", "tt.descriptor_store", "tt.descriptor_scatter"), "store"),
+    **dict.fromkeys(("tt.descriptor_reduce", "tt.atomic_rmw", "tt.atomic_cas"), "atomic"),
+}
 
 LOADED = 1024.0
 """An integer that a loop's bounds need and that lies in memory, such as the length of a sequence."""
@@ -31,17 +37,8 @@ MEETING = {
 class WorkWalk(ValueWalk):
     """Counts what operations move and compute."""
 
-    def _load(self, op: Op) -> None:
-        self._access("load", op)
-
-    def _store(self, op: Op) -> None:
-        self._access("store", op)
-
-    def _atomic(self, op: Op) -> None:
-        self._access("atomic", op)
-
-    def _access(self, kind: str, op: Op) -> None:
-        pointer = op.operands[0]
+    def _access(self, op: Op) -> None:
+        kind, pointer = ACCESSES[op.name], op.operands[0]
         address, about = self._value(pointer), self._types[pointer]
         is_block = about.kind == "block"
         masks = [o for o in op.operands[1:] if self._types[o].element == "i1"]

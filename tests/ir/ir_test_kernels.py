@@ -317,3 +317,26 @@ def attention_keys(
         to_key += tl.dot(tl.trans(back), query)
     tl.store(dk + base + cols[:, None] * D + d[None, :], to_key.to(tl.float16))
     tl.store(dv + base + cols[:, None] * D + d[None, :], to_value.to(tl.float16))
+
+
+@triton.jit
+def turned(x, out, BM: tl.constexpr, BN: tl.constexpr):
+    """A tile that is stored along another axis than it was loaded."""
+    m, n = tl.arange(0, BM), tl.arange(0, BN)
+    tile = tl.load(x + m[:, None] * BN + n[None, :])
+    tl.store(out + m[:, None] + n[None, :] * BM, tile)
+
+
+@triton.jit
+def sums(x, out, BM: tl.constexpr, BN: tl.constexpr, AXIS: tl.constexpr):
+    """Sums along an axis."""
+    m, n = tl.arange(0, BM), tl.arange(0, BN)
+    tile = tl.load(x + m[:, None] * BN + n[None, :])
+    tl.store(out + tl.arange(0, BN if AXIS == 0 else BM), tl.sum(tile, AXIS))
+
+
+@triton.jit
+def running(x, out, BM: tl.constexpr, BN: tl.constexpr):
+    """Running sums of columns."""
+    at = tl.arange(0, BM)[:, None] * BN + tl.arange(0, BN)[None, :]
+    tl.store(out + at, tl.cumsum(tl.load(x + at), 0))

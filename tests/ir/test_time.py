@@ -194,6 +194,26 @@ def test_shared_memory_of_an_attention_is_the_compilers(device, head, block, war
     assert told == pytest.approx(true, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "constants", "warps"),
+    [
+        ("turned", {"BM": 64, "BN": 64}, 4),
+        ("turned", {"BM": 64, "BN": 64}, 1),
+        ("sums", {"BM": 64, "BN": 64, "AXIS": 0}, 4),  # rows lie in several warps
+        ("sums", {"BM": 64, "BN": 64, "AXIS": 1}, 4),  # a row lies in one warp
+        ("sums", {"BM": 4, "BN": 1024, "AXIS": 1}, 8),  # a row lies in several
+        ("running", {"BM": 128, "BN": 64}, 8),
+        ("running", {"BM": 32, "BN": 32}, 4),
+    ],
+)
+def test_shared_memory_of_layouts_is_the_compilers(kernel, constants, warps):
+    arguments = {"x": "*fp32", "out": "*fp32", **constants}
+    function, gpu = getattr(kernels, kernel), devices.lookup("NVIDIA A100")
+    facts = kernel_facts(function, arguments, grid=(64,), target=gpu.target)
+    told = on_device(facts, gpu, num_warps=warps, num_stages=3)["shared_bytes"]
+    assert told == shared(function, arguments, gpu.target, warps, 3)
+
+
 @pytest.mark.parametrize("precision", ["ieee", "tf32"])
 @pytest.mark.parametrize("device", ["NVIDIA A100", "NVIDIA H100"])
 def test_shared_memory_of_an_fp32_product_is_the_compilers(device, precision):

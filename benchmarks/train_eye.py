@@ -103,6 +103,11 @@ def _list(
     )
 
 
+def is_told(task: Task) -> bool:
+    """Whether a landscape says what ran: some logs of TorchInductor have no number formats."""
+    return task.problem.get("dtypes") != ""
+
+
 def all_lists(args: argparse.Namespace) -> list[Known]:
     """Everything that facts are known of, with what it was made of."""
     if args.lists and args.lists.exists():
@@ -119,7 +124,7 @@ def all_lists(args: argparse.Namespace) -> list[Known]:
             one = landscapes[i]
             if args.read and used[one.task.device.name] >= args.landscapes:
                 continue
-            if one.task.problem.get("dtypes") == "":  # some logs do not tell them
+            if not is_told(one.task):
                 continue
             if (known := timed(one, table, rng)) is not None:
                 used[one.task.device.name] += 1

@@ -77,11 +77,12 @@ class Family:
     def is_fma(self, dot: Dot) -> bool:
         """Whether multiply-adds of single threads compute a product, without the matrix units.
 
-        ``supportMMA`` of ``AccelerateMatmul.cpp``: NVIDIA's units take fp32 only as TF32. RDNA's take
-        no fp32 (``AccelerateAMDMatmul.cpp``).
+        ``supportMMA`` of ``AccelerateMatmul.cpp``: NVIDIA's units take fp32 only as TF32. Before Ampere
+        Triton does not use them (``fma.rn.f32`` in the PTX of 3.4, 3.7 and 3.9, sm_70 and sm_75). RDNA's
+        take no fp32 (``AccelerateAMDMatmul.cpp``).
         """
         if self.vendor == "cuda":
-            return self.capability < 75 or (dot.a == "f32" and dot.precision == "ieee")
+            return self.capability < 80 or (dot.a == "f32" and dot.precision == "ieee")
         return self.warp == 32 and dot.a in ("f32", "f64")
 
     def is_async(self, dot: Dot, num_warps: int) -> bool:

@@ -84,17 +84,13 @@ class Peaks:
         if wide == "f64":
             doubled = family.vendor == "hip" or family.capability in (80, 90, 100, 103)
             return self.flops_ms * (1.0 if doubled else 1 / 32)
-        if half <= 0 or family.is_fma(dot) or (wide == "f32" and family.vendor == "hip"):
+        if half <= 0 or family.is_fma(dot) or (wide == "f32" and family.vendor != "cuda"):
             return self.flops_ms
         if wide == "f32":
-            if family.capability < 80:
-                return self.flops_ms
             return half / 2 / (3.0 if dot.precision == "tf32x3" else 1.0)
-        if wide == "bf16" and family.vendor == "cuda" and family.capability < 80:
-            return self.flops_ms
         has_narrow = family.vendor == "hip" and (family.capability >= 942 or family.warp == 32)
         if family.vendor == "cuda":
-            has_narrow = family.capability >= (89 if wide.startswith("f") else 75)
+            has_narrow = not wide.startswith("f") or family.capability >= 89
         if bits == 8:
             return half * (2.0 if has_narrow else 1.0)
         if bits == 4:

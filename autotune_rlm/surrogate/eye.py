@@ -57,7 +57,7 @@ _MAX_SURE_SHARE = 0.95  # share of the shared memory limit up to which a candida
 _MIN_P_FITTING = 0.9  # least predicted probability of working of candidates that surely fit
 _OTHER_KIND = 0.25
 """Share of the trees' correction on kernels of a kind that was never timed."""
-_PARTS = ("slowdown", "works", "scale", "plain")
+_PARTS = ("slowdown", "works", "plain")
 
 
 def turning_costs(candidates: Sequence[Candidate]) -> np.ndarray:
@@ -142,19 +142,19 @@ class Eye:
     Attributes:
         slowdown: Logarithm of the time over the expected one, up to a constant for each task.
         works: Log-odds that a candidate compiles and fits.
-        scale: Logarithm of the time over the expected one.
         plain: The slow-down by one ensemble with a squared loss, for the bench's method ``trees``.
         spread: Standard deviation of the error of the slow-down on kernels that were left out.
-        scale_spread: Standard deviation of the error of ``scale`` on such kernels.
+        scale_spread: Standard deviation of the error of the best time on such kernels.
+        scale: Logarithm of measured over expected times, the mean over the kernels that were timed.
         kinds: Kinds of kernels that were timed, see ``known.kind_of``.
     """
 
     slowdown: Trees
     works: Trees
-    scale: Trees
     plain: Trees
     spread: float
     scale_spread: float
+    scale: float
     kinds: tuple[str, ...] = ("product",)
 
     def times(
@@ -171,7 +171,7 @@ class Eye:
         """
         share = 1.0 if kind in self.kinds else _OTHER_KIND
         slowdown = expected_log + share * self.slowdown.predict(x)
-        logs = expected_log + share * self.scale.predict(x) - slowdown
+        logs = expected_log + self.scale - slowdown
         return slowdown, float(np.median(logs if known is None else logs[known]) + slowdown.min())
 
     def look(self, candidates: Sequence[Candidate]) -> Seen:
@@ -197,7 +197,7 @@ class Eye:
             for name in _PARTS
             for part, array in getattr(self, name).arrays().items()
         }
-        arrays["spreads"] = np.array([self.spread, self.scale_spread])
+        arrays["spreads"] = np.array([self.spread, self.scale_spread, self.scale])
         save_file(arrays, str(folder / _FILE), metadata=self._about())
 
     def _about(self) -> dict[str, str]:
@@ -205,7 +205,7 @@ class Eye:
 
     @classmethod
     def load(cls, folder: Path) -> Eye | None:
-        """Read it; None where the checkpoint has none, or its columns are not ``COLUMNS``."""
+        """Read it; None where the checkpoint has none, or one of an earlier form."""
         file = folder / _FILE
         if not file.exists():
             return None
@@ -216,12 +216,14 @@ class Eye:
         if about.get("columns") != "\n".join(COLUMNS) or about.get("over") != _OVER:
             return None
         arrays = load_file(str(file))
+        if arrays["spreads"].shape != (3,):
+            return None
         parts = {
             name: Trees.from_arrays(
                 {k[len(name) + 1 :]: v for k, v in arrays.items() if k.startswith(f"{name}.")}
             )
             for name in _PARTS
         }
-        spread, scale_spread = arrays["spreads"]
+        spread, scale_spread, scale = map(float, arrays["spreads"])
         kinds = tuple(about.get("kinds", "product").split("\n"))
-        return cls(**parts, spread=float(spread), scale_spread=float(scale_spread), kinds=kinds)
+        return cls(**parts, spread=spread, scale_spread=scale_spread, scale=scale, kinds=kinds)

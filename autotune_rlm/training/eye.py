@@ -97,10 +97,10 @@ def fit_eye(
     return Eye(
         slowdown=Trees.from_xgboost(fit_slowdown(joined, seeds=seeds, rounds=rounds)),
         works=Trees.from_xgboost([_fit_works(lists)]),
-        scale=Trees.from_xgboost([_fit_scale(lists)]),
         plain=Trees.from_xgboost([_fit_plain(joined)]),
         spread=spreads[0],
         scale_spread=spreads[1],
+        scale=_scale(lists),
         kinds=tuple(sorted({one.kind for one in lists if one.log_time is not None})),
     )
 
@@ -204,14 +204,11 @@ def _fit_works(lists: Sequence[RankedList]) -> Any:
     return xgboost.train(settings, xgboost.DMatrix(x, label=works), 60)
 
 
-def _fit_scale(lists: Sequence[RankedList]) -> Any:
-    import xgboost
-
-    x, y = [], []
+def _scale(lists: Sequence[RankedList]) -> float:
+    """The mean over families of how far measured times are from the expected ones, as a logarithm."""
+    errors: dict[str, list[float]] = {}
     for one in lists:
-        if one.log_time is not None:
-            ok = np.isfinite(one.log_time)
-            x.append(one.columns[ok])
-            y.append((one.log_time - one.expected())[ok])
-    settings = {**_SETTINGS, "max_depth": 4, "min_child_weight": 20}
-    return xgboost.train(settings, xgboost.DMatrix(np.concatenate(x), label=np.concatenate(y)), 100)
+        if one.log_time is not None and np.isfinite(one.log_time).any():
+            error = float(np.nanmedian(one.log_time - one.expected()))
+            errors.setdefault(one.family, []).append(error)
+    return float(np.mean([np.median(x) for x in errors.values()])) if errors else 0.0

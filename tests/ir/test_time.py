@@ -160,8 +160,8 @@ def test_only_exact_fp32_products_do_without_the_matrix_units(device, element):
     assert same or told["ieee"]["asynchronous"] == 0
 
 
-def shared(kernel, arguments, target, warps, stages):
-    """Bytes of shared memory that Triton's compiler gives a program."""
+def compiled(kernel, arguments, target, warps=4, stages=3):
+    """What Triton's compiler makes of a kernel."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -171,8 +171,18 @@ def shared(kernel, arguments, target, warps, stages):
     aligned = {path: [["tt.divisibility", n]] for path, n in known.divisible.items()}
     source = ASTSource(kernel, dict(known.types), dict(known.constants), aligned)
     gpu = GPUTarget("cuda", int(target[3:]), 32)
-    options = {"num_warps": warps, "num_stages": stages}
-    return triton.compile(source, target=gpu, options=options).metadata.shared
+    return triton.compile(source, target=gpu, options={"num_warps": warps, "num_stages": stages})
+
+
+@pytest.mark.parametrize(("device", "uses"), [("NVIDIA T4", False), ("NVIDIA A100", True)])
+def test_products_before_ampere_do_without_the_matrix_units_as_triton_compiles_them(device, uses):
+    arguments = {"a": "*fp16", "b": "*fp16", "c": "*fp32", "K": 4096}
+    arguments |= {"BM": 64, "BN": 64, "BK": 32, "P": "tf32"}
+    gpu = devices.lookup(device)
+    numbers = on_device(kernel_facts(kernels.product_of_tiles, arguments, grid=(256,)), gpu)
+    peak = gpu.fp16_tensor_tflops if uses else gpu.fp32_tflops
+    assert numbers["dot_ms"] == pytest.approx(2 * 256 * 64 * 64 * 4096 / (peak * 1e9))
+    assert ("mma" in compiled(kernels.product_of_tiles, arguments, gpu.target).asm["ptx"]) == uses
 
 
 @pytest.mark.parametrize(
@@ -190,7 +200,7 @@ def test_shared_memory_of_an_attention_is_the_compilers(device, head, block, war
     facts = kernel_facts(kernels.attention, arguments, grid=(32, 8))
     gpu = devices.lookup(device)
     told = on_device(facts, gpu, num_warps=warps, num_stages=stages)["shared_bytes"]
-    true = shared(kernels.attention, arguments, gpu.target, warps, stages)
+    true = compiled(kernels.attention, arguments, gpu.target, warps, stages).metadata.shared
     assert told == pytest.approx(true, rel=0.02)
 
 
@@ -222,7 +232,7 @@ def test_shared_memory_of_an_fp32_product_is_the_compilers(device, precision):
     facts = kernel_facts(kernels.product_of_tiles, arguments, grid=(256,))
     gpu = devices.lookup(device)
     told = on_device(facts, gpu, num_warps=4, num_stages=3)["shared_bytes"]
-    true = shared(kernels.product_of_tiles, arguments, gpu.target, 4, 3)
+    true = compiled(kernels.product_of_tiles, arguments, gpu.target, 4, 3).metadata.shared
     assert told == pytest.approx(true, rel=0.02)
 
 

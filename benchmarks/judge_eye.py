@@ -2,13 +2,14 @@
 
     python benchmarks/judge_eye.py --data FOLDER --leave-out all
     python benchmarks/judge_eye.py --data FOLDER --whole-space w8a8_block_fp8_matmul
+    python benchmarks/judge_eye.py --data FOLDER --second-look triton_matmul
 
 ``--leave-out`` trains without each family in turn, the constants of the expected time included. A
 family with times is searched by the product's own loop in lists of nine configurations, beside XGBoost
 on the same facts and data (``trees``), a random forest from scratch, and a random order. A family of
 winners is ordered before anything is measured. ``--whole-space`` leaves out each device in turn and
-looks for a family's winners in the whole space that they were chosen from. Data are as for
-``train_eye.py``.
+looks for a family's winners in the whole space that they were chosen from. ``--second-look`` compiles
+the worst first choices of a family that was left out. Data are as for ``train_eye.py``.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from programs.recorded import PROGRAMS
 from train_eye import Known, add_sources, all_lists
 
 from autotune_rlm.bench.kernels import run_search
 from autotune_rlm.ir import CONSTANTS, Peaks, expected_ms
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.landscapes.winners import Winner
+from autotune_rlm.measure.triton.compile import CompilePool, CompileSpec, parse_target
 from autotune_rlm.surrogate import RLMSurrogate, load_surrogate
 from autotune_rlm.surrogate.eye import Eye, columns
-from autotune_rlm.surrogate.programs import load_programs
+from autotune_rlm.surrogate.programs import load_programs, options_of
 from autotune_rlm.training.eye import RankedList, fit_eye
 from autotune_rlm.training.eye_time import fit_time
 from autotune_rlm.training.facts_table import FactsTable
@@ -172,6 +175,46 @@ def _found(winner: Winner, space: list[Candidate], score: np.ndarray) -> tuple[b
     return order.index(at) < 40, tiles[at] in first
 
 
+def second_look(known: list[Known], args: argparse.Namespace, family: str) -> None:
+    """Compile the first choices that cost most, for what a second look could have said of them.
+
+    The family is left out of the fit. Prints of the ten worst first choices in lists of nine on the A100
+    how many words spill, as expected and as the compiler says, and their share of all regret.
+    """
+    surrogate = with_eye(fitted([k.ranked for k in known if k.ranked.family != family]))
+    here = [k for k in known if (k.ranked.family, k.ranked.device) == (family, "NVIDIA A100")]
+    found: list[tuple[float, Landscape, Candidate]] = []
+    for x in of_nine(here, args.number):
+        first = int(surrogate.predict(x.task, list(x.candidates)).order()[0])
+        found.append((x.regret(x.values[first]), x, x.candidates[first]))
+    found.sort(key=lambda each: -each[0])
+    share = sum(r for r, _, _ in found[:10]) / sum(r for r, _, _ in found)
+    print(json.dumps({"family": family, "lists": len(found), "share of the ten worst": share}))
+    with CompilePool(1) as pool:
+        for regret, x, first in found[:10]:
+            told = pool.compile(_spec(x, first))
+            row = {"regret": f"{regret:.0%}", "config": dict(first.config)}
+            row["expected"] = round(first.facts["excess_registers"])
+            print(json.dumps({**row, "spills": told.facts.get("spills")}), flush=True)
+
+
+def _spec(x: Landscape, candidate: Candidate) -> CompileSpec:
+    program = PROGRAMS[x.task.kernel](dict(x.task.problem), dict(candidate.config))
+    kernel, arguments = program["kernel"], dict(program["arguments"])
+    fixed = {p.name for p in kernel.params if p.is_constexpr}
+    constants = {n: v for n, v in arguments.items() if n in fixed or v == 1}
+    left = {n: v for n, v in arguments.items() if n not in constants}
+    return CompileSpec(
+        file=kernel.fn.__code__.co_filename,
+        function=kernel.fn.__name__,
+        signature={n: v if isinstance(v, str) else "i32" for n, v in left.items()},
+        constexprs=constants,
+        attrs={n: 16 for n, v in left.items() if isinstance(v, str) or v % 16 == 0},
+        options=options_of(candidate.config),
+        target=parse_target(x.task.device.target),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -180,6 +223,7 @@ def main() -> None:
     parser.add_argument("--leave-out", action="append", default=[], metavar="FAMILY")
     parser.add_argument("--number", type=int, default=300, help="lists of nine of a family")
     parser.add_argument("--whole-space", action="append", default=[], metavar="FAMILY")
+    parser.add_argument("--second-look", action="append", default=[], metavar="FAMILY")
     parser.add_argument("--problems", type=int, default=40, help="of each device of a whole space")
     args = parser.parse_args()
     known = all_lists(args)
@@ -187,6 +231,8 @@ def main() -> None:
     leave_out(known, families if args.leave_out == ["all"] else args.leave_out, args.number)
     for family in args.whole_space:
         whole_spaces(known, args, family)
+    for family in args.second_look:
+        second_look(known, args, family)
 
 
 if __name__ == "__main__":

@@ -25,28 +25,28 @@ __all__ = ["CONSTANTS", "INPUTS", "expected_ms", "inputs_of", "time_us"]
 Array = Any  # a number, or an array of numpy or torch
 
 CONSTANTS: dict[str, float] = {
-    "products": 1.34,  # time of mma over its peak
-    "async_products": 0.97,  # of wgmma and tcgen05
+    "products": 1.31,  # time of mma over its peak
+    "async_products": 0.967,  # of wgmma and tcgen05
     "operands": 1.68,  # reads of shared memory by mma, over 128 bytes a clock
     "async_operands": 1.01,
-    "staged": 1.14,  # writes of loads to shared memory
+    "staged": 1.13,  # writes of loads to shared memory
     "special": 1.07,
-    "issue": 1.29,
+    "issue": 1.3,
     "l2": 1.1,
-    "memory": 1.04,  # of a launch that does not fit into L2
+    "memory": 1.05,  # of a launch that does not fit into L2
     "cached": 0.66,  # of one that does
-    "runs": 0.109,  # more for each line that is read in quarters
-    "alone": 0.607,  # work of a program alone, one resource after the other
-    "warps": 0.686,  # power with which fewer than four warps are slower alone
+    "runs": 0.11,  # more for each line that is read in quarters
+    "alone": 0.609,  # work of a program alone, one resource after the other
+    "warps": 0.683,  # power with which fewer than four warps are slower alone
     "more_warps": 0.257,  # power with which more than four overlap each other
     "load_us": 0.374,  # an iteration's wait for a load, over the loads ahead
     "wait_us": 0.128,  # and for barriers
-    "unstaged_us": 0.429,  # more where nothing is loaded ahead
-    "program_us": 1.35,
+    "unstaged_us": 0.432,  # more where nothing is loaded ahead
+    "program_us": 1.36,
     "overlap": 3.69,  # power of the norm over resources: large where the scarcest decides
     "hiding": 3.43,  # power of the norm over work and waiting
-    "rounds": 0.666,  # share of a last round that counts in full
-    "spills": 0.895,  # writes and reads of spilled words over 128 bytes a clock
+    "rounds": 0.664,  # share of a last round that counts in full
+    "spills": 0.896,  # writes and reads of spilled words over 128 bytes a clock
 }
 """Fitted to recorded landscapes and winners without the H100, see ``training.eye_time``:
 ``python benchmarks/train_eye.py --data FOLDER --constants recipes/nano-validation.yaml``."""

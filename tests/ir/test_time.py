@@ -221,7 +221,7 @@ def test_shared_memory_of_layouts_is_the_compilers(kernel, constants, warps):
     function, gpu = getattr(kernels, kernel), devices.lookup("NVIDIA A100")
     facts = kernel_facts(function, arguments, grid=(64,), target=gpu.target)
     told = on_device(facts, gpu, num_warps=warps, num_stages=3)["shared_bytes"]
-    assert told == shared(function, arguments, gpu.target, warps, 3)
+    assert told == compiled(function, arguments, gpu.target, warps, 3).metadata.shared
 
 
 @pytest.mark.parametrize("precision", ["ieee", "tf32"])

@@ -113,10 +113,10 @@ def record(
         elif convert is None and table is None:
             with (
                 interpreted() if interpreter else contextlib.nullcontext(),
-                RecordLog(out, max_bytes=int(max_mb * 1e6)) as log,
                 open_cluster(
                     ray, workers=ray_workers, device=device, cpus=interpreter or compile_only
                 ) as cluster,
+                RecordLog(out, max_bytes=int(max_mb * 1e6)) as log,
             ):
                 if log.rows:
                     _console.print(f"{out} has {log.rows:,} points; going on with it")

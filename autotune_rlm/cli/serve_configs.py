@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,7 +73,8 @@ def predict(
     """Write the file for a GPU that need not be here, from the model's predictions.
 
     For each batch size the whole space of the server's own tuner (1,280 or 1,920 configurations) is
-    ranked. Nothing is measured: measure the file's choices before you rely on them.
+    ranked. Nothing is measured: measure the file's choices before you rely on them. Entries of other
+    batch sizes that the file has stay.
     """
     from autotune_rlm.integrations import serving
 
@@ -96,7 +98,7 @@ def predict(
         if server == "aiter":
             serving.AiterFile.of(file.with_configs({1: {}}))
         else:
-            file.name(server)
+            file = _with_what_is_there(file, out, server)
         entries = serving.predict(file, batches=sizes, surrogate=_surrogate(surrogate))
         with _out.status(f"ranking {len(sizes)} batch sizes") as status:
             for entry in entries:
@@ -108,7 +110,7 @@ def predict(
         if server == "aiter":
             path = serving.AiterFile.of(file.with_configs(found)).write(out)
         else:
-            file.with_configs(found).write(out, server=server)
+            file.add(found, out, server=server)
     _out.print(table)
     _reasons(reasons)
     if server == "aiter":
@@ -169,10 +171,7 @@ def measure(
                 hidden_size=hidden_size,
                 top_k=top_k,
             )
-            path = file.path(out, server=server)
-            if path.exists():
-                before = serving.ServingFile.read(path)
-                file = dataclasses.replace(file, configs=before.configs, extra=before.extra)
+            file = _with_what_is_there(file, out, server)
             kept = _store(store)
             near = serving.nearest(file, server=server)
             if near is not None:
@@ -194,8 +193,7 @@ def measure(
                 default = "failed" if entry.default_ms is None else f"{entry.default_ms:.4g}"
                 counts = str(entry.measured), str(entry.reused)
                 _row(table, entry.batch, entry.config, f"{entry.time_ms:.4g}", default, *counts)
-                now = {**file.configs, **{d.batch: d.config for d in done}}
-                file.with_configs(now).write(out, server=server)
+                file.add({entry.batch: entry.config}, out, server=server)
                 if len(sizes) > 1:
                     _out.print(f"{len(done)} of {len(sizes)} batch sizes")
     except (ValueError, OSError, ImportError, LookupError, TuningError) as error:
@@ -271,6 +269,9 @@ def nearest(
             block_shape=_block(block_shape),
             per_channel_quant=per_channel_quant,
         )
+        for folder in configs or ():
+            if not folder.is_dir():
+                raise ValueError(f"no folder at {folder}; --configs takes folders of files")
         found = serving.nearest(file, server=server, folders=configs)
         if found is None:
             raise ValueError(
@@ -289,6 +290,18 @@ def _file(**given: Any) -> ServingFile:
     if name != given["device_name"]:
         _out.print(f"{given['device_name']} is called {name!r} by its driver")
     return serving.ServingFile(**{**given, "device_name": name})
+
+
+def _with_what_is_there(file: ServingFile, out: Path, server: str) -> ServingFile:
+    """The file with the entries that it has already, once its folder is known to take one."""
+    path = file.path(out, server=server)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"nothing can be written to {path.parent}; give another --out")
+    if not path.exists():
+        return file
+    before = file.read(path)
+    return dataclasses.replace(file, configs=before.configs, extra=before.extra)
 
 
 def _block(text: str | None) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -92,6 +93,12 @@ class TestFile:
         assert file.name("vllm") == f"{name}.json"
         assert file.name("sglang") == f"{name},per_channel_quant=True_down.json"
 
+    def test_entries_that_others_added_meanwhile_stay(self, tmp_path):
+        file = ServingFile(kernel="fused_moe", device_name="NVIDIA H200", E=8, N=64)
+        with ThreadPoolExecutor(8) as writers:
+            list(writers.map(lambda size: file.add({size: CONFIG}, tmp_path), range(1, 33)))
+        assert list(ServingFile.read(tmp_path / file.name()).configs) == list(range(1, 33))
+
     def test_a_server_takes_the_nearest_batch_size(self):
         other = {**CONFIG, "num_warps": 8}
         file = ServingFile(kernel="fused_moe", device_name="NVIDIA H200", E=8, N=64)
@@ -108,6 +115,7 @@ class TestFile:
             ({"E": None}, "needs E"),
             ({"N": 0}, "needs N"),
             ({"device_name": "a,b"}, "device_name"),
+            ({"kernel": "w8a8_block_fp8_matmul", "K": 64, "dtype": "int8_w8a8"}, "is fp8_w8a8"),
         ],
     )
     def test_wrong_sizes_are_refused(self, wrong, match):
@@ -115,7 +123,9 @@ class TestFile:
         with pytest.raises(ValueError, match=match):
             ServingFile(**{**given, **wrong})
 
-    @pytest.mark.parametrize("content", ["[]", "{", '{"1": 2}', '{"1": {"BLOCK_SIZE_M": "x"}}'])
+    @pytest.mark.parametrize(
+        "content", ["[]", "{", '{"1": 2}', '{"1": null}', '{"1": {"BLOCK_SIZE_M": "x"}}']
+    )
     def test_damaged_content_is_one_clear_error(self, content, tmp_path):
         path = tmp_path / NAMES["vllm"][0]
         path.write_text(content)
@@ -212,9 +222,27 @@ class TestCommand:
         assert done.exit_code == 0, done.output
         file = ServingFile.read(tmp_path / "E=8,N=64,device_name=NVIDIA_H200.json")
         assert list(file.configs) == [1]
+        more = [*arguments[:-4], "--batches", "2", "--out", str(tmp_path)]
+        assert CliRunner().invoke(app, ["serve-configs", "predict", *more]).exit_code == 0
+        file = ServingFile.read(tmp_path / file.name())
+        assert list(file.configs) == [1, 2]
         again = CliRunner().invoke(app, ["serve-configs", "check", str(tmp_path / file.name())])
         assert again.exit_code == 0, again.output
-        assert "0 of 1 entries look slow" in again.output
+        assert "0 of 2 entries look slow" in again.output
+
+    def test_an_unknown_device_is_told_with_the_nearest_names(self, tmp_path):
+        arguments = ["fused_moe", "--device", "NVIDIA H2000", "--n", "64", "--e", "8"]
+        done = CliRunner().invoke(app, ["serve-configs", "predict", *arguments])
+        assert done.exit_code == 2
+        assert "did you mean NVIDIA H200" in done.output
+
+    def test_a_folder_that_takes_no_file_is_told_before_anything_is_ranked(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        arguments = ["fused_moe", "--device", "NVIDIA H200", "--n", "64", "--e", "8"]
+        arguments += ["--out", str(tmp_path / "file" / "below"), "--surrogate", "not needed"]
+        done = CliRunner().invoke(app, ["serve-configs", "predict", *arguments])
+        assert done.exit_code == 2
+        assert "not needed" not in done.output
 
     @pytest.mark.parametrize(
         "arguments",

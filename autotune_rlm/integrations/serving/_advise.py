@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -87,9 +88,16 @@ def predict(
         One entry a batch size, as soon as it is known.
 
     Raises:
-        ValueError: A batch size is below 1, or no server knows the dtype.
+        ValueError: A batch size is below 1, no server knows the dtype, or nothing is known of the GPU.
     """
     checked(file, batches)
+    if device is None and not devices.lookup(file.device_name).target:
+        near = difflib.get_close_matches(file.device_name, devices.known(), 3)
+        raise ValueError(
+            f"nothing is known of the device {file.device_name!r}"
+            + (f"; did you mean {' or '.join(near)}?" if near else "")
+            + "; autotune-rlm devices lists those that are known"
+        )
     for task, candidates, prediction in _ranked(file, batches, device, surrogate, facts):
         best = int(_worth(prediction).argmin())
         yield Entry(

@@ -9,7 +9,6 @@ or those in the name; mixtures of experts for all shapes by ``small_M`` (below 2
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune_rlm import devices
+from autotune_rlm._files import replacing
 from autotune_rlm.integrations.serving._file import ServingFile
 
 __all__ = ["M_BOUNDS", "AiterFile"]
@@ -124,7 +124,7 @@ class AiterFile:
                 "kernels, and other JSON files have keys of their own"
             )
         try:
-            content = dict(json.loads(path.read_text("utf-8")))
+            content = json.loads(path.read_text("utf-8"))
             configs = {k: dict(v) for k, v in content.items() if _RANGE.match(k)}
         except (ValueError, AttributeError, TypeError) as error:
             raise ValueError(f"{path}: not a JSON object of configurations: {error}") from None
@@ -156,11 +156,9 @@ class AiterFile:
             folder: ``aiter/ops/triton/configs`` of an installation, or another one.
         """
         path = self.path(folder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         content = {**self.extra, **{key: dict(config) for key, config in self.configs.items()}}
-        scratch.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-        scratch.replace(path)
+        with replacing(path) as draft:
+            draft.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
         return path
 
     def config(self, m: int) -> Mapping[str, Any]:

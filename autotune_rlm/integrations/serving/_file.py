@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from autotune_rlm.types import Device, Task
+from autotune_rlm._files import replacing
+from autotune_rlm._private import lock_folder
+from autotune_rlm.types import Device, Task, digest
 
 __all__ = ["KERNELS", "MOE_DTYPES", "SERVERS", "ServingFile"]
 
@@ -82,6 +83,10 @@ class ServingFile:
         if not self.device_name or "," in self.device_name:
             raise ValueError(f"device_name must be a GPU's name, got {self.device_name!r}")
         if self.kernel in _DTYPES:
+            if self.dtype not in (None, _DTYPES[self.kernel]):
+                raise ValueError(
+                    f"dtype of {self.kernel} is {_DTYPES[self.kernel]}, got {self.dtype!r}"
+                )
             object.__setattr__(self, "dtype", _DTYPES[self.kernel])
             object.__setattr__(self, "block_shape", self.block_shape or (128, 128))
 
@@ -121,7 +126,7 @@ class ServingFile:
         found = _NAME.match(path.name)
         if found is None:
             raise ValueError(
-                f"{path.name!r} is no name of such a file: it must be as in "
+                f"{path.name or str(path)!r} is no name of such a file: it must be as in "
                 "'E=8,N=14336,device_name=NVIDIA_H200,dtype=fp8_w8a8.json' or "
                 "'N=7168,K=2048,device_name=NVIDIA_H200,dtype=fp8_w8a8,block_shape=[128,128].json'"
             )
@@ -134,6 +139,8 @@ class ServingFile:
             kernel = kernels[found["dtype"]]
         try:
             content = json.loads(path.read_text("utf-8"))
+            if not isinstance(content, dict):
+                raise TypeError(f"it is a {type(content).__name__}")
             sizes = {key: value for key, value in content.items() if key.isdigit()}
             configs = {int(key): _config(value) for key, value in sizes.items()}
         except (ValueError, AttributeError, TypeError) as error:
@@ -163,14 +170,31 @@ class ServingFile:
             server: ``"vllm"`` or ``"sglang"``.
         """
         path = self.path(folder, server=server)
-        path.parent.mkdir(parents=True, exist_ok=True)
         # Every other loader takes each key for a batch size.
         extra = self.extra if (server, self.kernel) == ("vllm", "fused_moe") else {}
         content = {**extra, **{str(size): dict(c) for size, c in self.configs.items()}}
-        scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        scratch.write_text(json.dumps(content, indent=4) + "\n", "utf-8")
-        scratch.replace(path)
+        with replacing(path) as draft:
+            draft.write_text(json.dumps(content, indent=4) + "\n", "utf-8")
         return path
+
+    def add(
+        self, configs: Mapping[int, Mapping[str, Any]], folder: str | Path, *, server: str = "vllm"
+    ) -> Path:
+        """Write entries into the file; what it has by then of other batch sizes stays.
+
+        Args:
+            configs: Configuration by batch size.
+            folder: As for ``write``.
+            server: As for ``write``.
+        """
+        from filelock import FileLock
+
+        path = self.path(folder, server=server)
+        name = digest(str(path.absolute()))[:16]
+        with FileLock(str(lock_folder() / f"{name}.lock"), mode=0o600):
+            now = ServingFile.read(path) if path.exists() else self
+            whole = replace(self.with_configs({**now.configs, **configs}), extra=now.extra)
+            return whole.write(folder, server=server)
 
     def path(self, folder: str | Path, *, server: str = "vllm") -> Path:
         """Where ``write`` writes the file; see there."""
@@ -218,6 +242,8 @@ def _config(value: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         TypeError: It is no object of numbers, words and truth values, tiles being numbers.
     """
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{value!r} is no configuration")
     for name, item in value.items():
         tile = name.startswith(("BLOCK_", "GROUP_", "num_"))
         if not isinstance(item, (int, str, bool, type(None))) or (tile and type(item) is not int):

@@ -13,6 +13,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from autotune_rlm._files import replacing
+
 __all__ = ["config_folders", "kernel_file", "package_folder", "version_of"]
 
 # Where the servers keep their kernels, newest place first; other versions have them elsewhere.
@@ -132,7 +134,6 @@ def _written(text: str, server: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{server}_{hashlib.sha256(text.encode()).hexdigest()[:16]}.py"
     if not path.exists():
-        scratch = path.with_suffix(f".{os.getpid()}.tmp")
-        scratch.write_text(text, "utf-8")
-        scratch.replace(path)
+        with replacing(path) as draft:
+            draft.write_text(text, "utf-8")
     return path

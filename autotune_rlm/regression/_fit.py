@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from autotune_rlm.regression._lead import Words, fit_lead
+from autotune_rlm.regression._lead import LeadPrediction, fit_lead
 from autotune_rlm.regression._model import CODEC, RowModel, Rows
 from autotune_rlm.regression._options import FitOptions
 from autotune_rlm.regression._report import FitReport, Scores, scores_of
@@ -72,15 +72,15 @@ def fit_table(
         pick(texts, train), pick(fields, train), z[train], groups[train], seed=options.seed
     )
     held_out = lead.predict(pick(texts, others), pick(fields, others))
-    words = Words(np.zeros_like(z), np.zeros_like(z))
-    for word, inside, outside in zip(words, out_of_fold, held_out, strict=True):
-        word[train], word[others] = inside, outside
-    word = words.lead
-    spread = np.array([max(float(np.nanstd(c)), 1e-6) for c in (z - word)[train].T])
+    predicted = LeadPrediction(np.zeros_like(z), np.zeros_like(z))
+    for column, inside, outside in zip(predicted, out_of_fold, held_out, strict=True):
+        column[train], column[others] = inside, outside
+    prior = predicted.lead
+    spread = np.array([max(float(np.nanstd(c)), 1e-6) for c in (z - prior)[train].T])
     model = RowModel.extend(checkpoint, names, max_tokens=options.max_tokens)
-    rows = model.encode_rows(texts, lead_fields(fields, word))
+    rows = model.encode_rows(texts, lead_fields(fields, prior))
     notes += _cut(rows.texts, rows.text_of, model.max_tokens)
-    bins = CODEC.position((z - word) / spread)
+    bins = CODEC.position((z - prior) / spread)
     done = Training()
     if options.minutes > 0:
         done = train_rows(
@@ -109,7 +109,7 @@ def fit_table(
         learned = plain
     p = learned.histograms(rows.take(others))
     quantiles = np.stack([_quantiles(p[:, j]) for j in range(len(names))], axis=1)  # (h, k, 3)
-    at, residuals = np.arange(len(judge)), (z - word) / spread
+    at, residuals = np.arange(len(judge)), (z - prior) / spread
     for j in range(len(names)):
         if learned is plain:  # nothing was learned of the held-out part, nor of what folds left out
             known_rows = np.concatenate([train, judge])
@@ -121,7 +121,7 @@ def fit_table(
     fitted, shares = learned, learned.shares
     here = np.arange(len(judge), len(others))
     scores = {
-        name: _scores(fitted, j, numbers, z, words, train, test, quantiles[here, j])
+        name: _scores(fitted, j, numbers, z, predicted, train, test, quantiles[here, j])
         for j, name in enumerate(names)
     }
     for j, name in enumerate(names):
@@ -207,17 +207,17 @@ def _scores(
     j: int,
     numbers: np.ndarray,
     z: np.ndarray,
-    words: Words,
+    predicted: LeadPrediction,
     train: np.ndarray,
     test: np.ndarray,
     quantiles: np.ndarray,
 ) -> dict[str, Scores]:
     scale, spread = fitted.scales[j], fitted.spread[j]
     low, middle, high = quantiles.T
-    y, lead = numbers[test, j], words.lead[test, j]
+    y, lead = numbers[test, j], predicted.lead[test, j]
     predictions = {
         "constant": np.full(len(test), float(np.nanmean(z[train, j]))),
-        "ridge": words.ridge[test, j],
+        "ridge": predicted.ridge[test, j],
         "trees": lead,
         "network": lead + spread * middle,
         "used": lead + spread * fitted.shares[j] * middle,

@@ -19,7 +19,7 @@ from autotune_rlm.regression._ngrams import counts, is_short, tf_idf
 from autotune_rlm.regression._ridge import folds, ridge_path
 from autotune_rlm.surrogate.trees import Trees
 
-__all__ = ["Lead", "Words", "fit_lead"]
+__all__ = ["Lead", "LeadPrediction", "fit_lead"]
 
 _FOLDS = 5
 _LARGE = 10_000  # rows above which the fit uses three folds and fewer columns
@@ -38,7 +38,7 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
-class Words(NamedTuple):
+class LeadPrediction(NamedTuple):
     """Predictions for n rows, each (n, k), on the targets' scales."""
 
     ridge: np.ndarray
@@ -73,7 +73,7 @@ class Lead:
     shares: np.ndarray
     facts: bool = False
 
-    def predict(self, texts: Sequence[str], fields: Sequence[Mapping[str, Any]]) -> Words:
+    def predict(self, texts: Sequence[str], fields: Sequence[Mapping[str, Any]]) -> LeadPrediction:
         """Predictions of the ridge and of the leading model for n rows."""
         ngrams = counts(texts, places=self.places)[:, self.buckets]
         beside = self.columns.transform(fields)
@@ -83,7 +83,7 @@ class Lead:
             if share > 0:
                 seen = _seen(ngrams[:, self.dense], beside, texts, ridge[:, j], self.facts)
                 lead[:, j] += share * (self.trees[j].predict(seen) - ridge[:, j])
-        return Words(ridge, lead)
+        return LeadPrediction(ridge, lead)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What ``from_arrays`` reads, but for the columns."""
@@ -131,7 +131,7 @@ def fit_lead(
     *,
     seed: int = 0,
     facts: bool | None = None,
-) -> tuple[Lead, Words]:
+) -> tuple[Lead, LeadPrediction]:
     """Fit the leading model, its strength chosen by cross-validation over groups.
 
     Args:
@@ -177,7 +177,7 @@ def fit_lead(
         lead[:, j] = ridge[:, j] + shares[j] * (outside - ridge[:, j])
     parts = (places, buckets, idf, columns, weights, intercept, dense, tuple(trees), shares)
     model = Lead(*parts, facts=facts)
-    return model, Words(ridge, lead)
+    return model, LeadPrediction(ridge, lead)
 
 
 def _joined(ngrams: Any, idf: np.ndarray, beside: np.ndarray) -> Any:

@@ -20,7 +20,7 @@ from autotune_rlm.surrogate.network import Memory, TextVectors
 from autotune_rlm.surrogate.tokenizer import padded
 from autotune_rlm.types import Candidate, Task
 
-__all__ = ["Word", "ask", "ask_several", "number_scale", "reads_texts"]
+__all__ = ["Decoded", "ask", "ask_several", "number_scale", "reads_texts"]
 
 _NETWORKS = "onnx"
 _CHUNK = 2048
@@ -33,7 +33,7 @@ _MIN_SPREAD = 1e-3
 _TIME = "time_ms"  # the metric of the tasks with which facts of compilation were trained
 
 
-class Word(NamedTuple):
+class Decoded(NamedTuple):
     """The network's prediction: slow-downs of n candidates and their task's scale, as logarithms.
 
     An absolute number is in ``mean`` as its ``symlog``; ``scale`` and ``scale_spread`` are then 0.
@@ -66,7 +66,7 @@ def reads_texts(checkpoint: Checkpoint, language: str, metric: str = SEVERAL) ->
 
 
 @torch.inference_mode()
-def ask(checkpoint: Checkpoint, task: Task, candidates: Sequence[Candidate]) -> Word:
+def ask(checkpoint: Checkpoint, task: Task, candidates: Sequence[Candidate]) -> Decoded:
     """The network's prediction for a task's n candidates.
 
     The task's metric is a fact of compilation, an absolute number, or else decoded as a slow-down and a
@@ -86,18 +86,18 @@ def ask(checkpoint: Checkpoint, task: Task, candidates: Sequence[Candidate]) -> 
     asked = torch.tensor([[config.metrics.index(m) for m in metrics]])
     logits, hidden = prompt.decode(asked)
     if number is not None:
-        return _word(logits[:, -1], "number", hidden, number)
-    word = _word(logits[:, -1], metrics[-1], hidden)
+        return _decoded(logits[:, -1], "number", hidden, number)
+    decoded = _decoded(logits[:, -1], metrics[-1], hidden)
     if metrics[-1] != "slowdown":
-        return word
+        return decoded
     scale, spread = _scale(task, prompt.scale())
-    return word._replace(scale=scale, scale_spread=spread)
+    return decoded._replace(scale=scale, scale_spread=spread)
 
 
 @torch.inference_mode()
 def ask_several(
     checkpoint: Checkpoint, tasks: Sequence[Task], candidates: Sequence[Candidate]
-) -> list[Word]:
+) -> list[Decoded]:
     """The network's predictions of several targets of the same n candidates, in one sequence.
 
     The tasks are the targets in their order, of one kernel and language.
@@ -111,7 +111,7 @@ def ask_several(
             f"tasks: {checkpoint.name} decodes one target only; ask for each by itself"
         )
     asked = torch.tensor([[network.config.metrics.index("slowdown")]])
-    words: list[Word] = []
+    predictions: list[Decoded] = []
     tokens: list[Tensor] = []
     described: list[Tensor] = []
     texts = _Texts(checkpoint, tasks[0].language, candidates)
@@ -120,14 +120,14 @@ def ask_several(
         condition = None
         if tokens:
             before = torch.stack(described).expand(len(candidates), -1, -1)
-            condition = network.tell(torch.cat(tokens, dim=1), before)
+            condition = network.condition(torch.cat(tokens, dim=1), before)
         logits, hidden = prompt.decode(asked, condition)
         tokens.append(logits[:, -1:].argmax(-1))
         described.append(prompt.described)
         scale, spread = _scale(task, prompt.scale())
-        word = _word(logits[:, -1], "slowdown", hidden)
-        words.append(word._replace(scale=scale, scale_spread=spread))
-    return words
+        decoded = _decoded(logits[:, -1], "slowdown", hidden)
+        predictions.append(decoded._replace(scale=scale, scale_spread=spread))
+    return predictions
 
 
 class _Texts:
@@ -214,7 +214,7 @@ class _Prompt:
                     previous,
                     texts=texts,
                     text_of=text_of,
-                    told=None if condition is None else condition[start : start + _CHUNK],
+                    condition=None if condition is None else condition[start : start + _CHUNK],
                     last=True,
                 )
                 steps.append(now)
@@ -241,7 +241,9 @@ def _written(metrics: Sequence[str], metric: str) -> list[str]:
     return facts[: facts.index(metric) + 1]
 
 
-def _word(logits: Tensor, metric: str, hidden: Tensor, number: NumberScale | None = None) -> Word:
+def _decoded(
+    logits: Tensor, metric: str, hidden: Tensor, number: NumberScale | None = None
+) -> Decoded:
     p = logits.softmax(-1).double().numpy()
     bins = p[:, SPECIAL:] / np.maximum(p[:, SPECIAL:].sum(1, keepdims=True), 1e-12)
     codec = CODECS[metric]
@@ -252,7 +254,7 @@ def _word(logits: Tensor, metric: str, hidden: Tensor, number: NumberScale | Non
     if number is not None:
         low, high = (mean + number.width * (x - mean) for x in (low, high))
         mean, low, high = (number.symlog_of(x) for x in (mean, low, high))
-    return Word(
+    return Decoded(
         mean,
         np.maximum(mean - low, _MIN_SPREAD) / _Z90,
         np.maximum(high - mean, _MIN_SPREAD) / _Z90,

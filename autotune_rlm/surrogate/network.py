@@ -182,7 +182,7 @@ class Network(nn.Module):
         *,
         texts: TextVectors | None = None,
         text_of: Tensor | None = None,
-        told: Tensor | None = None,
+        condition: Tensor | None = None,
         last: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Decode n candidates of b tasks, n / b of each, in the tasks' order.
@@ -197,8 +197,8 @@ class Network(nn.Module):
             texts: The k distinct texts of the candidates, as ``read_texts`` gives them; None where
                 they have none.
             text_of: Long, (n,): each candidate's text; -1 where it has none.
-            told: What is known of other targets of the candidates, (n, d), as ``tell`` gives it; None
-                where nothing is.
+            condition: What is known of other targets of the candidates, (n, d), as ``condition`` gives
+                it; None where nothing is.
             last: Whether only the last position is wanted.
 
         Returns:
@@ -220,7 +220,7 @@ class Network(nn.Module):
         length = self.config.number_length
         query = self.metric(metrics)[:, position // length] + self.place(position % length)
         x = pooled[:, None] + query.repeat_interleave(n // b, dim=0)
-        for more in (starts, told):
+        for more in (starts, condition):
             if more is not None:
                 x = x + more[:, None]
         if previous is not None and k:
@@ -245,11 +245,11 @@ class Network(nn.Module):
             raise ValueError("tokens: this network does not read texts (network.text_words is 0)")
         return TextVectors(*self.text(tokens))
 
-    def tell(self, tokens: Tensor, described: Tensor) -> Tensor:
-        """What a target is told, (n, d), of others that were decoded before it.
+    def condition(self, tokens: Tensor, described: Tensor) -> Tensor:
+        """The condition of a target, (n, d), on others that were decoded before it.
 
-        Nothing, until training finds what the others tell: ``told_of`` starts at nothing, so that a
-        target in a sequence is what it is alone.
+        It is 0 before training, because ``told_of`` starts at 0: a target in a sequence is then what it
+        is alone.
 
         Args:
             tokens: The others' tokens, (n, k); below nothing where one is not known.

@@ -25,7 +25,7 @@ __all__ = [
     "LanguageScale",
     "ProgramEye",
     "ProgramMetric",
-    "ProgramWord",
+    "ProgramPrediction",
     "program_columns",
 ]
 
@@ -65,7 +65,7 @@ class ProgramMetric:
     share: float = 1.0
 
 
-class ProgramWord(NamedTuple):
+class ProgramPrediction(NamedTuple):
     """The eye's prediction for n programs: ``log(1 + value)`` and standard deviations of both sides."""
 
     mean: np.ndarray
@@ -100,7 +100,7 @@ class ProgramEye:
         metric = self.metrics.get(task.metric)
         return metric is not None and task.language in metric.languages
 
-    def look(self, task: Task, candidates: Sequence[Candidate]) -> ProgramWord | None:
+    def look(self, task: Task, candidates: Sequence[Candidate]) -> ProgramPrediction | None:
         """The prediction; None where it does not know the metric, or a candidate has no text."""
         if not self.knows(task) or not all(c.text for c in candidates):
             return None
@@ -109,7 +109,9 @@ class ProgramEye:
         x = program_columns(candidates, task.language, tuple(metric.languages))
         logs = np.maximum(scale.center + scale.spread * metric.trees.predict(x), 0.0)
         one = np.ones(len(candidates))
-        return ProgramWord(logs, one * -scale.low / _Z90, one * scale.high / _Z90, metric.share)
+        return ProgramPrediction(
+            logs, one * -scale.low / _Z90, one * scale.high / _Z90, metric.share
+        )
 
     def save(self, folder: Path) -> None:
         """Write it beside a checkpoint's weights."""

@@ -15,7 +15,7 @@ import numpy as np
 from autotune_rlm._forks import ForkSafeLock
 from autotune_rlm._threads import one_thread
 from autotune_rlm.store import Store, weights_in_use
-from autotune_rlm.surrogate._asking import Word, ask, ask_several, number_scale, reads_texts
+from autotune_rlm.surrogate._asking import Decoded, ask, ask_several, number_scale, reads_texts
 from autotune_rlm.surrogate.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autotune_rlm.surrogate.compiled import from_ir
 from autotune_rlm.surrogate.eye import Eye, Seen, has_facts
@@ -26,7 +26,7 @@ from autotune_rlm.surrogate.known import CERTAIN, Doubt, doubt, knows, knows_dev
 from autotune_rlm.surrogate.metrics import FACTS, ErrorScale
 from autotune_rlm.surrogate.online import Prior, correct
 from autotune_rlm.surrogate.physics import physical
-from autotune_rlm.surrogate.program_eye import ProgramWord
+from autotune_rlm.surrogate.program_eye import ProgramPrediction
 from autotune_rlm.types import Candidate, Device, Observation, Prediction, Task
 
 __all__ = ["RLMSurrogate", "load_surrogate"]
@@ -61,51 +61,51 @@ class _ZeroShot:
     high: np.ndarray
 
 
-def _doubted(word: Word, unsure: Doubt) -> Word:
+def _doubted(decoded: Decoded, unsure: Doubt) -> Decoded:
     """The network's prediction with the uncertainty ``unsure`` added."""
-    return word._replace(
-        down=np.hypot(word.down, unsure.slowdown),
-        up=np.hypot(word.up, unsure.slowdown),
-        scale_spread=float(np.hypot(word.scale_spread, unsure.scale)),
+    return decoded._replace(
+        down=np.hypot(decoded.down, unsure.slowdown),
+        up=np.hypot(decoded.up, unsure.slowdown),
+        scale_spread=float(np.hypot(decoded.scale_spread, unsure.scale)),
     )
 
 
-def _with_eye(word: Word, seen: Seen, share: float, unsure: Doubt) -> Word:
+def _with_eye(decoded: Decoded, seen: Seen, share: float, unsure: Doubt) -> Decoded:
     """The network's prediction mixed with that from the compiler's facts, which has weight ``share``."""
-    own, theirs = word.mean - word.mean.min(), seen.slowdown - seen.slowdown.min()
+    own, theirs = decoded.mean - decoded.mean.min(), seen.slowdown - seen.slowdown.min()
     mean = (1 - share) * own + share * theirs
     if unsure.slowdown > 0:  # the network was not trained on this device's costs
         mean = mean + (1 - share) * seen.costs
-    doubtful = _doubted(word, unsure)
+    doubtful = _doubted(decoded, unsure)
     by_facts = unsure.trust < CERTAIN.trust
     spread = share * seen.spread
-    return Word(
+    return Decoded(
         mean,
         np.hypot((1 - share) * doubtful.down, spread),
         np.hypot((1 - share) * doubtful.up, spread),
-        (1 - share) * word.p_valid + share * seen.p_valid,
-        seen.states if by_facts else word.hidden,
-        seen.best if by_facts else word.scale + float(word.mean.min()),
+        (1 - share) * decoded.p_valid + share * seen.p_valid,
+        seen.states if by_facts else decoded.hidden,
+        seen.best if by_facts else decoded.scale + float(decoded.mean.min()),
         seen.scale_spread if by_facts else doubtful.scale_spread,
     )
 
 
-def _with_program_eye(word: Word, seen: ProgramWord, share: float) -> Word:
+def _with_program_eye(decoded: Decoded, seen: ProgramPrediction, share: float) -> Decoded:
     """The network's prediction mixed with that from a program's facts, which has this share."""
-    return word._replace(
-        mean=(1 - share) * word.mean + share * seen.mean,
+    return decoded._replace(
+        mean=(1 - share) * decoded.mean + share * seen.mean,
         down=seen.down,  # from the errors on programs left out of the fit
         up=seen.up,
-        p_valid=(1 - share) * word.p_valid + share,
+        p_valid=(1 - share) * decoded.p_valid + share,
         scale=0.0,
         scale_spread=0.0,
     )
 
 
-def _unread(n: int) -> Word:
+def _unread(n: int) -> Decoded:
     """The place of the network's prediction of n candidates where it has no share and is not run."""
     nothing = np.zeros(n)
-    return Word(nothing, nothing, nothing, nothing, np.zeros((n, 1)))
+    return Decoded(nothing, nothing, nothing, nothing, np.zeros((n, 1)))
 
 
 def _share(unsure: Doubt) -> float:
@@ -252,8 +252,10 @@ class RLMSurrogate:
         if not candidates:
             return [_empty(t) for t in tasks]
         predictions = []
-        for task, word in zip(tasks, ask_several(self.checkpoint, tasks, candidates), strict=True):
-            zero = _zero_shot(task, candidates, _doubted(word, self._doubt(task, candidates)))
+        for task, decoded in zip(
+            tasks, ask_several(self.checkpoint, tasks, candidates), strict=True
+        ):
+            zero = _zero_shot(task, candidates, _doubted(decoded, self._doubt(task, candidates)))
             mean, p = zero.prior.mean, zero.prior.p_valid
             scale = self._scale(task)
             prediction = _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
@@ -354,32 +356,32 @@ class RLMSurrogate:
         if program is not None:
             share = program.share if number_scale(self.checkpoint, task.metric) else 1.0
         if share == 1.0 and not states:
-            word = _unread(len(candidates))
+            decoded = _unread(len(candidates))
         else:
-            word = ask(self.checkpoint, task, candidates)
+            decoded = ask(self.checkpoint, task, candidates)
         if program is not None:
-            return _zero_shot(task, candidates, _with_program_eye(word, program, share))
+            return _zero_shot(task, candidates, _with_program_eye(decoded, program, share))
         seen = self._seen(task, candidates)
         if seen is None:
-            return _zero_shot(task, candidates, _doubted(word, unsure), unsure.trust)
-        return _zero_shot(task, candidates, _with_eye(word, seen, _share(unsure), unsure))
+            return _zero_shot(task, candidates, _doubted(decoded, unsure), unsure.trust)
+        return _zero_shot(task, candidates, _with_eye(decoded, seen, _share(unsure), unsure))
 
 
 def _zero_shot(
-    task: Task, candidates: Sequence[Candidate], word: Word, trust: float = CERTAIN.trust
+    task: Task, candidates: Sequence[Candidate], decoded: Decoded, trust: float = CERTAIN.trust
 ) -> _ZeroShot:
-    mean, down, up = word.scale + word.mean, word.down, word.up
+    mean, down, up = decoded.scale + decoded.mean, decoded.down, decoded.up
     prior = Prior(
         mean=mean,
         spread=down,
-        p_valid=word.p_valid,
-        hidden=word.hidden,
+        p_valid=decoded.p_valid,
+        hidden=decoded.hidden,
         parameters=parameter_features(task, candidates),
-        offset_sd=max(word.scale_spread, _MIN_OFFSET),
+        offset_sd=max(decoded.scale_spread, _MIN_OFFSET),
         trust=trust,
     )
-    low = mean - _Z90 * np.hypot(down, word.scale_spread)
-    high = mean + _Z90 * np.hypot(up, word.scale_spread)
+    low = mean - _Z90 * np.hypot(down, decoded.scale_spread)
+    high = mean + _Z90 * np.hypot(up, decoded.scale_spread)
     return _ZeroShot(prior, up / down, low, high)
 
 

@@ -14,7 +14,7 @@ from autotune_rlm.surrogate.metrics import BINS, UNKNOWN_BIN
 from autotune_rlm.surrogate.network import FieldTensors, Memory, Network
 from autotune_rlm.training.examples import Batch
 
-__all__ = ["Told", "average", "batch_loss", "cross_entropy", "forward", "soft_targets"]
+__all__ = ["Outputs", "average", "batch_loss", "cross_entropy", "forward", "soft_targets"]
 
 _SCALE_WEIGHT = 0.1
 
@@ -36,7 +36,7 @@ def soft_targets(bins: Tensor, smoothing: float) -> Tensor:
     return out
 
 
-class Told(NamedTuple):
+class Outputs(NamedTuple):
     """What a forward pass gives."""
 
     logits: Tensor
@@ -53,7 +53,7 @@ def forward(
     batch: Batch,
     metrics: Tensor,
     previous: Tensor | None = None,
-) -> Told:
+) -> Outputs:
     """Run the network on a batch of b tasks with g candidates each.
 
     Args:
@@ -75,11 +75,11 @@ def forward(
         [len(p) for p in parts] + [len(ids) - sum(map(len, parts))]
     )
     shared = shared.view(b, -1)
-    told: Tensor | None = None
+    condition: Tensor | None = None
     if batch.described is not None and batch.told is not None and batch.told.shape[2]:
         others = network.describe(embedded, told_of.view(batch.described.shape))
         tokens = torch.from_numpy(batch.told).to(device).view(b * g, -1)
-        told = network.tell(tokens, others.repeat_interleave(g, dim=0))
+        condition = network.condition(tokens, others.repeat_interleave(g, dim=0))
     sources, source_of = np.unique(batch.source, axis=0, return_inverse=True)
     source_of = np.where((batch.source >= 0).any(1), source_of.ravel(), -1)
     memory = network.encode(
@@ -103,23 +103,23 @@ def forward(
         previous,
         texts=texts,
         text_of=text_of,
-        told=told,
+        condition=condition,
     )
-    return Told(logits, memory, embedded)
+    return Outputs(logits, memory, embedded)
 
 
 def batch_loss(
     network: Network, fields: FieldTensors, batch: Batch, metrics: Tensor, *, smoothing: float
 ) -> Tensor:
     """Cross-entropy of the metrics asked for, and of the tasks' scale; arguments as of ``forward``."""
-    told = forward(network, fields, batch, metrics)
+    outputs = forward(network, fields, batch, metrics)
     b, targets = len(batch.shared), torch.from_numpy(batch.targets).to(metrics.device)
-    loss = cross_entropy(told.logits.flatten(0, 1), targets.flatten(), smoothing)
+    loss = cross_entropy(outputs.logits.flatten(0, 1), targets.flatten(), smoothing)
     if not (batch.scale > UNKNOWN_BIN).any():
         return loss
     asked = torch.full_like(metrics[:1], network.config.metrics.index("scale")).expand(b, 1)
     nothing = torch.full_like(asked, -1)
-    scale, _ = network.decode(told.memory, told.fields, nothing, asked)
+    scale, _ = network.decode(outputs.memory, outputs.fields, nothing, asked)
     scales = torch.from_numpy(batch.scale.astype(np.float32)).to(metrics.device)
     return loss + _SCALE_WEIGHT * cross_entropy(scale[:, 0], scales, smoothing)
 

@@ -1,13 +1,33 @@
-"""JSON as it may be: no NaN, no infinity, an object where an object is meant."""
+"""JSON as it may be: no NaN, no infinity, an object where an object is meant, one text a value."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["json_object", "plain", "shown", "strict_json"]
+__all__ = [
+    "canonical_json",
+    "digest",
+    "has_non_finite",
+    "json_object",
+    "non_finite_as_text",
+    "plain",
+    "shown",
+    "strict_json",
+]
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of ``value``: sorted keys, no spaces. Raises ValueError on NaN or infinity."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of ``value``'s canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _refuse_constant(text: str) -> Any:
@@ -45,3 +65,21 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     return value
+
+
+def has_non_finite(value: Any) -> bool:
+    """Whether ``value`` is or contains a NaN or an infinity."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, Mapping):
+        return any(map(has_non_finite, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(has_non_finite, value))
+
+
+def non_finite_as_text(value: Any) -> Any:
+    """A copy of ``value`` in which NaN and infinities are replaced by their names."""
+    if isinstance(value, Mapping):
+        return {name: non_finite_as_text(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [non_finite_as_text(item) for item in value]
+    return str(value) if has_non_finite(value) else value

@@ -7,8 +7,6 @@ JSON with ``to_json`` and back with ``from_json``.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +15,9 @@ from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
+from autotune_rlm._checks import check_number, check_type
+from autotune_rlm._json import canonical_json, digest, has_non_finite, non_finite_as_text
 
 __all__ = [
     "Candidate",
@@ -34,34 +35,6 @@ __all__ = [
     "canonical_json",
     "digest",
 ]
-
-
-def canonical_json(value: Any) -> str:
-    """The one JSON text of ``value``: sorted keys, no spaces. Raises ValueError on NaN or infinity."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(value: Any) -> str:
-    """The first 16 hex digits of the SHA-256 of ``value``'s canonical JSON."""
-    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _has_non_finite(value: Any) -> bool:
-    """Whether ``value`` is or contains a NaN or an infinity."""
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if isinstance(value, Mapping):
-        return any(map(_has_non_finite, value.values()))
-    return isinstance(value, (list, tuple)) and any(map(_has_non_finite, value))
-
-
-def _non_finite_as_text(value: Any) -> Any:
-    """A copy of ``value`` in which NaN and infinities are replaced by their names."""
-    if isinstance(value, Mapping):
-        return {name: _non_finite_as_text(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_non_finite_as_text(item) for item in value]
-    return str(value) if _has_non_finite(value) else value
 
 
 class Status(str, Enum):
@@ -117,6 +90,14 @@ class Device:
     max_shared_kb_per_block: float | None = None
     clock_mhz: float | None = None
 
+    def __post_init__(self) -> None:
+        for field_ in dataclasses.fields(self):
+            value = getattr(self, field_.name)
+            if field_.default is None:
+                check_number(field_.name, value, least=0, none=True)
+            else:
+                check_type(field_.name, value, str)
+
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary without the unknown figures."""
         return {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, "")}
@@ -162,8 +143,13 @@ class Task:
     like: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if _has_non_finite(self.problem):
-            object.__setattr__(self, "problem", _non_finite_as_text(self.problem))
+        check_type("device", self.device, Device, hint="devices.lookup(name) gives one")
+        check_type("problem", self.problem, Mapping)
+        for name in ("kernel", "source", "language", "metric"):
+            check_type(name, getattr(self, name), str)
+        check_type("minimize", self.minimize, bool)
+        if has_non_finite(self.problem):
+            object.__setattr__(self, "problem", non_finite_as_text(self.problem))
 
     @cached_property
     def source_hash(self) -> str:
@@ -223,6 +209,11 @@ class Candidate:
         default_factory=dict, compare=False, repr=False, kw_only=True
     )
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.config, Mapping) or not isinstance(self.text, str):
+            check_type("config", self.config, Mapping)
+            check_type("text", self.text, str)
+
     @cached_property
     def key(self) -> str:
         """Identity within a task."""
@@ -277,7 +268,10 @@ class Measurement:
     state: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "status", Status(self.status))
+        if not isinstance(self.status, Status):
+            object.__setattr__(self, "status", Status(self.status))
+        if not isinstance(self.value, (float, type(None))):
+            check_number("value", self.value, none=True)
         object.__setattr__(self, "samples", tuple(float(s) for s in self.samples))
         if self.status is Status.OK and (self.value is None or not math.isfinite(self.value)):
             raise ValueError(

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from autotune_rlm._checks import check_type
+from autotune_rlm._checks import check_all, check_type
 from autotune_rlm.types import Candidate, Measurement, Observation, Task
 
 __all__ = ["Landscape"]
@@ -37,6 +37,8 @@ class Landscape:
         check_type("task", self.task, Task)
         object.__setattr__(self, "candidates", tuple(self.candidates))
         object.__setattr__(self, "measurements", tuple(self.measurements))
+        check_all("candidates", self.candidates, Candidate)
+        check_all("measurements", self.measurements, Measurement)
         if len(self.candidates) != len(self.measurements):
             raise ValueError(
                 f"candidates and measurements must be equally many, got {len(self.candidates)} "

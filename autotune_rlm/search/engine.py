@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from autotune_rlm._checks import check_all, check_type
 from autotune_rlm.learn.columns import encode_configs
 from autotune_rlm.search.policy import Policy
 from autotune_rlm.types import (
@@ -61,6 +62,8 @@ class Search:
     ) -> None:
         if not candidates:
             raise ValueError("candidates must not be empty; pass at least one Candidate")
+        check_type("task", task, Task)
+        check_all("candidates", candidates, Candidate)
         self.task, self.surrogate, self.policy = task, surrogate, policy or Policy()
         self.candidates = list({c.key: c for c in reversed(candidates)}.values())[::-1]
         self.budget = len(self.candidates) if budget is None else budget

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autotune_rlm._checks import check_all, check_number, check_type
 from autotune_rlm._version import __version__
 from autotune_rlm.measure.errors import remembered
 from autotune_rlm.search.engine import Search
@@ -170,6 +171,7 @@ class Tuner:
         store: Store | None = None,
         policy: Policy | None = None,
     ) -> None:
+        check_type("measurer", measurer, Measurer)
         self.surrogate = surrogate
         self.measurer = measurer
         self.store = store
@@ -213,15 +215,11 @@ class Tuner:
         Raises:
             ValueError: No candidates, or an argument out of range.
         """
+        check_all("candidates", candidates, Candidate)
         if not candidates:
             raise ValueError("candidates must not be empty; pass at least one Candidate")
-        if default is not None and not 0 <= default < len(candidates):
-            raise ValueError(
-                f"default must be an index into the {len(candidates)} candidates or None, "
-                f"got {default!r}"
-            )
-        if budget_s is not None and not budget_s > 0:
-            raise ValueError(f"budget_s must be greater than 0 seconds, got {budget_s!r}")
+        check_number("default", default, least=0, below=len(candidates), whole=True, none=True)
+        check_number("budget_s", budget_s, above=0, none=True)
         search = Search(
             task,
             candidates,

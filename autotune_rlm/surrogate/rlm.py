@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from autotune_rlm._checks import check_all, check_type
 from autotune_rlm._forks import ForkSafeLock
 from autotune_rlm._threads import one_thread
 from autotune_rlm.store import Store, weights_in_use
@@ -200,6 +201,9 @@ class RLMSurrogate:
             Medians, 90 % intervals, spreads and probabilities of working. Without observations the
             interval is that of the network's distribution, with them the Gaussian process's.
         """
+        check_type("task", task, Task)
+        check_all("candidates", candidates, Candidate)
+        check_all("observed", observed, Observation)
         if not candidates:
             return _empty(task)
         usable = [o for o in observed if o.measurement.ok or o.measurement.status.is_failure]

@@ -110,6 +110,8 @@ def enable(
         >>> autotune_rlm.enable(mode="predict")
         >>> import fla.layers
     """
+    if not isinstance(only, (str, Sequence)):
+        raise TypeError(f"only must be names of modules such as 'fla', got {only!r}")
     names = (only,) if isinstance(only, str) else tuple(only)
     if not all(isinstance(name, str) and name for name in names):
         raise TypeError(f"only must be names of modules such as 'fla', got {only!r}")

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autotune_rlm._checks import check_number
+from autotune_rlm._checks import check_number, check_type
 from autotune_rlm.search.tuner import resolve_budget
+from autotune_rlm.store import Store
 from autotune_rlm.store.config_file import read_configs
-from autotune_rlm.types import Device
+from autotune_rlm.types import Device, Surrogate
 
 __all__ = ["MODES", "Settings", "is_disabled"]
 
@@ -50,6 +51,10 @@ class Settings:
         resolve_budget(self.budget, 1)
         check_number("budget_s", self.budget_s, above=0, none=True)
         check_number("seed", self.seed, least=0, whole=True)
+        if self.store is not None and self.store is not False:
+            check_type("store", self.store, str, os.PathLike, Store)
+        if self.surrogate is not None and not isinstance(self.surrogate, Surrogate):
+            check_type("surrogate", self.surrogate, str, os.PathLike)
         read_configs(self.configs_from)
         if self.check not in (None, "default"):
             raise ValueError(f"check must be None or 'default', got {self.check!r}")

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm._checks import check_type
 from autotune_rlm.landscapes import Landscape, read_landscapes, write_landscapes
 from autotune_rlm.landscapes.io import read_text, write_text
 from autotune_rlm.landscapes.jsonl import lines, to_line
@@ -43,6 +44,7 @@ def export_store(
     Raises:
         ValueError: If the format is unknown or cannot hold the measurements.
     """
+    check_type("store", store, Store, hint="Store(path) opens one")
     path = Path(path)
     if format == "jsonl" or (format is None and ".jsonl" in path.suffixes):
         return _export_all(store, path, kernel, device)

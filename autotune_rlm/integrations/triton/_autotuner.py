@@ -12,6 +12,7 @@ from typing import Any
 import triton
 from triton import knobs
 
+from autotune_rlm._checks import check_all
 from autotune_rlm.config_space import ConfigSpace
 from autotune_rlm.measure.errors import Owner, classify
 from autotune_rlm.measure.triton import IsolatedMeasurer, Workload
@@ -46,6 +47,7 @@ class RLMAutotuner(Attributes):
     tell of the last search.
 
     Raises:
+        TypeError: ``configs`` are none.
         ValueError: ``key``, ``reset_to_zero`` or ``restore_value`` name no argument of the kernel.
     """
 
@@ -61,6 +63,8 @@ class RLMAutotuner(Attributes):
         settings: Settings,
         **options: Any,
     ) -> None:
+        if configs and not isinstance(configs, ConfigSpace):
+            check_all("configs", configs, triton.Config)
         check_names(arg_names, key=key, reset_to_zero=reset_to_zero, restore_value=restore_value)
         self._rlm = State(settings)
         super().__init__(fn, arg_names, configs, key, reset_to_zero, restore_value, **options)

@@ -114,10 +114,11 @@ class _Writer:
         self._at: dict[str, tuple[int, int]] = {}  # line and slot of what was written so far
 
     def lines(self) -> list[str]:
-        graph, written = self._graph, []
+        graph = self._graph
+        written: list[str] = []
         for name in graph.inputs:
             tensor = graph.tensor(name)
-            dims = ["*"] if tensor.shape is None else map(self._symbols.dim, tensor.shape)
+            dims = ["*"] if tensor.shape is None else list(map(self._symbols.dim, tensor.shape))
             written.append(f"in {tensor.dtype}[{','.join(dims)}]")
         for line, node in enumerate(graph.nodes):
             written.append(self._line(node, line))

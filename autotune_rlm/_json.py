@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ __all__ = [
     "canonical_json",
     "digest",
     "has_non_finite",
+    "is_drawn",
     "json_object",
     "non_finite_as_text",
     "plain",
@@ -28,6 +30,11 @@ def canonical_json(value: Any) -> str:
 def digest(value: Any) -> str:
     """The first 16 hex digits of the SHA-256 of ``value``'s canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def is_drawn(text: str, share: float) -> bool:
+    """Whether a hash of ``text`` draws it into a ``share`` of all, the same one everywhere."""
+    return zlib.crc32(text.encode()) % 10_000 < share * 10_000
 
 
 def _refuse_constant(text: str) -> Any:

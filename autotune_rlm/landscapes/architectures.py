@@ -12,7 +12,6 @@ import csv
 import gzip
 import math
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +20,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from autotune_rlm._json import is_drawn
 from autotune_rlm.landscapes._landscape import Landscape
 from autotune_rlm.landscapes._network_fields import fields_of
 from autotune_rlm.landscapes.columns import column_task, maximised
@@ -171,7 +171,7 @@ class ArchitectureTable:
 
 def is_reserved(config: Mapping[str, Any], share: float) -> bool:
     """Whether a network belongs to the share that is never trained on, drawn by a hash."""
-    return zlib.crc32(canonical_json(dict(config)).encode()) % 10_000 < share * 10_000
+    return is_drawn(canonical_json(dict(config)), share)
 
 
 def read_architectures(

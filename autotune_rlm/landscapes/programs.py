@@ -8,10 +8,10 @@ parameters.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from autotune_rlm._json import is_drawn
 from autotune_rlm.landscapes._landscape import Landscape
 from autotune_rlm.types import Candidate, Measurement, Status, Task
 
@@ -87,5 +87,4 @@ def is_reserved_program(task: Task, share: float) -> bool:
 
     Programs of one group (solutions of one problem) are drawn together.
     """
-    name = str(task.problem.get(_GROUP, task.kernel))
-    return zlib.crc32(name.encode()) % 10_000 < share * 10_000
+    return is_drawn(str(task.problem.get(_GROUP, task.kernel)), share)

@@ -29,6 +29,9 @@ _FEW_GROUPS = 20  # below which the report warns
 _LEVELS = (0.05, 0.5, 0.95)
 _COVER = 0.9
 _SHARES = np.linspace(0.0, 1.0, 11)
+_WIDTHS = (0.05, 100.0)  # bounds of the factor by which intervals are widened
+_FEW_CUT = 0.05  # share of texts that are cut, below which the report is silent
+_NO_BETTER = 0.98  # of a constant's error, from which a fit is no better
 _MARGIN = 0.005  # the network must lower the held-out error by this share to be used at all
 
 
@@ -199,7 +202,7 @@ def _width(residual: np.ndarray, quantiles: np.ndarray, share: float) -> float:
     side = np.where(off < 0, middle - low, high - middle)
     needed = np.sort(np.abs(off) / np.maximum(side, 1e-6))
     rank = int(np.ceil(_COVER * (len(needed) + 1))) - 1
-    return float(np.clip(needed[min(rank, len(needed) - 1)], 0.05, 100.0)) if len(needed) else 1.0
+    return float(np.clip(needed[min(rank, len(needed) - 1)], *_WIDTHS)) if len(needed) else 1.0
 
 
 def _scores(
@@ -244,7 +247,7 @@ def _told(texts: Sequence[str], groups: np.ndarray) -> list[str]:
 
 def _cut(texts: Sequence[np.ndarray], text_of: np.ndarray, limit: int) -> list[str]:
     cut = float((np.array([len(t) for t in texts]) >= limit)[text_of].mean())
-    if cut < 0.05:
+    if cut < _FEW_CUT:
         return []
     return [
         f"{100 * cut:.0f} % of the texts are longer than the {limit} tokens that the network reads "
@@ -255,7 +258,7 @@ def _cut(texts: Sequence[np.ndarray], text_of: np.ndarray, limit: int) -> list[s
 def _verdict(name: str, scores: Mapping[str, Scores], share: float, *, trained: bool) -> list[str]:
     """The report's warnings about a target."""
     used, ridge, constant = (scores[n] for n in ("used", "ridge", "constant"))
-    if used.error >= 0.98 * constant.error:
+    if used.error >= _NO_BETTER * constant.error:
         return [
             f"{name}: NO BETTER THAN A CONSTANT on the held-out part (error {used.error:.3f}, a "
             f"constant's {constant.error:.3f}): texts and fields say nothing of it here"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
+from autotune_rlm._json import is_drawn
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.surrogate.eye import has_facts
 from autotune_rlm.surrogate.fields import (
@@ -43,6 +43,10 @@ __all__ = [
 
 _LARGE = 200  # candidates above which a landscape is sampled by how good they are
 _RENDERED = 0.35  # share of the prompts that are shown in other words
+_TOP = 64  # candidates among the best ones of a landscape, at least
+_HIDE_NAMES = (
+    0.15  # share of the prompts that do not tell the kernel, and of those without the device
+)
 _BARE = 0.3  # share of the candidates with a text that are shown without their parameters
 
 
@@ -103,8 +107,7 @@ def is_held_out(landscape: Landscape, rule: Holdout) -> bool:
     if rule.shapes <= 0 or not task.problem:
         return False
     sizes = sorted((k, v) for k, v in task.problem.items() if k.lower() in ("m", "n", "k"))
-    drawn = zlib.crc32((rule.salt + canonical_json(sizes or dict(task.problem))).encode()) % 10_000
-    return len(sizes) == 3 and drawn < rule.shapes * 10_000
+    return len(sizes) == 3 and is_drawn(rule.salt + canonical_json(sizes), rule.shapes)
 
 
 def encode_landscape(
@@ -161,7 +164,7 @@ def encode_landscape(
     )
     top = np.zeros(0, dtype=np.int64)
     if len(landscape) > _LARGE:
-        top = np.argsort(np.where(worked, errors, np.inf))[: max(64, len(landscape) // 20)]
+        top = np.argsort(np.where(worked, errors, np.inf))[: max(_TOP, len(landscape) // 20)]
     informed = None
     if has_facts(landscape.candidates):
         informed, _ = encode_candidates(task, landscape.candidates, table, facts=True)
@@ -397,5 +400,5 @@ def collate_texts(
 def _hidden(n: int, drop: float, rng: np.random.Generator) -> np.ndarray:
     """Which shared fields to hide; the kernel's and the device's name (0 and 3) more often."""
     hidden = rng.random(n) < drop
-    hidden[[0, min(3, n - 1)]] |= rng.random(2) < 0.15
+    hidden[[0, min(3, n - 1)]] |= rng.random(2) < _HIDE_NAMES
     return hidden

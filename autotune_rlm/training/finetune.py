@@ -43,6 +43,9 @@ __all__ = ["FineTuneOptions", "FineTuneRound", "Versions", "fine_tune", "rank_ac
 
 logger = logging.getLogger(__name__)
 _TOLERANCE = 0.005
+_TASKS, _CANDIDATES = 8, 32  # of a batch
+_WARMUP = 10  # steps
+_SMOOTHING = 1.5  # bins, as in training
 _RANKED = 3  # working candidates from which an order is judged
 
 
@@ -244,7 +247,7 @@ def _train(
     if "new" not in sources:
         return
     fields = table.tensors(checkpoint.tokenizer)
-    sampler = Sampler(sources, tasks=8, candidates=32, drop=0.0, seed=options.seed)
+    sampler = Sampler(sources, tasks=_TASKS, candidates=_CANDIDATES, drop=0.0, seed=options.seed)
     anchor = [p.detach().clone() for p in network.parameters()]
     optimizer = torch.optim.AdamW(network.parameters(), lr=options.lr, weight_decay=0.0)
     metric = torch.tensor([network.config.metrics.index("slowdown")])
@@ -254,8 +257,8 @@ def _train(
         if time.monotonic() > deadline:
             break
         for group in optimizer.param_groups:
-            group["lr"] = options.lr * min(1.0, (step + 1) / 10) * (1 - step / options.steps)
-        loss = batch_loss(network, fields, sampler.draw(), metric, smoothing=1.5)
+            group["lr"] = options.lr * min(1.0, (step + 1) / _WARMUP) * (1 - step / options.steps)
+        loss = batch_loss(network, fields, sampler.draw(), metric, smoothing=_SMOOTHING)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -20,6 +20,7 @@ from autotune_rlm.training.loss import forward
 __all__ = ["favourites"]
 
 _CHUNK = 2048
+_LEAST = 64  # candidates that are mined of a landscape, at least
 
 
 @torch.no_grad()
@@ -36,5 +37,5 @@ def favourites(
         p = forward(network, fields, batch, metric).logits[:, 0].softmax(-1)
         failed = p[:, FAILED] * BINS
         believed.append((p[:, SPECIAL:] @ places + failed).cpu().numpy())
-    count = min(len(example), max(64, len(example) // 100))
+    count = min(len(example), max(_LEAST, len(example) // 100))
     return np.argpartition(np.concatenate(believed), count - 1)[:count]

@@ -31,6 +31,8 @@ __all__ = ["TrainingState", "train_network"]
 logger = logging.getLogger(__name__)
 _SAVE_EVERY_S = 60.0
 _MINE_EVERY = 40
+_FLAT = 0.4  # of the time, before the rate of learning falls
+_LEAST_RATE = 0.005  # of the recipe's
 _SEQUENCES = 8  # of a batch
 _GOLDEN = 0.6180339887498949
 """Multiples of it, without their whole part, are spread evenly: so are the kinds of batches."""
@@ -240,10 +242,10 @@ def _has_facts(examples: Sequence[Example]) -> bool:
 
 
 def _schedule(step: int, done: float, warmup: int) -> float:
-    """Linear warm-up, flat for 40 %, then a cosine down to nothing."""
+    """Linear warm-up, flat, then a cosine down to nearly nothing."""
     ramp = min(1.0, (step + 1) / warmup)
-    decay = 1.0 if done < 0.4 else 0.5 * (1 + math.cos(math.pi * (done - 0.4) / 0.6))
-    return ramp * max(decay, 0.005)
+    left = max(0.0, done - _FLAT) / (1 - _FLAT)
+    return ramp * max(0.5 * (1 + math.cos(math.pi * left)), _LEAST_RATE)
 
 
 def _save(

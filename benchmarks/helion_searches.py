@@ -2,7 +2,7 @@
 
     python benchmarks/helion_searches.py FILE.csv.gz... --ids triton_matmul/A100/2048 \
         --surrogate recipes/weights/nano-validation --seeds 3
-    python benchmarks/helion_searches.py --kernels --budget 96  # on the GPU that is here
+    python benchmarks/helion_searches.py --kernels --budget 192  # on the GPU that is here
 
 Recorded: the parameters are tunables of ``helion.autotuner.autotune``, a configuration takes the time
 that was recorded and fails where none was. Printed is the mean regret in % after so many measurements.
@@ -19,6 +19,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import helion
+import helion.language as hl
 import numpy as np
 import torch
 from helion.autotuner import EnumFragment, search_algorithms
@@ -76,6 +78,13 @@ def provider(perf_of: Callable[[Any], float], seen: list[float]) -> type[Benchma
     return Recorded
 
 
+def without_measuring(search: Any, perf_of: Callable[[Any], float], seen: list[float]) -> None:
+    """Have a search look times up, each configuration's once; they do not change."""
+    search._benchmark_provider_cls = provider(perf_of, seen)
+    search.rebenchmark = lambda *args, **kwargs: None
+    search.final_selection = None
+
+
 def on_landscape(
     name: str, landscape: Landscape, seed: int, options: dict[str, Any]
 ) -> list[float]:
@@ -100,11 +109,9 @@ def on_landscape(
     )
     search = search_algorithms[name](adapter, (), **(options if name == "RLMSearch" else {}))
     seen: list[float] = []
-    search._benchmark_provider_cls = provider(
-        lambda config: recorded.get(Candidate(dict(config)).key) or math.inf, seen
+    without_measuring(
+        search, lambda config: recorded.get(Candidate(dict(config)).key) or math.inf, seen
     )
-    search.rebenchmark = lambda *args, **kwargs: None  # recorded times do not change
-    search.final_selection = None
     with contextlib.suppress(Enough):
         search.autotune()
     return seen
@@ -130,39 +137,57 @@ def recorded_table(given: argparse.Namespace) -> None:
             print(f"| {landscape.id} | {name} | {mean} |", flush=True)
 
 
-def on_this_gpu(given: argparse.Namespace) -> None:
-    """Tune two Helion kernels with each search."""
-    import helion
-    import helion.language as hl
+def matmul(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The product of two matrices."""
+    m, k = x.size()
+    _, n = y.size()
+    out = torch.empty([m, n], dtype=x.dtype, device=x.device)
+    for tile_m, tile_n in hl.tile([m, n]):
+        acc = hl.zeros([tile_m, tile_n], dtype=torch.float32)
+        for tile_k in hl.tile(k):
+            acc = torch.addmm(acc, x[tile_m, tile_k], y[tile_k, tile_n])
+        out[tile_m, tile_n] = acc
+    return out
 
-    def matmul(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        m, k = x.size()
-        _, n = y.size()
-        out = torch.empty([m, n], dtype=x.dtype, device=x.device)
-        for tile_m, tile_n in hl.tile([m, n]):
-            acc = hl.zeros([tile_m, tile_n], dtype=torch.float32)
-            for tile_k in hl.tile(k):
-                acc = torch.addmm(acc, x[tile_m, tile_k], y[tile_k, tile_n])
-            out[tile_m, tile_n] = acc
-        return out
 
-    def softmax(x: torch.Tensor) -> torch.Tensor:
-        out = torch.empty_like(x)
-        for tile in hl.tile(x.size(0)):
-            out[tile, :] = torch.softmax(x[tile, :].to(torch.float32), dim=1).to(x.dtype)
-        return out
+def softmax(x: torch.Tensor) -> torch.Tensor:
+    """Of each row."""
+    out = torch.empty_like(x)
+    for tile in hl.tile(x.size(0)):
+        out[tile, :] = torch.softmax(x[tile, :].to(torch.float32), dim=1).to(x.dtype)
+    return out
 
-    half = {"device": "cuda", "dtype": torch.float16}
+
+def on_this_gpu(
+    given: argparse.Namespace,
+    *,
+    device: str = "cuda",
+    size: int = 4096,
+    perf_of: Callable[[Any], float] | None = None,
+) -> None:
+    """Tune two Helion kernels with each search.
+
+    Args:
+        given: The options.
+        device: Where the tensors are.
+        size: Of a side of the matrices.
+        perf_of: Gives times in place of measurements, for a machine without a GPU.
+    """
+    half = {"device": device, "dtype": torch.float16}
     problems: list[tuple[Any, Sequence[torch.Tensor]]] = [
-        (matmul, (torch.randn(4096, 4096, **half), torch.randn(4096, 4096, **half))),
-        (softmax, (torch.randn(8192, 4096, **half),)),
+        (matmul, (torch.randn(size, size, **half), torch.randn(size, size, **half))),
+        (softmax, (torch.randn(2 * size, size, **half),)),
     ]
     print("| kernel | search | configurations | s | best ms |\n| --- | --- | --- | --- | --- |")
     for function, args in problems:
         for name in given.searches:
             bound = helion.kernel(function, static_shapes=True).bind(args)
-            options = {"store": False, "budget": given.budget} if name == "RLMSearch" else {}
+            options: dict[str, Any] = {}
+            if name == "RLMSearch":
+                options = {"store": False, "budget": given.budget, "pool": given.pool}
             search = search_algorithms[name](bound, args, **options)
+            if perf_of is not None:
+                without_measuring(search, perf_of, [])
             begin = time.perf_counter()
             search.autotune()
             seconds, tested = time.perf_counter() - begin, search._autotune_metrics
@@ -183,7 +208,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--searches", nargs="*", default=SEARCHES)
     parser.add_argument("--kernels", action="store_true", help="tune kernels on the GPU here")
-    parser.add_argument("--budget", type=int, default=96, help="of RLMSearch")
+    parser.add_argument("--budget", type=int, default=192, help="of RLMSearch")
+    parser.add_argument("--pool", type=int, default=96, help="of RLMSearch, on a GPU")
     given = parser.parse_args()
     register()
     if given.kernels:

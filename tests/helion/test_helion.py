@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
+from pathlib import Path
 
 import helion
 import helion.language as hl
@@ -15,6 +17,7 @@ from helion.autotuner.benchmark_provider import BenchmarkProvider, BenchmarkResu
 from helion.autotuner.external import _ExternalKernelAdapter, create_user_config_spec
 
 from autotune_rlm import Prediction, Store
+from autotune_rlm._files import run_file
 from autotune_rlm.devices import lookup
 from autotune_rlm.integrations.helion import RLMSearch, autotuner_fn, register
 from autotune_rlm.integrations.helion._read import candidate_of, facts_of_config, task_of
@@ -202,3 +205,20 @@ class TestRegistered:
         read = [bool(candidate.facts) for candidate in oracle.seen]
         assert sum(read) > len(read) / 2  # the compiler refuses some
         assert slowdown(best) == min(slowdown(c) for batch in asked for c in batch)
+
+
+def test_the_comparison_on_kernels_runs_as_far_as_a_gpu(capsys):
+    """``benchmarks/helion_searches.py --kernels``: everything but the times."""
+    script = Path(__file__).parents[2] / "benchmarks" / "helion_searches.py"
+    compare = run_file(script, "helion_searches")
+    given = argparse.Namespace(searches=["RLMSearch"], budget=2, pool=4)
+    register()
+    with StubDriver():
+        compare.on_this_gpu(
+            given, device="cpu", size=64, perf_of=lambda config: sum(config["block_sizes"])
+        )
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[:3] for row in rows] == [
+        ["| matmul", "RLMSearch", "2"],
+        ["| softmax", "RLMSearch", "2"],
+    ]

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from autotune_rlm._checks import check_all, check_number, check_type
-from autotune_rlm._version import __version__
 from autotune_rlm.measure.errors import remembered
+from autotune_rlm.search._event import tuning_event
 from autotune_rlm.search.engine import Search
 from autotune_rlm.search.policy import Policy
-from autotune_rlm.store.accuracy import (
-    TuningEvent,
-    first_choice_regret,
-    predicted_vs_measured,
-    scores,
-)
+from autotune_rlm.search.result import Progress, TuningError, TuningResult, resolve_budget
 from autotune_rlm.types import (
     Candidate,
     Measurement,
     Measurer,
-    Observation,
     Parallel,
     Preparing,
     Simulated,
@@ -40,6 +29,7 @@ from autotune_rlm.types import (
 
 if TYPE_CHECKING:
     from autotune_rlm.store import Store
+    from autotune_rlm.store.accuracy import TuningEvent
 
 __all__ = ["Progress", "Tuner", "TuningError", "TuningResult", "resolve_budget"]
 
@@ -47,104 +37,6 @@ _log = logging.getLogger(__name__)
 _AHEAD = 16  # candidates that a measurer may prepare while another is measured
 _NO_LOSS = 0.05  # share of its worth that may be given up for a candidate that is already compiled
 _GIVE_UP = 3  # rounds in a row without a result after which the measurer counts as failed
-
-
-class TuningError(RuntimeError):
-    """No measured candidate worked."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuningResult:
-    """The result of a tuning run.
-
-    Attributes:
-        task: What was tuned.
-        best: The best measured candidate; None where none worked.
-        observations: All observations of the candidates: reused ones first, then in the order of
-            measuring, failures and skipped ones included.
-        event: The run's entry in the accuracy log.
-    """
-
-    task: Task
-    best: Observation | None
-    observations: tuple[Observation, ...]
-    event: TuningEvent
-
-    def raise_if_failed(self) -> None:
-        """Raise one error that lists the failures by reason, if nothing worked.
-
-        Raises:
-            TuningError: ``best`` is None.
-        """
-        if self.best is not None:
-            return
-        reasons = Counter(
-            (o.measurement.status.value, o.measurement.reason) for o in self.observations
-        )
-        lines = [
-            f"  {count} x {status}" + (f": {reason}" if reason else "")
-            for (status, reason), count in reasons.most_common()
-        ]
-        raise TuningError(
-            f"none of the {len(self.observations)} candidates tried for {self.task.kernel!r} on "
-            f"{self.task.device.name!r} worked; raise the budget or change the candidates"
-            + "".join("\n" + line for line in lines)
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """The progress of a search.
-
-    Attributes:
-        task: What is tuned.
-        measured: Number of candidates with a measurement, those of earlier runs included.
-        planned: That number when the budget is spent.
-        candidates: Number of all candidates.
-        best: The best observation so far; None where none worked.
-        default: The default's value; None where it is not known.
-        seconds: Seconds since the start, simulated ones included.
-        stop: Why the search ended; None while it goes on.
-    """
-
-    task: Task
-    measured: int
-    planned: int
-    candidates: int
-    best: Observation | None
-    default: float | None
-    seconds: float
-    stop: str | None = None
-
-
-def resolve_budget(budget: int | float | None, n: int) -> int:
-    """The number of measurements that ``budget`` allows of ``n`` candidates.
-
-    Args:
-        budget: A number (int, at least 1), a fraction of the candidates (float in (0, 1]), or None
-            for all of them.
-        n: Number of candidates.
-
-    Raises:
-        ValueError: ``budget`` is neither.
-    """
-    if budget is None:
-        return n
-    if isinstance(budget, bool) or not isinstance(budget, (int, float)):
-        raise ValueError(f"budget must be an int, a float in (0, 1] or None, got {budget!r}")
-    if isinstance(budget, int):
-        if budget < 1:
-            raise ValueError(
-                f"budget must be at least 1 measurement, got {budget}; to choose without measuring "
-                "rank the candidates with the surrogate"
-            )
-        return min(budget, n)
-    if not 0.0 < budget <= 1.0:
-        raise ValueError(
-            f"a float budget is a fraction of the candidates in (0, 1], got {budget!r}; "
-            "pass an int for a number of measurements"
-        )
-    return max(1, math.ceil(budget * n))
 
 
 class Tuner:
@@ -418,73 +310,10 @@ class _Run:
 
     def event(self, stop: str, seed: int) -> TuningEvent:
         """The run's entry in the accuracy log."""
-        search, task = self.search, self.task
-        measurements = [o.measurement for o in search.observations]
-        new = [o.measurement for o in search.observations if o.candidate.key not in search.reused]
-        tried = [m for m in new if m.status is not Status.SKIPPED]
-        cost_s = sum(m.cost_s for m in tried)
-        compile_s = sum(m.compile_s or 0.0 for m in tried)
-        left = len(search.candidates) - sum(m.status is not Status.SKIPPED for m in measurements)
-        best = search.best
-        accuracy = self._accuracy()
-        return TuningEvent(
-            task_key=task.key,
-            kernel=task.kernel,
-            device=task.device.name,
-            problem=dict(task.problem),
-            metric=task.metric,
-            minimize=task.minimize,
-            when=self.when,
-            versions={**task.versions, "autotune_rlm": __version__},
-            n_candidates=len(search.candidates),
-            n_measured=len(tried),
-            n_reused=len(search.reused),
-            n_failed=dict(Counter(m.status.value for m in measurements if m.status.is_failure)),
-            reasons=dict(Counter(m.reason for m in measurements if not m.ok and m.reason)),
-            n_skipped=len(new) - len(tried),
-            best_config=None if best is None else dict(best.candidate.config),
-            best_value=None if best is None else best.measurement.value,
-            compile_s=compile_s,
-            measure_s=max(0.0, cost_s - compile_s),
-            saved_s=left * cost_s / len(tried) if tried else 0.0,
-            stop=stop,
-            seed=seed,
-            **accuracy,
-            model_s=self.model_s,
-            total_s=self._now() - self.started,
-        )
-
-    def _accuracy(self) -> dict[str, Any]:
-        search = self.search
-        if search.surrogate is None or not search.asked:
-            return {}
         begin = time.perf_counter()
-        first, final = search.zero_shot, search.prediction
-        self.model_s += time.perf_counter() - begin
-        observed = [o for o in search.observations if o.measurement.status is not Status.SKIPPED]
-        place = {c.key: i for i, c in enumerate(search.candidates)}
-        working = [o for o in observed if o.measurement.ok]
-        at = np.array([place[o.candidate.key] for o in working], dtype=int)
-        measured = [float(o.measurement.value or 0.0) for o in working]
-        before, after = (scores(p.take(at), measured) for p in (first, final))
-        return {
-            **before,
-            "familiar": first.familiar and not first.unfamiliar,
-            **{f"{name}_final": value for name, value in after.items()},
-            "first_choice_regret": first_choice_regret(
-                first.median[at], measured, minimize=self.task.minimize
-            ),
-            "points": tuple(
-                predicted_vs_measured(
-                    first,
-                    place[o.candidate.key],
-                    o.candidate,
-                    o.measurement,
-                    o.candidate.key in search.reused,
-                )
-                for o in observed
-            ),
-        }
+        found = tuning_event(self.search, stop=stop, seed=seed, when=self.when)
+        model_s = self.model_s + time.perf_counter() - begin
+        return dataclasses.replace(found, model_s=model_s, total_s=self._now() - self.started)
 
     def _now(self) -> float:
         simulated = self.measurer.clock_s if isinstance(self.measurer, Simulated) else 0.0

@@ -58,6 +58,7 @@ class State:
         self._programs, self._random = samples(grid)
         self._stands_for = stands_for(grid)
         self._weight: Any = self._stands_for
+        self._timed: tuple[Any, float] = (None, 0.0)
         self._loop = -1
         self._counting = True
         self._counts: dict[str, float] = defaultdict(float)
@@ -96,6 +97,12 @@ class State:
     def _value(self, number: int) -> Value:
         return self._values[number] if number >= 0 else UNKNOWN
 
+    def _times(self) -> float:
+        """Executions per program of the operations that the walk is at."""
+        if self._weight is not self._timed[0]:
+            self._timed = (self._weight, float(self._weight.mean()))
+        return self._timed[1]
+
     def _share(self, number: int) -> Any:
         """How often a condition holds, by sample; a half where it is not known.
 
@@ -112,4 +119,4 @@ class State:
             kind = self._types[op.results[0]]
             if kind.shape:
                 n = distinct(self._values[op.results[0]], kind.shape)
-                self._counts[what] += n * float(self._weight.mean()) * len(op.results)
+                self._counts[what] += n * self._times() * len(op.results)

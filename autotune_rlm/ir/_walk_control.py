@@ -251,7 +251,7 @@ class ControlWalk(WorkWalk):
         self, op: Op, region: Sequence[Block], trips: Any, known: Any, outer: int
     ) -> dict[str, Any]:
         weight = self._weight
-        times = float(weight.mean())
+        times = self._times()
         stages = re.search(r"tt\.num_stages = (\d+)", op.attributes + op.text)
         carried = [self._types[n] for n in region[0].arguments if self._types[n].shape]
         return {

@@ -61,7 +61,7 @@ class WorkWalk(ValueWalk):
         if not self._counting:
             return
         weight = self._weight
-        times = float(weight.mean())
+        times = self._times()
         if times <= 0:
             return
         if kind != "load":
@@ -167,7 +167,7 @@ class WorkWalk(ValueWalk):
                 ),
                 b,
             )
-        times = float(self._weight.mean())
+        times = self._times()
         precision = re.search(r"inputPrecision = (\w+)", op.text)
         unsaid = "ieee" if a.element == "f32" and op.name == "tt.dot" else ""  # MLIR omits defaults
         k = a.shape[-1]
@@ -211,7 +211,7 @@ class WorkWalk(ValueWalk):
                     axis=axis,
                     operands=max(1, len(op.results)),
                     item_bytes=source.item_bytes,
-                    times=float(self._weight.mean()),
+                    times=self._times(),
                     result=self._types[op.results[0]].size,
                 )
             )

@@ -50,7 +50,8 @@ DEVICES = {
     "gfx1100": "AMD RX 7900 XTX",
 }
 LONG = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-HEAD = """import triton
+HEAD = """import torch
+import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 tldevice = libdevice

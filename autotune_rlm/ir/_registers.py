@@ -112,4 +112,4 @@ _WEIGHTS = {
     },
 }
 """Fitted by mean absolute logarithm, each kernel with equal weight, to recorded compilations of the suite
-and of kernels from packages; ``benchmarks/predicted_facts.py --fit``."""
+and of kernels from packages; ``benchmarks/fit_registers.py``. RDNA's of products rest on four kernels."""

@@ -57,7 +57,7 @@ _FEW_SPILLS = 50.0
 compilers avoid a few spills; of many, the same words are spilled again and again. Of the powers 1, 2
 and 3 the third left the least errors on recorded Triton matmuls of an A100. Chained products of ``wgmma``
 spill about what is expected or less: five attentions compiled for sm_90 spill 14, 6, 14, 74 and 184
-words where 101, 25, 91, 74 and 179 are expected. One for sm_80 spills 2,700 where 212 are."""
+words where 45, 26, 45, 66 and 145 are expected. One for sm_80 spills 2,700 where 211 are."""
 _TURNED = 30.0
 """Time of turning what ``wgmma`` cannot read as it was staged, over that of staging it: element by
 element, against banks. An estimate of ours from recorded fp32 products on the H100."""

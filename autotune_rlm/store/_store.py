@@ -301,12 +301,8 @@ class Store:
 
     def landscapes(self, kernel: str | None = None, device: str | None = None) -> list[Landscape]:
         """Everything measured, one landscape per task, one measurement per candidate."""
-        landscapes = []
-        for task in self.tasks(kernel=kernel, device=device):
-            observations = self.observations(task)
-            if observations:
-                landscapes.append(Landscape.from_observations(task, observations))
-        return landscapes
+        known = ((task, self.observations(task)) for task in self.tasks(kernel, device))
+        return [Landscape.from_observations(task, found) for task, found in known if found]
 
     # Events
 

@@ -45,7 +45,7 @@ class State:
         grid: tuple[int, int, int],
         guessed: frozenset[int] = frozenset(),
     ) -> None:
-        self._given = {
+        self._given: dict[str, Any] = {
             **{"function": function, "functions": functions, "arguments": arguments},
             **{"scalars": scalars, "shapes": shapes, "grid": grid},
         }

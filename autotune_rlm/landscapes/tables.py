@@ -34,7 +34,10 @@ def read_table(path: str | Path) -> Any:
         elif kind == "json":
             table = pandas.read_json(path, lines=True, dtype=False, precise_float=True)
         else:
-            table = pandas.read_csv(path, sep="\t" if kind == "tsv" else ",")
+            separator = "\t" if kind == "tsv" else ","
+            # The default of pandas 2 drops last digits; pandas 3 knows no other way than this one.
+            old = {"float_precision": "round_trip"} if pandas.__version__ < "3" else {}
+            table = pandas.read_csv(path, sep=separator, **old)
     except ImportError as error:
         raise ImportError(
             f"{path}: Parquet files need pyarrow: pip install 'autotune-rlm[tables]'"

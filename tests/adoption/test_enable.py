@@ -261,7 +261,8 @@ def test_everything_of_ours_is_one_attribute(stub, oracle):
     with autotune_rlm.enable(surrogate=oracle, budget=2):
         kernel[GRID](X, X, 64)
         added = set(vars(kernel)) - set(before)
-        assert added <= {"_rlm", "best_config", "bench_time", "configs_timings"}
+        tritons = {"best_config", "bench_time", "configs_timings", "restore_copies"}
+        assert added <= {"_rlm"} | tritons
     assert "_rlm" not in vars(kernel)
     for name, value in before.items():
         assert vars(kernel)[name] == value

@@ -49,6 +49,7 @@ def pool(tmp_path_factory):
         yield pool
 
 
+@pytest.mark.amd
 def test_facts_for_nvidia_and_amd_and_what_fails(pool):
     """One by one: only needed statements of the file run, or they would all fail."""
     wanted = {
@@ -109,7 +110,7 @@ def test_registers_and_stack_are_those_that_the_vendors_tool_tells(tmp_path):
     assert facts["spills"] == int(re.search(r"STACK:(\d+)", told)[1]) // 4
 
 
-@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+@pytest.mark.parametrize("target", ["sm_90", pytest.param("gfx942", marks=pytest.mark.amd)])
 def test_the_pool_compiles_what_the_launch_looks_for(pool, target, monkeypatch):
     x = torch.empty(5000, device="meta")
     config = {"BLOCK": 256, "EVEN": False, "UNUSED": None, "num_warps": 8, "num_stages": 2}

@@ -166,6 +166,7 @@ def test_what_does_not_fit_the_device_is_not_sent_to_it(tmp_path, suite, device)
         asked()
 
 
+@pytest.mark.amd
 def test_compilation_facts_need_no_device(tmp_path, suite):
     path = tmp_path / "facts.jsonl.gz"
     targets = [parse_target("sm_90"), parse_target("gfx942")]

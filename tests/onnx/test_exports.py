@@ -144,7 +144,7 @@ def test_a_dynamic_export_and_its_4_bit_and_8_bit_versions_are_one_network(tmp_p
     assert graph_facts(path, dims={"batch": 1, "seq": 32}).macs == 2 * (
         facts.macs // 2 - attention(batch=1, tokens=16)
     ) + attention(batch=1, tokens=32)
-    quantiser = MatMulNBitsQuantizer(onnx.load(str(path)), bits=4, block_size=32, is_symmetric=True)
+    quantiser = MatMulNBitsQuantizer(onnx.load(str(path)), block_size=32, is_symmetric=True)
     quantiser.process()
     logging.disable(logging.WARNING)
     quantize_dynamic(str(path), str(tmp_path / "8.onnx"))

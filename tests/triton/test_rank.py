@@ -80,6 +80,7 @@ def test_what_a_store_knows_of_the_problem_is_told_to_the_model(run, monkeypatch
     assert told[-1] == 0
 
 
+@pytest.mark.amd
 def test_compiling_tells_the_facts_of_the_other_device(run):
     told = run(
         f"{KERNELS}:scale", "--device", "AMD Instinct MI300X", "--problem", "n=4096,dtype=fp16",

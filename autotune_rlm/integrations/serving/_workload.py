@@ -22,7 +22,7 @@ _OFF: dict[str, Any] = {
     **dict.fromkeys(
         ("naive_block_assignment", "HAS_BIAS", "USE_TD", "c_sorted", "MASK_OUTPUT"), False
     ),
-    **dict.fromkeys(("FUSE_ADD_TO_OUTPUT", "FUSE_SUM_ALL_REDUCE"), False),
+    **dict.fromkeys(("FUSE_ADD_TO_OUTPUT", "FUSE_SUM_ALL_REDUCE", "LORA_PRESERVE_BASE"), False),
     "SPLIT_K": 1,
     "ROUTER_TOPK": 1,
     "filter_expert": True,

@@ -189,9 +189,7 @@ def _in_precision(path: str) -> str:
             import onnx
             from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-            quantiser = MatMulNBitsQuantizer(
-                onnx.load(path), bits=4, block_size=32, is_symmetric=True
-            )
+            quantiser = MatMulNBitsQuantizer(onnx.load(path), block_size=32, is_symmetric=True)
             quantiser.process()
             onnx.save(quantiser.model.model, target)
     finally:

@@ -15,10 +15,12 @@ import functools
 import importlib
 import inspect
 import json
+import linecache
 import sys
 import textwrap
 import types
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ._compile_worker import decode_value
@@ -158,6 +160,7 @@ def _defined(packed: Mapping[str, Any], make: Callable[[str], Any]) -> Any:
     assert isinstance(definition, ast.FunctionDef)
     definition.decorator_list = []
     exec(compile(ast.increment_lineno(tree, line - 1), packed["file"], "exec"), names)
+    _keep_lines(packed["file"], line, lines)
     function = names[definition.name]
     function.__qualname__ = packed["qualname"]
     read = inspect.getsourcelines
@@ -166,6 +169,16 @@ def _defined(packed: Mapping[str, Any], make: Callable[[str], Any]) -> Any:
         return JITFunction(function, **packed["options"])
     finally:
         inspect.getsourcelines = read
+
+
+def _keep_lines(file: str, line: int, lines: list[str]) -> None:
+    """Triton 3.4 asks ``inspect`` for a kernel's lines once more when it compiles it."""
+    if Path(file).exists():
+        return
+    text = linecache.getlines(file)
+    text += ["\n"] * (line - 1 + len(lines) - len(text))
+    text[line - 1 : line - 1 + len(lines)] = lines
+    linecache.cache[file] = (sum(map(len, text)), None, text, file)
 
 
 def _meant(value: Mapping[str, Any], make: Callable[[str], Any]) -> Any:

@@ -103,7 +103,10 @@ def _search(cells: ArchitectureSpace, accuracy: Accuracies, budget: int) -> optu
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        objectives = {"accuracy": ("maximize", accuracy), "latency_ms": "minimize"}
+        objectives: dict[str, str | tuple[str, Accuracies]] = {
+            "accuracy": ("maximize", accuracy),
+            "latency_ms": "minimize",
+        }
         return search(cells, objectives, budget, seed=0, context=context)
     finally:
         optuna.logging.set_verbosity(level)

@@ -77,7 +77,7 @@ class Units:
             self._pool = CompilePool(
                 workers or max(1, cores - (0 if targets else 1)),
                 niceness=0 if targets else 5,
-                cache_dir=self._cache and self._cache.folder,
+                cache_dir=self._cache.folder if self._cache else None,
                 timeout_s=_COMPILE_S,
             )
         self._worker = WorkerProcess(

@@ -294,7 +294,11 @@ def run_recipe(
         The checkpoint's folder.
     """
     recipe = Recipe.load(path)
-    given = {"minutes": minutes, "steps": steps, "root": None if data is None else str(data)}
+    given: dict[str, Any] = {
+        "minutes": minutes,
+        "steps": steps,
+        "root": None if data is None else str(data),
+    }
     recipe = replace(recipe, **{k: v for k, v in given.items() if v is not None})
     begun = [load_checkpoint(s) for s in ([start] if isinstance(start, (str, Path)) else start)]
     before = _settings(begun)

@@ -197,7 +197,7 @@ class TestShipping:
         linecache.cache[file] = (len(source), None, source.splitlines(True), file)
         exec(compile(source, file, "exec"), names)
         x = torch.empty(64, device="meta")
-        hashes = set()
+        hashes, keys = set(), set()
         for factor in (2, 3):
             kernel = names["make"](triton.language.constexpr(factor))
             assert self.again(kernel).cache_key == kernel.cache_key
@@ -206,7 +206,9 @@ class TestShipping:
             result = pool.compile(describe_call(kernel, (x, 64), given, target=target))
             assert result.ok, result.reason
             hashes.add(result.facts["binary_hash"])
-        assert len(hashes) == 2
+            keys.add(kernel.cache_key)
+        assert len(hashes) == len(keys)  # one in Triton 3.4, which leaves closures out of its key
+        assert len(keys) == 2 or triton.__version__ < "3.6"
 
     def test_a_kernel_that_is_not_made_again_faithfully_is_not_compiled(self, pool):
         x = torch.empty(64, device="meta")

@@ -251,7 +251,7 @@ def _told(
     told, rows = [], []
     for batch in np.unique(batches):
         rows.append(np.flatnonzero(batches == batch))
-        candidates = [networks[i].candidate for i in rows[-1]]
+        candidates = [networks[int(i)].candidate for i in rows[-1]]
         told.append(ask(given | ({"batch": int(batch)} if batch else {}), candidates))
     back = np.argsort(np.concatenate(rows))
     return [

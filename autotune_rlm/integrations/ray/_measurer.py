@@ -119,10 +119,10 @@ class _Measuring:
         """A measurement, and keys of what is prepared; all as JSON."""
         what, given = Task.from_json(task), Candidate.from_json(candidate)
         likely = [Candidate.from_json(c) for c in soon]
-        is_preparing = isinstance(self._measurer, Preparing)
-        if is_preparing:
-            self._measurer.prepare(what, [given, *likely])
+        ahead = self._measurer if isinstance(self._measurer, Preparing) else None
+        if ahead:
+            ahead.prepare(what, [given, *likely])
         ((_, found),) = self._measurer.measure(what, [given])
-        ready = [c.key for c in likely if is_preparing and self._measurer.is_ready(c)]
+        ready = [c.key for c in likely if ahead and ahead.is_ready(c)]
         data = found.to_json()
         return {**data, "state": {**data["state"], **where()}}, ready

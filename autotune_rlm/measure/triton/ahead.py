@@ -6,20 +6,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 __all__ = ["ahead"]
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
 
 
 def ahead(
     items: Iterable[T],
-    start: Callable[[T], Future[R] | R],
+    start: Callable[[T], Any],
     *,
     most: int,
     deadline: float = float("inf"),
-) -> Iterator[tuple[T, R]]:
+) -> Iterator[tuple[T, Any]]:
     """Yield ``(item, result)``, what is ready first.
 
     Whenever one is asked for, as many are started that ``most`` are on their way or ready, so that
@@ -32,8 +32,8 @@ def ahead(
         deadline: Of ``time.monotonic``; after it nothing is waited for.
     """
     source = iter(items)
-    pending: dict[Future[R], T] = {}
-    ready: deque[tuple[T, R]] = deque()
+    pending: dict[Future[Any], T] = {}
+    ready: deque[tuple[T, Any]] = deque()
     more = True
     try:
         while True:

@@ -9,7 +9,7 @@ import numpy as np
 
 from autotune_rlm._checks import check_all, check_type
 from autotune_rlm.learn.columns import encode_configs
-from autotune_rlm.search.policy import Policy
+from autotune_rlm.search.policy import FIRST_COPY, Policy
 from autotune_rlm.types import (
     Candidate,
     Measurement,
@@ -85,6 +85,8 @@ class Search:
             list(dict.fromkeys(self._index[c.key] for c in some if c.key in self._index))
             for some in (first, near)
         )
+        if 1 < self.budget <= FIRST_COPY:  # it would end before the policy comes to a copy
+            self._first += self._near[:1]
 
     @property
     def observations(self) -> list[Observation]:

@@ -29,6 +29,7 @@ _EARLY_HEDGES = (2, 4)
 # configurations fail, and a copy works. Chosen on 240 of TorchInductor's landscapes (few) and on four
 # Triton matmuls, a CLBlast GEMM and a dedispersion (many).
 _COPIES_OF_FEW = (3, 5, 7)
+FIRST_COPY = _COPIES_OF_FEW[0]
 _COPIES_OF_MANY = (0, 2, 4)
 _COPIES_UNORDERED = (0, 1, 2, 4, 6)  # where the surrogate's order is a guess
 _PATIENCE = 4  # fewest measurements without an improvement before a stop

@@ -122,7 +122,7 @@ def test_few_epochs_choose_what_is_trained_longer():
 def test_progress_is_shown_where_asked(capsys):
     search(Chains(), {"macs": "minimize"}, 4, seed=0, surrogate=False, show_progress_bar=True)
     shown = capsys.readouterr().err
-    assert "4/4" in shown
+    assert "4 of 4 networks" in shown
     assert "best macs" in shown
 
 

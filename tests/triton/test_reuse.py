@@ -113,7 +113,7 @@ class TestCost:
                 asked.clear()
                 launch(kernel, n)
                 counts.append(len([s for s in asked if s.startswith("SELECT")]))
-        assert max(counts[3:]) <= counts[2]
+        assert max(counts[9:]) <= counts[8]  # the best of up to eight near problems is looked up
 
     def test_new_keys_leave_the_others_on_the_fast_path(self, stub, store_path, monkeypatch):
         kernel = tuned(store_path, key=["n"])

@@ -390,11 +390,11 @@ def _standing(study: Any, directions: Mapping[str, str]) -> str:
 @contextlib.contextmanager
 def _progress(shown: bool | None, budget: int) -> Iterator[Callable[[int, str], None]]:
     """A function that is told how many networks were measured, and how the search stands."""
-    begin, count = time.monotonic(), 0
+    begin, count, told = time.monotonic(), 0, ""
     with ProgressLine(total=budget, quiet=shown is False) as line:
 
         def advance(n: int, text: str) -> None:
-            nonlocal count
+            nonlocal count, told
             count += n
             seconds = time.monotonic() - begin
             told = f"{count} of {budget} networks, {seconds:.0f} s: {text}"
@@ -402,6 +402,8 @@ def _progress(shown: bool | None, budget: int) -> Iterator[Callable[[int, str], 
             line(told, count)
 
         yield advance
+    if shown and told:
+        line.print(told)
 
 
 class _Latency:

@@ -90,6 +90,8 @@ def test_blocks_say_what_they_are(page):
             json.loads(block.text)
         for need in block.marks.get("needs", "").split():
             assert need in NEEDS, f"{block.id}: needs {need}? one of {NEEDS}"
+        if block.is_shell and any(re.match(r"(python -m )?pip ", c) for c in block.commands):
+            assert block.marks.get("needs"), f"{block.id}: would change what the tests run in"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

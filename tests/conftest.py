@@ -1,11 +1,41 @@
-"""Tests marked ``amd`` are skipped where Triton cannot link: before 3.6 it needs Debian's ``lld``."""
+"""What tests need of a Triton before 3.6.
+
+* Debian's ``lld`` links for AMD; without it tests marked ``amd`` are skipped.
+* Its interpreter leaves its own functions in ``triton.language``, with which nothing compiles any more:
+  they are put back before each test.
+"""
+
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 
 import pytest
+
+
+def pytest_configure():
+    _compiled_language()  # before any test interprets a kernel
 
 
 def pytest_runtest_setup(item):
     if item.get_closest_marker("amd") and not _links():
         pytest.skip("this Triton needs a linker for AMD: apt install lld")
+    for owner, names in _compiled_language().items():
+        for name, value in names.items():
+            if vars(owner).get(name) is not value:
+                setattr(owner, name, value)
+
+
+@cache
+def _compiled_language():
+    try:
+        installed = version("triton")
+    except PackageNotFoundError:
+        return {}
+    if tuple(map(int, installed.split(".")[:2])) >= (3, 6):
+        return {}
+    import triton.language as language
+
+    owners = (language, language.core, language.math, language.tensor, language.dtype)
+    return {owner: dict(vars(owner)) for owner in owners}
 
 
 def _links():

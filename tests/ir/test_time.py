@@ -217,6 +217,8 @@ def test_shared_memory_of_an_attention_is_the_compilers(device, head, block, war
     ],
 )
 def test_shared_memory_of_layouts_is_the_compilers(kernel, constants, warps):
+    if kernel == "turned" and triton.__version__ < "3.6":
+        pytest.skip("this Triton pads a tile that turns")
     arguments = {"x": "*fp32", "out": "*fp32", **constants}
     function, gpu = getattr(kernels, kernel), devices.lookup("NVIDIA A100")
     facts = kernel_facts(function, arguments, grid=(64,), target=gpu.target)

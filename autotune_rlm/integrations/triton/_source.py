@@ -108,9 +108,16 @@ def parse(jit: Any) -> ast.Module | None:
     """The syntax tree of a ``@triton.jit`` function's source; None where there is none."""
     try:
         text = getattr(jit, "src", None) or inspect.getsource(jit.fn)
-        return ast.parse(textwrap.dedent(text))
+        tree = ast.parse(textwrap.dedent(text))
     except (OSError, TypeError, SyntaxError):
         return None
+    # Python 3.13 gives the text of `python -c` for code that has none.
+    names = {getattr(node, "name", "<lambda>") for node in ast.walk(tree) if _is_function(node)}
+    return tree if jit.fn.__name__ in names else None
+
+
+def _is_function(node: ast.AST) -> bool:
+    return isinstance(node, (ast.FunctionDef, ast.Lambda))
 
 
 class _Reader:

@@ -6,24 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from landscape_support import landscape
 
 from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes import Landscape, read_landscapes, write_landscapes
 from autotune_rlm.types import Candidate, Device, Measurement, Status, Task
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "gpu"
-
-
-def landscape(values, *, minimize=True, **task):
-    measured = tuple(
-        Measurement(status="ok", value=v) if v is not None else Measurement(status="timeout")
-        for v in values
-    )
-    return Landscape(
-        task=Task(kernel="k", device=Device(name="d"), minimize=minimize, **task),
-        candidates=tuple(Candidate({"BLOCK": 2**i}) for i in range(len(measured))),
-        measurements=measured,
-    )
 
 
 class TestLandscape:

@@ -34,7 +34,8 @@ def _compiled_language():
         return {}
     import triton.language as language
 
-    owners = (language, language.core, language.math, language.tensor, language.dtype)
+    classes = [value for value in vars(language.core).values() if isinstance(value, type)]
+    owners = (language, language.core, language.math, *classes)
     return {owner: dict(vars(owner)) for owner in owners}
 
 

@@ -157,11 +157,9 @@ class TestStop:
         candidates = grid()
         observed = [ok(candidates[0], 1.0)]
         prediction = predict(np.r_[1.0, np.full(63, 1.12)], spread=0.1)
-        one = Policy(patience=0).expected_gain(
-            TASK, candidates[:2], prediction.take([0, 1]), observed
-        )
-        many = Policy(patience=0).expected_gain(TASK, candidates, prediction, observed)
-        assert 0 < one < 0.003 < many
+        eager = Policy(patience=0, min_gain=0.003)
+        assert eager.should_stop(TASK, candidates[:2], prediction.take([0, 1]), observed)
+        assert not eager.should_stop(TASK, candidates, prediction, observed)
 
     def test_never_before_anything_worked_nor_without_a_threshold(self):
         candidates = grid()

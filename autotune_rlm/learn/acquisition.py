@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,6 @@ __all__ = [
     "hypervolume_slopes",
     "improvement_slopes",
     "log_expected_improvement",
-    "log_feasible",
     "log_hypervolume_improvement",
     "non_dominated",
 ]
@@ -85,30 +83,11 @@ def improvement_slopes(mean: np.ndarray, deviation: np.ndarray, best: float | np
 
 
 def feasible_slopes(mean: np.ndarray, deviation: np.ndarray, limit: float) -> Sloped:
-    """``log_feasible`` of one constraint and its derivatives in mean and deviation."""
+    """Log of the probability of staying below a limit, with its derivatives in mean and deviation."""
     u = (limit - mean) / deviation
     value = log_ndtr(u)
     hazard = np.exp(-0.5 * u**2 - _LOG_SQRT_2PI - value) / deviation
     return Sloped(value, -hazard, -hazard * u)
-
-
-def log_feasible(
-    means: Sequence[np.ndarray], deviations: Sequence[np.ndarray], limits: Sequence[float]
-) -> np.ndarray | float:
-    """Logarithm of the probability that every constraint stays at or below its limit.
-
-    Args:
-        means: Predicted values of each constraint, shape (m,) each.
-        deviations: Their standard deviations.
-        limits: One number per constraint.
-
-    Returns:
-        Shape (m,); 0.0 where there are no constraints.
-    """
-    total: np.ndarray | float = 0.0
-    for mean, deviation, limit in zip(means, deviations, limits, strict=True):
-        total = total + log_ndtr((limit - mean) / deviation)
-    return total
 
 
 def non_dominated(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Column", "Encoded", "columns_of", "encode", "encode_configs", "one_hot"]
+__all__ = ["Column", "Encoded", "columns_of", "encode", "encode_configs"]
 
 _LOG_RATIO = 4.0  # positive numbers with a larger ratio of largest to smallest become logarithms
 _MAX_SIZE = 1e300
@@ -79,11 +79,6 @@ def encode(columns: Iterable[Column], n: int) -> Encoded:
 def encode_configs(configs: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """``encode`` of n configurations, names may differ between them; shape (n, columns)."""
     return encode(columns_of(configs), len(configs)).x
-
-
-def one_hot(index: np.ndarray, size: int) -> np.ndarray:
-    """Indicators of categories, scaled so that two are 1 apart, shape (n, size)."""
-    return np.eye(size)[index] * math.sqrt(0.5)
 
 
 def _values(values: list[Any]) -> np.ndarray:

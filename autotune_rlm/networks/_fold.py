@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["fold", "unfold"]
+__all__ = ["fold"]
 
 _MAX_LENGTH = 1024  # lines of the longest block that is looked for
 
@@ -53,18 +53,3 @@ def _best_repeat(lines: Sequence[str]) -> tuple[int, int, int] | None:
         if i >= 0 and counts[i] >= 2 and savings[i] > saved_most:
             best, saved_most = (int(starts[i]), period, int(counts[i])), int(savings[i])
     return best
-
-
-def unfold(lines: Sequence[str]) -> list[str]:
-    """The inverse of ``fold``."""
-    stack: list[tuple[int, list[str]]] = [(1, [])]
-    for line in lines:
-        head = line[:-2] if line.endswith("x{") else ""
-        if head.isdigit():
-            stack.append((int(head), []))
-        elif line == "}":
-            count, block = stack.pop()
-            stack[-1][1].extend(block * count)
-        else:
-            stack[-1][1].append(line)
-    return stack[0][1]

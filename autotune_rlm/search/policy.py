@@ -145,24 +145,6 @@ class Policy:
         """Logarithm of what each candidate alone is worth, shape (n,)."""
         return _View.of(task, prediction, observed, self.exploration).log_worth
 
-    def expected_gain(
-        self,
-        task: Task,
-        candidates: Sequence[Candidate],
-        prediction: Prediction,
-        observed: Sequence[Observation],
-        *,
-        features: np.ndarray | None = None,
-    ) -> float:
-        """Expected improvement by all unmeasured candidates together.
-
-        Returns:
-            A fraction of the incumbent's value; 0.0 where nothing is left to measure and infinity
-            where nothing worked yet.
-        """
-        slot = self._slot(task, candidates, prediction, observed, features)
-        return slot.gain(enough=math.inf)
-
     def should_stop(
         self,
         task: Task,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,8 +150,3 @@ class ProgramEye:
             scales = {key: LanguageScale(**scale) for key, scale in settings["languages"].items()}
             metrics[name] = ProgramMetric(Trees.from_arrays(own), scales, float(settings["share"]))
         return cls(metrics)
-
-    def with_share(self, metric: str, share: float) -> ProgramEye:
-        """The same with another weight of the eye beside the network."""
-        changed = replace(self.metrics[metric], share=share)
-        return ProgramEye({**self.metrics, metric: changed})

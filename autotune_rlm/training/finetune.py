@@ -16,7 +16,6 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -287,7 +286,6 @@ class Versions:
         store: Store | str | os.PathLike[str] | None = None,
     ) -> None:
         self.folder = Path(folder) if folder is not None else weights_folder(store)
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fine-tune")
         self._guard = threading.Lock()
 
     def numbers(self) -> list[int]:
@@ -339,13 +337,3 @@ class Versions:
             with (self.folder / "rounds.jsonl").open("a") as log:
                 log.write(json.dumps(record.to_json()) + "\n")
         return record
-
-    def round_in_background(
-        self,
-        landscapes: Sequence[Landscape],
-        *,
-        replay: Sequence[Landscape] = (),
-        options: FineTuneOptions | None = None,
-    ) -> Future[FineTuneRound]:
-        """The same in a background thread, one round at a time."""
-        return self._pool.submit(self.round, landscapes, replay=replay, options=options)

@@ -20,7 +20,7 @@ from autotune_rlm.networks import (  # noqa: E402
     printable_text,
     space,
 )
-from autotune_rlm.networks._fold import fold, unfold  # noqa: E402
+from autotune_rlm.networks._fold import fold  # noqa: E402
 
 
 def _model(nodes, weights=(), *, shape=(1, 4), out="y", opset=17, extra_inputs=()):
@@ -70,6 +70,20 @@ def test_default_attributes_are_left_out():
     assert onnx_text(_model([explicit])) == onnx_text(
         _model([helper.make_node("Softmax", ["x"], ["y"])])
     )
+
+
+def unfold(lines):
+    """The lines of a folded text, of which ``3x{`` to ``}`` stands for three times what is between."""
+    stack = [(1, [])]
+    for line in lines:
+        if line.endswith("x{"):
+            stack.append((int(line[:-2]), []))
+        elif line == "}":
+            count, block = stack.pop()
+            stack[-1][1].extend(block * count)
+        else:
+            stack[-1][1].append(line)
+    return stack[0][1]
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=60))

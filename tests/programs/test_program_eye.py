@@ -99,12 +99,10 @@ def test_the_network_is_not_read_where_it_has_no_say(surrogate, monkeypatch):
     candidates = [Candidate({"items": 3}, program(n)) for n in (10, 1000, 50_000)]
     seen = [Observation(candidates[0], Measurement(status=Status.OK, value=5e5))]
     corrected = RLMSurrogate(surrogate.checkpoint).predict(TASK, candidates, observed=seen)
-    shared = RLMSurrogate(
-        replace(
-            surrogate.checkpoint,
-            program_eye=surrogate.checkpoint.program_eye.with_share("peak_bytes", 1 - 1e-12),
-        )
-    )
+    metrics = surrogate.checkpoint.program_eye.metrics
+    mixed = replace(metrics["peak_bytes"], share=1 - 1e-12)
+    eye = ProgramEye({**metrics, "peak_bytes": mixed})
+    shared = RLMSurrogate(replace(surrogate.checkpoint, program_eye=eye))
     both = shared.predict(TASK, candidates)
     asked = []
     ask = rlm.ask

@@ -286,7 +286,7 @@ def test_versions_can_be_gone_back_to(tmp_path, surrogate, monkeypatch):
     monkeypatch.setattr(versions, "load", lambda: surrogate)
     landscapes = [make_landscape(s, seed=s) for s in SIZES]
     options = FineTuneOptions(steps=40, lr=3e-3, pull=0.0)
-    record = versions.round_in_background(landscapes, options=options).result()
+    record = versions.round(landscapes, options=options)
     assert record.accepted
     assert versions.current == record.version == 1
     assert versions.history()[0]["after"] == record.after

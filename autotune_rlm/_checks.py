@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = ["check_all", "check_number", "check_type"]
+__all__ = ["check_all", "check_number", "check_type", "of_extra"]
 
 
 def check_number(
@@ -79,3 +80,18 @@ def check_all(name: str, values: Iterable[Any], kind: type, hint: str = "") -> N
     if not all(isinstance(value, kind) for value in values):
         wrong = next(value for value in values if not isinstance(value, kind))
         check_type(f"each of {name}", wrong, kind, hint=hint)
+
+
+@contextlib.contextmanager
+def of_extra(extra: str, what: str) -> Iterator[None]:
+    """Imports of packages that come with an extra of this one; ``what`` needs them.
+
+    Raises:
+        ImportError: One is missing; the message says how to install it.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(
+            f"{error}; {what} needs the extra: pip install 'autotune-rlm[{extra}]'"
+        ) from error

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Table = Annotated[Path, typer.Argument(help="CSV, TSV, Parquet or JSON lines.")]
 TextColumn = Annotated[str, typer.Option(help="Column of the texts.")]
-FieldColumns = Annotated[
+Fields = Annotated[
     list[str] | None,
     typer.Option(help="Column of numbers or kinds beside the text; may be repeated."),
 ]
@@ -27,14 +27,22 @@ Language = Annotated[str | None, typer.Option(help="Of the texts, for the bundle
 
 
 def read_columns(
-    path: Path, text: str, others: Sequence[str], *, numbers: Sequence[str] = ()
-) -> Any:
-    """The table, whose texts are texts and whose numbers are finite numbers or missing."""
+    path: Path,
+    text: str,
+    fields: Sequence[str],
+    *,
+    others: Sequence[str] = (),
+    numbers: Sequence[str] = (),
+) -> tuple[Any, Any]:
+    """The table, and its columns of fields alone, None without any.
+
+    Its texts are texts, its numbers are finite or missing.
+    """
     from autotune_rlm.landscapes.tables import read_table
 
     with failing(FileNotFoundError, ValueError, ImportError):
         table = read_table(path)
-    for name in (text, *others, *numbers):
+    for name in (text, *fields, *others, *numbers):
         if name not in table.columns:
             columns = ", ".join(map(str, table.columns))
             fail(f"{path} has no column {name!r}; it has: {columns}")
@@ -47,7 +55,7 @@ def read_columns(
     table[text] = table[text].astype(str)
     for name in numbers:
         table[name] = _numeric(table[name], path, name)
-    return table
+    return table, table[list(fields)] if fields else None
 
 
 def _numeric(column: Any, path: Path, name: str) -> Any:

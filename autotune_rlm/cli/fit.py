@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from autotune_rlm.cli._app import failing, new_app, new_console
-from autotune_rlm.cli._tables import FieldColumns, Table, TextColumn, read_columns
+from autotune_rlm.cli._tables import Fields, Table, TextColumn, read_columns
 
 app = new_app()
 
@@ -22,7 +22,7 @@ def fit(
         list[str], typer.Option(help="Column of the numbers; again for several targets.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the model; gone on with if interrupted.")],
-    field: FieldColumns = None,
+    field: Fields = None,
     group: Annotated[
         str | None, typer.Option(help="Column whose equal rows are never split. Default: the text.")
     ] = None,
@@ -36,9 +36,8 @@ def fit(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Fit a model to a table of texts with numbers, and say how good it is on rows held out."""
-    fields = field or []
     groups = [group] if group else []
-    data = read_columns(table, text, [*fields, *groups], numbers=target)
+    data, fields = read_columns(table, text, field or [], others=groups, numbers=target)
     from autotune_rlm.regression import RLM
 
     console = new_console()
@@ -57,7 +56,7 @@ def fit(
             model.fit(
                 data[text],
                 data[target],
-                fields=data[fields] if fields else None,
+                fields=fields,
                 groups=data[group] if group else None,
                 folder=out / "training",
             )

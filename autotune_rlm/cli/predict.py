@@ -7,44 +7,33 @@ from typing import Annotated
 
 import typer
 
+from autotune_rlm.cli import _tables
 from autotune_rlm.cli._app import failing, new_app, new_console
-from autotune_rlm.cli._tables import (
-    FieldColumns,
-    Language,
-    Metric,
-    ModelFolder,
-    Table,
-    TextColumn,
-    load_model,
-    read_columns,
-)
 
 app = new_app()
 
 
 @app.command()
 def predict(
-    table: Table,
-    text: TextColumn,
-    model: ModelFolder = None,
+    table: _tables.Table,
+    text: _tables.TextColumn,
+    model: _tables.ModelFolder = None,
     out: Annotated[
         Path | None, typer.Option(help="Table to write. Default: TABLE-predicted beside it.")
     ] = None,
-    field: FieldColumns = None,
-    metric: Metric = None,
-    language: Language = None,
+    field: _tables.Fields = None,
+    metric: _tables.Metric = None,
+    language: _tables.Language = None,
 ) -> None:
     """Predict the numbers of texts; adds NAME_predicted, NAME_low and NAME_high to the table.
 
     Low and high are the ends of the 90 % interval.
     """
-    fields = field or []
-    data = read_columns(table, text, fields)
     from autotune_rlm.landscapes.tables import write_table
 
-    found = load_model(model, metric, language)
-    beside = data[fields] if fields else None
-    told = found.predict_quantiles(data[text], (0.05, 0.5, 0.95), fields=beside)
+    data, fields = _tables.read_columns(table, text, field or [])
+    found = _tables.load_model(model, metric, language)
+    told = found.predict_quantiles(data[text], (0.05, 0.5, 0.95), fields=fields)
     told = told.reshape(len(data), len(found.targets), 3)
     for j, name in enumerate(found.targets):
         for i, what in enumerate(("low", "predicted", "high")):

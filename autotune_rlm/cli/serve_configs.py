@@ -34,40 +34,53 @@ app = new_app(
 )
 _out = new_console(min_width=100)
 _SHORT = {"BLOCK_SIZE_M": "M", "BLOCK_SIZE_N": "N", "BLOCK_SIZE_K": "K", "GROUP_SIZE_M": "group"}
-_Text = str | None
-_Number = int | None
-
-_KERNEL = typer.Argument(help="fused_moe, w8a8_block_fp8_matmul or w8a8_block_int8_matmul.")
-_N = typer.Option("--n", help="N of the file's name.")
-_K = typer.Option("--k", help="K, for the block products.")
-_E = typer.Option("--e", help="Experts on one GPU, for fused_moe.")
-_DTYPE = typer.Option(help="As in the file's name, such as fp8_w8a8.")
-_BLOCK = typer.Option(help="As in 128,128.")
-_CHANNEL = typer.Option(help="Each channel has a scale, as in the file's name.")
-_HIDDEN = typer.Option(
-    help="The model's hidden size, for fused_moe; a guess from E where not given."
-)
-_TOP_K = typer.Option(help="Experts of each token, for fused_moe; a guess from E where not given.")
-_BATCHES = typer.Option(help="Batch sizes, as in 1,16,256; by default the servers' own.")
-_SERVER = typer.Option(help="vllm or sglang: how the file is named, and whose kernel it is for.")
-_OUT = typer.Option(help="Folder that the file is written to.")
+_Kernel = Annotated[
+    str, typer.Argument(help="fused_moe, w8a8_block_fp8_matmul or w8a8_block_int8_matmul.")
+]
+_Gpu = Annotated[
+    str, typer.Option("--device", help='The GPU as its driver names it: "NVIDIA H200".')
+]
+_N = Annotated[int, typer.Option("--n", help="N of the file's name.")]
+_K = Annotated[int | None, typer.Option("--k", help="K, for the block products.")]
+_E = Annotated[int | None, typer.Option("--e", help="Experts on one GPU, for fused_moe.")]
+_Dtype = Annotated[
+    str | None, typer.Option("--dtype", help="As in the file's name, such as fp8_w8a8.")
+]
+_Block = Annotated[str | None, typer.Option("--block-shape", help="As in 128,128.")]
+_Channel = Annotated[bool, typer.Option(help="Each channel has a scale, as in the file's name.")]
+_Hidden = Annotated[
+    int | None,
+    typer.Option(help="The model's hidden size, for fused_moe; a guess from E where not given."),
+]
+_TopK = Annotated[
+    int | None,
+    typer.Option(help="Experts of each token, for fused_moe; a guess from E where not given."),
+]
+_Batches = Annotated[
+    str | None, typer.Option(help="Batch sizes, as in 1,16,256; by default the servers' own.")
+]
+_Server = Annotated[
+    str, typer.Option(help="vllm or sglang: how the file is named, and whose kernel it is for.")
+]
+_Out = Annotated[Path, typer.Option(help="Folder that the file is written to.")]
 
 
 @app.command()
 def predict(
-    kernel: Annotated[str, _KERNEL],
-    device: Annotated[str, typer.Option(help='The GPU as its driver names it: "NVIDIA H200".')],
-    n: Annotated[int, _N],
-    k: Annotated[_Number, _K] = None,
-    e: Annotated[_Number, _E] = None,
-    dtype: Annotated[_Text, _DTYPE] = None,
-    block_shape: Annotated[_Text, _BLOCK] = None,
-    per_channel_quant: Annotated[bool, _CHANNEL] = False,
-    hidden_size: Annotated[_Number, _HIDDEN] = None,
-    top_k: Annotated[_Number, _TOP_K] = None,
-    batches: Annotated[_Text, _BATCHES] = None,
+    context: typer.Context,
+    kernel: _Kernel,
+    device: _Gpu,
+    n: _N,
+    k: _K = None,
+    e: _E = None,
+    dtype: _Dtype = None,
+    block_shape: _Block = None,
+    per_channel_quant: _Channel = False,
+    hidden_size: _Hidden = None,
+    top_k: _TopK = None,
+    batches: _Batches = None,
     server: Annotated[str, typer.Option(help="vllm, sglang or aiter: whose file it is.")] = "vllm",
-    out: Annotated[Path, _OUT] = Path("."),
+    out: _Out = Path("."),
     surrogate: SurrogateOption = None,
 ) -> None:
     """Write the file for a GPU that need not be here, from the model's predictions.
@@ -83,18 +96,7 @@ def predict(
     reasons: dict[str, None] = {}
     with failing(ValueError, OSError):
         sizes = _sizes(batches) if batches or server != "aiter" else serving.M_BOUNDS
-        file = _file(
-            kernel=kernel,
-            device_name=device,
-            E=e,
-            N=n,
-            K=k,
-            dtype=dtype,
-            block_shape=_block(block_shape),
-            per_channel_quant=per_channel_quant,
-            hidden_size=hidden_size,
-            top_k=top_k,
-        )
+        file = _file(context, device)
         if server == "aiter":
             serving.AiterFile.of(file.with_configs({1: {}}))
         else:
@@ -122,29 +124,30 @@ def predict(
 
 @app.command()
 def measure(
-    kernel: Annotated[str, _KERNEL],
-    n: Annotated[int, _N],
-    k: Annotated[_Number, _K] = None,
-    e: Annotated[_Number, _E] = None,
-    dtype: Annotated[_Text, _DTYPE] = None,
-    block_shape: Annotated[_Text, _BLOCK] = None,
-    per_channel_quant: Annotated[bool, _CHANNEL] = False,
-    hidden_size: Annotated[_Number, _HIDDEN] = None,
-    top_k: Annotated[_Number, _TOP_K] = None,
-    batches: Annotated[_Text, _BATCHES] = None,
+    context: typer.Context,
+    kernel: _Kernel,
+    n: _N,
+    k: _K = None,
+    e: _E = None,
+    dtype: _Dtype = None,
+    block_shape: _Block = None,
+    per_channel_quant: _Channel = False,
+    hidden_size: _Hidden = None,
+    top_k: _TopK = None,
+    batches: _Batches = None,
     budget: Annotated[
         int, typer.Option(min=1, help="Configurations to measure for each batch size.")
     ] = 24,
-    server: Annotated[str, _SERVER] = "vllm",
-    out: Annotated[Path, _OUT] = Path("."),
+    server: _Server = "vllm",
+    out: _Out = Path("."),
     store: StoreOption = None,
     surrogate: SurrogateOption = None,
     interpreter: Annotated[
         bool, typer.Option("--interpreter", help="Run small sizes on Triton's interpreter.")
     ] = False,
-    ray: Annotated[_Text, RAY] = None,
-    ray_workers: Annotated[_Number, WORKERS] = None,
-    device: Annotated[_Text, DEVICE] = None,
+    ray: Annotated[str | None, RAY] = None,
+    ray_workers: Annotated[int | None, WORKERS] = None,
+    device: Annotated[str | None, DEVICE] = None,
 ) -> None:
     """Measure the model's best few of each batch size with the installed server's own kernel.
 
@@ -152,6 +155,7 @@ def measure(
     goes on where it was ended. Entries of other batch sizes that the file has stay.
     """
     from autotune_rlm.integrations import serving
+    from autotune_rlm.integrations.triton.resources import open_store
     from autotune_rlm.search.tuner import TuningError
 
     table = _table("tokens", "ms", "default ms", "measured", "known")
@@ -159,20 +163,8 @@ def measure(
     try:
         sizes = _sizes(batches)
         with open_cluster(ray, workers=ray_workers, device=device, cpus=interpreter) as cluster:
-            file = _file(
-                kernel=kernel,
-                device_name=_device_name(device, cluster, interpreted=interpreter),
-                E=e,
-                N=n,
-                K=k,
-                dtype=dtype,
-                block_shape=_block(block_shape),
-                per_channel_quant=per_channel_quant,
-                hidden_size=hidden_size,
-                top_k=top_k,
-            )
+            file = _file(context, _device_name(device, cluster, interpreted=interpreter))
             file = _with_what_is_there(file, out, server)
-            kept = _store(store)
             near = serving.nearest(file, server=server)
             if near is not None:
                 _out.print(f"tried first: {near.reason}")
@@ -182,7 +174,7 @@ def measure(
                 batches=sizes,
                 budget=budget,
                 first=[] if near is None else [near.file],
-                store=kept,
+                store=open_store(store),
                 surrogate=None if surrogate is None else _surrogate(surrogate),
                 interpreted=interpreter,
                 device=None if cluster is None else cluster.device,
@@ -213,7 +205,8 @@ def check(
         list[Path], typer.Argument(metavar="FILE...", help="Files of vLLM or SGLang.")
     ],
     device: Annotated[
-        _Text, typer.Option(help="The GPU that they are used on; by default the one they name.")
+        str | None,
+        typer.Option(help="The GPU that they are used on; by default the one they name."),
     ] = None,
     surrogate: SurrogateOption = None,
 ) -> None:
@@ -240,35 +233,27 @@ def check(
 
 @app.command()
 def nearest(
-    kernel: Annotated[str, _KERNEL],
-    device: Annotated[str, typer.Option(help='The GPU as its driver names it: "NVIDIA H200".')],
-    n: Annotated[int, _N],
-    k: Annotated[_Number, _K] = None,
-    e: Annotated[_Number, _E] = None,
-    dtype: Annotated[_Text, _DTYPE] = None,
-    block_shape: Annotated[_Text, _BLOCK] = None,
-    per_channel_quant: Annotated[bool, _CHANNEL] = False,
-    server: Annotated[str, _SERVER] = "vllm",
+    context: typer.Context,
+    kernel: _Kernel,
+    device: _Gpu,
+    n: _N,
+    k: _K = None,
+    e: _E = None,
+    dtype: _Dtype = None,
+    block_shape: _Block = None,
+    per_channel_quant: _Channel = False,
+    server: _Server = "vllm",
     configs: Annotated[
         list[Path] | None,
         typer.Option(help="Folders of files; by default those of the installed server."),
     ] = None,
-    out: Annotated[Path, _OUT] = Path("."),
+    out: _Out = Path("."),
 ) -> None:
     """Write the file of the nearest GPU and shape that has one, under this GPU's name."""
     from autotune_rlm.integrations import serving
 
     with failing(ValueError, OSError):
-        file = _file(
-            kernel=kernel,
-            device_name=device,
-            E=e,
-            N=n,
-            K=k,
-            dtype=dtype,
-            block_shape=_block(block_shape),
-            per_channel_quant=per_channel_quant,
-        )
+        file = _file(context, device)
         for folder in configs or ():
             if not folder.is_dir():
                 raise ValueError(f"no folder at {folder}; --configs takes folders of files")
@@ -282,14 +267,21 @@ def nearest(
     _written(file, out, server)
 
 
-def _file(**given: Any) -> ServingFile:
+def _file(context: typer.Context, device: str) -> ServingFile:
     """The file that the options mean; its GPU by the driver's name, which is said where it differs."""
     from autotune_rlm.integrations import serving
 
-    name = serving.driver_name(given["device_name"])
-    if name != given["device_name"]:
-        _out.print(f"{given['device_name']} is called {name!r} by its driver")
-    return serving.ServingFile(**{**given, "device_name": name})
+    name = serving.driver_name(device)
+    if name != device:
+        _out.print(f"{device} is called {name!r} by its driver")
+    given = context.params
+    same = ("kernel", "dtype", "per_channel_quant", "hidden_size", "top_k")
+    return serving.ServingFile(
+        device_name=name,
+        **{size.upper(): given[size] for size in ("e", "n", "k")},
+        block_shape=_block(given["block_shape"]),
+        **{option: given[option] for option in same if option in given},
+    )
 
 
 def _with_what_is_there(file: ServingFile, out: Path, server: str) -> ServingFile:
@@ -331,12 +323,6 @@ def _device_name(asked: str | None, cluster: Cluster | None, *, interpreted: boo
         "there is no GPU here to measure on; autotune-rlm serve-configs predict needs none, --ray "
         "measures on a cluster, and --interpreter runs small sizes on Triton's interpreter"
     )
-
-
-def _store(given: str | None) -> Any:
-    from autotune_rlm.store import Store, means_none
-
-    return None if given is not None and means_none(given) else Store(given, fallback=True)
 
 
 def _surrogate(name: str | None) -> Any:

@@ -33,8 +33,6 @@ _COLUMNS = ("landscape", "kernel", "language", "device", "problem", "config", "s
 _REQUIRED = ("kernel", "device", "config")
 _TASK_COLUMNS = ("kernel", "language", "device", "problem", "metric", "minimize")
 _ONCE = ("source", "versions", "device_spec")
-_MEASURED = ("time_ms", "value", "compile_s", "cost_s", "low", "high", "samples", "reason", "state")
-_KNOWN = {*_COLUMNS, *_TASK_COLUMNS, *_ONCE, *_MEASURED, "text", "ir"}
 _FAILED = "failed"
 
 
@@ -51,20 +49,16 @@ class _Group:
 def parse(text: str, path: Path) -> list[Landscape]:
     """Landscapes of a CSV text, in the order of their first rows."""
     csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    groups: dict[str, _Group] = {}
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        header = next(reader, None)
-        if header is None:
-            raise ValueError("empty file; a landscape CSV starts with a header")
-        rows = _Rows(header)
+        rows = _Rows([name.strip() for name in reader.fieldnames or ()])
+        reader.fieldnames = rows.names
         for row in reader:
-            if row:
-                rows.add(row, groups, reader.line_num)
+            rows.add(row, reader.line_num)
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: line {max(reader.line_num, 1)}: {error}") from None
     landscapes = []
-    for name, group in groups.items():
+    for name, group in rows.groups.items():
         try:
             task = _task(group)
         except ValueError as error:
@@ -74,73 +68,62 @@ def parse(text: str, path: Path) -> list[Landscape]:
 
 
 class _Rows:
-    """Turns rows into candidates and measurements; knows where each column stands."""
+    """Turns rows into candidates and measurements, and sorts them into landscapes."""
 
-    def __init__(self, header: list[str]) -> None:
-        names = [name.strip() for name in header]
+    def __init__(self, names: list[str]) -> None:
+        if not names:
+            raise ValueError("empty file; a landscape CSV starts with a header")
         missing = [name for name in _REQUIRED if name not in names]
         if missing or ("time_ms" not in names and not {"value", "metric"} <= set(names)):
             wanted = ", ".join(missing) or "time_ms (or value and metric)"
             raise ValueError(f"missing column {wanted}; the header is {shown(','.join(names))}")
         if len(set(names)) != len(names):
             raise ValueError(f"a column name appears twice: {shown(','.join(names))}")
-        self.width = len(names)
-        self.at = {name: i for i, name in enumerate(names)}
-        self.facts = [(i, name) for i, name in enumerate(names) if name not in _KNOWN]
-        self.has_once = [name for name in _ONCE if name in self.at]
-        self.candidates: dict[tuple[str, str, str], Candidate] = {}
-        self._rare = [
-            name for name in _MEASURED if name in self.at and name not in ("time_ms", "value")
-        ]
+        self.names = names
+        self.groups: dict[str, _Group] = {}
+        self._once = [name for name in _ONCE if name in names]
+        self._fields = [name for name in _PARSE if name in names]
+        self._facts = [name for name in names if name not in _KNOWN]
+        self._candidates: dict[tuple[str, str, str], Candidate] = {}
 
-    def get(self, row: list[str], name: str) -> str:
-        index = self.at.get(name)
-        return "" if index is None else row[index]
-
-    def add(self, row: list[str], groups: dict[str, _Group], line: int) -> None:
-        if len(row) != self.width:
-            raise ValueError(f"{len(row)} fields where the header has {self.width}")
-        get = self.get
-        identity = tuple(get(row, name) for name in _TASK_COLUMNS)
-        if not identity[0] or not identity[2]:
+    def add(self, row: dict[str, str], line: int) -> None:
+        """Take a row of the file."""
+        if None in row or row[self.names[-1]] is None:
+            cells = [cell for cell in row.values() if isinstance(cell, str)]
+            found = len(cells) + len(row.get(None, ()))  # type: ignore[call-overload]
+            raise ValueError(f"{found} fields where the header has {len(self.names)}")
+        identity = tuple(row.get(name, "") for name in _TASK_COLUMNS)
+        kernel, _, device, problem, _, _ = identity
+        if not kernel or not device:
             raise ValueError("kernel and device must not be empty")
-        name = get(row, "landscape") or "/".join(
-            filter(None, (identity[0], identity[2], identity[3]))
-        )
-        group = groups.get(name)
+        name = row.get("landscape") or "/".join(filter(None, (kernel, device, problem)))
+        group = self.groups.get(name)
         if group is None:
-            group = groups[name] = _Group(identity, line)
+            group = self.groups[name] = _Group(identity, line)
         elif group.identity != identity:
             raise ValueError(
                 f"landscape {name!r} has another kernel, language, device, problem or metric here "
                 f"than at line {group.line}"
             )
-        for column in self.has_once:
-            group.once[column] = group.once[column] or get(row, column)
-        measurement = self.measurement(row)
-        group.observations.append(Observation(self.candidate(row), measurement))
+        for column in self._once:
+            group.once[column] = group.once[column] or row[column]
+        measurement = self._measurement(row)
+        group.observations.append(Observation(self._candidate(row), measurement))
 
-    def candidate(self, row: list[str]) -> Candidate:
-        key = (self.get(row, "config"), self.get(row, "text"), self.get(row, "ir"))
-        found = self.candidates.get(key)
-        if found is None:
-            config = json_object(key[0], "config")
-            facts = json_object(key[2], "ir") if key[2] else {}
-            found = self.candidates[key] = Candidate(config=config, text=key[1], facts=facts)
-        return found
+    def _candidate(self, row: dict[str, str]) -> Candidate:
+        key = config, text, ir = (row["config"], row.get("text", ""), row.get("ir", ""))
+        if key not in self._candidates:
+            facts = json_object(ir, "ir") if ir else {}
+            self._candidates[key] = Candidate(json_object(config, "config"), text, facts=facts)
+        return self._candidates[key]
 
-    def measurement(self, row: list[str]) -> Measurement:
-        column = "time_ms" if "time_ms" in self.at and not self.get(row, "value") else "value"
-        written = self.get(row, column)
-        status_name = self.get(row, "status").strip() or ("ok" if written else _FAILED)
+    def _measurement(self, row: dict[str, str]) -> Measurement:
+        column = "time_ms" if "time_ms" in row and not row.get("value") else "value"
+        written = row[column]
+        status_name = row.get("status", "").strip() or ("ok" if written else _FAILED)
         status = Status.OK if status_name == "ok" else _failure(status_name)
-        fields: dict[str, Any] = {}
-        for name in self._rare:
-            cell = self.get(row, name)
-            if cell:
-                fields[name] = _PARSE[name](cell, name)
-        facts = {name: _fact(row[i]) for i, name in self.facts if row[i] != ""}
-        if facts:
+        fields = {name: _PARSE[name](row[name], name) for name in self._fields if row[name]}
+        if facts := {name: _fact(row[name]) for name in self._facts if row[name]}:
             fields["facts"] = facts
         if status is not Status.OK:
             fields.setdefault(
@@ -192,6 +175,7 @@ _PARSE: dict[str, Callable[[str, str], Any]] = {
     "state": json_object,
     "reason": lambda text, column: text,
 }
+_KNOWN = {*_COLUMNS, *_TASK_COLUMNS, *_ONCE, *_PARSE, "time_ms", "value", "text", "ir"}
 
 
 def _task(group: _Group) -> Task:

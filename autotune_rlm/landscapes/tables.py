@@ -7,9 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm._checks import of_extra
+
 __all__ = ["TABLE_FORMATS", "read_table", "write_table"]
 
 TABLE_FORMATS = (".parquet", ".csv", ".csv.gz", ".tsv", ".jsonl", ".jsonl.gz", ".ndjson")
+_KINDS = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "json", ".ndjson": "json"}
+_SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
 def read_table(path: str | Path) -> Any:
@@ -27,23 +31,20 @@ def read_table(path: str | Path) -> Any:
     kind = _kind(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {str(path)!r}")
-    pandas = _pandas()
-    try:
-        if kind == "parquet":
-            table = pandas.read_parquet(path)
-        elif kind == "json":
-            table = pandas.read_json(path, lines=True, dtype=False, precise_float=True)
-        else:
-            separator = "\t" if kind == "tsv" else ","
-            # The default of pandas 2 drops last digits; pandas 3 knows no other way than this one.
-            old = {"float_precision": "round_trip"} if pandas.__version__ < "3" else {}
-            table = pandas.read_csv(path, sep=separator, **old)
-    except ImportError as error:
-        raise ImportError(
-            f"{path}: Parquet files need pyarrow: pip install 'autotune-rlm[tables]'"
-        ) from error
-    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
-        raise ValueError(f"{path} cannot be read as {kind}: {error}") from error
+    with of_extra("tables", f"reading {path}"):
+        import pandas
+
+        try:
+            if kind == "parquet":
+                table = pandas.read_parquet(path)
+            elif kind == "json":
+                table = pandas.read_json(path, lines=True, dtype=False, precise_float=True)
+            else:
+                # The default of pandas 2 drops last digits; pandas 3 knows no other way than this one.
+                old = {"float_precision": "round_trip"} if pandas.__version__ < "3" else {}
+                table = pandas.read_csv(path, sep=_SEPARATORS[kind], **old)
+        except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
+            raise ValueError(f"{path} cannot be read as {kind}: {error}") from error
     if not len(table):
         raise ValueError(f"{path} has no rows")
     return table
@@ -62,7 +63,7 @@ def write_table(table: Any, path: str | Path) -> None:
     elif kind == "json":
         _write_lines(table, path)
     else:
-        table.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
+        table.to_csv(path, index=False, sep=_SEPARATORS[kind])
 
 
 def _write_lines(table: Any, path: Path) -> None:
@@ -75,23 +76,9 @@ def _write_lines(table: Any, path: Path) -> None:
 
 
 def _kind(path: Path) -> str:
-    name = path.name.lower().removesuffix(".gz")
-    kinds = {
-        ".parquet": "parquet",
-        ".csv": "csv",
-        ".tsv": "tsv",
-        ".jsonl": "json",
-        ".ndjson": "json",
-    }
-    for suffix, kind in kinds.items():
-        if name.endswith(suffix):
-            return kind
-    raise ValueError(f"{path}: a table is a file that ends in one of {', '.join(TABLE_FORMATS)}")
-
-
-def _pandas() -> Any:
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError("tables need pandas: pip install 'autotune-rlm[tables]'") from error
-    return pandas
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    if suffix not in _KINDS:
+        raise ValueError(
+            f"{path}: a table is a file that ends in one of {', '.join(TABLE_FORMATS)}"
+        )
+    return _KINDS[suffix]

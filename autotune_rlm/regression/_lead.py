@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autotune_rlm import programs
+from autotune_rlm._checks import of_extra
 from autotune_rlm.regression._fields import FieldColumns
 from autotune_rlm.regression._ngrams import counts, is_short, tf_idf
 from autotune_rlm.regression._ridge import folds, ridge_path
@@ -210,12 +211,8 @@ def _boosted(
     seen: np.ndarray, y: np.ndarray, part: np.ndarray, seed: int
 ) -> tuple[Trees, np.ndarray]:
     """Trees of all rows with a number, and the out-of-fold predictions (n,)."""
-    try:
+    with of_extra("tables", "fitting to a table"):
         import xgboost
-    except ImportError as error:
-        raise ImportError(
-            "fitting to a table needs XGBoost: pip install 'autotune-rlm[tables]'"
-        ) from error
     settings = {**_SETTINGS, "seed": seed}
 
     def booster(rows: np.ndarray) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from autotune_rlm._checks import of_extra
+
 __all__ = ["BUCKETS", "counts", "is_short", "tf_idf"]
 
 BUCKETS = 2**18
@@ -29,12 +31,8 @@ def counts(texts: Sequence[str], *, places: bool) -> Any:
     Raises:
         ImportError: scikit-learn is not installed.
     """
-    try:
+    with of_extra("tables", "fitting to a table"):
         from sklearn.feature_extraction.text import HashingVectorizer
-    except ImportError as error:
-        raise ImportError(
-            "fitting to a table needs scikit-learn: pip install 'autotune-rlm[tables]'"
-        ) from error
     hashing = HashingVectorizer(
         analyzer=_analyzer(places), n_features=BUCKETS, alternate_sign=False, norm=None
     )

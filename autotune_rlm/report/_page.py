@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune_rlm import formats
+from autotune_rlm._checks import of_extra
 from autotune_rlm._json import plain
 from autotune_rlm._version import __version__
 from autotune_rlm.report._summary import Report
@@ -82,14 +83,10 @@ def write_png(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def _figures() -> Any:
-    try:
+    with of_extra("plot", "drawing the report"):
         import jinja2  # noqa: F401
 
         from autotune_rlm.report import _figures
-    except ImportError as error:
-        raise ImportError(
-            f"{error}; figures and the page need the extra: pip install 'autotune-rlm[plot]'"
-        ) from error
     return _figures
 
 

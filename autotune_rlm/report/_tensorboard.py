@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm._checks import of_extra
 from autotune_rlm.report._summary import Report, when
 from autotune_rlm.store.accuracy import TuningEvent
 
@@ -35,12 +36,8 @@ def write_tensorboard(report: Report, folder: str | os.PathLike[str]) -> list[Pa
     Raises:
         ImportError: tensorboard is missing.
     """
-    try:
+    with of_extra("tensorboard", "writing scalars for TensorBoard"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            f"{error}; needs the extra: pip install 'autotune-rlm[tensorboard]'"
-        ) from error
     steps: dict[Path, list[tuple[float | None, dict[str, float]]]] = defaultdict(list)
     for event in report.events:
         run = Path(folder) / _name(event.kernel) / _name(event.device)

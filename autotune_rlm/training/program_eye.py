@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from autotune_rlm._checks import of_extra
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.surrogate.program_eye import (
     LanguageScale,
@@ -124,10 +125,6 @@ def _fit(parts: Sequence[_Rows], seed: int) -> ProgramMetric:
 
 
 def _boosted(x: np.ndarray, z: np.ndarray, seed: int) -> Any:
-    try:
+    with of_extra("tables", "fitting the eye for programs"):
         import xgboost
-    except ImportError as error:
-        raise ImportError(
-            "the eye for programs is fitted by XGBoost: pip install 'autotune-rlm[tables]'"
-        ) from error
     return xgboost.train({**_SETTINGS, "seed": seed}, xgboost.DMatrix(x, label=z), _ROUNDS)

@@ -384,6 +384,19 @@ def test_tune_on_a_cluster(cluster, tmp_path):
 
 
 class TestPlaces:
+    @pytest.mark.parametrize(
+        "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere.invalid:6379", "host:99999"]
+    )
+    def test_where_nobody_answers_ray_is_not_asked(self, address, monkeypatch):
+        """It would try for minutes."""
+        monkeypatch.setattr(ray, "is_initialized", lambda: False)
+        monkeypatch.setattr(ray, "init", None)
+        with pytest.raises(RayClusterError, match=f"no Ray cluster at '{address}'"):
+            Cluster(address)
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(RayClusterError, match=f"no Ray cluster at '{address}'"):
+            Cluster("auto")
+
     @pytest.mark.parametrize("options", [{"gpus": True}, {"resources": {"tape_drive": 1}}])
     def test_no_place(self, options):
         with pytest.raises(RayClusterError, match="no place for a worker with a"):

@@ -1,13 +1,16 @@
 """One set of weights: what was fine-tuned on a store and accepted is what every front door asks."""
 
+import contextlib
 import dataclasses
 
 import pytest
 from typer.testing import CliRunner
 
+from autotune_rlm.devices import lookup
 from autotune_rlm.store import Store, weights_folder, weights_in_use
-from autotune_rlm.surrogate import load
+from autotune_rlm.surrogate import RLMSurrogate, load
 from autotune_rlm.training.finetune import Versions
+from autotune_rlm.types import Measurement
 
 
 @pytest.fixture
@@ -79,9 +82,9 @@ def test_inductor(store, tmp_path):
     from autotune_rlm.integrations.inductor import _enable
 
     with Store(store) as opened, Store(tmp_path / "other.sqlite") as other:
-        assert _enable._loader(None, opened)().name == "tuned"
-        assert _enable._loader(None, other)().name != "tuned"
-    assert _enable._loader(None, None)().name != "tuned"
+        assert _enable._load(None, opened).name == "tuned"
+        assert _enable._load(None, other).name != "tuned"
+    assert _enable._load(None, None).name != "tuned"
 
 
 def test_kernel_tuner(store):
@@ -91,6 +94,40 @@ def test_kernel_tuner(store):
     with Store(store) as opened:
         assert RLMStrategy(store=opened)._surrogate().name == "tuned"
     assert RLMStrategy()._surrogate().name != "tuned"
+
+
+def test_configuration_files_of_servers(store, tmp_path, monkeypatch):
+    pytest.importorskip("triton")
+    from autotune_rlm.integrations import serving
+
+    class Measurer:
+        def measure(self, task, candidates):
+            return ((c, Measurement(status="ok", value=1.0)) for c in candidates)
+
+    asked = []
+    predict = RLMSurrogate.predict
+    monkeypatch.setattr(
+        RLMSurrogate,
+        "predict",
+        lambda self, *a, **b: asked.append(self.name) or predict(self, *a, **b),
+    )
+    file = serving.ServingFile(
+        kernel="w8a8_block_fp8_matmul", device_name="NVIDIA H200", N=512, K=512
+    )
+    for path in (store, tmp_path / "other.sqlite"):
+        with Store(path) as opened:
+            found = serving.measure(
+                file,
+                batches=[16],
+                budget=2,
+                device=lookup("NVIDIA H200"),
+                store=opened,
+                facts=lambda task, candidates: candidates,
+                measurer=lambda task: contextlib.nullcontext(Measurer()),
+                quiet=True,
+            )
+            assert [entry.measured for entry in found] == [2]
+    assert asked[0] == "tuned" != asked[-1]
 
 
 def test_networks_and_samplers(store, monkeypatch):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
+from autotune_rlm._checks import check_number
 from autotune_rlm.integrations.inductor._session import Session
 from autotune_rlm.store import Store
 from autotune_rlm.types import Device, Surrogate
@@ -45,8 +47,7 @@ def enable(
         ImportError: torch is older than 2.11 or built without Inductor's hooks.
     """
     global _active
-    if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
-        raise ValueError(f"budget must be a whole number of at least 1, got {budget!r}")
+    check_number("budget", budget, least=1, whole=True)
     if _active is not None:
         raise RuntimeError("the integration is enabled already: call disable() first")
     try:
@@ -60,7 +61,8 @@ def enable(
     except (ImportError, AttributeError) as error:
         raise ImportError(f"this needs torch 2.11 or newer: {error}") from error
     kept = _opened(store)
-    session = Session(budget=budget, surrogate=_loader(surrogate, kept), store=kept, device=_device)
+    model = functools.partial(_load, surrogate, kept)
+    session = Session(budget=budget, surrogate=model, store=kept, device=_device)
     base = type(V.choices) if was is None else type(was())
     if not issubclass(base, InductorChoices):
         base = InductorChoices
@@ -109,15 +111,12 @@ def _remove(hooks: list[Any], hook: Any) -> None:
         hooks.remove(hook)
 
 
-def _loader(surrogate: Surrogate | str | None, store: Store | None) -> Any:
-    def load() -> Surrogate:
-        from autotune_rlm.surrogate import load_surrogate
+def _load(surrogate: Surrogate | str | None, store: Store | None) -> Surrogate:
+    from autotune_rlm.surrogate import load_surrogate
 
-        if surrogate is None:  # with the weights that were fine-tuned on what the store keeps
-            return load_surrogate("nano" if store is None else None, store=store)
-        return load_surrogate(surrogate) if isinstance(surrogate, str) else surrogate
-
-    return load
+    if surrogate is None:  # with the weights that were fine-tuned on what the store keeps
+        return load_surrogate("nano" if store is None else None, store=store)
+    return load_surrogate(surrogate) if isinstance(surrogate, str) else surrogate
 
 
 def _opened(store: Store | str | bool | None) -> Store | None:

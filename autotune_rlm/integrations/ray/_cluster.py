@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import re
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ __all__ = ["Actor", "Cluster", "Done", "RayClusterError", "accelerator_of"]
 
 _log = logging.getLogger(__name__)
 _POLL_S = 1.0  # between looks at workers that are only starting
+_ANSWERS_S = 10.0  # for a machine at an address; Ray itself tries for minutes
 _MOST_COMPILERS = 8  # a worker with more has compiled what is likely next before it is asked for
 T = TypeVar("T")
 
@@ -348,12 +350,16 @@ def _connect(address: str | None) -> bool:
     """
     if ray.is_initialized():
         return False
+    given = os.environ.get("RAY_ADDRESS", "") if address in (None, "auto") else str(address)
+    host, colon, port = given.removeprefix("ray://").rpartition(":")
     try:
+        if colon:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS_S).close()
         ray.init(address=address, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, ValueError, OverflowError, RuntimeError) as error:
         raise RayClusterError(
-            f"no Ray cluster at {address!r} ({type(error).__name__}: {error}); start one with "
-            "`ray start --head`, or give address='local' for one in this machine"
+            f"no Ray cluster at {given or address!r} ({type(error).__name__}: {error}); start one "
+            "with `ray start --head`, or give address='local' for one in this machine"
         ) from None
     return True
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import numbers
+import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
-__all__ = ["check_all", "check_number", "check_type", "of_extra"]
+__all__ = ["check_all", "check_number", "check_path", "check_type", "of_extra"]
 
 
 def check_number(
@@ -66,6 +68,16 @@ def check_type(name: str, value: Any, *kinds: type, hint: str = "") -> None:
     if not isinstance(value, kinds):
         wanted = " or ".join("None" if k is type(None) else k.__name__ for k in kinds)
         raise TypeError(f"{name} must be a {wanted}, got {value!r}{hint and f': {hint}'}")
+
+
+def check_path(name: str, value: Any) -> Path:
+    """The path that a text or a path object names.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    check_type(name, value, str, os.PathLike)
+    return Path(value)
 
 
 def check_all(name: str, values: Iterable[Any], kind: type, hint: str = "") -> None:

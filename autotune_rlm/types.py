@@ -49,6 +49,11 @@ class Status(str, Enum):
     CRASHED = "crashed"
     SKIPPED = "skipped"
 
+    @classmethod
+    def _missing_(cls, value: object) -> Any:
+        known = ", ".join(status.value for status in cls)
+        raise ValueError(f"status must be one of {known}, got {value!r}")
+
     @property
     def is_failure(self) -> bool:
         """Whether the candidate was tried and did not work (``skipped`` was never tried)."""

@@ -121,7 +121,7 @@ class _Rows:
         column = "time_ms" if "time_ms" in row and not row.get("value") else "value"
         written = row[column]
         status_name = row.get("status", "").strip() or ("ok" if written else _FAILED)
-        status = Status.OK if status_name == "ok" else _failure(status_name)
+        status = Status.RUNTIME_ERROR if status_name == _FAILED else Status(status_name)
         fields = {name: _PARSE[name](row[name], name) for name in self._fields if row[name]}
         if facts := {name: _fact(row[name]) for name in self._facts if row[name]}:
             fields["facts"] = facts
@@ -133,16 +133,6 @@ class _Rows:
         if not written:
             raise ValueError(f"{column} must be a number where status is 'ok', got an empty field")
         return Measurement(status=status, value=_number(written, column), **fields)
-
-
-def _failure(name: str) -> Status:
-    if name == _FAILED:
-        return Status.RUNTIME_ERROR
-    try:
-        return Status(name)
-    except ValueError:
-        known = ", ".join([_FAILED, *(s.value for s in Status)])
-        raise ValueError(f"status must be one of {known}, got {name!r}") from None
 
 
 def _number(text: str, column: str) -> float:

@@ -15,11 +15,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
+from autotune_rlm._checks import check_path
 from autotune_rlm._json import is_drawn
 from autotune_rlm.landscapes._landscape import Landscape
 from autotune_rlm.landscapes._network_fields import fields_of
@@ -189,7 +189,7 @@ def read_architectures(
         ValueError: The space cannot be told from the columns, or a row is not of the space; the
             error names the row.
     """
-    path = Path(path)
+    path = check_path("path", path)
     opener = gzip.open if path.suffix == ".gz" else open
     file: TextIO
     with opener(path, "rt", encoding="utf-8", newline="") as file:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from autotune_rlm._checks import check_all, check_type
+from autotune_rlm._checks import check_all, check_path
 from autotune_rlm._files import replacing
 from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes import _csv, _kernel_tuner, _ktt, _t4, _triton_cache, jsonl
@@ -48,8 +48,7 @@ def read_landscapes(
         ValueError: If the content is malformed; names the file, the line and what was wrong.
         FileNotFoundError: If there is no such file.
     """
-    check_type("path", path, str, os.PathLike)
-    path = Path(path)
+    path = check_path("path", path)
     _check_format(format, (*FORMATS, *READ_ONLY))
     device = lookup(device) if isinstance(device, str) else device
     if path.is_dir():
@@ -98,7 +97,7 @@ def write_landscapes(
     Raises:
         ValueError: If the format is unknown or cannot hold these landscapes.
     """
-    path = Path(path)
+    path = check_path("path", path)
     _check_format(format)
     chosen = format or _from_suffix(path)
     if chosen in (None, "json", *READ_ONLY):

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from autotune_rlm._checks import of_extra
+from autotune_rlm._checks import check_path, of_extra
 
 __all__ = ["TABLE_FORMATS", "read_table", "write_table"]
 
@@ -27,7 +27,7 @@ def read_table(path: str | Path) -> Any:
         ValueError: It is of another kind, damaged, or has no rows.
         ImportError: pandas, or for Parquet files pyarrow, is not installed.
     """
-    path = Path(path)
+    path = check_path("path", path)
     kind = _kind(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {str(path)!r}")
@@ -56,7 +56,7 @@ def write_table(table: Any, path: str | Path) -> None:
     Raises:
         ValueError: The name ends in none of ``TABLE_FORMATS``.
     """
-    path = Path(path)
+    path = check_path("path", path)
     kind = _kind(path)
     if kind == "parquet":
         table.to_parquet(path, index=False)

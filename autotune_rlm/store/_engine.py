@@ -19,6 +19,7 @@ import platformdirs
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
+from autotune_rlm._checks import check_path
 from autotune_rlm._private import private_folder
 from autotune_rlm.store import _places, _schema
 
@@ -79,7 +80,7 @@ def to_url(url_or_path: str | os.PathLike[str] | None) -> sa.URL:
         return url
     if given == ":memory:":
         return sa.URL.create("sqlite")
-    return sa.URL.create("sqlite", database=str(Path(given).expanduser().absolute()))
+    return sa.URL.create("sqlite", database=str(check_path("store", given).expanduser().absolute()))
 
 
 def shown(url: sa.URL) -> str:

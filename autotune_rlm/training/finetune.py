@@ -26,7 +26,7 @@ import torch
 from filelock import FileLock
 from scipy.stats import spearmanr
 
-from autotune_rlm._checks import check_all, check_number
+from autotune_rlm._checks import check_all, check_number, check_path, check_type
 from autotune_rlm._files import replacing
 from autotune_rlm._private import private_folder
 from autotune_rlm.landscapes import Landscape
@@ -164,6 +164,7 @@ def fine_tune(
         ValueError: There are fewer than 8 working measurements to learn from.
     """
     options = options or FineTuneOptions()
+    check_type("surrogate", surrogate, RLMSurrogate)
     check_all("landscapes", landscapes, Landscape)
     started = time.monotonic()
     working = sum(int(x.ok.sum()) for x in landscapes)
@@ -285,7 +286,7 @@ class Versions:
         *,
         store: Store | str | os.PathLike[str] | None = None,
     ) -> None:
-        self.folder = Path(folder) if folder is not None else weights_folder(store)
+        self.folder = weights_folder(store) if folder is None else check_path("folder", folder)
         self._guard = threading.Lock()
 
     def numbers(self) -> list[int]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from autotune_rlm._checks import check_path
 from autotune_rlm.surrogate.backbone import backbone_config
 from autotune_rlm.surrogate.network import NetworkConfig
 
@@ -147,7 +148,7 @@ class Recipe:
         Raises:
             ValueError: A key is unknown or a value has the wrong kind.
         """
-        path = Path(path)
+        path = check_path("path", path)
         data = _extended(path)
         if "sources" not in data:
             raise ValueError(f"{path}: a recipe is a mapping with 'name' and 'sources'")

@@ -11,6 +11,7 @@ from typing import Any
 from helion import exc
 from helion.autotuner.base_search import PopulationBasedSearch, PopulationMember, performance
 
+from autotune_rlm._checks import check_number
 from autotune_rlm.integrations.helion._read import candidate_of, facts_of_config, task_of
 from autotune_rlm.integrations.triton.device import device_of
 from autotune_rlm.integrations.triton.resources import LazySurrogate, open_store
@@ -69,10 +70,8 @@ class RLMSearch(PopulationBasedSearch):
         device: Device | str | None = None,
         finishing_rounds: int = 0,
     ) -> None:
-        if budget < 1 or batch < 1 or pool < 1:
-            raise ValueError(
-                f"budget, batch and pool must be at least 1, got {budget, batch, pool}"
-            )
+        for name, number in (("budget", budget), ("batch", batch), ("pool", pool)):
+            check_number(name, number, least=1, whole=True)
         super().__init__(kernel, args, finishing_rounds=finishing_rounds)
         self.budget, self.batch, self.pool = budget, batch, pool
         self._surrogate = LazySurrogate(surrogate, store)

@@ -9,6 +9,7 @@ from typing import Any
 from kernel_tuner.strategies.common import CostFunc
 from kernel_tuner.strategies.wrapper import OptAlg, OptAlgWrapper
 
+from autotune_rlm._checks import check_number
 from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes import kernel_tuner_observation
 from autotune_rlm.search.engine import Search
@@ -53,8 +54,7 @@ class RLMStrategy(OptAlg):
         most: int = 20_000,
     ) -> None:
         super().__init__()
-        if most < 1:
-            raise ValueError(f"most must be at least 1, got {most!r}")
+        check_number("most", most, least=1, whole=True)
         self.constraint_aware = True  # proposes members of the restricted space alone
         self.surrogate, self.store, self.problem = surrogate, store, problem
         self.policy = policy or Policy(seed=seed, min_gain=None)

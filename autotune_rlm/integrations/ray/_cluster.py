@@ -18,6 +18,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util import accelerators
 
+from autotune_rlm._checks import check_number, check_type
 from autotune_rlm.devices import lookup
 from autotune_rlm.types import Device
 
@@ -104,10 +105,9 @@ class Cluster:
         retries: int = 2,
         start_timeout_s: float = 300.0,
     ) -> None:
-        if workers is not None and workers < 1:
-            raise ValueError(f"workers must be at least 1 or None, got {workers!r}")
-        if retries < 0:
-            raise ValueError(f"retries must be at least 0, got {retries!r}")
+        check_type("address", address, str, type(None))
+        check_number("workers", workers, least=1, whole=True, none=True)
+        check_number("retries", retries, least=0, whole=True)
         self._connected = _connect(address)
         self._retries, self._start_timeout_s = retries, start_timeout_s
         self._gpus = bool(ray.cluster_resources().get("GPU")) if gpus is None else gpus

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from autotune_rlm import devices
+from autotune_rlm._checks import check_type
 from autotune_rlm.integrations.serving._file import MOE_DTYPES, ServingFile
 from autotune_rlm.integrations.serving._spaces import space
 from autotune_rlm.types import Candidate, Device, Prediction, Surrogate, Task
@@ -128,6 +129,7 @@ def check(
     Yields:
         The doubtful entries.
     """
+    checked(file, ())
     for task, candidates, prediction in _ranked(file, list(file.configs), device, surrogate, facts):
         batch = task.problem["M"]
         worth = _worth(prediction)
@@ -164,7 +166,8 @@ def _ranked(
 
 
 def checked(file: ServingFile, batches: Sequence[int]) -> None:
-    """Raise ValueError where no server looks for such a file, or a batch size is below 1."""
+    """Raise where it is no file, no server looks for such a one, or a batch size is below 1."""
+    check_type("file", file, ServingFile)
     if any(not isinstance(b, int) or isinstance(b, bool) or b < 1 for b in batches):
         raise ValueError(f"batches must be whole numbers of at least 1, got {list(batches)!r}")
     if file.kernel == "fused_moe" and file.dtype not in (None, *MOE_DTYPES):

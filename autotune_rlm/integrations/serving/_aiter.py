@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune_rlm import devices
+from autotune_rlm._checks import check_path
 from autotune_rlm._files import replacing
 from autotune_rlm.integrations.serving._file import ServingFile
 
@@ -111,7 +112,7 @@ class AiterFile:
             FileNotFoundError: There is no such file.
             ValueError: Its name or its content is not of this format.
         """
-        path = Path(path).absolute()
+        path = check_path("path", path).absolute()
         name, parts = path.name, path.parts
         if name == "DEFAULT.json":
             name = path.parent.name.upper().replace("_", "-", 1) + ".json"

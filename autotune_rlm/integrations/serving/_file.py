@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm._checks import check_path
 from autotune_rlm._files import replacing
 from autotune_rlm._private import lock_folder
 from autotune_rlm.types import Device, Task, digest
@@ -122,7 +123,7 @@ class ServingFile:
             FileNotFoundError: There is no such file.
             ValueError: Its name or its content is not of this format.
         """
-        path = Path(path)
+        path = check_path("path", path)
         found = _NAME.match(path.name)
         if found is None:
             raise ValueError(

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from autotune_rlm._checks import check_number
 from autotune_rlm.integrations.serving._advise import BATCHES, Facts, candidates_of, checked
 from autotune_rlm.integrations.serving._default import rule_of_thumb
 from autotune_rlm.integrations.serving._file import ServingFile
@@ -117,8 +118,7 @@ def measure(
             f"{file.dtype} runs on another kernel of the server, which is not measured here; "
             "autotune-rlm serve-configs predict ranks it"
         )
-    if budget < 1:
-        raise ValueError(f"budget must be at least 1 configuration for a batch size, got {budget}")
+    check_number("budget", budget, least=1, whole=True)
     file.name(server)
     if device is None:
         if fleet is not None:

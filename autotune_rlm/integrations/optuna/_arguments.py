@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 
+from autotune_rlm._checks import check_all, check_number, check_type
 from autotune_rlm.types import Task
 
 __all__ = ["Arguments"]
@@ -32,83 +32,57 @@ class Arguments:
     warm_start: Any
     store: Any
     n_startup_trials: Any
+    seed: Any
     independent_sampler: Any
+    deterministic_objective: Any
     constraints_func: Any
+    warn_independent_sampling: Any
 
     def __post_init__(self) -> None:
-        n = self.n_startup_trials
-        if n is not None and (isinstance(n, bool) or not isinstance(n, int)):
-            raise TypeError(f"n_startup_trials must be an int or None, got {n!r}")
-        if n is not None and n < 0:
-            raise ValueError(f"n_startup_trials must be at least 0, got {n}")
-        if not (
-            self.describe is None or callable(self.describe) or hasattr(self.describe, "costs")
-        ):
-            raise TypeError(
-                "describe must be a function of a trial's parameters or an ArchitectureSpace, got "
-                f"{type(self.describe).__name__}"
-            )
+        check_number("n_startup_trials", self.n_startup_trials, least=0, whole=True, none=True)
+        check_number("seed", self.seed, least=0, most=2**32 - 1, whole=True, none=True)
+        for name in ("deterministic_objective", "warn_independent_sampling"):
+            check_type(name, getattr(self, name), bool)
+        describes = callable(self.describe) or hasattr(self.describe, "costs")
+        if self.describe is not None and not describes:
+            raise _wrong("describe", "a function of parameters or a space", self.describe)
         if self.constraints_func is not None and not callable(self.constraints_func):
-            raise TypeError(
-                "constraints_func must be a function of a finished trial, got "
-                f"{type(self.constraints_func).__name__}"
-            )
-        if not isinstance(self.independent_sampler, (BaseSampler, type(None))):
-            raise TypeError(
-                "independent_sampler must be a sampler of Optuna, got "
-                f"{type(self.independent_sampler).__name__}"
-            )
-        _check_context(self.context)
+            raise _wrong("constraints_func", "a function of a trial", self.constraints_func)
+        check_type("independent_sampler", self.independent_sampler, BaseSampler, type(None))
+        several = isinstance(self.context, Sequence) and not isinstance(self.context, (str, bytes))
+        for one in self.context if several else [self.context]:
+            if one is not None and not isinstance(one, (Task, Mapping)):
+                raise _wrong("context", "a mapping, a Task or a list, one for each objective", one)
         _check_surrogate(self.surrogate)
-        _check_studies(self.warm_start)
+        check_type("warm_start", self.warm_start, Sequence, hint="put studies into a list")
+        check_all("warm_start", self.warm_start, Study)
+        counts = {len(study.directions) for study in self.warm_start}
+        if len(counts) > 1:
+            raise ValueError(
+                f"warm_start: studies must have equally many objectives, got {sorted(counts)}"
+            )
         if self.store is not None and not isinstance(self.store, (str, os.PathLike)):
             from autotune_rlm.store import Store
 
             if not isinstance(self.store, Store):
-                raise TypeError(
-                    f"store must be a Store, a path or a URL, got {type(self.store).__name__}"
-                )
+                raise _wrong("store", "a Store, a path or a URL", self.store)
 
 
-def _check_context(context: Any) -> None:
-    several = isinstance(context, Sequence) and not isinstance(context, (str, bytes))
-    for one in context if several else [context]:
-        if one is not None and not isinstance(one, (Task, Mapping)):
-            raise TypeError(
-                "context must be a mapping, a Task, or a list with one for each objective, got "
-                f"{type(one).__name__}"
-            )
+def _wrong(name: str, wanted: str, given: Any) -> TypeError:
+    return TypeError(f"{name} must be {wanted}, got {given!r}")
 
 
 def _check_surrogate(surrogate: Any) -> None:
     if surrogate is None or isinstance(surrogate, bool):
         return
-    if isinstance(surrogate, (str, os.PathLike)):
-        name = os.fspath(surrogate)
-        weights = Path(__file__).parents[2] / "surrogate" / "weights"
-        known = sorted(p.name for p in weights.glob("*") if p.is_dir()) if weights.is_dir() else []
-        looks_local = os.sep in str(name) and not Path(name).is_dir()
-        hub = str(name).count("/") == 1 and importlib.util.find_spec("huggingface_hub") is not None
-        if name not in known and not Path(name).is_dir() and looks_local and not hub:
-            raise ValueError(
-                f"surrogate: there is no folder {name}; bundled ones are {', '.join(known)}"
-            )
+    if not isinstance(surrogate, (str, os.PathLike)):
+        if not callable(getattr(surrogate, "predict", None)):
+            raise _wrong("surrogate", "a surrogate, the name or path of one or False", surrogate)
         return
-    if not callable(getattr(surrogate, "predict", None)):
-        raise TypeError(
-            "surrogate must be a surrogate, the name or path of one, False or None, got "
-            f"{type(surrogate).__name__}"
-        )
-
-
-def _check_studies(studies: Any) -> None:
-    if isinstance(studies, Study):
-        raise TypeError("warm_start must be a list of studies, got one study: put it into a list")
-    for study in studies:
-        if not isinstance(study, Study):
-            raise TypeError(f"warm_start must hold studies, got {type(study).__name__}")
-    counts = {len(study.directions) for study in studies}
-    if len(counts) > 1:
+    weights = Path(__file__).parents[2] / "surrogate" / "weights"
+    if not any((folder / surrogate / "config.json").is_file() for folder in (weights, Path())):
+        bundled = ", ".join(sorted(p.parent.name for p in weights.glob("*/config.json")))
         raise ValueError(
-            f"warm_start: the studies must have equally many objectives, got {sorted(counts)}"
+            f"surrogate: there is no folder {os.fspath(surrogate)} with a config.json; bundled "
+            f"ones are: {bundled or 'none'}"
         )

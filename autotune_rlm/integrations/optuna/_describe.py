@@ -125,6 +125,7 @@ class Describer:
         if new:
             try:
                 location = self._surrogate.predict(task, list(new.values())).location
+                location = np.asarray(location, dtype=float).reshape(len(new))
             except Exception as error:  # any surrogate of the caller's
                 self._warn("surrogate", "cannot predict", error)
                 location = np.zeros(len(new))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,10 +18,29 @@ from optuna.distributions import (
 from autotune_rlm.integrations.optuna._activity import Rule, learn_rule
 from autotune_rlm.learn.gaussian_process import Points
 
-__all__ = ["Encoding"]
+__all__ = ["Encoding", "internal_of"]
 
 _FINE = 33  # a grid of more values than this is treated as continuous and rounded
 _FEW = 16  # categories up to which each has a column of its own; of more, those seen so far
+
+
+def internal_of(distribution: BaseDistribution, value: Any) -> float | None:
+    """A value as storages keep it; None of one that the distribution cannot give.
+
+    Of categories the JSON form counts: a storage gives tuples back as lists, and enums as texts.
+    """
+    try:
+        internal = float(distribution.to_internal_repr(value))
+        return internal if distribution._contains(internal) else None
+    except (ValueError, TypeError, OverflowError):
+        pass
+    choices = getattr(distribution, "choices", ())
+    form = _json_form(value) if choices else None
+    return next((float(i) for i, c in enumerate(choices) if _json_form(c) == form), None)
+
+
+def _json_form(value: Any) -> str:
+    return json.dumps(value, default=repr, skipkeys=True)
 
 
 class _Parameter:
@@ -69,11 +89,15 @@ class _Parameter:
             key, known = None, None
         if known is not None:
             return known
-        try:
-            internal = self.distribution.to_internal_repr(value)
-            raw = float(internal) if self.categorical else self._unit(internal)
-        except (ValueError, TypeError, OverflowError):
-            raw = math.nan
+        raw: float | None
+        if self.categorical:
+            raw = internal_of(self.distribution, value)
+        else:  # may be outside of the range
+            try:
+                raw = self._unit(self.distribution.to_internal_repr(value))
+            except (ValueError, TypeError, OverflowError):
+                raw = None
+        raw = math.nan if raw is None else raw
         if self.categorical and key is not None:
             self._index[key] = raw
         return raw

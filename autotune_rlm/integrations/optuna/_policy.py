@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autotune_rlm.integrations.onnx.default import default_surrogate, networks_checkpoint
 from autotune_rlm.integrations.optuna._arguments import Arguments
 from autotune_rlm.integrations.optuna._describe import Describer, names_trained_metric, tasks_of
-from autotune_rlm.integrations.optuna._encoding import Encoding
+from autotune_rlm.integrations.optuna._encoding import Encoding, internal_of
 from autotune_rlm.integrations.optuna._knowledge import (
     Descriptions,
     EarlierStudies,
@@ -108,18 +109,18 @@ class Policy:
         name: str,
         distribution: BaseDistribution,
         rng: np.random.RandomState,
-    ) -> Any:
-        """A value for a parameter that no finished trial has; None where nothing tells one.
+    ) -> float | None:
+        """A value, as storages keep it, for a parameter that no finished trial has; None without any.
 
         Of the first trials the surrogate's choice among the networks of a space, or the best that
         earlier studies tried; the very first of a study about which nothing is known begins in the
         middle of its numbers, as Vizier's does (arXiv 2408.11527).
         """
         for params in self._openings(study, state, trial, rng):
-            if name in params and _holds(distribution, params[name]):
-                return params[name]
+            if name in params and (held := internal_of(distribution, params[name])) is not None:
+                return held
         if trial.number == 0 and isinstance(distribution, (FloatDistribution, IntDistribution)):
-            return Encoding({name: distribution}).params(np.array([0.5]))[name]
+            return Encoding({name: distribution}).internal(np.array([0.5]))[name]
         return None
 
     def _openings(
@@ -302,7 +303,7 @@ class Policy:
             return None
         if self._by_default:
             return default_surrogate()
-        if isinstance(self._given.surrogate, str):
+        if isinstance(self._given.surrogate, (str, os.PathLike)):
             from autotune_rlm.surrogate import load
 
             return load(self._given.surrogate)
@@ -351,11 +352,3 @@ def _best_rows(data: StudyData, n: int) -> np.ndarray:
     ranks = np.argsort(np.argsort(-data.values, axis=0, kind="stable"), axis=0)
     worst = np.where(data.feasible, 0, len(ranks))
     return np.argsort(ranks.min(1) + worst, kind="stable")[:n]
-
-
-def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a distribution can give a value."""
-    try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except (ValueError, TypeError, OverflowError):
-        return False

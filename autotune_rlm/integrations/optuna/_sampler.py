@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autotune_rlm._threads import one_thread
 from autotune_rlm.integrations.optuna._arguments import Arguments
-from autotune_rlm.integrations.optuna._encoding import Encoding
+from autotune_rlm.integrations.optuna._encoding import Encoding, internal_of
 from autotune_rlm.integrations.optuna._memory import StudyMemory
 from autotune_rlm.integrations.optuna._policy import Policy, another_branch, is_stuck
 from autotune_rlm.integrations.optuna._propose import keys
@@ -126,8 +126,11 @@ class RLMSampler(BaseSampler):
             warm_start=warm_start,
             store=store,
             n_startup_trials=n_startup_trials,
+            seed=seed,
             independent_sampler=independent_sampler,
+            deterministic_objective=deterministic_objective,
             constraints_func=constraints_func,
+            warn_independent_sampling=warn_independent_sampling,
         )
         self._seed = seed
         self._random: np.random.RandomState | None = None
@@ -164,16 +167,18 @@ class RLMSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters of finished trials, as they occur together in them."""
-        state = self._states.of(study)
-        with state.lock:
-            return state.space(study)
+        """Nothing: ``sample_independent`` hands each value over where the objective asks for it.
+
+        Optuna ends a study whose relative space has a parameter of another kind than the objective
+        asks for: a float that was an int, or tuples that a storage gives back as lists.
+        """
+        return {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The proposal for a trial: a value of every parameter, even of those it may not suggest."""
-        fixed = fixed_params(trial)
+        fixed = {**fixed_params(study, trial), **trial.params}
         if not search_space or search_space.keys() <= fixed.keys():
             return {}
         state = self._states.of(study)
@@ -237,22 +242,34 @@ class RLMSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A value for a parameter that no finished trial has."""
+        """The proposal's value; of a parameter that no finished trial has, the independent sampler's."""
         state = self._states.of(study)
         with state.lock, one_thread():
-            value = self._policy.opening(
-                study, state, trial, param_name, param_distribution, self._rng
-            )
-        if value is not None:
-            return value
+            if trial._trial_id not in state.proposals:
+                proposal = self.sample_relative(study, trial, state.space(study))
+                state.proposals[trial._trial_id] = proposal
+            proposal = state.proposals[trial._trial_id]
+            if param_name in proposal:
+                internal = internal_of(param_distribution, proposal[param_name])
+            else:
+                internal = self._policy.opening(
+                    study, state, trial, param_name, param_distribution, self._rng
+                )
+        if internal is not None:
+            return param_distribution.to_external_repr(internal)
         if self._warn_independent_sampling and param_name not in state.warned:
             done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             if len(done) > self._policy.n_startup_trials(study, state):
                 state.warned.add(param_name)
+                reason = (
+                    "its proposed value is outside of what the objective asks for"
+                    if param_name in proposal
+                    else "no finished trial has it yet"
+                )
                 _logger.warning(
                     f"The parameter '{param_name}' in trial#{trial.number} is sampled "
                     f"independently by `{type(self._independent_sampler).__name__}`, because "
-                    "no finished trial has it yet. Suppress this warning by "
+                    f"{reason}. Suppress this warning by "
                     "`RLMSampler(warn_independent_sampling=False)`."
                 )
         return self._drawn(self._independent_sampler, study, trial, param_name, param_distribution)
@@ -284,11 +301,12 @@ class RLMSampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         """Evaluate the constraints of a finished trial."""
+        self._states.of(study).proposals.pop(trial._trial_id, None)
         if self._constraints_func is not None and state in (
             TrialState.COMPLETE,
             TrialState.PRUNED,
         ):
-            constraints = tuple(float(c) for c in self._constraints_func(trial))
+            constraints = _numbers(self._constraints_func(trial))
             if any(map(math.isnan, constraints)) and not self._warned_of_nan:
                 self._warned_of_nan = True
                 _logger.warning(
@@ -300,6 +318,15 @@ class RLMSampler(BaseSampler):
         self._independent_sampler.after_trial(study, trial, state, values)
         if self._memory is not None:
             self._memory.add(study, trial, state, values)
+
+
+def _numbers(constraints: Any) -> tuple[float, ...]:
+    try:
+        return tuple(float(c) for c in constraints)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"constraints_func must return a list or tuple of numbers, got {constraints!r}"
+        ) from None
 
 
 def _is_twin(raw: np.ndarray, known: StudyData, now: StudyData) -> bool:

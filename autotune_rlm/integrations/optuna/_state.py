@@ -62,6 +62,7 @@ class StudyState:
         self.lock = threading.RLock()
         self.earlier: list[EarlierTrials] | None = None
         self.opening: dict[int, dict[str, Any]] = {}
+        self.proposals: dict[int, dict[str, Any]] = {}  # of running trials, by storage id
         self.warned: set[str] = set()
         self._spaces: OrderedDict[tuple[Any, ...], SpaceState] = OrderedDict()
         self._held: Counter[str] = Counter()

@@ -83,7 +83,11 @@ def collect(
         if trial._trial_id == own_id:
             continue
         if state in (TrialState.RUNNING, TrialState.WAITING):
-            params = {**proposed_params(trial, encoding), **fixed_params(trial), **trial.params}
+            params = {
+                **proposed_params(trial, encoding),
+                **fixed_params(study, trial),
+                **trial.params,
+            }
             if params and not np.isnan(raw := encoding.raw(params)).all():
                 pending.append(raw)
             continue
@@ -197,9 +201,10 @@ def _constraints(trials: Sequence[FrozenTrial]) -> np.ndarray | None:
     return np.array([[row.get(name, math.nan) for name in names] for row in rows])
 
 
-def fixed_params(trial: FrozenTrial) -> Mapping[str, Any]:
-    """Parameters that ``Study.enqueue_trial`` gave a trial."""
-    return trial.system_attrs.get("fixed_params") or {}
+def fixed_params(study: Study, trial: FrozenTrial) -> dict[str, Any]:
+    """Parameters that ``PartialFixedSampler`` or ``Study.enqueue_trial`` gave a trial."""
+    of_sampler = getattr(study.sampler, "_fixed_params", None) or {}
+    return {**of_sampler, **(trial.system_attrs.get("fixed_params") or {})}
 
 
 def proposed_params(trial: FrozenTrial, encoding: Encoding) -> dict[str, Any]:

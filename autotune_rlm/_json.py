@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -15,6 +16,7 @@ __all__ = [
     "has_non_finite",
     "is_drawn",
     "json_object",
+    "known_fields",
     "non_finite_as_text",
     "plain",
     "shown",
@@ -55,6 +57,12 @@ def json_object(text: str, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{what} must be a JSON object, got {shown(text)}")
     return value
+
+
+def known_fields(cls: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What of ``data`` the dataclass ``cls`` has fields for."""
+    names = {f.name for f in dataclasses.fields(cls)}
+    return {k: v for k, v in data.items() if k in names}
 
 
 def shown(value: Any) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from autotune_rlm._json import known_fields
+
 __all__ = ["Access", "Dot", "KernelFacts", "Loop", "Reduction"]
 
 
@@ -228,8 +230,7 @@ class KernelFacts:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> KernelFacts:
         """The inverse of ``to_json``; unknown names are dropped."""
-        names = {f.name for f in dataclasses.fields(cls)}
-        plain = {k: v for k, v in data.items() if k in names}
+        plain = known_fields(cls, data)
         for name, kind in _PARTS.items():
             plain[name] = tuple(kind(**_tuples(part)) for part in plain.get(name, ()))
         return cls(**_tuples(plain))

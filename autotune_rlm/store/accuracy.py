@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from autotune_rlm._json import known_fields
 from autotune_rlm.types import Candidate, Measurement, Prediction
 
 __all__ = [
@@ -179,8 +180,7 @@ class TuningEvent:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TuningEvent:
         """The inverse of ``to_json``; unknown keys are dropped."""
-        names = {f.name for f in dataclasses.fields(cls)}
-        known = {k: v for k, v in data.items() if k in names}
+        known = known_fields(cls, data)
         known["points"] = tuple(PredictedVsMeasured(**p) for p in data.get("points", ()))
         return cls(**known)
 

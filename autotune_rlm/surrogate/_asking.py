@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autotune_rlm.learn.columns import Column
 from autotune_rlm.surrogate.checkpoint import Checkpoint
 from autotune_rlm.surrogate.codec import FAILED, SPECIAL
 from autotune_rlm.surrogate.eye import has_facts
@@ -17,10 +18,11 @@ from autotune_rlm.surrogate.fields import FieldTable, encode_candidates, encode_
 from autotune_rlm.surrogate.known import SEVERAL
 from autotune_rlm.surrogate.metrics import CODECS, FACTS, NumberScale, work_scale
 from autotune_rlm.surrogate.network import Memory, TextVectors
+from autotune_rlm.surrogate.text import candidate_columns
 from autotune_rlm.surrogate.tokenizer import padded
 from autotune_rlm.types import Candidate, Task
 
-__all__ = ["Decoded", "ask", "ask_several", "number_scale", "reads_texts"]
+__all__ = ["Decoded", "ask", "ask_several", "columns_read", "number_scale", "reads_texts"]
 
 _NETWORKS = "onnx"
 _CHUNK = 2048
@@ -65,9 +67,22 @@ def reads_texts(checkpoint: Checkpoint, language: str, metric: str = SEVERAL) ->
     return [language, metric] in texts
 
 
+def columns_read(
+    checkpoint: Checkpoint, task: Task, candidates: Sequence[Candidate]
+) -> dict[str, Column]:
+    """The candidates as columns, the compiler's facts included where the checkpoint reads them."""
+    informed = bool(checkpoint.settings.get("facts")) and has_facts(candidates)
+    return candidate_columns(task, candidates, facts=informed)
+
+
 @torch.inference_mode()
-def ask(checkpoint: Checkpoint, task: Task, candidates: Sequence[Candidate]) -> Decoded:
-    """The network's prediction for a task's n candidates.
+def ask(
+    checkpoint: Checkpoint,
+    task: Task,
+    candidates: Sequence[Candidate],
+    columns: Mapping[str, Column],
+) -> Decoded:
+    """The network's prediction for a task's n candidates, given their ``columns_read``.
 
     The task's metric is a fact of compilation, an absolute number, or else decoded as a slow-down and a
     scale.
@@ -82,7 +97,7 @@ def ask(checkpoint: Checkpoint, task: Task, candidates: Sequence[Candidate]) -> 
     ):  # fields alone rank networks better (benchmarks/network_texts.py)
         as_read = [Candidate({}) if c.config else c for c in candidates]
     texts = _Texts(checkpoint, task.language, as_read, metric=task.metric)
-    prompt = _Prompt(checkpoint, shown, candidates, texts=texts)
+    prompt = _Prompt(checkpoint, shown, columns, texts)
     asked = torch.tensor([[config.metrics.index(m) for m in metrics]])
     logits, hidden = prompt.decode(asked)
     if number is not None:
@@ -116,7 +131,7 @@ def ask_several(
     described: list[Tensor] = []
     texts = _Texts(checkpoint, tasks[0].language, candidates)
     for task in tasks:
-        prompt = _Prompt(checkpoint, task, candidates, texts=texts)
+        prompt = _Prompt(checkpoint, task, columns_read(checkpoint, task, candidates), texts)
         condition = None
         if tokens:
             before = torch.stack(described).expand(len(candidates), -1, -1)
@@ -179,15 +194,13 @@ class _Prompt:
         self,
         checkpoint: Checkpoint,
         task: Task,
-        candidates: Sequence[Candidate],
-        *,
+        columns: Mapping[str, Column],
         texts: _Texts,
     ) -> None:
         self._network, tokenizer = checkpoint.network, checkpoint.tokenizer
         config, table = self._network.config, FieldTable()
         shared = encode_task(task, table, tokenizer, max_source=config.max_source)
-        informed = bool(checkpoint.settings.get("facts")) and has_facts(candidates)
-        index, _ = encode_candidates(task, candidates, table, facts=informed)
+        index = encode_candidates(columns, len(texts.of), table)
         self._fields = self._network.embed_fields(table.tensors(tokenizer))
         self._rows = torch.from_numpy(index)
         self.described = self._network.describe(self._fields, torch.from_numpy(shared.fields))

@@ -154,10 +154,14 @@ class DecoderLayer(nn.Module):
         k, v = self.memory_pair(x).chunk(2, dim=-1)
         return _split(k, self.heads), _split(v, self.heads)
 
-    def field_keys(self, x: Tensor, index: Tensor) -> Pair:
-        """Keys and values (n, heads, c, d_head) of n candidates from u distinct fields (u, d)."""
+    def field_keys(self, x: Tensor, index: Tensor | None) -> Pair:
+        """Keys and values (n, heads, c, d_head) of n candidates from u distinct fields (u, d).
+
+        Without an index those of all fields, (1, heads, u, d_head).
+        """
         k, v = self.field_pair(x).chunk(2, dim=-1)
-        return _split(k[index], self.heads), _split(v[index], self.heads)
+        k, v = (k[None], v[None]) if index is None else (k[index], v[index])
+        return _split(k, self.heads), _split(v, self.heads)
 
     def forward(
         self, x: Tensor, fields: Pair, fields_mask: Tensor, memory: Pair, memory_mask: Tensor
@@ -166,20 +170,21 @@ class DecoderLayer(nn.Module):
 
         Args:
             x: Token vectors, (n, t, d).
-            fields: Keys and values of the candidates' fields, (n, heads, c, d_head).
-            fields_mask: Bool, (n, 1, 1, c).
+            fields: Keys and values of the candidates' fields, as ``field_keys`` gives them.
+            fields_mask: Bool, (n, 1, 1, c); of all fields (1, 1, n * t, u).
             memory: Keys and values of the tasks, (b, heads, s, d_head); n is a multiple of b.
             memory_mask: Bool, (b, 1, 1, s).
         """
-        n, t, d = x.shape
-        b = len(memory[0])
         own, task = self.queries(self.norm(x)).chunk(2, dim=-1)
-        seen = F.scaled_dot_product_attention(_split(own, self.heads), *fields, fields_mask)
-        rows = _split(task.reshape(b, n // b * t, d), self.heads)
-        told = F.scaled_dot_product_attention(rows, *memory, memory_mask)
-        told = told.transpose(-3, -2).reshape(n, t, d)
-        both = torch.cat([seen.transpose(-3, -2).flatten(-2), told], dim=-1)
-        return self.forward_layer(x + self.out(both))
+        parts = (self._read(own, fields, fields_mask), self._read(task, memory, memory_mask))
+        return self.forward_layer(x + self.out(torch.cat(parts, dim=-1)))
+
+    def _read(self, query: Tensor, pair: Pair, mask: Tensor) -> Tensor:
+        """Attention of queries (n, t, d), in equal groups, to each group's keys and values."""
+        groups = len(pair[0])
+        rows = _split(query.reshape(groups, -1, query.shape[-1]), self.heads)
+        read = F.scaled_dot_product_attention(rows, *pair, mask)
+        return read.transpose(-3, -2).reshape(query.shape)
 
 
 def initialised(module: nn.Module) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from autotune_rlm.learn.columns import encode
+from autotune_rlm.learn.columns import Column, encode
 from autotune_rlm.surrogate.network import FieldTensors
 from autotune_rlm.surrogate.numbers import NUMBER_FEATURES, number_features
 from autotune_rlm.surrogate.text import (
     Field,
-    candidate_columns,
-    fact_columns,
     readable,
     shared_fields,
     source_text,
@@ -89,15 +87,17 @@ def encode_task(
     return EncodedTask(np.array(fields, dtype=np.int64), np.array(source, dtype=np.int64))
 
 
-def encode_candidates(
-    task: Task, candidates: Sequence[Candidate], table: FieldTable, *, facts: bool = False
-) -> tuple[np.ndarray, list[str]]:
-    """Field numbers of n candidates, int64 (n, c), -1 where one has no such parameter; and the c names.
+def encode_candidates(columns: Mapping[str, Column], n: int, table: FieldTable) -> np.ndarray:
+    """Field numbers of n candidates, int64 (n, c), -1 where one has no such parameter.
 
-    ``facts`` says whether the compiler's facts are among them. New fields are added to ``table``.
+    New fields are added to ``table``.
+
+    Args:
+        columns: The c columns of the candidates (``text.candidate_columns``).
+        n: How many candidates there are.
+        table: The distinct fields.
     """
-    columns = candidate_columns(task, candidates) | (fact_columns(candidates) if facts else {})
-    index = np.full((len(candidates), max(1, len(columns))), -1, dtype=np.int64)
+    index = np.full((n, max(1, len(columns))), -1, dtype=np.int64)
     for j, (name, column) in enumerate(columns.items()):
         if column.numeric:
             distinct, inverse = np.unique(column.values, return_inverse=True)
@@ -106,7 +106,7 @@ def encode_candidates(
         else:
             ids = [-1 if v is None else table.add(Field(name, v)) for v in column.values]
             index[:, j] = ids
-    return index, list(columns)
+    return index
 
 
 def encode_texts(
@@ -125,13 +125,13 @@ def encode_texts(
     return tokens, np.array([places[c.text] for c in candidates], dtype=np.int64)
 
 
-def parameter_features(task: Task, candidates: Sequence[Candidate]) -> np.ndarray:
-    """The parameters as numbers of unit variance, for distances between candidates.
+def parameter_features(columns: Iterable[Column], n: int) -> np.ndarray:
+    """The parameters of n candidates as numbers of unit variance, for distances between them.
 
     Returns:
         Shape (n, f); a single column of zeros where nothing varies.
     """
-    x = encode(candidate_columns(task, candidates).values(), len(candidates)).x
+    x = encode(columns, n).x
     if not x.shape[1]:
-        return np.zeros((len(candidates), 1))
+        return np.zeros((n, 1))
     return (x - x.mean(0)) / x.std(0)

@@ -37,6 +37,8 @@ from autotune_rlm.surrogate.text_reader import TextReader
 
 __all__ = ["FieldTensors", "Memory", "Network", "NetworkConfig", "TextVectors"]
 
+_FEW_FIELDS = 256  # distinct fields up to which each candidate attends to all, under a mask
+
 
 class FieldTensors(NamedTuple):
     """u distinct fields: name and value tokens padded with -1, and the values' number features."""
@@ -208,8 +210,7 @@ class Network(nn.Module):
         n, c = index.shape
         b = len(memory.mask)
         present = index >= 0
-        index = index.clamp(min=0)
-        pooled = (fields[index] * present.unsqueeze(-1)).sum(1) / c**0.5
+        pooled = (fields[index.clamp(min=0)] * present.unsqueeze(-1)).sum(1) / c**0.5
         starts: Tensor | None = None
         if texts is not None and text_of is not None:
             fields, index, present, starts = self._with_texts(
@@ -229,9 +230,13 @@ class Network(nn.Module):
         if last:
             x = x[:, -1:]
         fields_mask = (present | ~present.any(1, keepdim=True))[:, None, None, :]
+        at: Tensor | None = index.clamp(min=0)
+        if len(fields) <= _FEW_FIELDS:  # faster than a copy of its fields' keys for each candidate
+            have = _membership(at, fields_mask[:, 0, 0], len(fields))
+            at, fields_mask = None, have.repeat_interleave(x.shape[1], dim=0)[None, None]
         memory_mask = memory.mask[:, None, None, :]
         for layer, keys in zip(self._decoder_layers(), memory.keys, strict=True):
-            x = layer(x, layer.field_keys(fields, index), fields_mask, keys, memory_mask)
+            x = layer(x, layer.field_keys(fields, at), fields_mask, keys, memory_mask)
         hidden = self.final_norm(x)
         return self.head(hidden), hidden
 
@@ -280,6 +285,13 @@ class Network(nn.Module):
             torch.cat([present, some.expand(-1, count)], dim=1),
             starts[text_of] * some,
         )
+
+
+def _membership(index: Tensor, present: Tensor, count: int) -> Tensor:
+    """Which of ``count`` fields n candidates have, (n, count), from their fields' indices (n, c)."""
+    places = torch.where(present, index, count)
+    none = torch.zeros(len(index), count + 1, dtype=torch.bool, device=index.device)
+    return none.scatter_(1, places, True)[:, :count]
 
 
 def _text_reader(config: NetworkConfig, tokens: nn.Embedding) -> TextReader | BackboneReader | None:

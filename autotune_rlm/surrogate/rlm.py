@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -15,19 +15,26 @@ import numpy as np
 from autotune_rlm._checks import check_all, check_type
 from autotune_rlm._forks import ForkSafeLock
 from autotune_rlm._threads import one_thread
+from autotune_rlm.learn.columns import Column
 from autotune_rlm.store import Store, weights_in_use
-from autotune_rlm.surrogate._asking import Decoded, ask, ask_several, number_scale, reads_texts
+from autotune_rlm.surrogate._asking import (
+    Decoded,
+    ask,
+    ask_several,
+    columns_read,
+    number_scale,
+    reads_texts,
+)
 from autotune_rlm.surrogate.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autotune_rlm.surrogate.compiled import from_ir
 from autotune_rlm.surrogate.eye import Eye, Seen, has_facts
-from autotune_rlm.surrogate.fields import (
-    parameter_features,
-)
+from autotune_rlm.surrogate.fields import parameter_features
 from autotune_rlm.surrogate.known import CERTAIN, Doubt, doubt, knows, knows_device, unfamiliar
 from autotune_rlm.surrogate.metrics import FACTS, ErrorScale
 from autotune_rlm.surrogate.online import Prior, correct
 from autotune_rlm.surrogate.physics import physical
 from autotune_rlm.surrogate.program_eye import ProgramPrediction
+from autotune_rlm.surrogate.text import candidate_columns
 from autotune_rlm.types import Candidate, Device, Observation, Prediction, Task
 
 __all__ = ["RLMSurrogate", "load_surrogate"]
@@ -256,10 +263,11 @@ class RLMSurrogate:
         if not candidates:
             return [_empty(t) for t in tasks]
         predictions = []
+        columns = candidate_columns(tasks[0], candidates).values()
         for task, decoded in zip(
             tasks, ask_several(self.checkpoint, tasks, candidates), strict=True
         ):
-            zero = _zero_shot(task, candidates, _doubted(decoded, self._doubt(task, candidates)))
+            zero = _zero_shot(columns, _doubted(decoded, self._doubt(task, candidates)))
             mean, p = zero.prior.mean, zero.prior.p_valid
             scale = self._scale(task)
             prediction = _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
@@ -354,6 +362,7 @@ class RLMSurrogate:
 
     def _ask(self, task: Task, candidates: Sequence[Candidate], states: bool) -> _ZeroShot:
         unsure = self._doubt(task, candidates)
+        columns = columns_read(self.checkpoint, task, candidates)
         eye = self.checkpoint.program_eye
         program = eye.look(task, candidates) if eye is not None else None
         share = 0.0
@@ -362,17 +371,17 @@ class RLMSurrogate:
         if share == 1.0 and not states:
             decoded = _unread(len(candidates))
         else:
-            decoded = ask(self.checkpoint, task, candidates)
+            decoded = ask(self.checkpoint, task, candidates, columns)
         if program is not None:
-            return _zero_shot(task, candidates, _with_program_eye(decoded, program, share))
+            return _zero_shot(columns.values(), _with_program_eye(decoded, program, share))
         seen = self._seen(task, candidates)
         if seen is None:
-            return _zero_shot(task, candidates, _doubted(decoded, unsure), unsure.trust)
-        return _zero_shot(task, candidates, _with_eye(decoded, seen, _share(unsure), unsure))
+            return _zero_shot(columns.values(), _doubted(decoded, unsure), unsure.trust)
+        return _zero_shot(columns.values(), _with_eye(decoded, seen, _share(unsure), unsure))
 
 
 def _zero_shot(
-    task: Task, candidates: Sequence[Candidate], decoded: Decoded, trust: float = CERTAIN.trust
+    columns: Iterable[Column], decoded: Decoded, trust: float = CERTAIN.trust
 ) -> _ZeroShot:
     mean, down, up = decoded.scale + decoded.mean, decoded.down, decoded.up
     prior = Prior(
@@ -380,7 +389,7 @@ def _zero_shot(
         spread=down,
         p_valid=decoded.p_valid,
         hidden=decoded.hidden,
-        parameters=parameter_features(task, candidates),
+        parameters=parameter_features(columns, len(decoded.mean)),
         offset_sd=max(decoded.scale_spread, _MIN_OFFSET),
         trust=trust,
     )

@@ -9,6 +9,8 @@ part also says how many blocks, programs and waves of programs follow from it.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -24,7 +26,6 @@ from autotune_rlm.types import Candidate, Device, Task
 __all__ = [
     "Field",
     "candidate_columns",
-    "fact_columns",
     "leaf",
     "normalise_name",
     "readable",
@@ -36,6 +37,7 @@ __all__ = [
 MAX_SOURCE_CHARS = 24_000
 _MAX_SHARED_FIELDS = 96
 _MAX_VALUE_CHARS = 96
+_LARGEST = 1e300  # larger whole numbers are cut to it
 
 _LEARNED = {"fp8e4nv": "fp8e4"}  # how the weights in use were told of a dtype
 _NAMES = {
@@ -72,7 +74,7 @@ def leaf(value: Any) -> float | str:
     if isinstance(value, bool):
         return float(value)
     if isinstance(value, (int, float)):
-        number = float(min(max(value, -1e300), 1e300)) if isinstance(value, int) else value
+        number = float(min(max(value, -_LARGEST), _LARGEST)) if isinstance(value, int) else value
         return number if math.isfinite(number) else str(number)
     return _normalise_text("none" if value is None else str(value))
 
@@ -128,27 +130,20 @@ def _sizes(task: Task) -> dict[str, float]:
     }
 
 
-def candidate_columns(task: Task, candidates: Sequence[Candidate]) -> dict[str, Column]:
-    """The candidate part of the prompt for n candidates, as columns by field name."""
-    names: dict[str, None] = {}
-    for c in candidates:
-        for k in c.config:
-            names.setdefault(k)
+def candidate_columns(
+    task: Task, candidates: Sequence[Candidate], *, facts: bool = False
+) -> dict[str, Column]:
+    """The candidate part of the prompt for n candidates, as columns by field name.
+
+    ``facts`` says whether the compiler's facts are among them.
+    """
+    configs = [c.config for c in candidates]
     columns: dict[str, Column] = {}
-    for raw in names:
-        values = [c.config.get(raw) for c in candidates]
-        if any(issubclass(kind, (Mapping, list, tuple)) for kind in set(map(type, values))):
-            values = [None if v is None else render(_flatten("", v)) for v in values]
-        leaves = _leaves(values)
-        numeric = all(v is None or isinstance(v, float) for v in leaves)
+    for raw in dict.fromkeys(itertools.chain.from_iterable(configs)):
         name = normalise_name(str(raw))
-        if numeric:
-            array = np.array([np.nan if v is None else v for v in leaves], dtype=np.float64)
-            columns[name] = Column(name, array)
-        else:
-            texts = [None if v is None else (v if isinstance(v, str) else f"{v:g}") for v in leaves]
-            columns[name] = Column(name, np.array(texts, dtype=object))
-    return columns | {n: c for n, c in _launch_columns(task, columns).items() if n not in columns}
+        columns[name] = Column(name, _values([config.get(raw) for config in configs]))
+    launch = {n: c for n, c in _launch_columns(task, columns).items() if n not in columns}
+    return columns | launch | (_fact_columns(candidates) if facts else {})
 
 
 _FACTS = (
@@ -161,7 +156,7 @@ _FACT_TIMES = (
 _STEPS = 4  # to the factor of two
 
 
-def fact_columns(candidates: Sequence[Candidate]) -> dict[str, Column]:
+def _fact_columns(candidates: Sequence[Candidate]) -> dict[str, Column]:
     """What the compiler's first IR says of n candidates, as columns by field name.
 
     Times are those over the least of all candidates. Values are rounded to a quarter of a factor of
@@ -182,6 +177,23 @@ def fact_columns(candidates: Sequence[Candidate]) -> dict[str, Column]:
             f"ir.{name}", np.where(values > 0, rounded, values), derived=True
         )
     return columns
+
+
+def _values(values: list[Any]) -> np.ndarray:
+    """The values of one parameter as a column has them."""
+    kinds = set(map(type, values))
+    if kinds <= {int, float, bool}:
+        with contextlib.suppress(OverflowError):
+            numbers = np.array(values, dtype=np.float64)
+            if (np.abs(numbers) <= _LARGEST).all():
+                return numbers
+    if any(issubclass(kind, (Mapping, list, tuple)) for kind in kinds):
+        values = [None if v is None else render(_flatten("", v)) for v in values]
+    leaves = _leaves(values)
+    if any(isinstance(v, str) for v in leaves):
+        texts = [v if v is None or isinstance(v, str) else f"{v:g}" for v in leaves]
+        return np.array(texts, dtype=object)
+    return np.array([np.nan if v is None else v for v in leaves], dtype=np.float64)
 
 
 def _leaves(values: Sequence[Any]) -> list[float | str | None]:

@@ -27,6 +27,7 @@ from autotune_rlm.surrogate.metrics import (
     NumberScale,
     work_scale,
 )
+from autotune_rlm.surrogate.text import candidate_columns
 from autotune_rlm.surrogate.tokenizer import TextTokenizer, padded
 from autotune_rlm.training.recipe import Holdout
 from autotune_rlm.types import Candidate, Task, canonical_json
@@ -167,7 +168,8 @@ def encode_landscape(
         top = np.argsort(np.where(worked, errors, np.inf))[: max(_TOP, len(landscape) // 20)]
     informed = None
     if has_facts(landscape.candidates):
-        informed, _ = encode_candidates(task, landscape.candidates, table, facts=True)
+        columns = candidate_columns(task, landscape.candidates, facts=True)
+        informed = encode_candidates(columns, len(landscape), table)
     return Example(
         **vars(encoded),
         id=landscape.id,
@@ -189,7 +191,8 @@ def encode_all(
     max_text: int = 0,
 ) -> Encoded:
     """Encode a task's candidates with their texts, where ``max_text`` is above nothing."""
-    index, _ = encode_candidates(task, candidates, table)
+    columns = candidate_columns(task, candidates)
+    index = encode_candidates(columns, len(candidates), table)
     if not max_text or not any(c.text for c in candidates):
         return Encoded(index=index)
     texts, text_of = encode_texts(candidates, tokenizer, limit=max_text)

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from autotune_rlm.learn.columns import Column, columns_of, encode, encode_configs
 from autotune_rlm.surrogate.fields import parameter_features
+from autotune_rlm.surrogate.text import candidate_columns
 from autotune_rlm.types import Candidate, Device, Task
 
 
@@ -25,7 +26,7 @@ def test_a_parameter_named_like_a_derived_column_is_kept():
         for p in (1, 2)
     ]
     task = Task(kernel="k", device=Device(name="AMD MI300X", sms=304), problem={"M": 4096})
-    assert parameter_features(task, candidates).shape == (8, 3)
+    assert parameter_features(candidate_columns(task, candidates).values(), 8).shape == (8, 3)
 
 
 def test_the_values_of_a_name_share_a_group():

@@ -53,6 +53,16 @@ def test_a_candidate_is_predicted_alike_alone_and_in_company(surrogate):
     assert alone.median[0] == pytest.approx(together.median[5], rel=1e-4)
 
 
+def test_it_is_predicted_alike_in_large_company(surrogate):
+    odd = [Candidate({"num_warps": 4}), Candidate({}), Candidate({"BLOCK_M": 64, "MODE": "x"})]
+    many = [*odd, *(Candidate({"BLOCK_M": 16 + i, "num_warps": i % 3}) for i in range(400))]
+    few, company = (surrogate._ask(make_task(), some, states=True).prior for some in (odd, many))
+    for name in ("mean", "p_valid", "hidden"):
+        np.testing.assert_allclose(
+            getattr(company, name)[:3], getattr(few, name), rtol=1e-3, atol=1e-4
+        )
+
+
 def test_order_of_parameters_does_not_matter(surrogate):
     one = Candidate({"BLOCK_M": 64, "num_warps": 4})
     two = Candidate({"num_warps": 4, "BLOCK_M": 64})

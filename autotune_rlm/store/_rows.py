@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Write",
-    "candidates_from",
     "event_from",
     "event_row",
     "measurement_row",
     "newest",
     "observation_from",
-    "request_row",
+    "parsed",
     "task_from",
     "task_row",
     "to_json",
-    "workload_from",
 ]
 
 _log = logging.getLogger(__name__)
@@ -90,27 +88,6 @@ def event_row(event: Mapping[str, Any], created: float) -> dict[str, Any]:
     }
 
 
-def request_row(
-    task: Task,
-    candidates: Sequence[Candidate | Mapping[str, Any]],
-    uses: int,
-    created: float,
-    workload: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The row of ``requests``."""
-    given = [c if isinstance(c, Candidate) else Candidate.from_json(c) for c in candidates]
-    listed: Any = [c.to_json() for c in given]
-    if workload is not None:
-        listed = {"candidates": listed, "workload": dict(workload)}
-    return {
-        "task_key": task.key,
-        "candidates": to_json(listed),
-        "uses": uses,
-        "first": created,
-        "last": created,
-    }
-
-
 def task_from(text: str) -> Task | None:
     """The task of a row; None, with a warning, where it cannot be read."""
     try:
@@ -132,6 +109,12 @@ def observation_from(candidate: str, measurement: str) -> Observation | None:
         return None
 
 
+def parsed(pairs: Iterable[tuple[str, str]]) -> list[Observation]:
+    """The observations of rows; those that cannot be read are left out."""
+    observations = (observation_from(*pair) for pair in pairs)
+    return [observation for observation in observations if observation is not None]
+
+
 def event_from(text: str) -> TuningEvent | None:
     """The event of a row; None, with a warning, where it cannot be read."""
     from autotune_rlm.store.accuracy import TuningEvent  # above this part; needed only here
@@ -141,22 +124,6 @@ def event_from(text: str) -> TuningEvent | None:
     except (ValueError, TypeError, KeyError) as error:
         _log.warning("passed over an event in the store that cannot be read: %s", error)
         return None
-
-
-def candidates_from(text: str) -> tuple[Candidate, ...]:
-    """The candidates of a request."""
-    listed = json.loads(text)
-    listed = listed["candidates"] if isinstance(listed, dict) else listed
-    return tuple(Candidate.from_json(item) for item in listed)
-
-
-def workload_from(text: str) -> tuple[dict[str, Any] | None, str]:
-    """The workload of a request and why there is none: (None, "") where neither was noted."""
-    listed = json.loads(text)
-    workload = listed.get("workload") if isinstance(listed, dict) else None
-    if isinstance(workload, dict) and "obstacle" in workload:
-        return None, str(workload["obstacle"])
-    return (workload if isinstance(workload, dict) else None), ""
 
 
 def newest(observations: Iterable[Observation]) -> list[Observation]:

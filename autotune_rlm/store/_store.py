@@ -13,11 +13,11 @@ import sqlalchemy as sa
 
 from autotune_rlm._forks import ForkSafeLock
 from autotune_rlm.landscapes import Landscape
-from autotune_rlm.store import _rows, _running, _schema
-from autotune_rlm.store._answers import Recall, Request
+from autotune_rlm.store import _recall, _requests, _rows, _running, _schema
 from autotune_rlm.store._database import Database
 from autotune_rlm.store._info import StoreInfo, describe
-from autotune_rlm.store._places import Near, near_to
+from autotune_rlm.store._recall import Recall
+from autotune_rlm.store._requests import Request
 from autotune_rlm.store._running import Interrupted
 from autotune_rlm.types import Candidate, Measurement, Observation, Task
 
@@ -145,7 +145,7 @@ class Store:
         every_row, newest = self._in_database(task.key)
         if waiting:
             pairs = ((w.row["candidate"], w.row["measurement"]) for w in waiting)
-            every_row = (*every_row, *_parsed(pairs))
+            every_row = (*every_row, *_rows.parsed(pairs))
             newest = tuple(_rows.newest(every_row))
         return list(every_row if every else newest)
 
@@ -164,7 +164,7 @@ class Store:
         rows = self._database.read(lambda c: c.execute(_ROWS, {"key": key}).all(), None)
         if rows is None:
             return unread[1], unread[2]
-        every = tuple(_parsed((row[0], row[1]) for row in rows))
+        every = tuple(_rows.parsed((row[0], row[1]) for row in rows))
         entry = (marker, every, tuple(_rows.newest(every)))
         with self._lock:
             self._cache[key] = entry
@@ -208,7 +208,12 @@ class Store:
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
-        return self._best_of(task, self._near(task, k, same_device=same_device), k)
+        keys = [n.key for n in _recall.near(self._database, task, k, same_device=same_device)]
+        best: list[tuple[Task, Observation]] = []
+        while keys and len(best) < k:  # mostly one round: indexed problems have measurements
+            best += _recall.best_of(self._database, keys[:k], minimize=task.minimize)
+            keys = keys[k:]
+        return best[:k]
 
     def near_best(self, task: Task, k: int = 8) -> list[Candidate]:
         """The best configurations of the ``k`` nearest other problems, on whatever device."""
@@ -219,11 +224,12 @@ class Store:
 
         The cost does not depend on the number of stored problems.
         """
-        near = self._near(task, 1, same_device=True)
-        alike = self._tasks_by_key([n.key for n in near if n.is_alike][:_MAX_ALIKE])
+        near = _recall.near(self._database, task, 1, same_device=True)
+        keys = [n.key for n in near if n.is_alike][:_MAX_ALIKE]
+        alike = _recall.tasks_by_key(self._database, keys)
         return Recall(
             own=tuple(self.observations(task)),
-            failed=tuple(self._failed(task)),
+            failed=tuple(_recall.failed(self._database, task)),
             alike=tuple((other, tuple(self.observations(other))) for other in alike),
             has_near=bool(near),
         )
@@ -240,64 +246,6 @@ class Store:
         if mark and newest:
             keys |= self._database.read(lambda c: set(c.scalars(query)), set())
         return newest or mark, keys
-
-    def _near(self, task: Task, k: int, *, same_device: bool) -> list[Near]:
-        near_tasks: list[Near] = self._database.read(
-            lambda c: near_to(c, task, k, same_device=same_device), []
-        )
-        seen_keys = {near.key for near in near_tasks} | {task.key}
-        waiting: dict[str, Task | None] = {}
-        for write in self._waiting("measurements"):
-            key = write.row["task_key"]
-            if key not in seen_keys and key not in waiting and write.row["value"] is not None:
-                waiting[key] = _rows.task_from((write.task or {})["task"])
-        near_tasks += [
-            Near.of(task, other)
-            for other in waiting.values()
-            if other is not None and _same_kernel(task, other, same_device)
-        ]
-        return sorted(near_tasks, key=lambda near: (near.distance, near.key))
-
-    def _best_of(self, task: Task, near: Sequence[Near], k: int) -> list[tuple[Task, Observation]]:
-        pick = min if task.minimize else max
-        best: list[tuple[Task, Observation]] = []
-        for start in range(0, len(near), k):  # mostly one round: indexed problems have measurements
-            for other in self._tasks_by_key([n.key for n in near[start : start + k]]):
-                ok = [o for o in self.observations(other) if o.measurement.value is not None]
-                if ok:
-                    best.append((other, pick(ok, key=lambda o: o.measurement.value or 0.0)))
-            if len(best) >= k:
-                break
-        return best[:k]
-
-    def _failed(self, task: Task) -> list[Observation]:
-        """Failures that other tasks met with binaries that this task shares."""
-        if not task.binary:
-            return []
-        query = sa.select(_m.candidate, _m.measurement).where(
-            _m.binary_key == task.binary, _m.task_key != task.key
-        )
-        rows: list[Any] = self._database.read(lambda c: list(c.execute(query)), [])
-        rows += [
-            (w.row["candidate"], w.row["measurement"])
-            for w in self._waiting("measurements")
-            if w.row["binary_key"] == task.binary and w.row["task_key"] != task.key
-        ]
-        return _rows.newest(_parsed((row[0], row[1]) for row in rows))
-
-    def _tasks_by_key(self, keys: Sequence[str]) -> list[Task]:
-        """Tasks in the order of their keys; those that cannot be read are left out."""
-        if not keys:
-            return []
-        t = _schema.tasks.c
-        query = sa.select(t.key, t.task).where(t.key.in_(list(keys)))
-        rows: list[Any] = self._database.read(lambda c: list(c.execute(query)), [])
-        texts = {row[0]: row[1] for row in rows}
-        for write in self._database.waiting:
-            if write.task and write.task["key"] in keys:
-                texts.setdefault(write.task["key"], write.task["task"])
-        tasks = (_rows.task_from(texts[key]) for key in keys if key in texts)
-        return [task for task in tasks if task is not None]
 
     def landscapes(self, kernel: str | None = None, device: str | None = None) -> list[Landscape]:
         """Everything measured, one landscape per task, one measurement per candidate."""
@@ -352,50 +300,15 @@ class Store:
             workload: ``measure.Workload`` as JSON, which describes how to run the candidates; or
                 ``{"obstacle": text}`` with the reason why no other process can.
         """
-        now = time.time()
-        row = _rows.request_row(task, candidates, uses, now, workload)
-        self._database.write([_rows.Write("requests", row, _rows.task_row(task, now))])
+        _requests.note(self._database, task, candidates, uses=uses, workload=workload)
 
     def requests(self) -> list[Request]:
         """The noted requests, most used first, then the latest."""
-        r, t = _schema.requests.c, _schema.tasks.c
-        columns = (r.task_key, t.task, r.candidates, r.uses, r.first, r.last)
-        query = sa.select(*columns).join(_schema.tasks, t.key == r.task_key)
-        rows: list[Any] = self._database.read(lambda c: list(c.execute(query)), [])
-        by_task: dict[str, list[Any]] = {row[0]: list(row[1:]) for row in rows}
-        for w in self._waiting("requests"):
-            noted = by_task.get(w.row["task_key"])
-            if noted is None:
-                text = (w.task or {})["task"]
-                values = [w.row[name] for name in ("candidates", "uses", "first", "last")]
-                by_task[w.row["task_key"]] = [text, *values]
-            else:
-                noted[1:] = [w.row["candidates"], noted[2] + w.row["uses"], noted[3], w.row["last"]]
-        requests = []
-        for text, listed, uses, first, last in by_task.values():
-            task = _rows.task_from(text)
-            workload, obstacle = _rows.workload_from(listed)
-            if task is not None:
-                requests.append(
-                    Request(
-                        task=task,
-                        candidates=_rows.candidates_from(listed),
-                        uses=uses,
-                        first=first,
-                        last=last,
-                        workload=workload,
-                        obstacle=obstacle,
-                    )
-                )
-        return sorted(requests, key=lambda x: (-x.uses, -x.last))
+        return _requests.noted(self._database)
 
     def drop_request(self, task: Task) -> None:
         """Forget the request of ``task``, because it was served."""
-        table = _schema.requests
-        self._database.forget(lambda w: w.table == "requests" and w.row["task_key"] == task.key)
-        self._database.execute(
-            lambda c: c.execute(sa.delete(table).where(table.c.task_key == task.key))
-        )
+        _requests.drop(self._database, task)
 
     # Candidates being tried
 
@@ -473,18 +386,6 @@ class Store:
             for w in self._database.waiting
             if w.table == table and key in (None, w.row["task_key"])
         ]
-
-
-def _parsed(pairs: Iterable[tuple[str, str]]) -> list[Observation]:
-    parsed = (_rows.observation_from(*pair) for pair in pairs)
-    return [observation for observation in parsed if observation is not None]
-
-
-def _same_kernel(task: Task, other: Task, same_device: bool) -> bool:
-    same = task.kernel == other.kernel or (task.source and task.source == other.source)
-    here = not same_device or task.device.name == other.device.name
-    kinds = ((t.language, t.metric, t.minimize) for t in (task, other))
-    return bool(same) and here and len(set(kinds)) == 1
 
 
 def _matches(write: _rows.Write, kernel: str | None, device: str | None) -> bool:

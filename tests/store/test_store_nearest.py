@@ -60,6 +60,27 @@ class TestNearest:
         store.add(task(1, **more), B, ok(2.0))
         assert store.nearest(task(2, **more))[0][1].candidate == B
 
+    def test_of_a_candidate_measured_again_the_newest_value_counts(self, store):
+        store.add_many(
+            [
+                (task(2), A, ok(1.0)),
+                (task(2), B, ok(2.0)),
+                (task(2), A, ok(3.0)),
+                (task(2), B, FAILED),
+            ]
+        )
+        (found,) = store.nearest(task(1))
+        assert (found[1].candidate, found[1].measurement.value) == (B, 2.0)
+
+    def test_two_statements_find_the_best_of_any_number(self, store):
+        for m in range(2, 40):
+            store.add_many([(task(m), A, ok(1.0)), (task(m), B, ok(2.0))])
+        asked = []
+        engine = store._database._engine
+        sa.event.listen(engine, "before_cursor_execute", lambda *a: asked.append(a[2]))
+        assert store.near_best(task(1)) == [A] * 8
+        assert len([text for text in asked if text.startswith("SELECT")]) <= 2
+
     def test_nearest_k_is_checked(self, store):
         with pytest.raises(ValueError, match="k must be at least 1, got 0"):
             store.nearest(task(), 0)

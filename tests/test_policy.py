@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune_rlm.learn.columns import encode_configs
-from autotune_rlm.search.policy import Policy
+from autotune_rlm.search.policy import Policy, Slot
 from autotune_rlm.types import Candidate, Device, Measurement, Observation, Prediction, Task
 
 TASK = Task(kernel="k", device=Device(name="NVIDIA A100"))
@@ -41,6 +41,25 @@ def failed(candidate):
     return Observation(candidate, Measurement(status="compile_error", reason="no"))
 
 
+def choice(policy, task, candidates, prediction, observed, n, **more):
+    return policy.choose(_slot(policy, task, candidates, prediction, observed, **more), n)
+
+
+def should_stop(policy, task, candidates, prediction, observed):
+    return policy.should_stop(_slot(policy, task, candidates, prediction, observed))
+
+
+def _slot(policy, task, candidates, prediction, observed, **more):
+    return Slot(
+        policy=policy,
+        task=task,
+        candidates=candidates,
+        prediction=prediction,
+        observed=observed,
+        **more,
+    )
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**16),
@@ -65,8 +84,8 @@ def test_chooses_distinct_unmeasured_candidates_whatever_is_predicted(
     )
     prediction = dataclasses.replace(prediction, familiar=familiar)
     task = dataclasses.replace(TASK, minimize=minimize)
-    chosen = Policy(draws=64).choose(
-        task, candidates, prediction, observed, n, zero_shot=prediction
+    chosen = choice(
+        Policy(draws=64), task, candidates, prediction, observed, n, zero_shot=prediction
     )
     measured = {o.candidate.key for o in observed}
     assert len(chosen) == len(set(chosen)) == min(n, 64 - n_measured)
@@ -76,15 +95,15 @@ def test_chooses_distinct_unmeasured_candidates_whatever_is_predicted(
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 def test_a_confident_model_is_followed_at_tiny_budgets(n):
     median = np.random.default_rng(0).permutation(np.geomspace(1, 100, 64))
-    chosen = Policy().choose(TASK, grid(), predict(median, spread=0.01), [], n)
+    chosen = choice(Policy(), TASK, grid(), predict(median, spread=0.01), [], n)
     assert chosen == np.argsort(median)[:n].tolist()
 
 
 def test_larger_is_better_where_the_task_says_so():
     task = dataclasses.replace(TASK, minimize=False)
     median = np.linspace(1, 2, 64)
-    assert Policy().choose(task, grid(), predict(median, spread=0.01), [], 1) == [63]
-    assert Policy().choose(task, grid(), predict(median, spread=0.01, log_scale=False), [], 1) == [
+    assert choice(Policy(), task, grid(), predict(median, spread=0.01), [], 1) == [63]
+    assert choice(Policy(), task, grid(), predict(median, spread=0.01, log_scale=False), [], 1) == [
         63
     ]
 
@@ -94,7 +113,7 @@ def test_a_likely_failure_is_not_the_first_choice():
     median[5], median[9] = 1.0, 1.05
     p_valid = np.ones(64)
     p_valid[5] = 0.2
-    assert Policy().choose(TASK, grid(), predict(median, p_valid=p_valid), [], 1) == [9]
+    assert choice(Policy(), TASK, grid(), predict(median, p_valid=p_valid), [], 1) == [9]
 
 
 def test_a_first_batch_does_not_consist_of_near_twins_that_may_all_fail():
@@ -104,7 +123,9 @@ def test_a_first_batch_does_not_consist_of_near_twins_that_may_all_fail():
     block = np.array([c.config["BLOCK"] for c in candidates])
     median = np.where(block == 1024, 1.0, 1.2) + np.arange(80) * 1e-4
     p_valid = np.where(block == 1024, 0.5, 0.95)
-    chosen = Policy().choose(TASK, candidates, predict(median, spread=0.05, p_valid=p_valid), [], 4)
+    chosen = choice(
+        Policy(), TASK, candidates, predict(median, spread=0.05, p_valid=p_valid), [], 4
+    )
     assert 1024 in block[chosen]
     assert (block[chosen] != 1024).any()
 
@@ -112,36 +133,36 @@ def test_a_first_batch_does_not_consist_of_near_twins_that_may_all_fail():
 def test_of_equal_promise_the_batch_takes_what_is_far_apart():
     candidates = [Candidate({"x": x}) for x in (0.0, 0.01, 0.02, 1.0)]
     prediction = predict([1.0, 1.001, 1.001, 1.002], spread=0.3)
-    assert set(Policy().choose(TASK, candidates, prediction, [], 2)) == {0, 3}
+    assert set(choice(Policy(), TASK, candidates, prediction, [], 2)) == {0, 3}
 
 
 def test_must_haves_come_first_and_count():
-    chosen = Policy().choose(
-        TASK, grid(), predict(np.linspace(1, 9, 64), spread=0.01), [], 3, must=[40, 7]
+    chosen = choice(
+        Policy(), TASK, grid(), predict(np.linspace(1, 9, 64), spread=0.01), [], 3, must=[40, 7]
     )
     assert chosen == [40, 7, 0]
-    assert Policy().choose(TASK, grid(), predict(np.ones(64)), [], 1, must=[40, 7]) == [40]
+    assert choice(Policy(), TASK, grid(), predict(np.ones(64)), [], 1, must=[40, 7]) == [40]
     known = [ok(grid()[40], 1.0)]
-    assert Policy().choose(TASK, grid(), predict(np.ones(64)), known, 1, must=[40, 7]) == [7]
+    assert choice(Policy(), TASK, grid(), predict(np.ones(64)), known, 1, must=[40, 7]) == [7]
 
 
 def test_uncertain_candidates_are_explored_before_certain_ones_that_cannot_win():
     candidates = grid(3)
     observed = [ok(candidates[0], 1.0)]
     prediction = predict([1.0, 1.05, 1.1], spread=np.array([0.01, 0.001, 0.5]))
-    assert Policy().choose(TASK, candidates, prediction, observed, 1) == [2]
+    assert choice(Policy(), TASK, candidates, prediction, observed, 1) == [2]
 
 
 def test_equal_seeds_choose_equally():
     rng = np.random.default_rng(1)
     prediction = predict(rng.uniform(1, 1.3, 64), spread=0.3, p_valid=0.7)
-    pick = Policy(seed=3).choose(TASK, grid(), prediction, [], 12)
-    assert pick == Policy(seed=3).choose(TASK, grid(), prediction, [], 12)
+    pick = choice(Policy(seed=3), TASK, grid(), prediction, [], 12)
+    assert pick == choice(Policy(seed=3), TASK, grid(), prediction, [], 12)
 
 
 def test_candidates_that_have_no_parameters_can_be_chosen():
     candidates = [Candidate({}, text=f"net {i}") for i in range(9)]
-    assert len(Policy().choose(TASK, candidates, predict(np.arange(1, 10)), [], 4)) == 4
+    assert len(choice(Policy(), TASK, candidates, predict(np.arange(1, 10)), [], 4)) == 4
 
 
 class TestStop:
@@ -149,32 +170,32 @@ class TestStop:
         candidates = grid()
         observed = [ok(candidates[0], 1.0)]
         sure = predict(np.r_[1.0, np.full(63, 2.0)], spread=0.05)
-        assert Policy(patience=0).should_stop(TASK, candidates, sure, observed)
+        assert should_stop(Policy(patience=0), TASK, candidates, sure, observed)
         unsure = predict(np.r_[1.0, np.full(63, 1.02)], spread=0.1)
-        assert not Policy(patience=0).should_stop(TASK, candidates, unsure, observed)
+        assert not should_stop(Policy(patience=0), TASK, candidates, unsure, observed)
 
     def test_many_small_chances_together_keep_the_search_going(self):
         candidates = grid()
         observed = [ok(candidates[0], 1.0)]
         prediction = predict(np.r_[1.0, np.full(63, 1.12)], spread=0.1)
         eager = Policy(patience=0, min_gain=0.003)
-        assert eager.should_stop(TASK, candidates[:2], prediction.take([0, 1]), observed)
-        assert not eager.should_stop(TASK, candidates, prediction, observed)
+        assert should_stop(eager, TASK, candidates[:2], prediction.take([0, 1]), observed)
+        assert not should_stop(eager, TASK, candidates, prediction, observed)
 
     def test_never_before_anything_worked_nor_without_a_threshold(self):
         candidates = grid()
         hopeless = predict(np.full(64, 5.0), spread=1e-3)
-        assert not Policy(patience=0).should_stop(TASK, candidates, hopeless, [])
-        assert not Policy(patience=0).should_stop(
-            TASK, candidates, hopeless, [failed(candidates[0])]
+        assert not should_stop(Policy(patience=0), TASK, candidates, hopeless, [])
+        assert not should_stop(
+            Policy(patience=0), TASK, candidates, hopeless, [failed(candidates[0])]
         )
         known = [ok(candidates[0], 1.0)]
-        assert not Policy(patience=0, min_gain=None).should_stop(TASK, candidates, hopeless, known)
+        assert not should_stop(Policy(patience=0, min_gain=None), TASK, candidates, hopeless, known)
 
     def test_stops_when_nothing_is_left(self):
         candidates = grid(2)
         observed = [ok(c, 1.0) for c in candidates]
-        assert Policy(patience=0).should_stop(TASK, candidates, predict([1.0, 1.0]), observed)
+        assert should_stop(Policy(patience=0), TASK, candidates, predict([1.0, 1.0]), observed)
 
     @pytest.mark.parametrize("minimize", [True, False])
     def test_metrics_that_are_not_positive(self, minimize):
@@ -184,8 +205,8 @@ class TestStop:
         prediction = predict([0.0, -1.0, 1.0], spread=0.1, log_scale=False)
         policy = Policy(patience=0)
         best = [1 if minimize else 2]
-        assert policy.choose(task, candidates, prediction, observed, 1) == best
-        assert not policy.should_stop(task, candidates, prediction, observed)
+        assert choice(policy, task, candidates, prediction, observed, 1) == best
+        assert not should_stop(policy, task, candidates, prediction, observed)
 
 
 @pytest.mark.parametrize(
@@ -210,28 +231,33 @@ def test_wrong_options_are_named(option, value):
         observed = [ok(c, 1.0) for c in candidates]
 
         def stops(prediction, n):
-            return Policy(patience=3).should_stop(TASK, candidates, prediction, observed[:n])
+            return should_stop(Policy(patience=3), TASK, candidates, prediction, observed[:n])
 
         assert [stops(sure, n) for n in (1, 3, 4)] == [False, False, True]
         many = [Candidate({"x": i}) for i in range(4096)]
         flat = predict(np.r_[1.0, np.full(4095, 9.0)], spread=0.01)
         seen = [ok(many[0], 1.0), *(ok(c, 9.0) for c in many[1:20])]
-        assert [Policy().should_stop(TASK, many, flat, seen[:n]) for n in (11, 12)] == [False, True]
+        assert [should_stop(Policy(), TASK, many, flat, seen[:n]) for n in (11, 12)] == [
+            False,
+            True,
+        ]
         assert [stops(guess, n) for n in (4, 6, 7)] == [False, False, True]
 
 
 def test_a_prediction_of_other_candidates_is_refused():
     with pytest.raises(ValueError, match="64 candidates, got 3"):
-        Policy().choose(TASK, grid(), predict([1.0, 2.0, 3.0]), [], 1)
+        choice(Policy(), TASK, grid(), predict([1.0, 2.0, 3.0]), [], 1)
 
 
 def test_asking_for_more_only_adds_to_what_is_asked_first():
     rng = np.random.default_rng(2)
     prediction = predict(rng.uniform(1, 1.3, 64), spread=0.3, p_valid=0.7)
     known = [ok(c, 1.2) for c in grid()[:6]]
-    many = Policy().choose(TASK, grid(), prediction, known, 12, must=[50], zero_shot=prediction)
+    many = choice(Policy(), TASK, grid(), prediction, known, 12, must=[50], zero_shot=prediction)
     for n in (1, 2, 5):
-        fewer = Policy().choose(TASK, grid(), prediction, known, n, must=[50], zero_shot=prediction)
+        fewer = choice(
+            Policy(), TASK, grid(), prediction, known, n, must=[50], zero_shot=prediction
+        )
         assert fewer == many[:n]
 
 
@@ -279,7 +305,7 @@ def test_one_in_four_hedges_against_a_misled_correction():
     )
 
     def choose(n_known, n, **more):
-        return Policy().choose(TASK, grid(), misled, known[:n_known], n, **more)
+        return choice(Policy(), TASK, grid(), misled, known[:n_known], n, **more)
 
     assert not {60, 61, 62, 63} & set(choose(9, 4))
     assert {60, 61, 62, 63} & set(choose(9, 4, zero_shot=before)) == {63}
@@ -296,7 +322,9 @@ def test_of_few_candidates_the_third_and_the_fifth_hedge_too():
     known = [ok(c, 1.0) for c in grid()[:4]]
 
     def favourites(n_known, **more):
-        chosen = Policy().choose(TASK, grid(), misled, known[:n_known], 1, zero_shot=before, **more)
+        chosen = choice(
+            Policy(), TASK, grid(), misled, known[:n_known], 1, zero_shot=before, **more
+        )
         return {60, 61, 62, 63} & set(chosen)
 
     assert [favourites(k) for k in (1, 2, 3, 4)] == [set(), {63}, set(), {63}]
@@ -304,7 +332,7 @@ def test_of_few_candidates_the_third_and_the_fifth_hedge_too():
     flat = predict(np.r_[np.ones(199), 3.0], spread=0.01)
     order = predict(np.r_[np.ones(199), 0.5], spread=0.01)
     two = [ok(c, 1.0) for c in many[:2]]
-    assert 199 not in Policy().choose(TASK, many, flat, two, 1, zero_shot=order)
+    assert 199 not in choice(Policy(), TASK, many, flat, two, 1, zero_shot=order)
 
 
 @pytest.mark.parametrize(
@@ -318,8 +346,14 @@ def test_the_best_of_near_problems_are_copied(n, familiar, at):
     copied = {
         k
         for k in range(8)
-        if Policy().choose(
-            TASK, candidates, worst_first, [ok(c, 1.0) for c in candidates[:k]], 1, near=near
+        if choice(
+            Policy(),
+            TASK,
+            candidates,
+            worst_first,
+            [ok(c, 1.0) for c in candidates[:k]],
+            1,
+            near=near,
         )
         == [8]
     }
@@ -329,7 +363,7 @@ def test_the_best_of_near_problems_are_copied(n, familiar, at):
 def test_the_next_near_problem_follows_and_the_default_comes_first():
     candidates = [Candidate({"x": i}) for i in range(200)]
     guess = dataclasses.replace(predict(np.ones(200)), familiar=False)
-    chosen = Policy().choose(TASK, candidates, guess, [], 3, must=[5], near=[5, 8, 9])
+    chosen = choice(Policy(), TASK, candidates, guess, [], 3, must=[5], near=[5, 8, 9])
     assert chosen == [5, 8, 9]
 
 
@@ -338,5 +372,5 @@ def test_an_unfamiliar_order_is_no_hedge():
     before = predict(np.r_[np.ones(63), 0.5], spread=0.01)
     now = predict(np.r_[np.full(11, 1.0), np.full(52, 1.01), 3.0], spread=0.01)
     guess = dataclasses.replace(now, familiar=False)
-    assert Policy().choose(TASK, grid(), now, known, 1, zero_shot=before) == [63]
-    assert Policy().choose(TASK, grid(), guess, known, 1, zero_shot=before) != [63]
+    assert choice(Policy(), TASK, grid(), now, known, 1, zero_shot=before) == [63]
+    assert choice(Policy(), TASK, grid(), guess, known, 1, zero_shot=before) != [63]

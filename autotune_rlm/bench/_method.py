@@ -48,8 +48,8 @@ class Search:
 
     @cached_property
     def rng(self) -> np.random.Generator:
-        """The method's own source of randomness."""
-        return np.random.default_rng([self.seed, 1])
+        """The method's own source of randomness, another one for each task."""
+        return np.random.default_rng([self.seed, 1, int(self.task.key, 16)])
 
     def unmeasured(self, measured: Mapping[int, Measurement]) -> np.ndarray:
         """Indices of the candidates that are not in ``measured``."""

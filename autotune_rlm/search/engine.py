@@ -9,7 +9,7 @@ import numpy as np
 
 from autotune_rlm._checks import check_all, check_type
 from autotune_rlm.learn.columns import encode_configs
-from autotune_rlm.search.policy import FIRST_COPY, Policy
+from autotune_rlm.search.policy import FIRST_COPY, Policy, Slot
 from autotune_rlm.types import (
     Candidate,
     Measurement,
@@ -136,9 +136,7 @@ class Search:
             return "budget"
         if self.surrogate is None or not self._known or self._missing_first():
             return None
-        stops = self._last_claims_held() and self.policy.should_stop(
-            self.task, self.candidates, self.prediction, self.observations, features=self._features
-        )
+        stops = self._last_claims_held() and self.policy.should_stop(self._slot())
         return "no better one is likely" if stops else None
 
     def ask(self, n: int = 1) -> list[Candidate]:
@@ -150,13 +148,13 @@ class Search:
         first = self._missing_first()
         if n <= len(first):
             return [self.candidates[i] for i in first[: max(n, 0)]]
-        return [self.candidates[i] for i in self._slot_choices(n)]
+        return [self.candidates[i] for i in self.policy.choose(self._slot(), n)]
 
     def as_good(self, wanted: Candidate, others: Iterable[Candidate], *, loss: float) -> Candidate:
         """The best of ``others`` if it is worth ``1 - loss`` of ``wanted`` or more; else ``wanted``."""
         if self._index[wanted.key] in self._missing_first():
             return wanted
-        worth = self.policy.log_worth(self.task, self.prediction, self.observations)
+        worth = self._slot().log_worth
         at = [self._index[wanted.key], *(self._index[c.key] for c in others)]
         best = max(at[1:], key=lambda i: worth[i], default=at[0])
         good = worth[best] >= worth[at[0]] + np.log1p(-loss)
@@ -182,13 +180,13 @@ class Search:
         self._now = None
         return True
 
-    def _slot_choices(self, n: int) -> list[int]:
-        return self.policy.choose(
-            self.task,
-            self.candidates,
-            self.prediction,
-            self.observations,
-            n,
+    def _slot(self) -> Slot:
+        return Slot(
+            policy=self.policy,
+            task=self.task,
+            candidates=self.candidates,
+            prediction=self.prediction,
+            observed=self.observations,
             must=self._missing_first(),
             near=self._near,
             zero_shot=self.zero_shot if self.surrogate is not None else None,

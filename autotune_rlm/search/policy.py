@@ -100,38 +100,16 @@ class Policy:
         if self.draws < 2 or self.draws % 2:
             raise ValueError(f"draws must be an even number of at least 2, got {self.draws!r}")
 
-    def choose(
-        self,
-        task: Task,
-        candidates: Sequence[Candidate],
-        prediction: Prediction,
-        observed: Sequence[Observation],
-        n: int,
-        *,
-        must: Sequence[int] = (),
-        near: Sequence[int] = (),
-        zero_shot: Prediction | None = None,
-        features: np.ndarray | None = None,
-    ) -> list[int]:
+    def choose(self, slot: Slot, n: int) -> list[int]:
         """Choose up to ``n`` unmeasured candidates, the most promising first.
 
         Args:
-            task: What is tuned.
-            candidates: All candidates, measured ones included.
-            prediction: The surrogate's prediction for ``candidates``, given ``observed``.
-            observed: This task's observations, skipped candidates included; never chosen again.
+            slot: What is known. It keeps what is chosen.
             n: How many to choose; fewer come back only where fewer are left.
-            must: Indices that come first, in this order, where not measured yet.
-            near: Indices of the best configurations of known problems, the nearest problem's first.
-            zero_shot: The surrogate's prediction before anything was measured, for hedges; None
-                for no hedges.
-            features: ``encode_configs`` of the candidates, shape (len(candidates), columns);
-                computed here where None.
 
         Returns:
-            Distinct indices into ``candidates``; a larger ``n`` only appends to them.
+            Distinct indices into the candidates; a larger ``n`` only appends to them.
         """
-        slot = self._slot(task, candidates, prediction, observed, features, must, near, zero_shot)
         n = min(n, int(slot.open.sum()))
         while len(slot.chosen) < n:
             pick = next(i for rule in RULES if (i := rule(slot)) is not None)
@@ -139,64 +117,19 @@ class Policy:
             slot.open[pick] = False
         return slot.chosen
 
-    def log_worth(
-        self, task: Task, prediction: Prediction, observed: Sequence[Observation]
-    ) -> np.ndarray:
-        """Logarithm of what each candidate alone is worth, shape (n,)."""
-        return _View.of(task, prediction, observed, self.exploration).log_worth
-
-    def should_stop(
-        self,
-        task: Task,
-        candidates: Sequence[Candidate],
-        prediction: Prediction,
-        observed: Sequence[Observation],
-        *,
-        features: np.ndarray | None = None,
-    ) -> bool:
+    def should_stop(self, slot: Slot) -> bool:
         """Whether no better candidate is likely, by ``min_gain`` and ``patience``."""
         if self.min_gain is None:
             return False
-        if len({o.candidate.key for o in observed}) >= len(candidates):
+        if not slot.open.any():
             return True
         patience = self.patience
         if patience is None:
-            patience = max(_PATIENCE, math.ceil(math.log2(len(candidates) / 2)))
-        covered = prediction.ordered and not prediction.unfamiliar
-        if _since_best(task, observed) < (1 if covered else 2) * patience:
+            patience = max(_PATIENCE, math.ceil(math.log2(len(slot.candidates) / 2)))
+        covered = slot.prediction.ordered and not slot.prediction.unfamiliar
+        if _since_best(slot.task, slot.observed) < (1 if covered else 2) * patience:
             return False
-        slot = self._slot(task, candidates, prediction, observed, features)
         return slot.gain(enough=self.min_gain) < self.min_gain
-
-    def _slot(
-        self,
-        task: Task,
-        candidates: Sequence[Candidate],
-        prediction: Prediction,
-        observed: Sequence[Observation],
-        features: np.ndarray | None,
-        must: Sequence[int] = (),
-        near: Sequence[int] = (),
-        zero_shot: Prediction | None = None,
-    ) -> Slot:
-        if len(prediction) != len(candidates):
-            raise ValueError(
-                f"prediction must be of the {len(candidates)} candidates, got {len(prediction)}; "
-                "pass surrogate.predict(task, candidates, ...) of the same list"
-            )
-        seen = {o.candidate.key for o in observed}
-        return Slot(
-            policy=self,
-            task=task,
-            candidates=candidates,
-            prediction=prediction,
-            observed=observed,
-            must=must,
-            near=near,
-            zero_shot=zero_shot,
-            features=features,
-            open=np.array([c.key not in seen for c in candidates], dtype=bool),
-        )
 
 
 @dataclass(kw_only=True)
@@ -208,13 +141,17 @@ class Slot:
         task: What is tuned.
         candidates: All n candidates.
         prediction: The surrogate's prediction for them, given ``observed``.
-        observed: The observations, in the order of measuring.
-        must: Indices that are to be measured first.
+        observed: The observations, in the order of measuring, skipped candidates included. None of
+            them is chosen again.
+        must: Indices that are to be measured first, in this order.
         near: Indices of the best configurations of known problems, the nearest problem's first.
-        zero_shot: The surrogate's prediction before anything was measured.
-        features: The candidates as numbers, shape (n, columns).
+        zero_shot: The surrogate's prediction before anything was measured; None for no hedges.
+        features: The candidates as numbers (``encode_configs``), shape (n, columns).
         open: Which candidates may be chosen, shape (n,).
         chosen: Indices chosen since the last measurement.
+
+    Raises:
+        ValueError: The prediction is not one of the candidates.
     """
 
     policy: Policy
@@ -222,12 +159,21 @@ class Slot:
     candidates: Sequence[Candidate]
     prediction: Prediction
     observed: Sequence[Observation]
-    must: Sequence[int]
-    near: Sequence[int]
-    zero_shot: Prediction | None
-    features: np.ndarray | None
-    open: np.ndarray
-    chosen: list[int] = field(default_factory=list)
+    must: Sequence[int] = ()
+    near: Sequence[int] = ()
+    zero_shot: Prediction | None = None
+    features: np.ndarray | None = None
+    open: np.ndarray = field(init=False)
+    chosen: list[int] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        if len(self.prediction) != len(self.candidates):
+            raise ValueError(
+                f"prediction must be of the {len(self.candidates)} candidates, got "
+                f"{len(self.prediction)}; pass surrogate.predict(task, candidates, ...) of the same list"
+            )
+        seen = {o.candidate.key for o in self.observed}
+        self.open = np.array([c.key not in seen for c in self.candidates], dtype=bool)
 
     @property
     def number(self) -> int:

@@ -47,6 +47,8 @@ def place(connection: sa.Connection, tasks: Mapping[str, Task | None]) -> None:
         connection: Within a transaction that writes.
         tasks: By key; None for what cannot be read.
     """
+    if not tasks:
+        return
     problems = _schema.problems
     known = sa.select(problems.c.task_key).where(problems.c.task_key.in_(list(tasks)))
     there = set(connection.scalars(known))

@@ -161,7 +161,9 @@ class Store:
         )
         if marker == unread[0]:
             return unread[1], unread[2]
-        rows = self._database.read(lambda c: c.execute(_ROWS, {"key": key}).all(), None)
+        rows: Any = []
+        if marker[0]:
+            rows = self._database.read(lambda c: c.execute(_ROWS, {"key": key}).all(), None)
         if rows is None:
             return unread[1], unread[2]
         every = tuple(_rows.parsed((row[0], row[1]) for row in rows))

@@ -67,7 +67,8 @@ def check_type(name: str, value: Any, *kinds: type, hint: str = "") -> None:
     """
     if not isinstance(value, kinds):
         wanted = " or ".join("None" if k is type(None) else k.__name__ for k in kinds)
-        raise TypeError(f"{name} must be a {wanted}, got {value!r}{hint and f': {hint}'}")
+        article = "an" if wanted[0] in "AEIOaeio" else "a"
+        raise TypeError(f"{name} must be {article} {wanted}, got {value!r}{hint and f': {hint}'}")
 
 
 def check_path(name: str, value: Any) -> Path:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import numbers
 import operator
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from autotune_rlm._checks import check_type
 from autotune_rlm.networks._load import STANDARD, ModelLike, load_skeleton, subgraphs
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def assumed_dims(model: onnx.ModelProto, given: Mapping[str, int] | None = None)
         ValueError: A name is not one of the model's, or a size is no positive number.
     """
     names = dynamic_dims(model)
-    _check(given or {}, names)
+    _check({} if given is None else given, names)
     sizes: dict[str, int] = {}
     ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in model.graph.input}
     channels = _channels(model)
@@ -81,8 +83,8 @@ def bind(model: onnx.ModelProto, dims: Mapping[str, int] | None) -> None:
         ValueError: As ``assumed_dims``.
     """
     names = dynamic_dims(model)
+    _check({} if dims is None else dims, names)
     sizes = {k: int(v) for k, v in (dims or {}).items()}
-    _check(sizes, names)
     for value in model.graph.input:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if (value.name, axis) in names:
@@ -105,13 +107,15 @@ def input_sizes(
 
 
 def _check(given: Mapping[str, int], names: Mapping[tuple[str, int], str]) -> None:
+    check_type("dims", given, Mapping)
     if unknown := set(given) - set(names.values()):
+        known = ", ".join(sorted(set(names.values()))) or "none"
         raise ValueError(
-            f"dims: the model has no dynamic dimension named {sorted(unknown)}; it has "
-            f"{sorted(set(names.values()))}"
+            f"dims: the model has no dynamic dimension named {', '.join(map(str, unknown))}; it "
+            f"has: {known}"
         )
     for name, size in given.items():
-        if isinstance(size, bool) or (not isinstance(size, int) and int(size) != size) or size < 1:
+        if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 1:
             raise ValueError(f"dims: the size of {name!r} must be a positive integer, got {size!r}")
 
 

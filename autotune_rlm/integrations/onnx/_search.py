@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autotune_rlm._checks import check_number, check_type
 from autotune_rlm.integrations.onnx._predict import FACTS
 from autotune_rlm.integrations.onnx._rungs import Rungs
 from autotune_rlm.networks.spaces import ArchitectureSpace
@@ -107,23 +108,33 @@ def search(
         The study. Trials carry all facts and constrained metrics as user attributes.
 
     Raises:
-        ValueError: An objective is unknown or lacks a function, the budget is not positive, or the
-            epochs do not rise.
+        TypeError: An argument is of the wrong type.
+        ValueError: An objective is unknown or lacks a function, the budget is not positive, the
+            epochs do not rise, or no choices are valid.
     """
     import optuna
 
     from autotune_rlm.integrations.optuna import RLMSampler
+    from autotune_rlm.store import Store
 
-    if budget < 1 or batch < 1:
-        raise ValueError(f"budget and batch must be at least 1, got {budget} and {batch}")
-    if not objectives:
-        raise ValueError("objectives must name at least one metric")
+    hint = "autotune_rlm.integrations.onnx.space(name) makes one of a published table"
+    check_type("space", space, ArchitectureSpace, hint=hint)
+    for name, choices in space.parameters.items():
+        check_type(f"space.parameters[{name!r}]", choices, Sequence)
+        if not choices:
+            raise ValueError(f"space.parameters[{name!r}] must hold at least one value")
+    check_number("budget", budget, least=1, whole=True)
+    check_number("batch", batch, least=1, whole=True)
+    check_type("store", store, Store, type(None))
+    check_type("study", study, optuna.Study, type(None))
     directions, functions = _objectives(objectives)
     rungs = None if epochs is None else Rungs(epochs)
     if rungs is not None and not functions:
         raise ValueError("epochs: no objective has a function that could be called with them")
+    check_type("constraints", constraints, Mapping, type(None))
     limits = dict(constraints or {})
-    for name in limits:
+    for name, limit in limits.items():
+        check_number(f"constraints: the limit of {name!r}", limit)
         if name not in (*directions, *FACTS, *_MEASURED):
             raise ValueError(
                 f"constraints: {name!r} is neither an objective, a fact ({sorted(FACTS)}) nor "
@@ -197,13 +208,15 @@ class _Job:
         self._all: dict[str, dict[str, Any]] | None = None
         if self.space.size <= _LISTED:
             self._all = {self._key(c): c for c in _combinations(self.space)}
+            if not self._all:
+                raise ValueError(f"space: no combination of choices of {self.space.name} is valid")
 
     def ask(self, n: int) -> list[Any]:
         """Up to n trials of networks that were not tried; none where all were."""
         trials: list[Any] = []
         while len(trials) < n and (new := self._new()) is not None:
             trial = self.study.ask(self._choices)
-            if self._key(trial.params) in self.tried:
+            if self._key(trial.params) in self.tried or not self.space.valid(trial.params):
                 self._twins.append(trial)  # its values may only come with this batch
                 self.study.enqueue_trial(new)
                 trial = self.study.ask(self._choices)
@@ -241,7 +254,9 @@ class _Job:
                     trial.set_user_attr(name, value)
                 self.study.tell(trial, list(other.values))
                 return
-        trial.set_user_attr("error", "the same network was tried and has no values")
+        twin = self.space.valid(trial.params)
+        reason = "the same network was tried and has no values" if twin else "no valid choices"
+        trial.set_user_attr("error", reason)
         self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
     def evaluate(self, trials: Sequence[Any]) -> None:
@@ -265,7 +280,10 @@ class _Job:
                 trial.set_user_attr(name, value)
             if i in pruned:
                 self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            elif reached is None or not all(math.isfinite(reached[m]) for m in self.metrics):
+            elif reached is None:
+                self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            elif odd := [m for m in self.metrics if not math.isfinite(reached[m])]:
+                trial.set_user_attr("error", f"{odd[0]} is {reached[odd[0]]}")
                 self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
             else:
                 self.study.tell(trial, [reached[name] for name in self.directions])
@@ -343,16 +361,19 @@ def _context(metric: str) -> dict[str, Any]:
 def _objectives(
     objectives: Mapping[str, str | tuple[str, Objective]],
 ) -> tuple[dict[str, str], dict[str, Objective]]:
+    check_type("objectives", objectives, Mapping)
+    if not objectives:
+        raise ValueError("objectives must name at least one metric")
     directions: dict[str, str] = {}
     functions: dict[str, Objective] = {}
     for name, given in objectives.items():
-        direction = given if isinstance(given, str) else given[0]
+        direction, *rest = [given] if isinstance(given, str) or callable(given) else given
         if direction not in ("minimize", "maximize"):
             raise ValueError(f"objectives: {name} must minimize or maximize, got {direction!r}")
         directions[name] = direction
-        if not isinstance(given, str):
-            functions[name] = given[1]
-        elif name not in FACTS and name not in _MEASURED:
+        if rest and callable(rest[0]):
+            functions[name] = rest[0]
+        elif rest or (name not in FACTS and name not in _MEASURED):
             raise ValueError(
                 f"objectives: {name!r} needs a function of the configuration: "
                 f'{{"{name}": ("{direction}", function)}}'

@@ -138,7 +138,12 @@ class Policy:
             row[i] for i in range(max(map(len, lists), default=0)) for row in lists if i < len(row)
         ]
         if not best:
-            return []
+            if not self._declared_parameters:
+                return []
+            if trial._trial_id not in state.opening:
+                drawn = self._describe.sample(np.random.default_rng(rng.randint(2**31 - 1)))
+                state.opening[trial._trial_id] = drawn
+            return [state.opening[trial._trial_id]]
         turn = 0
         if not finished:  # of several first trials at once each begins with another
             turn = sum(t.number < trial.number for t in trials if t.state == TrialState.RUNNING)

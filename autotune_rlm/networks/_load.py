@@ -120,6 +120,9 @@ def _copy(source: Any, target: Any, depth: int) -> None:
     kind = type(source).__name__
     if depth > _MAX_DEPTH:
         raise ValueError(f"model: subgraphs are nested more than {_MAX_DEPTH} deep")
+    if kind == "GraphProto" and depth and source.ByteSize() <= _KEEP_ELEMENTS // 2:
+        target.CopyFrom(source)  # too few bytes for a large tensor, even of half bytes
+        return
     nested = _NESTED[kind]
     large = kind == "TensorProto" and _is_large(source)
     for field, value in source.ListFields():

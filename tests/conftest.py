@@ -2,7 +2,7 @@
 
 * Debian's ``lld`` links for AMD; without it tests marked ``amd`` are skipped.
 * Its interpreter leaves its own functions in ``triton.language``, with which nothing compiles any more:
-  they are put back before each test.
+  before each test the compiler's are put back and what the interpreter added is taken out.
 """
 
 from functools import cache
@@ -22,6 +22,8 @@ def pytest_runtest_setup(item):
         for name, value in names.items():
             if vars(owner).get(name) is not value:
                 setattr(owner, name, value)
+        for name in vars(owner).keys() - names.keys():
+            delattr(owner, name)
 
 
 @cache
@@ -32,6 +34,7 @@ def _compiled_language():
         return {}
     if tuple(map(int, installed.split(".")[:2])) >= (3, 6):
         return {}
+    import triton.compiler.code_generator  # it keeps the functions that it finds when it is imported
     import triton.language as language
 
     classes = [value for value in vars(language.core).values() if isinstance(value, type)]

@@ -1,4 +1,4 @@
-"""Shapes of results that onnx has no inference for: operators of ONNX Runtime's own domain."""
+"""Shapes of results that onnx has no inference for, most of them in ONNX Runtime's own domain."""
 
 from __future__ import annotations
 
@@ -139,6 +139,9 @@ _SHAPES: dict[str, _Shape] = {
     "QEmbedLayerNormalization": _embedded,
     "GatherBlockQuantized": _looked_up,
 }  # fmt: skip
+_UNCHANGED = frozenset(
+    {"SimplifiedLayerNormalization", "GroupNormalization", "MeanVarianceNormalization"}
+)  # type and shape are the first argument's, in the standard domain too
 _TYPED_LIKE = {  # slot of the argument whose type the result has, where it is not the first
     "DequantizeLinear": 1, "MatMulIntegerToFloat": 2, "EmbedLayerNormalization": 2,
     "QEmbedLayerNormalization": 7, "GatherBlockQuantized": 2, "QAttention": 3, "QuantizeLinear": 2,
@@ -149,7 +152,7 @@ _TYPED_LIKE = {  # slot of the argument whose type the result has, where it is n
 def foreign_result(graph: Graph, node: Node) -> Tensor | None:
     """The first result of an operator that onnx has no inference for; None where not known."""
     op = node.op.removeprefix(MICROSOFT)
-    if op == "SimplifiedLayerNormalization":
+    if op in _UNCHANGED:
         return graph.tensor(node.inputs[0])
     if not node.op.startswith(MICROSOFT) or op not in _SHAPES:
         return None

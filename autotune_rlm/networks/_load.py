@@ -23,6 +23,7 @@ ModelLike = Union["onnx.ModelProto", str, "os.PathLike[str]", bytes]
 STANDARD = ("", "ai.onnx")
 """Names of the standard operator set."""
 
+_LFS = b"version https://git-lfs"
 _KEEP_ELEMENTS = 128  # of a tensor whose values are kept: shapes and axes live there
 _MAX_DEPTH = 32  # subgraphs in subgraphs; protobuf itself reads no deeper
 _MAX_NODES = 2_000_000  # after inlining; the largest published decoders have about 30,000
@@ -90,14 +91,17 @@ def _read(model: Any) -> tuple[onnx.ModelProto, str]:
     import onnx
 
     if isinstance(model, (bytes, bytearray, memoryview)):
-        what, content = "the given bytes", bytes(model)
+        what, content = "what was given", bytes(model)
     elif isinstance(model, (str, os.PathLike)):
         path = Path(model)
         what, content = repr(str(path)), b""
         if not path.is_file():
             raise FileNotFoundError(f"model: there is no file {str(path)!r}")
         if path.stat().st_size == 0:
-            raise ValueError(f"model: {str(path)!r} is empty; export the model again")
+            raise ValueError(f"model: {what} is empty; export the model again")
+        with path.open("rb") as file:
+            if file.read(len(_LFS)) == _LFS:
+                raise ValueError(f"model: {what} is a pointer of Git LFS; run `git lfs pull`")
     else:
         raise TypeError(
             f"model must be an onnx.ModelProto, a path or bytes, got {type(model).__name__}"

@@ -206,3 +206,10 @@ def test_weights_in_a_file_that_is_not_there_are_not_needed(tmp_path):
     (tmp_path / "weights").unlink()
     facts = graph_facts(path)
     assert (facts.macs, facts.parameters) == (MACS, 512)
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+    file = tmp_path / "net.onnx"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    with pytest.raises(ValueError, match="git lfs pull"):
+        graph_facts(file)

@@ -133,3 +133,18 @@ def test_identity_changes_nothing_wherever_it_stands(place):
 
     assert onnx_text(built(True)) == onnx_text(built(False))
     assert graph_facts(built(True)) == graph_facts(built(False))
+
+
+@pytest.mark.parametrize("op", ["GroupNormalization", "MeanVarianceNormalization"])
+def test_what_follows_an_operator_that_onnx_infers_no_shape_of_is_known(op):
+    scales = [weight("s", 8), weight("b", 8)] if op == "GroupNormalization" else []
+    options = {"num_groups": 2} if scales else {}
+    nodes = [
+        h.make_node(op, ["x", *(w.name for w in scales)], ["n"], **options),
+        h.make_node("Conv", ["n", "w"], ["y"]),
+    ]
+    net = model(
+        nodes, [value("x", T.FLOAT, [1, 8, 6, 6])], [*scales, weight("w", 4, 8, 3, 3)], opset=21
+    )
+    facts = graph_facts(net)
+    assert (facts.macs, facts.unknown) == (4 * 8 * 9 * 16, 0)

@@ -52,29 +52,51 @@ def _attended(call: Call) -> tuple[int, ...]:
     return query
 
 
-def _convolved(weight: int, channels_last: bool) -> _Shape:
+def _convolved(weight: int | None, channels_last: bool) -> _Shape:
+    """Of a convolution by the weight in this slot, or of pooling (None)."""
+
     def shape(call: Call) -> tuple[int, ...]:
-        data, kernel = call.shape(0), call.shape(weight)
+        attributes, data = call.node.attributes, call.shape(0)
         last = channels_last or bool(call.number("channels_last"))
         spatial = data[1:-1] if last else data[2:]
+        channels = data[-1] if last else data[1]
+        window = attributes.get("kernel_shape")
+        if weight is not None:
+            channels, _, *window = call.shape(weight)
         n = len(spatial)
-        attributes = call.node.attributes
         pads = list(attributes.get("pads") or [0] * 2 * n)
         strides = list(attributes.get("strides") or [1] * n)
         dilations = list(attributes.get("dilations") or [1] * n)
-        automatic = attributes.get("auto_pad", b"NOTSET")
-        if automatic in (b"SAME_UPPER", b"SAME_LOWER"):
+        if attributes.get("auto_pad", b"NOTSET") in (b"SAME_UPPER", b"SAME_LOWER"):
             sizes = [-(-s // t) for s, t in zip(spatial, strides, strict=True)]
         else:
+            up = strides if call.number("ceil_mode") else [1] * n
             sizes = [
-                (spatial[i] + pads[i] + pads[n + i] - dilations[i] * (kernel[2 + i] - 1) - 1)
+                (spatial[i] + pads[i] + pads[n + i] - dilations[i] * (window[i] - 1) - 2 + up[i])
                 // strides[i]
                 + 1
                 for i in range(n)
             ]
-        return (data[0], *sizes, kernel[0]) if last else (data[0], kernel[0], *sizes)
+        return (data[0], *sizes, channels) if last else (data[0], channels, *sizes)
 
     return shape
+
+
+def _to_blocks(call: Call) -> tuple[int, ...]:
+    shape = call.shape(0)
+    return (shape[0], shape[-1], *shape[1:-1]) if call.number("channels_last") else shape
+
+
+def _from_blocks(call: Call) -> tuple[int, ...]:
+    first, _, *spatial = call.shape(0)
+    channels = call.number("channels")
+    last = call.number("channels_last")
+    return (first, *spatial, channels) if last else (first, channels, *spatial)
+
+
+def _scaled(call: Call) -> tuple[int, ...]:
+    scales = call.node.attributes["scales"]
+    return tuple(int(a * b) for a, b in zip(call.shape(0), scales, strict=True))
 
 
 def _global_mean(call: Call) -> tuple[int, ...]:
@@ -132,6 +154,14 @@ _SHAPES: dict[str, _Shape] = {
     "NhwcFusedConv": _convolved(1, True),
     "NhwcConv": _convolved(1, True),
     "QLinearConv": _convolved(3, False),
+    "nchwc.Conv": _convolved(1, False),
+    "nchwc.MaxPool": _convolved(None, False),
+    "nchwc.AveragePool": _convolved(None, False),
+    "nchwc.GlobalMaxPool": _global_mean,
+    "nchwc.GlobalAveragePool": _global_mean,
+    "nchwc.ReorderInput": _to_blocks,
+    "nchwc.ReorderOutput": _from_blocks,
+    "nchwc.Upsample": _scaled,
     "QLinearAdd": _broadcast(0, 3),
     "QLinearMul": _broadcast(0, 3),
     "QLinearGlobalAveragePool": _global_mean,
@@ -159,7 +189,7 @@ def foreign_result(graph: Graph, node: Node) -> Tensor | None:
     call = Call(graph, node)
     try:
         shape = _SHAPES[op](call)
-    except (UnknownShape, IndexError, ValueError):
+    except (UnknownShape, IndexError, KeyError, TypeError, ValueError):
         return None
     slot = _TYPED_LIKE.get(op, 0)
     if slot < 0:

@@ -286,7 +286,7 @@ _CONVS: dict[str, _Rule] = {
     "DeformConv": _conv(),
     "ConvTranspose": _conv_transpose,
     "CausalConvWithState": _causal_conv,
-    **{MICROSOFT + op: _conv() for op in ("FusedConv", "NhwcFusedConv", "NhwcConv")},
+    **{MICROSOFT + op: _conv() for op in ("FusedConv", "NhwcFusedConv", "NhwcConv", "nchwc.Conv")},
     MICROSOFT + "QLinearConv": _conv(3),
     MICROSOFT + "ConvTransposeWithDynamicPads": _conv_transpose,
     MICROSOFT + "CausalConvWithState": _causal_conv,
@@ -355,6 +355,10 @@ _FREE_MICROSOFT = frozenset({
     "RestorePadding", "RotaryEmbedding", "ScaledSiLU", "SkipGroupNorm",
     "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SwiGLU", "TorchEmbedding",
     "Trilu", "Unique", "UnfoldTensor",
+    *(f"nchwc.{op}" for op in (
+        "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReorderInput",
+        "ReorderOutput", "Upsample",
+    )),
 })  # fmt: skip
 _FREE_OTHERS = frozenset({
     "ai.onnx.ml.ArrayFeatureExtractor", "ai.onnx.ml.Binarizer", "ai.onnx.ml.CastMap",

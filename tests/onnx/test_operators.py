@@ -148,3 +148,26 @@ def test_what_follows_an_operator_that_onnx_infers_no_shape_of_is_known(op):
     )
     facts = graph_facts(net)
     assert (facts.macs, facts.unknown) == (4 * 8 * 9 * 16, 0)
+
+
+def test_a_graph_that_onnx_runtime_laid_out_in_blocks_has_the_same_work(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    nodes = [
+        h.make_node("Conv", ["x", "w0"], ["a"], pads=[1] * 4),
+        h.make_node("Relu", ["a"], ["b"]),
+        h.make_node("MaxPool", ["b"], ["c"], kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
+        h.make_node("Conv", ["c", "w1"], ["d"], group=32),
+        h.make_node("AveragePool", ["d"], ["e"], kernel_shape=[2, 2]),
+        h.make_node("Conv", ["e", "w2"], ["f"]),
+        h.make_node("GlobalAveragePool", ["f"], ["y"]),
+    ]
+    weights = [weight("w0", 32, 3, 3, 3), weight("w1", 32, 1, 3, 3), weight("w2", 32, 32, 1, 1)]
+    net = model(nodes, [value("x", T.FLOAT, [1, 3, 20, 20])], weights)
+    options = runtime.SessionOptions()
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.optimized_model_filepath = str(tmp_path / "blocks.onnx")
+    options.log_severity_level = 4
+    runtime.InferenceSession(net.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    plain, blocks = graph_facts(net), graph_facts(tmp_path / "blocks.onnx")
+    assert (blocks.macs, blocks.parameters) == (plain.macs, plain.parameters)
+    assert blocks.unknown == plain.unknown == 0

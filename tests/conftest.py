@@ -34,7 +34,7 @@ def _compiled_language():
         return {}
     if tuple(map(int, installed.split(".")[:2])) >= (3, 6):
         return {}
-    import triton.compiler.code_generator  # it keeps the functions that it finds when it is imported
+    import triton.compiler.code_generator  # noqa: F401  (it keeps functions as it finds them at its import)
     import triton.language as language
 
     classes = [value for value in vars(language.core).values() if isinstance(value, type)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -108,12 +109,19 @@ class TestCost:
             kernel = tuned(store, key=["n"], mode=mode)
             asked = []
             engine = store._database._engine
-            sa.event.listen(engine, "before_cursor_execute", lambda *a: asked.append(a[2]))
+
+            def ask(connection, cursor, statement, *_):
+                if threading.current_thread() is threading.main_thread():  # not the refresher
+                    asked.append(statement)
+
+            sa.event.listen(engine, "before_cursor_execute", ask)
             for n in range(1000, 1400, 16):
                 asked.clear()
                 launch(kernel, n)
                 counts.append(len([s for s in asked if s.startswith("SELECT")]))
-        assert max(counts[9:]) <= counts[8]  # the best of up to eight near problems is looked up
+        assert (
+            0 < max(counts[9:]) <= counts[8]
+        )  # the best of up to eight near problems is looked up
 
     def test_new_keys_leave_the_others_on_the_fast_path(self, stub, store_path, monkeypatch):
         kernel = tuned(store_path, key=["n"])

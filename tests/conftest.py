@@ -6,6 +6,7 @@
 """
 
 from functools import cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
@@ -34,8 +35,8 @@ def _compiled_language():
         return {}
     if tuple(map(int, installed.split(".")[:2])) >= (3, 6):
         return {}
-    import triton.compiler.code_generator  # noqa: F401  (it keeps functions as it finds them at its import)
-    import triton.language as language
+    import_module("triton.compiler.code_generator")  # keeps the functions that it then finds
+    language = import_module("triton.language")
 
     classes = [value for value in vars(language.core).values() if isinstance(value, type)]
     owners = (language, language.core, language.math, *classes)

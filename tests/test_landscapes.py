@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from landscape_support import landscape
+from landscape_support import close, landscape
 
 from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes import Landscape, read_landscapes, write_landscapes
@@ -107,16 +107,6 @@ def landscapes(draw, max_size=3, *, metric=None):
     )
     pairs = {Candidate(c, draw(words)): draw(measurements) for c in configs}
     return Landscape(task, tuple(pairs), tuple(pairs.values()), id=draw(names))
-
-
-def close(a: Landscape, b: Landscape) -> None:
-    """Equal up to the last digits of times, which foreign formats keep in other units."""
-    assert (a.id, a.task, a.candidates) == (b.id, b.task, b.candidates)
-    for x, y in zip(a.measurements, b.measurements, strict=True):
-        assert (x.status, x.value, x.low, x.high) == (y.status, y.value, y.low, y.high)
-        assert (x.reason, x.samples, x.facts, x.state) == (y.reason, y.samples, y.facts, y.state)
-        assert (x.compile_s or 0.0) == pytest.approx(y.compile_s or 0.0, rel=1e-9)
-        assert x.cost_s == pytest.approx(y.cost_s, rel=1e-9)
 
 
 # Explaining and shrinking these large examples takes minutes and tells little.

@@ -6,6 +6,7 @@ A command module defines ``app`` (a ``typer.Typer``) or a function of the comman
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 import typer
@@ -58,5 +59,6 @@ app = new_app(
 
 
 @app.callback()
-def _main() -> None:
-    pass
+def _main(context: typer.Context) -> None:
+    if context.invoked_subcommand != "run":  # Triton's advice is for those whose kernels these are
+        warnings.filterwarnings("ignore", "TRITON_DEFAULT_FP_FUSION")

@@ -9,7 +9,6 @@ from autotune_rlm.cli._bench_optuna import optuna
 
 app = new_app(
     no_args_is_help=True,
-    help="Compare tuning methods on recorded landscapes and architecture tables.",
 )
 app.command("kernels")(kernels)
 app.command("nas")(nas)

@@ -13,7 +13,7 @@ from autotune_rlm import formats
 from autotune_rlm.cli._app import StoreOption, failing, new_app, new_console, new_table
 from autotune_rlm.cli.store import open_store
 
-app = new_app(help="Show how accurate the surrogate was.")
+app = new_app()
 _out = new_console()
 
 

@@ -297,16 +297,23 @@ def _with_what_is_there(file: ServingFile, out: Path, server: str) -> ServingFil
 
 
 def _block(text: str | None) -> tuple[int, int] | None:
-    block = tuple(int(size) for size in text.split(",")) if text else None
-    if block is not None and len(block) != 2:
+    block = _numbers("--block-shape", "128,128", text) if text else []
+    if len(block) not in (0, 2):
         raise ValueError(f"--block-shape must be two numbers as in 128,128, got {text!r}")
-    return block
+    return (block[0], block[1]) if block else None
 
 
 def _sizes(text: str | None) -> Sequence[int]:
     from autotune_rlm.integrations.serving import BATCHES
 
-    return [int(size) for size in text.split(",")] if text else BATCHES
+    return _numbers("--batches", "1,16,256", text) if text else BATCHES
+
+
+def _numbers(option: str, example: str, text: str) -> list[int]:
+    try:
+        return [int(size) for size in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} must be numbers as in {example}, got {text!r}") from None
 
 
 def _device_name(asked: str | None, cluster: Cluster | None, *, interpreted: bool) -> str:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from autotune_rlm.cli._app import StoreOption, failing, new_app, new_console, new_table
 
-app = new_app(no_args_is_help=True, help="Look at, export, import or clear the measurements.")
+app = new_app(no_args_is_help=True)
 _out = new_console()
 
 _Kernel = Annotated[str | None, typer.Option("--kernel", help="Only this kernel.")]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from autotune_rlm._json import json_object, plain
@@ -32,6 +34,21 @@ def seconds(milliseconds: Any) -> float | None:
     """Milliseconds to seconds; None for anything but a finite number."""
     number = finite(milliseconds)
     return None if number is None else number / 1000.0
+
+
+def results_of(
+    text: str, path: Path, metadata: str, results: str
+) -> tuple[dict[str, Any], list[Any]]:
+    """What a JSON file says of itself, and its list of results, by the names that they have there."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from None
+    found = data.get(results) if isinstance(data, dict) else None
+    if not isinstance(found, list):
+        raise ValueError(f"{path}: line 1: must be an object with a list {results!r}")
+    said = data.get(metadata)
+    return said if isinstance(said, dict) else {}, found
 
 
 _FAILURE_WORDS = (

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from xml.etree import ElementTree
 
 from autotune_rlm._json import plain, shown
 from autotune_rlm.devices import lookup
-from autotune_rlm.landscapes._common import TO_MS, finite
+from autotune_rlm.landscapes._common import TO_MS, finite, results_of
 from autotune_rlm.landscapes._landscape import Landscape
 from autotune_rlm.types import Candidate, Measurement, Observation, Status, Task
 
@@ -80,11 +79,12 @@ def is_ktt(text: str) -> bool:
 
 def parse(text: str, path: Path) -> list[Landscape]:
     """The landscapes of a file, one per kernel."""
+    metadata: Mapping[str, Any]
     start = text.lstrip()[:1]
     if start == "<":
         metadata, results = _of_xml(text, path)
     elif start == "{":
-        metadata, results = _of_json(text, path)
+        metadata, results = results_of(text, path, "Metadata", "Results")
     else:
         metadata, results = _of_csv(text, path)
     unit = metadata.get("TimeUnit") or "Milliseconds"
@@ -158,18 +158,6 @@ def _facts(runs: Sequence[Result]) -> dict[str, Any]:
         if name in first:
             facts[ours] = first[name]
     return plain(facts)
-
-
-def _of_json(text: str, path: Path) -> tuple[Mapping[str, Any], list[Result]]:
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from None
-    results = data.get("Results") if isinstance(data, dict) else None
-    if not isinstance(results, list):
-        raise ValueError(f"{path}: line 1: KTT's JSON is an object with a list 'Results'")
-    metadata = data.get("Metadata")
-    return metadata if isinstance(metadata, dict) else {}, results
 
 
 def _of_xml(text: str, path: Path) -> tuple[Mapping[str, Any], list[Result]]:

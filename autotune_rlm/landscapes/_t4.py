@@ -21,6 +21,7 @@ from autotune_rlm.landscapes._common import (
     extra_of,
     finite,
     leftovers,
+    results_of,
     task_from_extra,
     told,
 )
@@ -47,14 +48,7 @@ _COMPUTE_API = {"cuda": "CUDA", "triton": "CUDA", "opencl": "OpenCL", "vulkan": 
 
 def parse(text: str, path: Path) -> list[Landscape]:
     """The landscape of a T4 results file."""
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from None
-    results = data.get("results") if isinstance(data, dict) else None
-    if not isinstance(results, list):
-        raise ValueError(f"{path}: line 1: a T4 file is an object with a list 'results'")
-    metadata = data.get("metadata") if isinstance(data.get("metadata"), dict) else {}
+    metadata, results = results_of(text, path, "metadata", "results")
     unit = str(metadata.get("timeunit") or "ms").lower()
     if unit not in TO_MS:
         raise ValueError(f"{path}: metadata.timeunit must be a unit of time, got {unit!r}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from autotune_rlm.regression._lead import LeadPrediction, fit_lead
+from autotune_rlm.regression._lead import Lead, LeadPrediction, fit_lead
 from autotune_rlm.regression._model import CODEC, RowModel, Rows
 from autotune_rlm.regression._options import FitOptions
 from autotune_rlm.regression._report import FitReport, Scores, scores_of
@@ -57,8 +57,8 @@ def fit_table(
     some = np.isfinite(numbers).any(1)
     if not some.all():
         notes.append(f"{int((~some).sum())} rows without any number were left out")
-        kept = np.flatnonzero(some).tolist()
-        texts, fields = [texts[i] for i in kept], [fields[i] for i in kept]
+        kept = np.flatnonzero(some)
+        texts, fields = _pick(texts, kept), _pick(fields, kept)
         numbers, groups = numbers[kept], groups[kept]
     train, judge, test = _split(groups, options)
     if len(texts) < _MIN_ROWS:
@@ -66,24 +66,15 @@ def fit_table(
     notes += _told(texts, groups)
     scales = tuple(TargetScale.fit(_finite(numbers[train, j])) for j in range(len(names)))
     z = np.column_stack([s.to_scale(numbers[:, j]) for j, s in enumerate(scales)])
-
-    def pick(items: Sequence[Any], which: np.ndarray) -> list[Any]:
-        return [items[i] for i in which]
-
     others = np.concatenate([judge, test])
-    lead, out_of_fold = fit_lead(
-        pick(texts, train), pick(fields, train), z[train], groups[train], seed=options.seed
-    )
-    held_out = lead.predict(pick(texts, others), pick(fields, others))
-    predicted = LeadPrediction(np.zeros_like(z), np.zeros_like(z))
-    for column, inside, outside in zip(predicted, out_of_fold, held_out, strict=True):
-        column[train], column[others] = inside, outside
+    lead, predicted = _fit_lead(texts, fields, z, groups, train, others, options.seed)
     prior = predicted.lead
     spread = np.array([max(float(np.nanstd(c)), 1e-6) for c in (z - prior)[train].T])
     model = RowModel.extend(checkpoint, names, max_tokens=options.max_tokens)
     rows = model.encode_rows(texts, lead_fields(fields, prior))
     notes += _cut(rows.texts, rows.text_of, model.max_tokens)
-    bins = CODEC.position((z - prior) / spread)
+    residuals = (z - prior) / spread
+    bins = CODEC.position(residuals)
     done = Training()
     if options.minutes > 0:
         done = train_rows(
@@ -98,47 +89,73 @@ def fit_table(
             key=digest([list(names), texts[:50], z[:50].tolist(), len(texts), vars(options)]),
         )
     model.network.eval().requires_grad_(False)
-    plain = TableModel(
-        model,
-        lead,
-        scales,
-        spread,
-        np.zeros(len(names)),
-        np.ones(len(names)),
-        _marginal(bins[train]),
-    )
-    learned = dataclasses.replace(plain, marginal=None)
-    if done.best_step == 0 or not _tells_more(learned, plain, rows.take(judge), bins[judge]):
-        learned = plain
-    p = learned.histograms(rows.take(others))
+    none, ones = np.zeros(len(names)), np.ones(len(names))
+    plain = TableModel(model, lead, scales, spread, none, ones, _marginal(bins[train]))
+    fitted = dataclasses.replace(plain, marginal=None)
+    if done.best_step == 0 or not _tells_more(fitted, plain, rows.take(judge), bins[judge]):
+        fitted = plain
+    p = fitted.histograms(rows.take(others))
     quantiles = np.stack([_quantiles(p[:, j]) for j in range(len(names))], axis=1)  # (h, k, 3)
-    at, residuals = np.arange(len(judge)), (z - prior) / spread
-    for j in range(len(names)):
-        if learned is plain:  # nothing was learned of the held-out part, nor of what folds left out
-            known_rows = np.concatenate([train, judge])
-            alike = np.repeat(quantiles[:1, j], len(known_rows), axis=0)
-            learned.widths[j] = _width(residuals[known_rows, j], alike, 0.0)
-            continue
-        learned.shares[j] = _share(residuals[judge, j], quantiles[at, j, 1])
-        learned.widths[j] = _width(residuals[judge, j], quantiles[at, j], learned.shares[j])
-    fitted, shares = learned, learned.shares
-    here = np.arange(len(judge), len(others))
+    _calibrate(fitted, residuals, quantiles, train, judge)
     scores = {
-        name: _scores(fitted, j, numbers, z, predicted, train, test, quantiles[here, j])
+        name: _scores(fitted, j, numbers, z, predicted, train, test, quantiles[len(judge) :, j])
         for j, name in enumerate(names)
     }
-    for j, name in enumerate(names):
-        notes += _verdict(name, scores[name], float(shares[j]), trained=options.minutes > 0)
+    shares = dict(zip(names, fitted.shares.tolist(), strict=True))
+    for name in names:
+        notes += _verdict(name, scores[name], shares[name], trained=options.minutes > 0)
     everything, _ = fit_lead(texts, fields, z, groups, seed=options.seed)
     report = FitReport(
         rows=(len(train), len(judge), len(test)),
         scores=scores,
-        shares={name: float(s) for name, s in zip(names, shares, strict=True)},
+        shares=shares,
         steps=done.best_step,
         seconds=time.monotonic() - started,
         warnings=tuple(notes),
     )
     return dataclasses.replace(fitted, lead=everything), report
+
+
+def _pick(items: Sequence[Any], which: np.ndarray) -> list[Any]:
+    return [items[i] for i in which]
+
+
+def _fit_lead(
+    texts: Sequence[str],
+    fields: Sequence[Mapping[str, Any]],
+    z: np.ndarray,
+    groups: np.ndarray,
+    train: np.ndarray,
+    others: np.ndarray,
+    seed: int,
+) -> tuple[Lead, LeadPrediction]:
+    """The leading model of the rows ``train``, and predictions of all rows that did not see them."""
+    lead, out_of_fold = fit_lead(
+        _pick(texts, train), _pick(fields, train), z[train], groups[train], seed=seed
+    )
+    held_out = lead.predict(_pick(texts, others), _pick(fields, others))
+    predicted = LeadPrediction(np.zeros_like(z), np.zeros_like(z))
+    for column, inside, outside in zip(predicted, out_of_fold, held_out, strict=True):
+        column[train], column[others] = inside, outside
+    return lead, predicted
+
+
+def _calibrate(
+    fitted: TableModel,
+    residuals: np.ndarray,
+    quantiles: np.ndarray,
+    train: np.ndarray,
+    judge: np.ndarray,
+) -> None:
+    """Set shares and widths by rows that nothing was learned of."""
+    for j in range(len(fitted.targets)):
+        if fitted.marginal is None:
+            own, at = residuals[judge, j], quantiles[: len(judge), j]
+            fitted.shares[j] = _share(own, at[:, 1])
+        else:  # nothing was learned of the held-out part, nor of what folds left out
+            own = residuals[np.concatenate([train, judge]), j]
+            at = np.repeat(quantiles[:1, j], len(own), axis=0)
+        fitted.widths[j] = _width(own, at, fitted.shares[j])
 
 
 def _split(groups: np.ndarray, options: FitOptions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

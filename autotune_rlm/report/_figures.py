@@ -6,7 +6,7 @@ import io
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -70,14 +70,12 @@ class FigureOf:
         title: Heading.
         caption: What it shows, in one or two sentences.
         draw: Draws into axes.
-        size: Inches.
     """
 
     name: str
     title: str
     caption: str
     draw: Callable[[Any], None]
-    size: tuple[float, float] = field(default=_SIZE)
 
 
 def figures(report: Report) -> list[FigureOf]:
@@ -198,7 +196,7 @@ def _sampled(runs: int) -> str:
 
 
 def _drawn(figure: FigureOf) -> Figure:
-    drawn = Figure(figsize=figure.size, layout="constrained")
+    drawn = Figure(figsize=_SIZE, layout="constrained")
     figure.draw(drawn.add_subplot())
     return drawn
 
@@ -224,7 +222,7 @@ def _regret(axes: Any, report: Report) -> None:
 def _over_time(
     axes: Any, events: Sequence[TuningEvent], name: str, color: str, wanted: float | None
 ) -> None:
-    shown = [(t, v) for e in events if (t := when(e)) and (v := getattr(e, name)) is not None]
+    shown = [(t, v) for e in events if (t := when(e.when)) and (v := getattr(e, name)) is not None]
     if wanted is not None:
         axes.axhline(wanted, color=_GREY, linestyle="--", linewidth=1)
     if shown:
@@ -244,7 +242,7 @@ def _over_time(
 
 
 def _events(axes: Any, events: Sequence[TuningEvent]) -> None:
-    known = [(t, e) for e in events if (t := when(e)) and e.n_candidates]
+    known = [(t, e) for e in events if (t := when(e.when)) and e.n_candidates]
     shown = _sample(known, _MAX_DOTS)
     if shown:
         times = [t for t, _ in shown]

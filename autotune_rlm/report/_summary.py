@@ -153,10 +153,10 @@ def summarize(events: Iterable[TuningEvent], *, rounds: Sequence[Mapping[str, An
     )
 
 
-def when(event: TuningEvent) -> datetime | None:
-    """Start of a run; None where it was not recorded."""
+def when(text: str) -> datetime | None:
+    """The time that was recorded; None where none was."""
     try:
-        return datetime.fromisoformat(event.when)
+        return datetime.fromisoformat(text)
     except ValueError:
         return None
 

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -38,59 +38,45 @@ def write_tensorboard(report: Report, folder: str | os.PathLike[str]) -> list[Pa
     """
     with of_extra("tensorboard", "writing scalars for TensorBoard"):
         from torch.utils.tensorboard import SummaryWriter
-    steps: dict[Path, list[tuple[float | None, dict[str, float]]]] = defaultdict(list)
+    steps: dict[Path, list[tuple[datetime | None, dict[str, Any]]]] = defaultdict(list)
     for event in report.events:
         run = Path(folder) / _name(event.kernel) / _name(event.device)
-        started = when(event)
-        steps[run].append((started.timestamp() if started else None, dict(_scalars(event))))
+        steps[run].append((when(event.when), _scalars(event)))
     for record in report.rounds:
-        run = Path(folder) / "fine-tuning"
-        steps[run].append((_time(record), dict(_finite(_of_a_round(record)))))
+        at = when(str(record.get("when")))
+        steps[Path(folder) / "fine-tuning"].append((at, _of_a_round(record)))
     for run, found in steps.items():
         for old in run.glob(f"events.out.tfevents.*{_SUFFIX}"):
             old.unlink()
         with SummaryWriter(str(run), filename_suffix=_SUFFIX) as writer:
             for step, (at, scalars) in enumerate(found, start=1):
+                seconds = at.timestamp() if at else None
                 for name, value in scalars.items():
-                    writer.add_scalar(name, value, step, walltime=at)
+                    if isinstance(value, (int, float)) and math.isfinite(value):
+                        writer.add_scalar(name, float(value), step, walltime=seconds)
     return list(steps)
 
 
-def _scalars(event: TuningEvent) -> Iterator[tuple[str, float]]:
-    return _finite(
-        {
-            "accuracy/spearman": event.spearman,
-            "accuracy/kendall": event.kendall,
-            "accuracy/regret of the first choice": event.first_choice_regret,
-            "accuracy/inside the 90 % interval": event.coverage,
-            "seconds/model": event.model_s,
-            "seconds/compile": event.compile_s,
-            "seconds/measure": event.measure_s,
-            "seconds/saved": event.saved_s,
-            "configurations/candidates": event.n_candidates,
-            "configurations/measured": event.n_measured,
-            "configurations/failed": sum(event.n_failed.values()),
-            f"best/{event.metric}": event.best_value,
-        }
-    )
+def _scalars(event: TuningEvent) -> dict[str, Any]:
+    return {
+        "accuracy/spearman": event.spearman,
+        "accuracy/kendall": event.kendall,
+        "accuracy/regret of the first choice": event.first_choice_regret,
+        "accuracy/inside the 90 % interval": event.coverage,
+        "seconds/model": event.model_s,
+        "seconds/compile": event.compile_s,
+        "seconds/measure": event.measure_s,
+        "seconds/saved": event.saved_s,
+        "configurations/candidates": event.n_candidates,
+        "configurations/measured": event.n_measured,
+        "configurations/failed": sum(event.n_failed.values()),
+        f"best/{event.metric}": event.best_value,
+    }
 
 
 def _of_a_round(record: Mapping[str, Any]) -> dict[str, Any]:
     names = ("before", "after", "accepted", "measurements", "seconds")
     return {f"fine-tuning/{name}": record.get(name) for name in names}
-
-
-def _finite(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for name, value in values.items():
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            yield name, float(value)
-
-
-def _time(record: Mapping[str, Any]) -> float | None:
-    try:
-        return datetime.fromisoformat(str(record.get("when"))).timestamp()
-    except ValueError:
-        return None
 
 
 def _name(text: str) -> str:

@@ -1,33 +1,22 @@
 """One of two stages of a pipeline. Rank 0 tunes behind a receive; rank 1 tunes the same key, then sends.
 
-Arguments: the rank, a file to meet at, this rank's store. Prints JSON.
+Prints JSON.
 """
 
-import datetime
 import functools
 import json
-import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "triton"))
 
 import torch
 import torch.distributed as dist
+from rank_support import meet, rank, store
 from triton_test_support import Oracle, Quick, body, configs, time_of
 
 from autotune_rlm import rlm_autotune
 from autotune_rlm.integrations.triton import agree_ranks
 from autotune_rlm.integrations.triton.stub import StubDriver
 
-rank, meeting, store = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-dist.init_process_group(
-    "gloo",
-    init_method=f"file://{meeting}",
-    rank=rank,
-    world_size=2,
-    timeout=datetime.timedelta(seconds=100),
-)
+meet(patience_s=100)
 x, message = torch.zeros(64), torch.zeros(1)
 kernel = rlm_autotune(configs=configs(), key=["n"], surrogate=Oracle(-1), store=store)(Quick(body))
 if rank == 0:

@@ -1,31 +1,17 @@
-"""One of two ranks that tune the same keys on devices whose timings disagree. Prints JSON.
+"""One of two ranks that tune the same keys on devices whose timings disagree. Prints JSON."""
 
-Arguments: the rank, a file to meet at, this rank's store.
-"""
-
-import datetime
 import json
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "triton"))
 
 import torch
 import torch.distributed as dist
+from rank_support import meet, rank, store
 from triton_test_support import Oracle, Quick, body, configs
 
 from autotune_rlm import rlm_autotune
 from autotune_rlm.integrations.triton import _ranks
 from autotune_rlm.integrations.triton.stub import StubDriver
 
-rank, meeting, store = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-dist.init_process_group(
-    "gloo",
-    init_method=f"file://{meeting}",
-    rank=rank,
-    world_size=2,
-    timeout=datetime.timedelta(minutes=10),
-)
+meet(patience_s=600)
 x = torch.zeros(64)
 
 

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import helion
-import helion.language as hl
 import numpy as np
 import pytest
 import torch
@@ -26,19 +25,8 @@ from autotune_rlm.integrations.triton.stub import StubDriver
 H100 = lookup("NVIDIA H100")
 
 
-@helion.kernel(static_shapes=True)
-def matmul(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    m, k = x.size()
-    _, n = y.size()
-    out = torch.empty([m, n], dtype=x.dtype, device=x.device)
-    for tile_m, tile_n in hl.tile([m, n]):
-        acc = hl.zeros([tile_m, tile_n], dtype=torch.float32)
-        for tile_k in hl.tile(k):
-            acc = torch.addmm(acc, x[tile_m, tile_k], y[tile_k, tile_n])
-        out[tile_m, tile_n] = acc
-    return out
-
-
+SEARCHES = run_file(Path(__file__).parents[2] / "benchmarks" / "helion_searches.py", "searches")
+matmul = helion.kernel(static_shapes=True)(SEARCHES.matmul)
 ARGS = (torch.zeros(256, 256, dtype=torch.float16), torch.zeros(256, 256, dtype=torch.float16))
 
 
@@ -209,12 +197,10 @@ class TestRegistered:
 
 def test_the_comparison_on_kernels_runs_as_far_as_a_gpu(capsys):
     """``benchmarks/helion_searches.py --kernels``: everything but the times."""
-    script = Path(__file__).parents[2] / "benchmarks" / "helion_searches.py"
-    compare = run_file(script, "helion_searches")
     given = argparse.Namespace(searches=["RLMSearch"], budget=2, pool=4)
     register()
     with StubDriver():
-        compare.on_this_gpu(
+        SEARCHES.on_this_gpu(
             given, device="cpu", size=64, perf_of=lambda config: sum(config["block_sizes"])
         )
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]

@@ -114,29 +114,19 @@ def test_no_configuration_means_the_defaults(stub, autotune, x):
     assert stub.launches[-1].options == {"num_warps": 4, "num_stages": 3, "num_ctas": 1}
 
 
-def test_reset_to_zero_before_every_run_and_before_the_launch_that_counts(stub, autotune, x):
+@pytest.mark.parametrize("option", ["reset_to_zero", "restore_value"])
+def test_before_every_run_and_the_launch_that_counts_a_tensor_is_as_it_was(
+    stub, autotune, x, option
+):
     seen = []
 
     def fails(given):
         seen.append(given["x"].sum().item())
         given["x"] += 1
 
-    tuned = autotune(configs=FEW, key=["n"], reset_to_zero=["x"])(Quick(body, fails))
+    tuned = autotune(configs=FEW, key=["n"], **{option: ["x"]})(Quick(body, fails))
     tuned[GRID](x, x.clone(), 8)
     assert len(seen) == 5
-    assert set(seen) == {0.0}
-    assert x.sum() == 8
-
-
-def test_restore_value_after_every_run(stub, autotune, x):
-    seen = []
-
-    def fails(given):
-        seen.append(given["x"].sum().item())
-        given["x"] += 1
-
-    tuned = autotune(configs=FEW, key=["n"], restore_value=["x"])(Quick(body, fails))
-    tuned[GRID](x, x.clone(), 8)
     assert set(seen) == {0.0}
     assert x.sum() == 8
 

@@ -8,22 +8,12 @@ import pytest
 import torch
 import triton
 from triton_test_kernels import scale
-from triton_test_support import Oracle, configs, tuned
+from triton_test_support import Oracle, X, configs, known, tuned
 
 from autotune_rlm import Store, rlm_autotune
 from autotune_rlm.integrations.triton import _autotuner
 
 GRID = (1,)
-
-
-X = torch.zeros(64)
-
-
-def known(store):
-    """Observations of the one task in the store."""
-    with Store(store) as opened:
-        (task,) = opened.tasks()
-        return opened.observations(task)
 
 
 class TestModes:

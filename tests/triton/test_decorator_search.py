@@ -10,7 +10,17 @@ import pytest
 import torch
 import triton
 from triton_test_kernels import masked, picky, product, scale
-from triton_test_support import AutotunerError, Oracle, Quick, body, configs, time_of, tuned
+from triton_test_support import (
+    AutotunerError,
+    Oracle,
+    Quick,
+    X,
+    body,
+    configs,
+    known,
+    time_of,
+    tuned,
+)
 
 from autotune_rlm import ConfigSpace, Store, rlm_autotune
 from autotune_rlm.integrations.triton import device
@@ -19,14 +29,6 @@ from autotune_rlm.search.tuner import TuningError
 from autotune_rlm.types import Device, Status
 
 GRID = (1,)
-X = torch.zeros(64)
-
-
-def known(store):
-    """Observations of the one task in the store."""
-    with Store(store) as opened:
-        (task,) = opened.tasks()
-        return opened.observations(task)
 
 
 class TestBudget:
@@ -225,11 +227,11 @@ class TestFailures:
 
         kernel = Quick(body, fails)
         tuned(kernel, store_path, mode="full")[GRID](X, X, 64)
-        for n, known in ((128, True), (65, False)):
+        for n, is_known in ((128, True), (65, False)):
             tried.clear()
             search = tuned(kernel, store_path, mode="full")
             search[GRID](X, X, n)
-            assert (max(tried) <= 128) is known
+            assert (max(tried) <= 128) is is_known
             assert search.best_config.kwargs["BLOCK"] == 128
 
     def test_a_surrogate_that_cannot_be_loaded_costs_a_warning(

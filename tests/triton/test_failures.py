@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-
 import pytest
 import torch
 import triton
 from triton.runtime.errors import OutOfResources
 from triton_test_kernels import picky, scale
-from triton_test_support import AutotunerError, Quick, body, configs, rows, time_of
-from triton_test_support import tuned as tuned_with
+from triton_test_support import FEW, AutotunerError, Quick, X, body, configs, rows, time_of
+from triton_test_support import few as tuned
+from triton_test_support import few_grid as good
 
 import autotune_rlm
 from autotune_rlm import Store, rlm_autotune
@@ -20,20 +19,10 @@ from autotune_rlm.measure.triton import job
 from autotune_rlm.search.tuner import TuningError
 from autotune_rlm.types import Measurement, Status
 
-X = torch.zeros(64)
-FEW = configs(blocks=(64, 128, 256), warps=(1,))
-
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
     monkeypatch.setattr(job, "_PAUSES_S", (0.0, 0.0))
-
-
-tuned = functools.partial(tuned_with, configs=FEW)
-
-
-def good(m):
-    return (triton.cdiv(64, m["BLOCK"]),)
 
 
 def bad_pre(given, reset_only=False):

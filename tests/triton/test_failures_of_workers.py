@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import linecache
 import os
 import subprocess
@@ -11,30 +10,17 @@ import textwrap
 import time
 
 import pytest
-import torch
-import triton
 from triton_test_kernels import scale
-from triton_test_support import configs, rows
-from triton_test_support import tuned as tuned_with
+from triton_test_support import X, rows
+from triton_test_support import few as tuned
+from triton_test_support import few_grid as good
 
 from autotune_rlm.measure.triton import job
-
-X = torch.zeros(64)
-
-
-FEW = configs(blocks=(64, 128, 256), warps=(1,))
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
     monkeypatch.setattr(job, "_PAUSES_S", (0.0, 0.0))
-
-
-tuned = functools.partial(tuned_with, configs=FEW)
-
-
-def good(m):
-    return (triton.cdiv(64, m["BLOCK"]),)
 
 
 class TestWorkers:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 import triton
 from triton.runtime.jit import KernelInterface
 
 from autotune_rlm import Store, rlm_autotune
-from autotune_rlm.integrations.triton.stub import Launch
+from autotune_rlm.integrations.triton.stub import Launch, StubDriver
 from autotune_rlm.types import Prediction
 
 # Older versions raise plain errors where nothing worked.
 AutotunerError = getattr(triton.runtime.errors, "AutotunerError", RuntimeError)
+X = torch.zeros(64)
 
 
 def time_of(launch: Launch) -> float:
@@ -85,6 +89,48 @@ def tuned(kernel, store, **options):
     """The kernel under ``rlm_autotune`` with a surrogate that knows its times."""
     options = {"configs": configs(), "key": ["n"], "surrogate": Oracle(), **options}
     return rlm_autotune(store=store, **options)(kernel)
+
+
+def few(kernel, store, **options):
+    """``tuned`` with three configurations, for which ``few_grid`` is the grid of 64 elements."""
+    return tuned(kernel, store, **{"configs": FEW, **options})
+
+
+def few_grid(given):
+    """One program for each block."""
+    return (triton.cdiv(64, given["BLOCK"]),)
+
+
+FEW = configs(blocks=(64, 128, 256), warps=(1,))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def triton_cache(tmp_path_factory):
+    """All tests share Triton's cache, so that equal kernels are compiled once a session."""
+    with pytest.MonkeyPatch.context() as patch:
+        cache = tmp_path_factory.getbasetemp().parent / "triton-cache"
+        patch.setenv("TRITON_CACHE_DIR", str(cache))
+        patch.setenv("TRITON_DEFAULT_FP_FUSION", os.environ.get("TRITON_DEFAULT_FP_FUSION", "1"))
+        yield
+
+
+@pytest.fixture
+def stub():
+    """The active driver while the test runs; launches take ``time_of``."""
+    with StubDriver(time_ms=time_of) as driver:
+        yield driver
+
+
+@pytest.fixture
+def oracle():
+    return Oracle()
+
+
+def known(store):
+    """Observations of the one task in the store."""
+    with Store(store) as opened:
+        (task,) = opened.tasks()
+        return opened.observations(task)
 
 
 def rows(path):

@@ -7,6 +7,7 @@ As vLLM 0.33 (``get_default_config`` and ``w8a8_triton_block_scaled_mm``) and SG
 from __future__ import annotations
 
 from autotune_rlm.integrations.serving._file import ServingFile
+from autotune_rlm.integrations.serving._spaces import PARAMETERS
 from autotune_rlm.types import Candidate, Device
 
 __all__ = ["rule_of_thumb"]
@@ -23,12 +24,11 @@ def rule_of_thumb(file: ServingFile, batch: int, device: Device, server: str) ->
     if server == "vllm":
         return _vllm_experts(file, batch, rocm)
     stages = 2 if rocm else 4
+    few = batch <= file.E
     if file.dtype == "fp8_w8a8" and file.block_shape is not None:
         return _config(64, *file.block_shape, 32, 4, 2 if rocm else 3)
     if file.dtype == "fp8_w8a8":
-        few = batch <= file.E
         return _config(64, 128, 128, 1, 4, stages) if few else _config(128, 256, 128, 32, 8, stages)
-    few = batch <= file.E
     return _config(16, 32, 64, 1, 4, 3) if few else _config(64, 64, 32, 8, 4, 3)
 
 
@@ -46,14 +46,5 @@ def _vllm_experts(file: ServingFile, batch: int, rocm: bool) -> Candidate:
     return _config(m, 64 if batch <= 64 else 128, k, group, 4 if batch <= 128 else 8, stages)
 
 
-def _config(m: int, n: int, k: int, group: int, warps: int, stages: int) -> Candidate:
-    return Candidate(
-        {
-            "BLOCK_SIZE_M": m,
-            "BLOCK_SIZE_N": n,
-            "BLOCK_SIZE_K": k,
-            "GROUP_SIZE_M": group,
-            "num_warps": warps,
-            "num_stages": stages,
-        }
-    )
+def _config(*values: int) -> Candidate:
+    return Candidate(dict(zip(PARAMETERS, values, strict=True)))

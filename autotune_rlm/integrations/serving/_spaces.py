@@ -9,17 +9,16 @@ from autotune_rlm.integrations.serving._file import ServingFile
 from autotune_rlm.landscapes.winners import space_of
 from autotune_rlm.types import Candidate, Device
 
-__all__ = ["space"]
+__all__ = ["PARAMETERS", "space"]
 
+PARAMETERS = (
+    *("BLOCK_SIZE_M", "BLOCK_SIZE_N", "BLOCK_SIZE_K", "GROUP_SIZE_M"),
+    *("num_warps", "num_stages"),
+)
+"""What a configuration of the servers' kernels has, in the order of their files."""
 # On ROCm vLLM's script searches other tiles, and two stages only.
-_ROCM = {
-    "BLOCK_SIZE_M": (16, 32, 64, 128, 256),
-    "BLOCK_SIZE_N": (16, 32, 64, 128, 256),
-    "BLOCK_SIZE_K": (32, 64, 128, 256),
-    "GROUP_SIZE_M": (1, 4, 8, 16, 32),
-    "num_warps": (1, 2, 4, 8),
-    "num_stages": (2,),
-}
+_TILES = (16, 32, 64, 128, 256)
+_ROCM = (_TILES, _TILES, _TILES[1:], (1, 4, 8, 16, 32), (1, 2, 4, 8), (2,))
 
 
 def space(file: ServingFile, device: Device) -> tuple[Candidate, ...]:
@@ -36,5 +35,5 @@ def space(file: ServingFile, device: Device) -> tuple[Candidate, ...]:
 
 @cache
 def _rocm() -> tuple[Candidate, ...]:
-    grid = itertools.product(*_ROCM.values())
-    return tuple(Candidate(dict(zip(_ROCM, values, strict=True))) for values in grid)
+    grid = itertools.product(*_ROCM)
+    return tuple(Candidate(dict(zip(PARAMETERS, values, strict=True))) for values in grid)

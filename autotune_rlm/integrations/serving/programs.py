@@ -140,32 +140,22 @@ def tiles(problem: dict[str, int], config: dict[str, Any], m: str, n: str) -> tu
 
 def block_scaled(problem: dict[str, Any], config: dict[str, Any]) -> Program:
     """``w8a8_block_fp8_matmul`` and ``w8a8_block_int8_matmul`` of vLLM and SGLang."""
-    p = {"m": int(problem.get("M", problem.get("key0", 1))), "n": problem["N"], "k": problem["K"]}
+    m, n, k = int(problem.get("M", problem.get("key0", 1))), problem["N"], problem["K"]
     group_n, group_k = problem.get("block_shape") or problem.get("block_size") or (128, 128)
     value = "*i8" if "int8" in str(problem.get("dtype")) else "*fp8e4nv"
-    c = {
-        name.replace("BLOCK_SIZE", "BLOCK").replace("GROUP_SIZE", "GROUP"): v
-        for name, v in config.items()
+    tile = {
+        f"BLOCK_SIZE_{x}": config.get(f"BLOCK_SIZE_{x}", config.get(f"BLOCK_{x}")) for x in "MNK"
     }
     return {
         "kernel": block_scaled_product,
         "arguments": {
-            "a_ptr": value,
-            "b_ptr": value,
-            "c_ptr": "*bf16",
-            "a_scale_ptr": "*fp32",
-            "b_scale_ptr": "*fp32",
-            "M": p["m"],
-            "N": p["n"],
-            "K": p["k"],
-            "GROUP_N": group_n,
-            "GROUP_K": group_k,
-            "BLOCK_SIZE_M": c["BLOCK_M"],
-            "BLOCK_SIZE_N": c["BLOCK_N"],
-            "BLOCK_SIZE_K": c["BLOCK_K"],
+            **{"a_ptr": value, "b_ptr": value, "c_ptr": "*bf16"},
+            **{"a_scale_ptr": "*fp32", "b_scale_ptr": "*fp32"},
+            **{"M": m, "N": n, "K": k, "GROUP_N": group_n, "GROUP_K": group_k},
+            **tile,
             "GROUP_SIZE_M": GROUP,
         },
-        "grid": tiles(p, c, "BLOCK_M", "BLOCK_N"),
+        "grid": tiles({"m": m, "n": n}, tile, "BLOCK_SIZE_M", "BLOCK_SIZE_N"),
     }
 
 
@@ -198,23 +188,11 @@ def mixture_of_experts(problem: dict[str, Any], config: dict[str, Any]) -> Progr
     return {
         "kernel": expert_product,
         "arguments": {
-            "a_ptr": a,
-            "b_ptr": b,
-            "c_ptr": "*bf16",
-            "a_scale_ptr": "*fp32",
-            "b_scale_ptr": "*fp32",
-            "row_ptr": "*i32",
-            "expert_ptr": "*i32",
-            "padded_ptr": "*i32",
-            "N": n,
-            "K": k,
-            "EM": padded,
-            "valid": pairs,
-            "TOP_K": top_k,
-            "SCALES": scales,
-            "BLOCK_SIZE_M": block,
-            "BLOCK_SIZE_N": config["BLOCK_SIZE_N"],
-            "BLOCK_SIZE_K": config["BLOCK_SIZE_K"],
+            **{"a_ptr": a, "b_ptr": b, "c_ptr": "*bf16"},
+            **{"a_scale_ptr": "*fp32", "b_scale_ptr": "*fp32"},
+            **{"row_ptr": "*i32", "expert_ptr": "*i32", "padded_ptr": "*i32"},
+            **{"N": n, "K": k, "EM": padded, "valid": pairs, "TOP_K": top_k, "SCALES": scales},
+            **{name: config[name] for name in ("BLOCK_SIZE_M", "BLOCK_SIZE_N", "BLOCK_SIZE_K")},
             "GROUP_SIZE_M": GROUP,
         },
         "grid": (padded // block * math.ceil(n / config["BLOCK_SIZE_N"]),),

@@ -65,17 +65,10 @@ def _take(
 
 def render(landscapes: Iterable[Landscape]) -> str:
     """The text of the landscapes, which have different ids."""
-    out: list[str] = []
-    for landscape in landscapes:
-        out.append(to_line({"landscape": landscape.id, "task": landscape.task.to_json()}))
-        out.extend(
-            to_line(
-                {
-                    "landscape": landscape.id,
-                    "candidate": observation.candidate.to_json(),
-                    "measurement": observation.measurement.to_json(),
-                }
-            )
-            for observation in landscape.observations
-        )
-    return "".join(line + "\n" for line in out)
+    found: list[dict[str, Any]] = []
+    for one in landscapes:
+        found.append({"landscape": one.id, "task": one.task.to_json()})
+        for seen in one.observations:
+            candidate, measurement = seen.candidate.to_json(), seen.measurement.to_json()
+            found.append({"landscape": one.id, "candidate": candidate, "measurement": measurement})
+    return "".join(to_line(value) + "\n" for value in found)

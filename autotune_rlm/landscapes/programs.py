@@ -8,12 +8,12 @@ parameters.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 from autotune_rlm._json import is_drawn
 from autotune_rlm.landscapes._landscape import Landscape
-from autotune_rlm.types import Candidate, Measurement, Status, Task
+from autotune_rlm.types import Candidate, Measurement, Observation, Status, Task
 
 __all__ = ["is_reserved_program", "program_landscapes", "program_task"]
 
@@ -22,22 +22,9 @@ _SIZES = ("items", "characters", "largest", "depth")
 """What every input has; the lengths of single arguments have the names of one program's."""
 
 
-@dataclass(eq=False)
-class _Rows:
-    task: Task
-    candidates: list[Candidate] = field(default_factory=list)
-    measurements: list[Measurement] = field(default_factory=list)
-
-
 def program_task(task: Task, metric: str) -> Task:
     """What is asked of programs, whatever program it is: language, metric and machine."""
-    return Task(
-        kernel="program",
-        device=task.device,
-        language=task.language,
-        metric=metric,
-        minimize=True,
-    )
+    return Task(kernel="program", device=task.device, language=task.language, metric=metric)
 
 
 def program_landscapes(
@@ -53,32 +40,27 @@ def program_landscapes(
         metrics: What is read: the recording's own metric, and names of a measurement's facts.
         statements: Whether a program's problem statement (``problem["statement"]``) stands before it.
     """
-    found: dict[tuple[str, str], _Rows] = {}
+    tasks: dict[tuple[str, str], Task] = {}
+    found: dict[tuple[str, str], list[Observation]] = defaultdict(list)
     for landscape in recorded:
         task = landscape.task
         text = task.source
         if statements and task.problem.get("statement"):
             text = f"{task.problem['statement']}\n\n{text}"
         for metric in metrics:
-            rows = found.setdefault((task.language, metric), _Rows(program_task(task, metric)))
-            for candidate, measured in zip(
-                landscape.candidates, landscape.measurements, strict=True
-            ):
+            key = task.language, metric
+            tasks.setdefault(key, program_task(task, metric))
+            for seen in landscape.observations:
+                measured, config = seen.measurement, seen.candidate.config
                 value = measured.value if metric == task.metric else measured.facts.get(metric)
-                if not measured.ok or not isinstance(value, (int, float)):
-                    continue
-                sizes = {k: candidate.config[k] for k in _SIZES if k in candidate.config}
-                rows.candidates.append(Candidate(sizes, text, payload=landscape.id))
-                rows.measurements.append(Measurement(status=Status.OK, value=float(value)))
+                if measured.ok and isinstance(value, (int, float)):
+                    sizes = {k: config[k] for k in _SIZES if k in config}
+                    candidate = Candidate(sizes, text, payload=landscape.id)
+                    again = Measurement(status=Status.OK, value=float(value))
+                    found[key].append(Observation(candidate, again))
     return [
-        Landscape(
-            rows.task,
-            tuple(rows.candidates),
-            tuple(rows.measurements),
-            f"program/{language}/{metric}",
-        )
-        for (language, metric), rows in found.items()
-        if rows.candidates
+        Landscape.from_observations(tasks[key], rows, id="/".join(("program", *key)))
+        for key, rows in found.items()
     ]
 
 

@@ -28,6 +28,10 @@ _COLUMNS = 384  # n-grams that the trees read
 _FEWER_COLUMNS = 192  # n-grams that the trees read of a large table
 _ROUNDS = 300
 _SHARES = np.linspace(0.0, 1.0, 11)
+_ARRAYS = {  # of a model, as they are saved
+    **{"buckets": np.int32, "idf": np.float32, "weights": np.float32, "intercept": np.float64},
+    **{"dense": np.int32, "shares": np.float64},
+}
 _SETTINGS: dict[str, Any] = {
     "max_depth": 6,
     "eta": 0.05,
@@ -88,16 +92,8 @@ class Lead:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What ``from_arrays`` reads, but for the columns."""
-        own = {
-            "buckets": self.buckets.astype(np.int32),
-            "idf": self.idf.astype(np.float32),
-            "weights": self.weights.astype(np.float32),
-            "intercept": self.intercept,
-            "dense": self.dense.astype(np.int32),
-            "shares": self.shares,
-            "places": np.array([self.places]),
-            "facts": np.array([self.facts]),
-        }
+        own = {name: getattr(self, name).astype(kind) for name, kind in _ARRAYS.items()}
+        own |= {name: np.array([getattr(self, name)]) for name in ("places", "facts")}
         for j, trees in enumerate(self.trees):
             own |= {f"trees.{j}.{name}": array for name, array in trees.arrays().items()}
         return own
@@ -105,21 +101,15 @@ class Lead:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], columns: FieldColumns) -> Lead:
         """The inverse of ``arrays``."""
-        shares = np.asarray(arrays["shares"])
         parts = [
             {k.split(".", 2)[2]: v for k, v in arrays.items() if k.startswith(f"trees.{j}.")}
-            for j in range(len(shares))
+            for j in range(len(arrays["shares"]))
         ]
         return cls(
+            **{name: arrays[name] for name in _ARRAYS},
             places=bool(arrays["places"][0]),
-            buckets=arrays["buckets"].astype(np.int64),
-            idf=arrays["idf"].astype(np.float64),
             columns=columns,
-            weights=arrays["weights"].astype(np.float64),
-            intercept=arrays["intercept"],
-            dense=arrays["dense"].astype(np.int64),
             trees=tuple(Trees.from_arrays(part) for part in parts if part),
-            shares=shares,
             facts=bool(arrays["facts"][0]) if "facts" in arrays else False,
         )
 

@@ -104,15 +104,9 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary with everything that the figures show."""
-        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name in ("total", "apart", "regret"):
-            data[name] = None if data[name] is None else dataclasses.asdict(data[name])
-        for name in ("verdicts", "by_kernel", "by_device", "over_time", "failures"):
-            data[name] = [dataclasses.asdict(item) for item in data[name]]
-        data["events"] = [event.to_json() for event in self.events]
-        data["rounds"] = [dict(item) for item in self.rounds]
-        data["statuses"], data["stops"] = dict(self.statuses), dict(self.stops)
-        return data
+        bare = dataclasses.asdict(dataclasses.replace(self, events=(), rounds=()))
+        events = [event.to_json() for event in self.events]
+        return {**bare, "events": events, "rounds": [dict(item) for item in self.rounds]}
 
 
 def summarize(events: Iterable[TuningEvent], *, rounds: Sequence[Mapping[str, Any]] = ()) -> Report:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import server_folder
+from serving_support import server_folder
 from test_serving import CONFIG, FewRows, no_facts
 from typer.testing import CliRunner
 

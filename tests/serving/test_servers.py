@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import loader, server_folder
+from serving_support import loader, server_folder
 
 from autotune_rlm.integrations.serving import BATCHES, ServingFile, nearest
 from autotune_rlm.integrations.serving._installed import config_folders, kernel_file

@@ -133,8 +133,8 @@ def check(
     for task, candidates, prediction in _ranked(file, list(file.configs), device, surrogate, facts):
         batch = task.problem["M"]
         worth = _worth(prediction)
-        mine = _index(candidates, dict(file.configs[batch]))
-        best = int(worth.argmin())
+        own = Candidate(dict(file.configs[batch])).key
+        mine, best = [c.key for c in candidates].index(own), int(worth.argmin())
         slower = float(worth[mine] / worth[best] - 1)
         if slower > _DOUBTFUL:
             yield Doubt(
@@ -187,11 +187,6 @@ def candidates_of(
 def _worth(prediction: Prediction) -> np.ndarray:
     """Milliseconds, longer for what likely does not compile or fit."""
     return np.asarray(prediction.median / np.maximum(prediction.p_valid, 1e-9))
-
-
-def _index(candidates: Sequence[Candidate], config: dict[str, int]) -> int:
-    key = Candidate(config).key
-    return next(i for i, c in enumerate(candidates) if c.key == key)
 
 
 @functools.cache

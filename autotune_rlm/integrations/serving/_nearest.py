@@ -63,25 +63,23 @@ def nearest(
     """
     places = config_folders(server) if folders is None else [Path(folder) for folder in folders]
     wanted = devices.lookup(file.device_name)
-    best: tuple[tuple[float, float, float, str], Nearest] | None = None
+    ranked = []
     for path in (path for place in places for path in sorted(place.glob("*.json"))):
         try:
             other = ServingFile.read(path)
         except ValueError:
             continue  # a file of something else
         alike = other.kernel == file.kernel and other.down == file.down and other.configs
-        if not alike or _kind(other) != _kind(file):
-            continue
-        device = devices.lookup(other.device_name)
-        gap = problem_distance(_sizes(file), _sizes(other))
-        apart = devices.distance(wanted, device)
-        rank = (gap + apart, apart, gap, path.name)
-        if best is None or rank < best[0]:
-            shape = "this shape" if not gap else _shape(other)
-            mine = "this GPU" if not apart else other.device_name
-            reason = f"{path.name}: {shape} on {mine}"
-            best = rank, Nearest(file=other, path=path, reason=reason)
-    return best[1] if best else None
+        if alike and _kind(other) == _kind(file):
+            gap = problem_distance(_sizes(file), _sizes(other))
+            apart = devices.distance(wanted, devices.lookup(other.device_name))
+            ranked.append(((gap + apart, apart, gap, path.name), other, path))
+    if not ranked:
+        return None
+    (_, apart, gap, name), other, path = min(ranked, key=lambda one: one[0])
+    shape = _shape(other) if gap else "this shape"
+    gpu = other.device_name if apart else "this GPU"
+    return Nearest(file=other, path=path, reason=f"{name}: {shape} on {gpu}")
 
 
 def driver_name(name: str) -> str:

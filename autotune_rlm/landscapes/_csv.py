@@ -86,11 +86,11 @@ class _Rows:
         self._facts = [name for name in names if name not in _KNOWN]
         self._candidates: dict[tuple[str, str, str], Candidate] = {}
 
-    def add(self, row: dict[str, str], line: int) -> None:
+    def add(self, row: dict[Any, Any], line: int) -> None:
         """Take a row of the file."""
         if None in row or row[self.names[-1]] is None:
             cells = [cell for cell in row.values() if isinstance(cell, str)]
-            found = len(cells) + len(row.get(None, ()))  # type: ignore[call-overload]
+            found = len(cells) + len(row.get(None, ()))
             raise ValueError(f"{found} fields where the header has {len(self.names)}")
         identity = tuple(row.get(name, "") for name in _TASK_COLUMNS)
         kernel, _, device, problem, _, _ = identity

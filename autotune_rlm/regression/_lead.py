@@ -29,8 +29,12 @@ _FEWER_COLUMNS = 192  # n-grams that the trees read of a large table
 _ROUNDS = 300
 _SHARES = np.linspace(0.0, 1.0, 11)
 _ARRAYS = {  # of a model, as they are saved
-    **{"buckets": np.int32, "idf": np.float32, "weights": np.float32, "intercept": np.float64},
-    **{"dense": np.int32, "shares": np.float64},
+    "buckets": np.int32,
+    "idf": np.float32,
+    "weights": np.float32,
+    "intercept": np.float64,
+    "dense": np.int32,
+    "shares": np.float64,
 }
 _SETTINGS: dict[str, Any] = {
     "max_depth": 6,

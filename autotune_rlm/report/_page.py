@@ -39,16 +39,7 @@ def render_html(report: Report, *, source: str = "") -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(
-        count=formats.count,
-        percent=formats.percent,
-        score=formats.score,
-        seconds=formats.seconds,
-        short=formats.short,
-        thousands=formats.thousands,
-        value=formats.value,
-        config=formats.config,
-    )
+    environment.filters |= {name: getattr(formats, name) for name in formats.__all__}
     drawn = [{"figure": f, "svg": figure_module.to_svg(f)} for f in figure_module.figures(report)]
     return environment.get_template("report.html.j2").render(
         report=report,

@@ -14,8 +14,9 @@ import torch
 from helion.autotuner import PowerOfTwoFragment, cache_classes, search_algorithms
 from helion.autotuner.benchmark_provider import BenchmarkProvider, BenchmarkResult
 from helion.autotuner.external import _ExternalKernelAdapter, create_user_config_spec
+from prediction_support import around
 
-from autotune_rlm import Prediction, Store
+from autotune_rlm import Store
 from autotune_rlm._files import run_file
 from autotune_rlm.devices import lookup
 from autotune_rlm.integrations.helion import RLMSearch, autotuner_fn, register
@@ -46,15 +47,7 @@ class Oracle:
     def predict(self, task, candidates, *, observed=()):
         self.seen = list(candidates)
         times = np.array([slowdown(c.payload) for c in candidates])
-        ones = np.ones(len(candidates))
-        return Prediction(
-            metric=task.metric,
-            median=times,
-            low=0.9 * times,
-            high=1.1 * times,
-            spread=0.1 * ones,
-            p_valid=ones,
-        )
+        return around(task, times)
 
 
 def recorded(asked, fails=lambda config: False):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import sympy
 import torch
+from prediction_support import around
 from torch._inductor import config, ir
 from torch._inductor.choices import InductorChoices
 from torch._inductor.graph import GraphLowering
@@ -17,7 +18,7 @@ from torch._inductor.kernel_inputs import MMKernelInputs
 from torch._inductor.select_algorithm import get_algorithm_selector_cache
 from torch._inductor.virtualized import V
 
-from autotune_rlm import Candidate, Measurement, Prediction, Status, Store
+from autotune_rlm import Candidate, Measurement, Status, Store
 from autotune_rlm.devices import lookup
 from autotune_rlm.integrations import inductor
 
@@ -33,15 +34,7 @@ class LargeTilesFirst:
     def predict(self, task, candidates, *, observed=()):
         self.tasks.append(task)
         area = np.array([c.config["BLOCK_M"] * c.config["BLOCK_N"] for c in candidates], float)
-        ones = np.ones(len(candidates))
-        return Prediction(
-            metric=task.metric,
-            median=1 / area,
-            low=0.5 / area,
-            high=2 / area,
-            spread=0.1 * ones,
-            p_valid=ones,
-        )
+        return around(task, 1 / area, factor=2.0)
 
 
 class Broken:

@@ -12,12 +12,13 @@ import jsonschema
 from kernel_tuner import tune_kernel, util
 from kernel_tuner.file_utils import store_output_file
 from kernel_tuner.strategies.wrapper import OptAlgWrapper
+from prediction_support import around
 
 from autotune_rlm.devices import lookup
 from autotune_rlm.integrations.kernel_tuner import RLMStrategy, rlm_strategy
 from autotune_rlm.landscapes import Landscape, read_landscapes, write_landscapes
 from autotune_rlm.store import Store
-from autotune_rlm.types import Candidate, Measurement, Prediction, Status, Task
+from autotune_rlm.types import Candidate, Measurement, Status, Task
 
 LEVELS = {"block_size_x": [16, 32, 64, 128], "tile": [1, 2, 4, 8], "pad": [True, False]}
 
@@ -75,15 +76,7 @@ class Oracle:
 
     def predict(self, task, candidates, *, observed=()):
         median = np.array([1.2 * value_of(c.config) for c in candidates])
-        spread = np.full(len(median), 0.1)
-        return Prediction(
-            metric=task.metric,
-            median=median,
-            low=median / 1.2,
-            high=median * 1.2,
-            spread=spread,
-            p_valid=np.ones(len(median)),
-        )
+        return around(task, median, factor=1.2)
 
 
 class TestExports:

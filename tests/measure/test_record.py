@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,43 +23,14 @@ from autotune_rlm.types import Device, Measurement, Status
 pytestmark = pytest.mark.timeout(600)
 
 H100 = Device(name="NVIDIA H100", target="sm_90", max_shared_kb_per_block=227)
-SUITE = """
-import torch
-import triton
-import triton.language as tl
-
-from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.record.suite import SuiteKernel, random_normal
-
-
-@triton.jit
-def double(x, y, n, BLOCK: tl.constexpr):
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(y + at, 2 * tl.load(x + at, at < n), at < n)
-
-
-def make_args(problem, device, generator):
-    x = random_normal((problem["n"],), "fp32", device, generator)
-    return {"x": x, "y": torch.empty_like(x), "n": problem["n"]}
-
-
-KERNEL = SuiteKernel(
-    fn=double,
-    space=ConfigSpace(BLOCK=[32, 64, 128], num_warps=[1, 2]),
-    problems=({"n": 1024}, {"n": 4096}, {"n": 8192}),
-    small=({"n": 100}, {"n": 33}),
-    make_args=make_args,
-    grid=lambda a: (triton.cdiv(a["n"], a["BLOCK"]),),
-    reference=lambda args: {"y": 2 * args["x"]},
-)
-"""
+SUITE = Path(__file__).parents[1] / "suites" / "double.py"
 
 
 @pytest.fixture
 def suite(tmp_path):
     folder = tmp_path / "suite"
     folder.mkdir()
-    (folder / "double.py").write_text(SUITE)
+    shutil.copy(SUITE, folder)
     return folder
 
 

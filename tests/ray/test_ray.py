@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 pytest.importorskip("ray")
 
 import ray
+from prediction_support import around
 
 from autotune_rlm.integrations.ray import (
     Cluster,
@@ -28,7 +30,6 @@ from autotune_rlm.types import (
     Device,
     Measurement,
     Parallel,
-    Prediction,
     Status,
     Task,
 )
@@ -81,11 +82,7 @@ class Compiler:
 class Oracle:
     def predict(self, task, candidates, *, observed=()):
         median = np.array([value_of(c.config) for c in candidates])
-        spread, sure = np.full(len(median), 0.05), np.ones(len(median))
-        return Prediction(
-            metric=task.metric, median=median, low=0.9 * median, high=1.1 * median, spread=spread,
-            p_valid=sure,
-        )  # fmt: skip
+        return around(task, median, spread=0.05)
 
 
 def start():
@@ -133,7 +130,7 @@ RIGHT = {c: value_of(c.config) for c in CANDIDATES}
 
 def test_is_a_measurer_with_several_workers(fleet):
     assert isinstance(fleet, Parallel)
-    assert (fleet.workers, fleet.device.target) == (WORKERS, "cpu")
+    assert (fleet.workers, fleet.cluster.device.target) == (WORKERS, "cpu")
     assert values(fleet.measure(TASK, CANDIDATES)) == RIGHT
 
 
@@ -154,14 +151,14 @@ def test_takes_a_candidate_only_when_a_worker_is_free(fleet):
 def test_a_worker_killed_in_mid_search_loses_nothing(fleet, tmp_path):
     bad = Candidate({"BLOCK": 64, "num_warps": 8, "die once": str(tmp_path / "died")})
     candidates = [*CANDIDATES[:5], bad, *CANDIDATES[5:]]
-    lost = fleet.lost
+    lost = fleet.cluster.lost
     with Store(tmp_path / "s.db") as store:
         tuner = Tuner(surrogate=None, measurer=fleet, store=store, policy=Policy(min_gain=None))
         result = tuner.tune(TASK, candidates)
         kept = {o.candidate: o.measurement.value for o in store.observations(TASK)}
         every = len(store.observations(TASK, every=True))
     assert (tmp_path / "died").exists()
-    assert fleet.lost == lost + 1
+    assert fleet.cluster.lost == lost + 1
     assert kept == {**RIGHT, bad: value_of(bad.config)}
     assert every == len(candidates)  # none twice
     assert result.best.candidate.config == {"BLOCK": 64, "num_warps": 1}
@@ -293,41 +290,14 @@ def test_a_workers_own_compilers_compile_for_its_device(cluster, tmp_path):
         assert o.measurement.facts["registers"] > 0
 
 
-SUITE = """
-import os
-import signal
-from pathlib import Path
-
-import torch
-import triton
-import triton.language as tl
-
-from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.record.suite import SuiteKernel, random_normal
-
-@triton.jit
-def double(x, y, n, BLOCK: tl.constexpr):
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(y + at, 2 * tl.load(x + at, at < n), at < n)
-
-def make_args(problem, device, generator):
-    died = Path({died!r})
+SUITE = Path(__file__).parents[1] / "suites" / "double.py"
+DIES = """
+    import os, pathlib, signal
+    died = pathlib.Path({died!r})
     if device != "meta" and problem["n"] == 33 and not died.exists():
         died.touch()
         os.kill(os.getppid(), signal.SIGKILL)  # the worker whose device this is
-    x = random_normal((problem["n"],), "fp32", device, generator)
-    return {{"x": x, "y": torch.empty_like(x), "n": problem["n"]}}
-
-KERNEL = SuiteKernel(
-    fn=double,
-    space=ConfigSpace(BLOCK=[32, 64, 128], num_warps=[1, 2]),
-    problems=({{"n": 1024}}, {{"n": 4096}}),
-    small=({{"n": 100}}, {{"n": 33}}),
-    make_args=make_args,
-    grid=lambda a: (triton.cdiv(a["n"], a["BLOCK"]),),
-    reference=lambda args: {{"y": 2 * args["x"]}},
-)
-"""
+    x = random_normal("""
 
 
 @pytest.mark.parametrize("mode", [["--interpreter"], ["--compile-only", "--target", "sm_90"]])
@@ -339,7 +309,9 @@ def test_record_on_a_cluster(mode, cluster, tmp_path):
 
     suite, died, out = tmp_path / "suite", tmp_path / "died", tmp_path / "r.jsonl"
     suite.mkdir()
-    (suite / "double.py").write_text(SUITE.format(died=str(died)))
+    text = SUITE.read_text().replace(', {"n": 8192}', "")
+    text = text.replace("\n    x = random_normal(", DIES.format(died=str(died)))
+    (suite / "double.py").write_text(text)
     options = ["--suite", str(suite), "--out", str(out), "--minutes", "5", *mode]
     arguments = ["record", *options, "--ray", "auto", "--ray-workers", "2"]
     done = CliRunner().invoke(app, arguments)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prediction_support import around
 from typer.testing import CliRunner
 
-from autotune_rlm import Candidate, Prediction
+from autotune_rlm import Candidate
 from autotune_rlm.cli import app
 from autotune_rlm.devices import lookup
 from autotune_rlm.integrations.serving import BATCHES, ServingFile, check, predict
@@ -50,16 +51,7 @@ class FewRows:
         rows = np.array([c.config["BLOCK_SIZE_M"] for c in candidates], float)
         columns = np.array([c.config["BLOCK_SIZE_N"] for c in candidates], float)
         off = 1 + np.abs(np.log2(rows / max(16, task.problem["M"]))) + np.abs(np.log2(columns / 64))
-        ones = np.ones(len(candidates))
-        return Prediction(
-            metric=task.metric,
-            median=off,
-            low=0.9 * off,
-            high=1.1 * off,
-            spread=0.1 * ones,
-            p_valid=ones,
-            unfamiliar=("it is a stand-in",),
-        )
+        return around(task, off, unfamiliar=("it is a stand-in",))
 
 
 def no_facts(task, candidates):

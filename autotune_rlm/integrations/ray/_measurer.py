@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from autotune_rlm.integrations.ray._cluster import Actor, Cluster, where
-from autotune_rlm.types import Candidate, Device, Measurement, Measurer, Preparing, Status, Task
+from autotune_rlm.types import Candidate, Measurement, Measurer, Preparing, Status, Task
 
 __all__ = ["RayMeasurer"]
 
@@ -26,6 +26,9 @@ class RayMeasurer:
         cluster: Whose workers measure; they stay when this ends. None for one of its own.
         **options: Of ``Cluster``, for one of its own.
 
+    Attributes:
+        cluster: Whose workers measure: what they have, how many were lost.
+
     Raises:
         RayClusterError: As ``Cluster``, or the measurer cannot be made.
     """
@@ -34,10 +37,10 @@ class RayMeasurer:
         self, make: Callable[[], Measurer], *, cluster: Cluster | None = None, **options: Any
     ) -> None:
         self._own = cluster is None
-        self._cluster = Cluster(**options) if cluster is None else cluster
+        self.cluster = Cluster(**options) if cluster is None else cluster
         self._likely: Sequence[Candidate] = ()
         try:
-            self._cluster.use(partial(_Measuring, make))
+            self.cluster.use(partial(_Measuring, make))
         except BaseException:
             self.close()
             raise
@@ -45,17 +48,7 @@ class RayMeasurer:
     @property
     def workers(self) -> int:
         """How many candidates are measured at a time at most."""
-        return self._cluster.workers
-
-    @property
-    def device(self) -> Device:
-        """What the workers have."""
-        return self._cluster.device
-
-    @property
-    def lost(self) -> int:
-        """How many workers of the cluster were lost so far."""
-        return self._cluster.lost
+        return self.cluster.workers
 
     def prepare(self, task: Task, candidates: Sequence[Candidate]) -> None:
         """Have the workers compile these ahead, dealt out as they get their next candidates."""
@@ -63,7 +56,7 @@ class RayMeasurer:
 
     def is_ready(self, candidate: Candidate) -> bool:
         """Whether the worker that is free has it compiled."""
-        return candidate.key in self._cluster.asking.ready
+        return candidate.key in self.cluster.asking.ready
 
     def measure(
         self, task: Task, candidates: Iterable[Candidate]
@@ -83,7 +76,7 @@ class RayMeasurer:
             begun[actor] = {c.key for c in mine}
             return sent, candidate.to_json(), [c.to_json() for c in mine]
 
-        for done in self._cluster.each(candidates, send):
+        for done in self.cluster.each(candidates, send):
             if done.actor is None or done.reason:
                 yield done.item, Measurement(status=Status.SKIPPED, reason=done.reason)
             else:
@@ -94,7 +87,7 @@ class RayMeasurer:
     def close(self) -> None:
         """End the cluster's workers, where it is this one's own."""
         if self._own:
-            self._cluster.close()
+            self.cluster.close()
 
     def __enter__(self) -> RayMeasurer:
         return self

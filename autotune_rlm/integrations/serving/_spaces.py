@@ -12,8 +12,12 @@ from autotune_rlm.types import Candidate, Device
 __all__ = ["PARAMETERS", "space"]
 
 PARAMETERS = (
-    *("BLOCK_SIZE_M", "BLOCK_SIZE_N", "BLOCK_SIZE_K", "GROUP_SIZE_M"),
-    *("num_warps", "num_stages"),
+    "BLOCK_SIZE_M",
+    "BLOCK_SIZE_N",
+    "BLOCK_SIZE_K",
+    "GROUP_SIZE_M",
+    "num_warps",
+    "num_stages",
 )
 """What a configuration of the servers' kernels has, in the order of their files."""
 # On ROCm vLLM's script searches other tiles, and two stages only.

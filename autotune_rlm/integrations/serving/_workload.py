@@ -280,17 +280,17 @@ class _Half:
         self.known: dict[str, Any] = {
             **{"a_ptr": self._a, "b_ptr": self._b, "c_ptr": self.c},
             **{"a_scale_ptr": self._a_scale, "b_scale_ptr": self._b_scale},
-            **{"N": n, "K": k, "top_k": top_k, "compute_type": compute_type},
+            "N": n,
+            "K": k,
+            "top_k": top_k,
+            "compute_type": compute_type,
             **{"stride_am": k, "stride_ak": 1, "stride_be": n * k, "stride_bk": 1, "stride_bn": k},
             **{"stride_cm": n, "stride_cn": 1},
-            **dict(zip(("stride_asm", "stride_ask"), _strides(self._a_scale, 2), strict=True)),
-            **dict(
-                zip(
-                    ("stride_bse", "stride_bsn", "stride_bsk"),
-                    _strides(self._b_scale, 3),
-                    strict=True,
-                )
-            ),
+            "stride_asm": _stride(self._a_scale, 0, 2),
+            "stride_ask": _stride(self._a_scale, 1, 2),
+            "stride_bse": _stride(self._b_scale, 0, 2),
+            "stride_bsn": _stride(self._b_scale, 1, 2),
+            "stride_bsk": _stride(self._b_scale, 2, 3),
             **{"group_n": block[0] if block else 0, "group_k": block[1] if block else 0},
             **{"use_fp8_w8a8": self.kind == "fp8", "use_int8_w8a8": self.kind == "int8"},
             **{"use_int8_w8a16": dtype == "int8_w8a16", "per_channel_quant": channels},
@@ -319,10 +319,8 @@ class _Half:
         return c
 
 
-def _strides(scale: Any, dimensions: int) -> list[int]:
-    """Of a scale for each element or block; zeros where it has not these dimensions."""
-    found = list(scale.stride()) if scale is not None and scale.dim() >= 2 else []
-    return found + [0] * (dimensions - len(found))
+def _stride(tensor: Any, dimension: int, least: int) -> int:
+    return int(tensor.stride(dimension)) if tensor is not None and tensor.dim() >= least else 0
 
 
 def _by_expert(routes: Any, block: int, experts: int) -> tuple[Any, Any, Any]:

@@ -19,11 +19,24 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm._checks import check_type
 from autotune_rlm._forks import ForkSafeLock
 
 from .types import Device
 
-__all__ = ["completed", "distance", "known", "lookup", "register", "user_file"]
+__all__ = [
+    "Target",
+    "completed",
+    "distance",
+    "known",
+    "lookup",
+    "parse_target",
+    "register",
+    "user_file",
+]
+
+Target = tuple[str, "int | str", int]
+"""What Triton compiles for: backend, architecture and threads of a warp."""
 
 _log = logging.getLogger(__name__)
 _lock = ForkSafeLock()
@@ -58,6 +71,21 @@ _BY_TARGET: tuple[tuple[str, tuple[str, float, float, float, float]], ...] = (
     (r"gfx11\w+", ("rdna3", 64, 64, 256, 512)),
     (r"gfx12\w+", ("rdna4", 64, 64, 256, 1024)),
 )
+
+
+def parse_target(name: str) -> Target:
+    """The target that ``"sm_90"``, ``"gfx942"``, ``"cuda:90"`` or ``"hip:gfx942"`` means.
+
+    Raises:
+        ValueError: The name is none of these.
+    """
+    check_type("target", name, str, hint="such as 'sm_90' or 'gfx942'")
+    text = name.strip().lower()
+    if match := re.fullmatch(r"(?:cuda:|sm_?)(\d+)[af]?", text):
+        return ("cuda", int(match[1]), 32)
+    if match := re.fullmatch(r"(?:hip:)?(gfx[0-9a-f]+)", text):
+        return ("hip", match[1], 32 if re.match(r"gfx1\d\d\d", match[1]) else 64)
+    raise ValueError(f"target must look like 'sm_90' or 'gfx942', got {name!r}")
 
 
 def lookup(name: str) -> Device:

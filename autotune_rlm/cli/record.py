@@ -12,6 +12,7 @@ import typer
 
 from autotune_rlm.cli._app import fail, failing, new_app, new_console
 from autotune_rlm.cli._ray import DEVICE, RAY, WORKERS, open_cluster
+from autotune_rlm.devices import parse_target
 from autotune_rlm.progress import ProgressLine
 from autotune_rlm.types import Device
 
@@ -173,7 +174,7 @@ def _record_suite(
         log,
         make_task=_make_task,
         device=_device(interpreter=interpreter, compile_only=bool(targets), cluster=cluster),
-        targets=[_target(name) for name in targets],
+        targets=[parse_target(name) for name in targets],
         interpreter=interpreter,
         cluster=cluster,
         **options,
@@ -200,7 +201,7 @@ def _record_program(
     from autotune_rlm.record.program import record_program
     from autotune_rlm.record.recorder import compile_device
 
-    wanted = None if target is None else _target(target)
+    wanted = None if target is None else parse_target(target)
     device = _device(interpreter=interpreter) if wanted is None else compile_device(wanted)
     cache: Any = contextlib.nullcontext(None)
     if wanted is not None:
@@ -251,17 +252,6 @@ def _device(
             "runs the small problems on Triton's interpreter"
         )
     return device
-
-
-def _target(name: str) -> Any:
-    from autotune_rlm.measure.triton.compile import parse_target
-
-    backend, colon, arch = name.partition(":")
-    if not colon:
-        return parse_target(name)
-    if backend not in ("cuda", "hip"):
-        raise ValueError(f"--target must look like cuda:90, hip:gfx942 or sm_90, got {name!r}")
-    return parse_target(f"sm_{arch}" if backend == "cuda" else arch)
 
 
 def _line(progress: Any) -> str:

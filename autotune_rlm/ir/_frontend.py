@@ -5,14 +5,14 @@ from __future__ import annotations
 import atexit
 import gc
 import inspect
-import re
 from typing import Any
 
 from autotune_rlm._forks import ForkSafeLock
+from autotune_rlm.devices import parse_target
 
 from ._signature import NotRead, Refused, Signature
 
-__all__ = ["DEFAULT_TARGET", "first_ir", "parse_target"]
+__all__ = ["DEFAULT_TARGET", "first_ir"]
 
 DEFAULT_TARGET = "sm_90"
 """What the front end is told that it compiles for, where no device is named."""
@@ -21,20 +21,6 @@ _backends: dict[str, tuple[Any, Any]] = {}
 _contexts: dict[str, tuple[Any, int]] = {}
 _MODULES = 64  # made in one context, which never forgets
 atexit.register(_contexts.clear)  # Triton's bindings complain of what lives longer than they do
-
-
-def parse_target(name: str) -> tuple[str, int | str, int]:
-    """Backend, architecture and warp size of ``"sm_90"`` or ``"gfx942"``.
-
-    Raises:
-        ValueError: The name is neither.
-    """
-    text = name.strip().lower()
-    if match := re.fullmatch(r"sm_?(\d+)[af]?", text):
-        return ("cuda", int(match[1]), 32)
-    if re.fullmatch(r"gfx[0-9a-f]+", text):
-        return ("hip", text, 32 if re.match(r"gfx1\d\d\d", text) else 64)
-    raise ValueError(f"target must look like 'sm_90' or 'gfx942', got {name!r}")
 
 
 def first_ir(kernel: Any, signature: Signature, target: str = DEFAULT_TARGET) -> str:

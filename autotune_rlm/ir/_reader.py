@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from autotune_rlm.devices import parse_target
 from autotune_rlm.types import Device, digest
 
 from ._cache import IRCache
-from ._frontend import DEFAULT_TARGET, first_ir, parse_target
+from ._frontend import DEFAULT_TARGET, first_ir
 from ._grid import guess_grid
 from ._kernel import facts_of_ir
 from ._on_device import on_device

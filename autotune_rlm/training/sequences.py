@@ -110,8 +110,8 @@ class SequenceSampler:
         self._tasks, self._candidates, self._drop = tasks, candidates, drop
         self.rng = np.random.default_rng(seed)
 
-    def draw(self) -> Batch:
-        """The next batch."""
+    def draw(self, metrics: Sequence[str] = ("slowdown",)) -> Batch:
+        """The next batch; slow-downs are all that tables of networks have."""
         rng = self.rng
         chosen = rng.choice(len(self._examples), size=self._tasks, p=self._weights)
         examples = [self._examples[i] for i in chosen]

@@ -20,7 +20,7 @@ from autotune_rlm._files import replacing
 from autotune_rlm.progress import ProgressLine
 from autotune_rlm.surrogate.metrics import FACTS
 from autotune_rlm.surrogate.network import FieldTensors, Network
-from autotune_rlm.training.examples import Batch, Example, Sampler
+from autotune_rlm.training.examples import Example, Sampler
 from autotune_rlm.training.loss import average, batch_loss
 from autotune_rlm.training.mining import favourites
 from autotune_rlm.training.recipe import Recipe
@@ -134,7 +134,7 @@ def train_network(
             kind = kinds[int(np.searchsorted(spread, state.step * _GOLDEN % 1.0 * spread[-1]))]
             if kind.mines and state.step % _MINE_EVERY < 1.0 / kind.share:
                 _mine(kind.sampler, averaged, fields)
-            batch = kind.draw()
+            batch = kind.sampler.draw(kind.metrics)
             asked = [
                 names.index(kind.metrics[i % len(kind.metrics)])
                 for i in range(batch.targets.shape[2])
@@ -179,12 +179,6 @@ class _Kind:
     metrics: tuple[str, ...]
     share: float
     mines: bool = False
-
-    def draw(self) -> Batch:
-        """The next batch."""
-        if isinstance(self.sampler, SequenceSampler):
-            return self.sampler.draw()
-        return self.sampler.draw(self.metrics)
 
 
 def _kinds(

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import queue
-import re
 import sys
 import threading
 import time
@@ -23,15 +22,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from autotune_rlm._checks import check_number, check_type
+from autotune_rlm._checks import check_number
+from autotune_rlm.devices import Target, parse_target
 from autotune_rlm.measure.workers.process import WorkerFailure, WorkerProcess
 from autotune_rlm.types import Status
 
 from .ahead import ahead as _ahead
 
 __all__ = ["CompilePool", "CompileResult", "CompileSpec", "Target", "parse_target"]
-
-Target = tuple[str, "int | str", int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,21 +224,6 @@ class CompilePool:
         with self._lock:
             self._all.append(worker)
         return worker
-
-
-def parse_target(name: str) -> Target:
-    """The target that ``"sm_90"`` or ``"gfx942"`` means.
-
-    Raises:
-        ValueError: The name is neither.
-    """
-    check_type("name", name, str, hint="such as 'sm_90' or 'gfx942'")
-    if match := re.fullmatch(r"sm_?(\d+)[af]?", name.strip().lower()):
-        return ("cuda", int(match[1]), 32)
-    if re.fullmatch(r"gfx[0-9a-f]+", name.strip().lower()):
-        arch = name.strip().lower()
-        return ("hip", arch, 32 if re.match(r"gfx1\d\d\d", arch) else 64)
-    raise ValueError(f"target must look like 'sm_90' or 'gfx942', got {name!r}")
 
 
 def _own_cache_dir() -> str | None:

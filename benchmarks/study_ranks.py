@@ -31,6 +31,8 @@ from autotune_rlm.integrations.optuna import RLMSampler
 TABLES = Path(__file__).with_name("tuning_tables.json")
 AT = (10, 20, 50, 100, 200)
 INFEASIBLE = 1e9
+NAMES = {"rlm": "`rlm`", "tpe": "TPE", "gp": "GP", "auto": "AutoSampler", "cmaes": "CMA-ES",
+         "smac": "SMAC3", "hebo": "HEBO", "nsga2": "NSGA-II"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -281,6 +283,23 @@ def standing(study, problem):
     return curve
 
 
+def row_of(group, n, races, methods):
+    """One line of ranks, with 90 % intervals by resampled problems where these are four or more."""
+    from scipy.stats import rankdata
+
+    tasks = np.array([task for task, _ in races])
+    table = np.array([rankdata([race[m] for m in methods]) for race in races.values()])
+    names, rng = np.unique(tasks), np.random.default_rng(0)
+    by_task = np.array([table[tasks == t].mean(0) for t in names])
+    drawn = [by_task[rng.integers(len(names), size=len(names))].mean(0) for _ in range(2000)]
+    cells, mean = [], np.round(by_task.mean(0), 2)
+    for m, low, high in zip(mean, *np.quantile(drawn, (0.05, 0.95), axis=0), strict=True):
+        best = f"**{m:.2f}**" if m == mean.min() else f"{m:.2f}"
+        cells.append(best + (f" ({low:.2f} to {high:.2f})" if len(names) > 3 else ""))
+    what = f"all {len(names)}" if group == "all" else f"{len(names)} {group}"
+    return f"| {what} | {n} | {len(races)} | {' | '.join(cells)} |"
+
+
 def run(args):
     done = set()
     if args.file.exists():
@@ -308,37 +327,21 @@ def run(args):
 
 
 def ranks(args):
-    from scipy.stats import rankdata
-
-    rows = [json.loads(line) for line in args.file.read_text(encoding="utf-8").splitlines()]
+    """Mean ranks of the methods over the races that all of them ran, as a table of Markdown."""
+    lines = [x for file in args.file for x in file.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in lines]
     methods = args.method or sorted({r["method"] for r in rows})
-    groups = ["all", *dict.fromkeys(r["group"] for r in rows)]
-    for group in groups:
-        used = [r for r in rows if r["method"] in methods and group in ("all", r["group"])]
-        here = [m for m in methods if any(r["method"] == m for r in used)]
-        print(f"\n{group}\n| after | problems | races | {' | '.join(here)} |")
-        print("| --- | --- | --- |" + " --- |" * len(here))
+    print(f"| problems | after | races | {' | '.join(NAMES.get(m, m) for m in methods)} |")
+    print("| --- " * (3 + len(methods)) + "|")
+    for group in args.group or ["all", *dict.fromkeys(r["group"] for r in rows)]:
         for n in map(str, AT):
             races = {}
-            for r in used:
-                if n in r["curve"]:
+            for r in rows:
+                if r["method"] in methods and group in ("all", r["group"]) and n in r["curve"]:
                     races.setdefault((r["task"], r["seed"]), {})[r["method"]] = r["curve"][n]
-            whole = {key: race for key, race in races.items() if len(race) == len(here)}
-            if not whole:
-                continue
-            tasks = np.array([task for task, _ in whole])
-            table = np.array([rankdata([race[m] for m in here]) for race in whole.values()])
-            names, rng = np.unique(tasks), np.random.default_rng(0)
-            by_task = np.array([table[tasks == t].mean(0) for t in names])
-            means = [
-                by_task[rng.integers(len(names), size=len(names))].mean(0) for _ in range(2000)
-            ]
-            low, high = np.quantile(means, (0.05, 0.95), axis=0)
-            cells = [
-                f"{m:.2f} ({a:.2f} to {b:.2f})"
-                for m, a, b in zip(by_task.mean(0), low, high, strict=True)
-            ]
-            print(f"| {n} | {len(names)} | {len(whole)} | {' | '.join(cells)} |")
+            whole = {key: race for key, race in races.items() if len(race) == len(methods)}
+            if whole and int(n) in (args.after or AT):
+                print(row_of(group, n, whole, methods))
     if args.means:
         print()
         for task in dict.fromkeys(r["task"] for r in rows):
@@ -365,8 +368,10 @@ def main():
     runs.add_argument("--registry", help="the folder package/ of OptunaHub's registry")
     shown = commands.add_parser("ranks")
     shown.set_defaults(do=ranks)
-    shown.add_argument("file", type=Path)
+    shown.add_argument("file", type=Path, nargs="+")
     shown.add_argument("--method", action="append")
+    shown.add_argument("--group", action="append", help="of problems, or all; repeatable")
+    shown.add_argument("--after", action="append", type=int, help="trials; repeatable")
     shown.add_argument("--means", action="store_true", help="also the mean of each task")
     args = parser.parse_args()
     warnings.simplefilter("ignore")

@@ -7,32 +7,28 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.stats import norm
 
 from autotune_rlm._checks import check_all, check_number, check_type
-from autotune_rlm.integrations.onnx.default import default_surrogate
-from autotune_rlm.learn.gaussian_process import GaussianProcess, Points, fit
-from autotune_rlm.learn.transform import standardised
-from autotune_rlm.networks import (
-    Graph,
-    GraphFacts,
-    ModelLike,
-    graph_facts,
-    network_fields,
-    onnx_text,
-    read_graph,
+from autotune_rlm.integrations.onnx._fitted import (
+    MIN_FITTED,
+    NORMAL,
+    SPREAD,
+    Network,
+    fitted,
+    network_of,
+    within,
 )
-from autotune_rlm.networks.fields import batch_size, of_one_sample
-from autotune_rlm.networks.latency import Latency, Work, latency_ms, network_work
-from autotune_rlm.networks.regression import with_trends
+from autotune_rlm.integrations.onnx.default import default_surrogate
+from autotune_rlm.networks import Graph, GraphFacts, ModelLike
+from autotune_rlm.networks.latency import Latency, latency_ms
 from autotune_rlm.networks.rendering import (
     NO_DEVICE,
     TRAINED_METRICS,
     depends_on_device,
-    network_candidate,
     network_device,
     network_task,
 )
@@ -57,22 +53,10 @@ FACTS = {
     "activation_mb": lambda f: f.activation_bytes / 2**20,
     "peak_memory_mb": lambda f: (f.peak_bytes + f.weight_bytes) / 2**20,
 }
-_COSTS = frozenset(
-    {"macs", "flops", "activation_mb", "peak_memory_mb"}
-)  # that an operator may hide
+# Facts of which an operator may hide a part.
+_COSTS = frozenset({"macs", "flops", "activation_mb", "peak_memory_mb"})
 _ARRAYS = ("median", "low", "high", "spread", "p_valid")  # of a ``Prediction``
-_SPREAD = 1.0  # of log(latency) from public figures: they say little about a network's efficiency
 _MIN_WIDTH = 1e-3  # of either side of log(latency)
-_NOISE = 1e-2  # expected variance of the noise of measurements, relative to their spread
-_FITTED = 3  # level, width and noise: what is fitted to the networks that were seen
-_NORMAL = 1.6449  # 95 % quantile of the normal distribution
-_MIN_FITTED = 2  # measured networks from which a process is fitted to them
-_FOLDS = 10  # in which measured networks are left out, to see how far the process errs
-_MAX_REFITTED = 40  # measured networks up to which it is fitted again without them
-_SURROGATE_TRUST, _SURROGATE_INERTIA = (
-    0.8,
-    10.0,
-)  # of a surrogate's word, as in ``networks.regression``
 _TABLED_MACS = (1e6, 3e9)  # of the networks in the tables that the surrogate is trained on
 _FEW_PRODUCTS = 0.2  # share of matrix products among their weighted layers
 
@@ -129,7 +113,7 @@ def predict(
     check_type("context", context, Mapping, type(None))
     measured = _checked(observed, metrics)
     many: list[Any] = list(models) if isinstance(models, (list, tuple)) else [models]
-    networks = [_network(m, dims) for m in many]
+    networks = [network_of(m, dims) for m in many]
     if devices is not None:
         check_type("devices", devices, list, tuple)
         for one in devices:
@@ -146,12 +130,17 @@ def predict(
         if name in FACTS:
             result[name] = _exact(name, [n.facts for n in networks])
             continue
-        seen = [(_network(m, dims), float(v)) for m, v in measured.get(name, ())]
+        seen = [(network_of(m, dims), float(v)) for m, v in measured.get(name, ())]
         known = _surrogate_for(name, surrogate)
+        if known is None and not seen and name != "latency_ms":
+            raise ValueError(
+                f"metric: nothing is known of {name!r}; give observed={{{name!r}: [(model, value), "
+                f"...]}}, a surrogate that was trained on networks, or one of {sorted(FACTS)}"
+            )
         if known is not None:
             result[name] = _asked(known, name, place, networks, seen, context)
         else:
-            result[name] = _fitted(name, place, networks, seen)
+            result[name] = fitted(name, place, networks, seen)
     return result if several else result[metrics[0]]
 
 
@@ -185,24 +174,6 @@ def _surrogate_for(metric: str, given: Surrogate | str | bool | None) -> Surroga
     from autotune_rlm.surrogate import load
 
     return load(given)
-
-
-class _Network(NamedTuple):
-    facts: GraphFacts
-    fields: Mapping[str, float]
-    sample: Mapping[str, float]  # the fields of one sample of the batch
-    batch: int
-    candidate: Candidate
-    work: Work
-
-
-def _network(model: ModelLike | Graph, dims: Mapping[str, int] | None) -> _Network:
-    facts = graph_facts(model, dims=dims)
-    graph = model if isinstance(model, Graph) else read_graph(model, dims=facts.dims)
-    fields, batch = network_fields(graph), batch_size(graph)
-    sample = of_one_sample(fields, batch)
-    candidate = network_candidate(sample, text=onnx_text(graph))
-    return _Network(facts, fields, sample, batch, candidate, network_work(graph))
 
 
 def _device(device: str | Device | None) -> Device:
@@ -249,8 +220,8 @@ def _asked(
     surrogate: Surrogate,
     name: str,
     device: Device,
-    networks: Sequence[_Network],
-    seen: Sequence[tuple[_Network, float]],
+    networks: Sequence[Network],
+    seen: Sequence[tuple[Network, float]],
     context: Mapping[str, Any] | None,
 ) -> Prediction:
 
@@ -259,17 +230,17 @@ def _asked(
         return [surrogate.predict(task, candidates, observed=observations)]
 
     observations: list[Observation] = []
-    if len(seen) >= _MIN_FITTED:
+    if len(seen) >= MIN_FITTED:
         (told,) = _told([*networks, *(n for n, _ in seen)], name, context, ask)
-        return _fitted(name, device, networks, seen, told.location)
+        return fitted(name, device, networks, seen, told.location)
     if name != "latency_ms":
         observations = [
             Observation(n.candidate, Measurement(status=Status.OK, value=value))
             for n, value in seen
         ]
         (told,) = _told(networks, name, context, ask)
-        return _within(told, 0.0, 100.0) if name.startswith("accuracy") else told
-    physical = _fitted(name, device, networks, seen)
+        return within(told, 0.0, 100.0) if name.startswith("accuracy") else told
+    physical = fitted(name, device, networks, seen)
     knows = getattr(surrogate, "knows_device", None)
     if seen or (knows is not None and not knows(device, networks=name)):
         return physical
@@ -277,7 +248,7 @@ def _asked(
 
 
 def _told(
-    networks: Sequence[_Network],
+    networks: Sequence[Network],
     metric: str,
     context: Mapping[str, Any] | None,
     ask: Callable[[Mapping[str, Any], Sequence[Candidate]], list[Prediction]],
@@ -305,7 +276,7 @@ def _told(
 
 
 def _possible(
-    told: Prediction, physical: Prediction, networks: Sequence[_Network], device: Device
+    told: Prediction, physical: Prediction, networks: Sequence[Network], device: Device
 ) -> Prediction:
     """A surrogate's word where networks are like the tables', within what a device allows."""
     alike = np.array([_is_like_the_tables(n.sample) for n in networks])
@@ -323,12 +294,12 @@ def _conditioned(told: Prediction, physical: Prediction, times: Sequence[Latency
     floor, ceiling = (np.log([getattr(x, n) for x in times]) for n in ("floor_ms", "ceiling_ms"))
     low, middle, high = (np.log(np.maximum(x, 1e-300)) for x in (told.low, told.median, told.high))
     off = np.maximum(np.maximum(middle - ceiling, floor - middle), 0.0)
-    weight = _SPREAD**2 / (_SPREAD**2 + off**2)
-    doubt = _SPREAD * np.sqrt(1.0 - weight)
+    weight = SPREAD**2 / (SPREAD**2 + off**2)
+    doubt = SPREAD * np.sqrt(1.0 - weight)
     center = weight * middle + (1.0 - weight) * np.log(physical.median)
     down, up, spread = (
         np.maximum(np.hypot(weight * x, doubt), _MIN_WIDTH)
-        for x in ((middle - low) / _NORMAL, (high - middle) / _NORMAL, told.spread)
+        for x in ((middle - low) / NORMAL, (high - middle) / NORMAL, told.spread)
     )
     below, above = (
         norm.cdf((x - center) / np.where(x < center, down, up)) for x in (floor, ceiling)
@@ -342,14 +313,14 @@ def _conditioned(told: Prediction, physical: Prediction, times: Sequence[Latency
 
 def _on_each(
     devices: Sequence[str | Device],
-    networks: Sequence[_Network],
+    networks: Sequence[Network],
     context: Mapping[str, Any] | None,
     surrogate: Surrogate | None,
 ) -> dict[str, Prediction]:
     """Accuracy, and latency on each device; those that the surrogate knows in sequences of targets."""
     places = {d.name if isinstance(d, Device) else d: _device(d) for d in devices}
     if surrogate is None:
-        return {name: _fitted("latency_ms", place, networks, ()) for name, place in places.items()}
+        return {name: fitted("latency_ms", place, networks, ()) for name, place in places.items()}
     knows = getattr(surrogate, "knows_device", None)
     longest = getattr(surrogate, "longest_sequence", 1)
     known = [n for n, d in places.items() if knows is not None and knows(d, networks="latency_ms")]
@@ -368,13 +339,13 @@ def _on_each(
                 return surrogate.predict_several([accuracy, *tasks], candidates)
 
             first, *rest = _told(networks, "latency_ms", context, ask)
-            told.setdefault("accuracy", _within(first, 0.0, 100.0))
+            told.setdefault("accuracy", within(first, 0.0, 100.0))
             told |= dict(zip(some, rest, strict=True))
     else:
         told["accuracy"] = _asked(surrogate, "accuracy", NO_DEVICE, networks, (), context)
     for name, place in places.items():
         if name in told:
-            physical = _fitted("latency_ms", place, networks, ())
+            physical = fitted("latency_ms", place, networks, ())
             told[name] = _possible(told[name], physical, networks, place)
         else:
             told[name] = _asked(surrogate, "latency_ms", place, networks, (), context)
@@ -386,111 +357,3 @@ def _is_like_the_tables(fields: Mapping[str, float]) -> bool:
     convs = fields["convs"] + fields["convs_pointwise"] + fields["convs_grouped"]
     few = fields["products"] <= max(1.0, _FEW_PRODUCTS * convs)
     return bool(few and _TABLED_MACS[0] <= fields["macs"] <= _TABLED_MACS[1])
-
-
-def _within(told: Prediction, low: Any, high: Any) -> Prediction:
-    """The prediction with its median and interval within bounds."""
-    return replace(
-        told, **{key: np.clip(getattr(told, key), low, high) for key in ("median", "low", "high")}
-    )
-
-
-def _fitted(
-    name: str,
-    device: Device,
-    networks: Sequence[_Network],
-    seen: Sequence[tuple[_Network, float]],
-    lead: np.ndarray | None = None,
-) -> Prediction:
-    """A process on fields and operator counts around the roofline, fitted to what was seen.
-
-    Where there is a surrogate, its word on the networks and then the seen (``lead``) is one more
-    input, whose weight is learned, and where there is no roofline the prior mean.
-    """
-    positive = name.endswith(("_ms", "_s", "_mb")) and all(v > 0 for *_, v in seen)
-    if not seen and name != "latency_ms":
-        raise ValueError(
-            f"metric: nothing is known of {name!r}; give observed={{{name!r}: [(model, value), "
-            f"...]}}, a surrogate that was trained on networks, or one of {sorted(FACTS)}"
-        )
-    everyone = [*networks, *(n for n, _ in seen)]
-    prior = np.zeros(len(everyone))
-    if name == "latency_ms":
-        prior = np.log([latency_ms(n.work, device).expected_ms for n in everyone])
-    n, inertia = len(networks), 0.0
-    if len(seen) < _MIN_FITTED:
-        if seen and positive:
-            shift = float(np.log(seen[0][1]) - prior[n])
-            return _as_prediction(name, prior[:n] + shift, np.full(n, _SPREAD), True)
-        told = _as_prediction(name, prior[:n], np.full(n, _SPREAD), positive)
-        times = [latency_ms(x.work, device) for x in networks]
-        floor = np.array([x.floor_ms for x in times])
-        return _within(told, floor, np.array([x.ceiling_ms for x in times]))
-    values = np.array([v for *_, v in seen])
-    targets = np.log(values) if positive else values
-    if lead is not None and name != "latency_ms":
-        prior, inertia = (
-            _SURROGATE_TRUST * standardised(lead) * (float(targets.std()) or 1.0),
-            _SURROGATE_INERTIA,
-        )
-    rest = targets - prior[n:]
-    middle, width = float(np.median(rest)), float(rest.std()) or 1.0
-    points = _points(everyone, lead)
-    measured, scaled = points.take(np.arange(n, len(everyone))), (rest - middle) / width
-    process = fit(measured, scaled, noise=_NOISE)
-    mean, deviation = process.predict(points.take(np.arange(n)))
-    mean = mean * len(seen) / (len(seen) + inertia)
-    deviation = np.sqrt(deviation**2 + process.noise)
-    # The process thinks too well of what it was fitted to, and few networks tell how much too well.
-    free = max(len(seen) - _FITTED, 1)
-    error = max(_error(process, measured, scaled), 1.0)
-    deviation = deviation * t.ppf(0.95, free) / _NORMAL * np.sqrt(len(seen) / free) * error
-    return _as_prediction(name, prior[:n] + middle + width * mean, width * deviation, positive)
-
-
-def _error(process: GaussianProcess, points: Points, targets: np.ndarray) -> float:
-    """Root mean square error at networks that are left out, in deviations of the process.
-
-    Fitted again without them where they are few: hyperparameters that saw a network are too sure of
-    it. The rule was chosen on the sixty networks of ``benchmarks/exported_networks.py`` and on cells
-    of NAS-Bench-Macro with made-up efficiencies; its intervals cover 90 % after 3 to 30 measurements.
-    """
-    if len(targets) > _MAX_REFITTED:
-        return float(np.sqrt(np.mean(process.left_out() ** 2)))
-    fold, squares = np.arange(len(targets)) % _FOLDS, []
-    for i in np.unique(fold):
-        kept, left = np.flatnonzero(fold != i), np.flatnonzero(fold == i)
-        other = fit(points.take(kept), targets[kept], noise=_NOISE)
-        mean, deviation = other.predict(points.take(left))
-        squares.extend((targets[left] - mean) ** 2 / (deviation**2 + other.noise))
-    return float(np.sqrt(np.mean(squares)))
-
-
-def _as_prediction(
-    name: str, mean: np.ndarray, deviation: np.ndarray, positive: bool
-) -> Prediction:
-    low, high = mean - _NORMAL * deviation, mean + _NORMAL * deviation
-    if positive:
-        mean, low, high = np.exp(mean), np.exp(low), np.exp(high)
-    return Prediction(
-        metric=name,
-        median=mean,
-        low=low,
-        high=high,
-        spread=deviation,
-        p_valid=np.ones(len(mean)),
-        log_scale=positive,
-    )
-
-
-def _points(networks: Sequence[_Network], lead: np.ndarray | None = None) -> Points:
-    operators = sorted({op for n in networks for op in n.facts.operators})
-    fields = np.log1p([list(n.fields.values()) for n in networks])
-    counts = np.log1p([[n.facts.operators.get(op, 0) for op in operators] for n in networks])
-    columns = np.hstack([fields, counts])
-    spread = columns.std(0)
-    columns = ((columns - columns.mean(0)) / np.where(spread > 1e-9, spread, 1.0))[:, spread > 1e-9]
-    width = max(columns.shape[1], 1)
-    groups = np.zeros(columns.shape[1], dtype=int)
-    points = Points(0.5 * columns / np.sqrt(width), columns / np.sqrt(width), groups, groups)
-    return points if lead is None else with_trends(points, lead[:, None])

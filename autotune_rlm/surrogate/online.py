@@ -38,6 +38,9 @@ _ITERATIONS = 25
 _MIN_FITTED = 4  # fewest measurements to which length scales are fitted
 _HIDDEN = 6  # principal components of the hidden states
 _REACH = 0.4  # correlation length of failures, as a fraction of a parameter's range
+# Share of their correlation that follows from single parameters, such as a large tile, at trust 0. A
+# trusted model knows such effects. Chosen with two Triton matmuls, judged with two others.
+_ALONE = 0.75
 _SHARED = 0.7  # share of a failure's variance that correlates between candidates
 _BLOCK = 8192  # candidates that are predicted at once
 _SAMPLE = 2000  # candidates from which the principal components are computed
@@ -160,19 +163,36 @@ def _blocks(n: int) -> Iterator[np.ndarray]:
 
 
 def _validity(prior: Prior, index: np.ndarray, worked: np.ndarray) -> np.ndarray:
-    """Probabilities of working, corrected by a Gaussian process on recent failures and successes."""
-    p = np.clip(prior.p_valid, 0.02, 0.98)
+    """Probabilities of working, corrected by a Gaussian process on recent failures and successes.
+
+    Where the model is not fully trusted and something failed, its probabilities are drawn towards the
+    share that worked, and what failed also tells of candidates that have one parameter in common with it.
+    """
+    sure = 1.0 if worked.all() else min(1.0, prior.trust / _TRUST)
+    alone = _ALONE * (1.0 - sure)
+    share = float(1 + worked.sum()) / (1 + len(worked))
+    p = np.clip(sure * prior.p_valid + (1.0 - sure) * share, 0.02, 0.98)
     size = np.sqrt(p * (1 - p))
     last, x = index[-_MAX_COUNT:], prior.unit
-    inner = _SHARED * _near(x[last], x[last]) * np.outer(size[last], size[last])
+    near = _near(x[last], x[last], np.eye(len(last)), alone)
+    inner = _SHARED * near * np.outer(size[last], size[last])
     inner += np.diag((1 - _SHARED) * size[last] ** 2)
     weight = cho_solve(cho_factor(inner, lower=True), worked[-_MAX_COUNT:].astype(float) - p[last])
     weight *= _SHARED * size[last]
-    gain = np.concatenate([_near(x[rows], x[last]) @ weight for rows in _blocks(len(p))]) * size
-    out = np.where(np.abs(gain) < 1e-3, prior.p_valid, np.clip(p + gain, 1e-4, 1 - 1e-4))
+    gain = _near(x, x[last], weight, alone) * size
+    out = np.clip(p + gain, 1e-4, 1 - 1e-4)
+    if not alone:
+        out = np.where(np.abs(gain) < 1e-3, prior.p_valid, out)
     out[index] = np.where(worked, 1.0 - 1e-4, 1e-4)
     return out
 
 
-def _near(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.exp(cdist(a, b) / -_REACH)
+def _near(a: np.ndarray, b: np.ndarray, weight: np.ndarray, alone: float) -> np.ndarray:
+    """The correlation of failures times ``weight``: by all parameters, a share of it by single ones."""
+    together = [np.exp(cdist(a[rows], b) / -_REACH) @ weight for rows in _blocks(len(a))]
+    total = (1 - alone) * np.concatenate(together)
+    for own, other in zip(a.T, b.T, strict=True) if alone else ():
+        levels, place = np.unique(own, return_inverse=True)
+        here = np.exp(np.abs(levels[:, None] - other) / -_REACH) @ weight
+        total += alone / a.shape[1] * here[place]
+    return total

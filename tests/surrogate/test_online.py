@@ -125,3 +125,23 @@ def test_more_than_the_limit_is_cut_not_refused():
     posterior = correct(prior, np.arange(1200), truth)
     assert np.isfinite(posterior.mean).all()
     assert np.abs(posterior.mean - truth).mean() == pytest.approx(0, abs=0.2)
+
+
+def test_on_an_unknown_kernel_what_failed_tells_of_all_that_share_a_value_with_it():
+    grid = np.stack(np.meshgrid(*[np.arange(5.0)] * 4), axis=-1).reshape(-1, 4)
+    large = grid[:, 0] == 4
+    rng = np.random.default_rng(0)
+    index = np.concatenate([rng.permutation(np.flatnonzero(some))[:6] for some in (large, ~large)])
+    value = np.where(large[index], np.nan, rng.standard_normal(12))
+    told = {}
+    for trust in (0.3, 0.9):
+        prior = dataclasses.replace(
+            make_prior(len(grid))[0], parameters=grid, p_valid=np.full(len(grid), 0.99), trust=trust
+        )
+        told[trust] = correct(prior, index, value).p_valid
+    rest = np.setdiff1d(np.arange(len(grid)), index)
+    apart = {t: p[rest][~large[rest]].mean() - p[rest][large[rest]].mean() for t, p in told.items()}
+    assert apart[0.3] > 0.3
+    assert apart[0.3] > 1.5 * apart[0.9]
+    worked = correct(dataclasses.replace(prior, trust=0.3), index[6:], value[6:]).p_valid
+    assert worked[rest].min() > 0.95

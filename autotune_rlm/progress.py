@@ -6,6 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from autotune_rlm._closing import Closing
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -16,7 +18,7 @@ _PATIENCE_S = 2.0  # what takes less shows nothing
 _EVERY_S = 10.0  # seconds between lines where the stream is not a terminal
 
 
-class ProgressLine:
+class ProgressLine(Closing):
     """A line that changes on a terminal; elsewhere a line now and then. Also a context manager.
 
     Args:
@@ -43,12 +45,6 @@ class ProgressLine:
         self._bar: Progress | None = None
         self._begin = self._last = time.monotonic()
         self._lock = threading.Lock()
-
-    def __enter__(self) -> ProgressLine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __call__(self, text: str, done: float | None = None) -> None:
         """Say how far it is: in words, and as a part of ``total``."""

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm._closing import Closing
 from autotune_rlm.landscapes import Landscape, read_landscapes, write_landscapes
 from autotune_rlm.landscapes.jsonl import parse as parse_lines
 from autotune_rlm.types import Candidate, Measurement, Observation, Task
@@ -28,7 +29,7 @@ _FLUSH_S = 2.0
 _LATE = "put off"
 
 
-class RecordLog:
+class RecordLog(Closing):
     """A record open for appending; one process at a time.
 
     Args:
@@ -144,12 +145,6 @@ class RecordLog:
         if not self._file.closed:
             self.flush()
             self._file.close()
-
-    def __enter__(self) -> RecordLog:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _know(self, line: str, where: str) -> None:
         try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from autotune_rlm._closing import Closing
 from autotune_rlm._forks import ForkSafeLock
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.store import _recall, _requests, _rows, _running, _schema
@@ -40,7 +41,7 @@ _ROWS = (
 )
 
 
-class Store:
+class Store(Closing):
     """Every measurement ever made, per candidate.
 
     Writes each measurement at once. Where the database is full, locked for long or read-only, one
@@ -75,12 +76,6 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({self._database.name!r}{', read_only=True' if self.read_only else ''})"
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Write what is still in memory and let the connections go. May be called twice."""

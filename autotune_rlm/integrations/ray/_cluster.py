@@ -19,6 +19,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util import accelerators
 
 from autotune_rlm._checks import check_number, check_type
+from autotune_rlm._closing import Closing
 from autotune_rlm.devices import lookup
 from autotune_rlm.types import Device
 
@@ -65,7 +66,7 @@ class Done(Generic[T]):
     reason: str = ""
 
 
-class Cluster:
+class Cluster(Closing):
     """Workers of a Ray cluster: one for each GPU, or for each CPU where there is none.
 
     They stay for all that is measured until ``close``. One that is lost (its process killed, its
@@ -251,12 +252,6 @@ class Cluster:
         if self._connected:
             self._connected = False
             ray.shutdown()
-
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _take(self, source: Iterator[T], ahead: int) -> list[T]:
         """The next item for the worker that asks: its own, or the last of the fullest other's."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from autotune_rlm._closing import Closing
 from autotune_rlm.integrations.ray._cluster import Actor, Cluster, where
 from autotune_rlm.types import Candidate, Measurement, Measurer, Preparing, Status, Task
 
@@ -14,7 +15,7 @@ __all__ = ["RayMeasurer"]
 _SOON = 4  # candidates that a worker compiles while it measures another
 
 
-class RayMeasurer:
+class RayMeasurer(Closing):
     """A ``Parallel`` and ``Preparing`` measurer: each worker of a cluster measures one candidate.
 
     What was measured when a worker is lost has been given out by then, and a ``Tuner`` has written it.
@@ -88,12 +89,6 @@ class RayMeasurer:
         """End the cluster's workers, where it is this one's own."""
         if self._own:
             self.cluster.close()
-
-    def __enter__(self) -> RayMeasurer:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 class _Measuring:

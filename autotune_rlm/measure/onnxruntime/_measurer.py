@@ -22,6 +22,7 @@ import numpy as np
 from scipy import special
 
 from autotune_rlm._checks import check_all, check_number
+from autotune_rlm._closing import Closing
 from autotune_rlm.measure.errors import Fault, one_line
 from autotune_rlm.measure.workers.process import WorkerFailure, WorkerProcess
 from autotune_rlm.types import Candidate, Measurement, Status, Task
@@ -108,7 +109,7 @@ class _Run:
     cost_s: float = 0.0
 
 
-class OnnxRuntimeMeasurer:
+class OnnxRuntimeMeasurer(Closing):
     """A ``Measurer`` of ONNX models: ``latency_ms``, ``peak_memory_mb`` or ``energy_j``.
 
     The value of ``latency_ms`` is a low quantile of the interleaved runs (5 %), with the interval
@@ -178,12 +179,6 @@ class OnnxRuntimeMeasurer:
     def close(self) -> None:
         """End the worker."""
         self._worker.kill()
-
-    def __enter__(self) -> OnnxRuntimeMeasurer:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _group(
         self, task: Task, group: list[Candidate], folder: Path

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from autotune_rlm._checks import check_number
+from autotune_rlm._closing import Closing
 from autotune_rlm.devices import Target, parse_target
 from autotune_rlm.measure.workers.process import WorkerFailure, WorkerProcess
 from autotune_rlm.types import Status
@@ -110,7 +111,7 @@ class CompileResult:
         return {**asdict(self), "status": self.status.value}
 
 
-class CompilePool:
+class CompilePool(Closing):
     """Compiles specs in processes of their own, started when needed.
 
     Safe to use from several threads. Binaries land in Triton's cache folder, so that the launch
@@ -178,12 +179,6 @@ class CompilePool:
             for worker in self._all:
                 worker.kill()
         self._threads.shutdown(wait=True)
-
-    def __enter__(self) -> CompilePool:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _run(self, spec: CompileSpec) -> CompileResult:
         if self._broken:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from autotune_rlm._checks import check_number, check_type
+from autotune_rlm._closing import Closing
 from autotune_rlm.measure.errors import Fault, failed, one_line
 from autotune_rlm.measure.workers.process import WorkerFailure, WorkerProcess
 from autotune_rlm.types import Candidate, Measurement, Measurer, Status, Task, canonical_json
@@ -52,7 +53,7 @@ Fleet = Callable[..., AbstractContextManager[Measurer]]
 """Makes what measures a ``Workload`` on other machines, with options of ``IsolatedMeasurer``."""
 
 
-class IsolatedMeasurer(CompilesAhead):
+class IsolatedMeasurer(CompilesAhead, Closing):
     """A ``Measurer`` whose candidates run in a process of their own.
 
     Args:
@@ -148,12 +149,6 @@ class IsolatedMeasurer(CompilesAhead):
     def close(self) -> None:
         """End the worker."""
         self._worker.kill()
-
-    def __enter__(self) -> IsolatedMeasurer:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _one(self, candidate: Candidate, compiled: CompileResult | None) -> Measurement:
         begin = time.perf_counter()

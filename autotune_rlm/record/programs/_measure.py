@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune_rlm._checks import check_number
+from autotune_rlm._closing import Closing
 from autotune_rlm.measure.errors import Fault, Owner, classify_exit, failed, one_line
 from autotune_rlm.record.programs._languages import LANGUAGES, Language
 from autotune_rlm.record.programs._program import Program
@@ -38,7 +39,7 @@ class NotPrepared(RuntimeError):
         self.fault = fault
 
 
-class ProgramMeasurer:
+class ProgramMeasurer(Closing):
     """Measures programs one run at a time.
 
     Of a Python program ``peak_bytes`` is the peak that ``tracemalloc`` sees from its start to its end,
@@ -73,12 +74,6 @@ class ProgramMeasurer:
     def close(self) -> None:
         """End the children and delete their files."""
         self._sandbox.close()
-
-    def __enter__(self) -> ProgramMeasurer:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def prepare(self, program: Program) -> Callable[[Sequence[Any]], Iterator[Measurement]]:
         """Compile it where it has to be.

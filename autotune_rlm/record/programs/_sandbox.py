@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune_rlm._checks import check_number
+from autotune_rlm._closing import Closing
 
 __all__ = ["Limits", "Run", "Sandbox", "SandboxError"]
 
@@ -108,7 +109,7 @@ def _isolation() -> tuple[str, ...]:
     return words if tried.returncode == 0 else ()
 
 
-class Sandbox:
+class Sandbox(Closing):
     """Runs programs, each in a process of its own.
 
     Python programs run under ``-s -S -B`` in an environment that holds nothing but
@@ -224,12 +225,6 @@ class Sandbox:
         """End the server and delete its folder."""
         self._end()
         self._folder.cleanup()
-
-    def __enter__(self) -> Sandbox:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _ask(self, *, limits: Limits | None = None, **request: Any) -> dict[str, Any]:
         limits = limits or self._limits

@@ -1,0 +1,23 @@
+"""Objects that a ``with`` block closes."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+__all__ = ["Closing"]
+
+_Self = TypeVar("_Self", bound="Closing")
+
+
+class Closing:
+    """Gives itself to a ``with`` block, and is closed at its end."""
+
+    def close(self) -> None:
+        """Let go of what is held; called again, do nothing."""
+        raise NotImplementedError
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -8,7 +8,7 @@ import autotune_rlm
 
 ROOT = Path(autotune_rlm.__file__).parent
 # Private to the package.
-SHARED = {"_version", "_closing", "_threads", "_checks", "_private", "_files", "_forks", "_json", "_moved"}
+SHARED = {file.stem for file in ROOT.glob("_[a-z]*.py")}
 ROOMS = (
     SHARED | {"types", "devices", "config_space", "dtypes", "formats", "progress"},
     {"learn"},

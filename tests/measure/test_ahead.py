@@ -71,3 +71,18 @@ def test_after_the_deadline_nothing_is_waited_for():
 
 def test_nothing_comes_of_nothing():
     assert list(ahead([], lambda item: OK, most=3)) == []
+
+
+def test_what_nobody_has_begun_is_made_here_instead_of_waiting():
+    compilers = Compilers()
+    free = {0, 2}
+
+    def instead(future, item):
+        assert compilers.started[item] is future
+        return f"here {item}" if item in free else None
+
+    results = ahead(range(3), compilers, most=3, instead=instead)
+    assert next(results) == (0, "here 0")
+    compilers.finish(1)
+    assert next(results)[0] == 1  # what is ready goes first
+    assert list(results) == [(2, "here 2")]

@@ -210,6 +210,14 @@ class TestShipping:
         assert len(hashes) == len(keys)  # one in Triton 3.4, which leaves closures out of its key
         assert len(keys) == 2 or triton.__version__ < "3.6"
 
+    def test_arguments_may_have_the_names_of_globals(self):
+        """In a script ``x`` is often a tensor too."""
+        source = "@triton.jit\ndef kernel(x, n):\n    y = n\n    tl.store(x, y)\n"
+        names = {"tl": triton.language, "triton": triton, "x": torch.ones(3), "y": object()}
+        linecache.cache["<script>"] = (len(source), None, source.splitlines(True), "<script>")
+        exec(compile(source, "<script>", "exec"), names)
+        assert self.again(names["kernel"]).cache_key == names["kernel"].cache_key
+
     def test_a_kernel_that_is_not_made_again_faithfully_is_not_compiled(self, pool):
         x = torch.empty(64, device="meta")
         config = {"BLOCK": 64, "EVEN": True, "UNUSED": 0}
@@ -260,6 +268,80 @@ def test_a_worker_that_hangs_or_dies_costs_its_own_spec(tmp_path):
             assert result.status is Status.SKIPPED
             assert "SIGKILL" in result.reason
             assert patient.compile(spec(block=1000)).status is Status.COMPILE_ERROR
+
+
+def test_what_no_worker_has_begun_can_be_taken_back(tmp_path):
+    slow = replace(spec(), function="endless", signature={"x": "*fp32"}, constexprs={"n": 50_000})
+    with CompilePool(1, cache_dir=str(tmp_path)) as pool:
+        starting = pool.submit(spec())
+        assert pool.take_back(starting)  # long before the worker is up
+        assert not pool.take_back(starting)
+        assert starting.result().status is Status.SKIPPED
+        done = pool.submit(spec(block=1000))
+        assert done.result().status is Status.COMPILE_ERROR
+        assert not pool.take_back(done)
+        begun = pool.submit(replace(slow, attrs={}))
+        waiting = pool.submit(spec())
+        time.sleep(1)
+        assert not pool.take_back(begun)
+        assert pool.take_back(waiting)
+
+
+LOOP = """
+    import triton, triton.language as tl
+    BLOCKS = []
+    for name, times in {"a": 2, "b": 3}.items():
+        FACTOR = tl.constexpr(times)
+        launched = 1 / 0
+        if times > 2:
+            continue
+
+        @launched
+        @triton.jit
+        def scale(x, n, BLOCK: tl.constexpr):
+            at = tl.arange(0, BLOCK)
+            tl.store(x + at, tl.load(x + at) * FACTOR)
+
+        scale[(1,)](None, 4)
+        with open("/nowhere/results") as file:
+            print(file.read())
+    """
+
+
+def test_of_a_loop_that_defines_a_kernel_nothing_else_runs(pool, tmp_path):
+    file = tmp_path / "looped.py"
+    file.write_text(textwrap.dedent(LOOP))
+    wanted = CompileSpec(
+        file=str(file),
+        function="scale",
+        signature={"x": "*fp32", "n": "i32"},
+        constexprs={"BLOCK": 64},
+        target=parse_target("sm_80"),
+    )
+    result = pool.compile(wanted)
+    assert result.ok, result.reason
+
+
+def test_a_worker_launches_nothing(pool, tmp_path):
+    file = tmp_path / "launching.py"
+    file.write_text(
+        textwrap.dedent(
+            """
+            import triton, triton.language as tl
+            @triton.jit
+            def first(x, BLOCK: tl.constexpr): pass
+            tuned = triton.autotune([triton.Config({"BLOCK": b}) for b in (1, 2)], key=[])(first)
+            SIZE = tl.constexpr(tuned[(1,)](None))
+            @triton.jit
+            def second(x, BLOCK: tl.constexpr):
+                tl.store(x, SIZE)
+            """
+        )
+    )
+    wanted = replace(spec(), file=str(file), function="second", signature={"x": "*fp32"})
+    result = pool.compile(replace(wanted, constexprs={"BLOCK": 64}, attrs={}))
+    assert result.status is Status.SKIPPED
+    assert "launches nothing" in result.reason
 
 
 def test_closing_ends_the_workers_in_mid_compilation(tmp_path):

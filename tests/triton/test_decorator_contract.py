@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import pickle
 
 import pytest
 import torch
@@ -97,6 +98,15 @@ def test_a_copy_has_configurations_and_choices_of_its_own(stub, quick, autotune,
         other[GRID](x, x, 8)
         assert tuned.best_config in FEW[:2]
         assert other.best_config in FEW[2:4]
+
+
+def test_the_cache_can_be_pickled(stub, quick, autotune, x):
+    tuned = autotune(configs=FEW[:2], key=["n"])(quick)
+    tuned[GRID](x, x, 8)
+    again = pickle.loads(pickle.dumps(tuned.cache))
+    assert {key: str(config) for key, config in again.items()} == {
+        key: str(config) for key, config in tuned.cache.items()
+    }
 
 
 def test_one_configuration_is_not_benchmarked(stub, quick, autotune, x):

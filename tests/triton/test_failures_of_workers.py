@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import linecache
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
+import triton
+import triton.language as tl
 from triton_test_kernels import scale
 from triton_test_support import X, rows
 from triton_test_support import few as tuned
 from triton_test_support import few_grid as good
 
+from autotune_rlm import Store
 from autotune_rlm.measure.triton import job
+
+
+@dataclasses.dataclass(frozen=True)
+class Offset:
+    amount: int
+
+
+@triton.jit
+def offset(x, o, n, by: tl.constexpr, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(o + i, tl.load(x + i, mask=i < n) + by.amount, mask=i < n)
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +110,27 @@ class TestWorkers:
             env={**os.environ, "AUTOTUNE_RLM_STORE": str(tmp_path / "store.db")},
         )
         assert done.stdout.splitlines() == ["2 worked"] * 2, done.stderr
+
+    def test_a_search_does_not_wait_for_workers_to_start(self, stub, store_path, monkeypatch):
+        """With its facts, as a worker would tell them."""
+        from autotune_rlm.measure.workers.process import WorkerProcess
+
+        ended = threading.Event()
+        monkeypatch.setattr(WorkerProcess, "start", lambda self: ended.wait(60))
+        search = tuned(scale, store_path)
+        search[good](X, X, 64)
+        ended.set()
+        assert rows(store_path) == {64: "ok", 128: "ok", 256: "ok"}
+        (task,) = Store(store_path).tasks()
+        found = Store(store_path).observations(task)
+        assert all(o.measurement.facts["registers"] for o in found)
+
+    def test_a_kernel_may_take_what_triton_cannot_write_as_json(self, stub, store_path):
+        """Asking what a launch compiles leaves Triton as it is, before the launch and after."""
+        search = tuned(offset, store_path)
+        search[good](X, X, 64, by=Offset(2))
+        assert rows(store_path) == {64: "ok", 128: "ok", 256: "ok"}
+        assert triton.knobs.runtime.jit_cache_hook is None
 
     def test_a_pool_that_cannot_start_costs_nothing(self, stub, store_path, monkeypatch):
         from autotune_rlm.integrations.triton import resources

@@ -98,6 +98,10 @@ class CacheDict(dict[Any, Any]):
         if not is_new:  # of a new key there are no copies
             self._changed()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy elsewhere is a plain dictionary."""
+        return dict, (dict(self),)
+
 
 def _reporting(name: str) -> Callable[..., Any]:
     original = getattr(dict, name)

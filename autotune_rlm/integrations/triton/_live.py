@@ -14,8 +14,8 @@ from autotune_rlm.ir import Launch, as_grid
 from autotune_rlm.measure.errors import one_line
 from autotune_rlm.measure.statistics.timing import Call
 from autotune_rlm.measure.triton import TritonMeasurer
-from autotune_rlm.measure.triton.capture import after_pre_hook, describe_call
-from autotune_rlm.measure.triton.compile import CompileSpec
+from autotune_rlm.measure.triton.capture import after_pre_hook, compile_here, describe_call
+from autotune_rlm.measure.triton.compile import CompileResult, CompileSpec
 from autotune_rlm.measure.triton.job import Job
 from autotune_rlm.measure.triton.kernel_call import NotRepeatableError, describe_launch
 from autotune_rlm.types import Candidate
@@ -82,9 +82,14 @@ class LiveLaunch:
             begins(candidate)
             return self.job(candidate.payload, check)
 
+        def here(candidate: Candidate) -> CompileResult:
+            begins(candidate)
+            return compile_here(self._kernel, self._compiled_arguments(candidate.payload) or {})
+
         return TritonMeasurer(
             make,
             spec=self.spec,
+            here=here,
             pool=compile_pool() if ahead and not knobs.runtime.interpret else None,
             settings=settings,
             timer=timer,
@@ -114,18 +119,18 @@ class LiveLaunch:
 
     def spec(self, candidate: Candidate) -> CompileSpec | None:
         """What to compile for a candidate; None where another process cannot."""
-        jit = unwrap(self._kernel)
-        config = candidate.payload
-        if not hasattr(jit, "cache_key"):
-            return None  # interpreted
+        given = self._compiled_arguments(candidate.payload)
+        if given is None:
+            return None
+        return describe_call(self._kernel, kwargs=given, max_shared_bytes=_most_shared())
+
+    def _compiled_arguments(self, config: triton.Config) -> dict[str, Any] | None:
+        """All arguments by name as the compiler gets them; None where only the launch knows them."""
         launched = after_pre_hook(config.pre_hook, {**self._named, **config.all_kwargs()})
         if launched is None:
             return None
         given = with_heuristics(self._kernel, launched)
-        args = [given.pop(name) for name in jit.arg_names[: len(self._args)]]
-        for name in ("grid", "warmup"):
-            given.pop(name, None)
-        return describe_call(jit, args, given, max_shared_bytes=_most_shared())
+        return {name: value for name, value in given.items() if name not in ("grid", "warmup")}
 
     def workload(
         self, candidates: Sequence[Candidate], *, reset: Sequence[str] = ()

@@ -18,7 +18,7 @@ __all__ = ["MODES", "Settings", "is_disabled"]
 
 MODES = ("tune", "predict", "full")
 _PREFIX = "AUTOTUNE_RLM_"
-_NO = ("", "0", "false", "no")
+_NO = ("", "0", "false", "no", "off")
 _SMALL_LIST = 8
 _MAX_BY_DEFAULT = 32
 

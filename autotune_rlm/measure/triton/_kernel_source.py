@@ -16,8 +16,8 @@ import importlib
 import inspect
 import os
 import types
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 __all__ = ["file_sha256", "jit_function", "load_kernel"]
 
@@ -71,14 +71,16 @@ def _load(file: str, mtime_ns: int, function: str, module: str, sha256: str) -> 
         raise ValueError(f"{file} has changed since its kernel {function!r} was noted")
     tree = ast.parse(text, filename=file)
     top = function.split(".")[0]
-    if "<locals>" in function or top not in {name for node in tree.body for name in _bound(node)}:
+    if "<locals>" in function or top not in {
+        name for unit in _units(tree.body) for name in unit.bound()
+    }:
         raise ValueError(f"{file} has no kernel {function!r} at its top level")
     namespace = types.ModuleType(module or "__autotune_rlm_kernel__")
     namespace.__file__ = file
     if "." in module:
         namespace.__package__ = module.rpartition(".")[0]
     namespace.__dict__[_KEEP] = lambda decorated: decorated
-    needed = ast.Module(body=list(_slice(tree, top)), type_ignores=[])
+    needed = ast.Module(body=_slice(tree, top), type_ignores=[])
     try:
         exec(compile(needed, file, "exec"), namespace.__dict__)
         found: Any = namespace
@@ -97,42 +99,104 @@ def _load(file: str, mtime_ns: int, function: str, module: str, sha256: str) -> 
     return jit_function(found)
 
 
-def _slice(tree: ast.Module, target: str) -> Iterator[ast.stmt]:
-    """The statements of ``tree`` that ``target`` needs, in their order."""
-    nodes = [_strip(node) if _defines(node, target) else node for node in tree.body]
-    bound = [set(_bound(node)) for node in nodes]
-    used = [set(_used(node)) for node in nodes]
-    chosen: set[int] = set()
-    wanted = [target]
-    seen = set(wanted)
+def _slice(tree: ast.Module, target: str) -> list[ast.stmt]:
+    """The statements of ``tree`` that ``target`` needs, in their order.
+
+    Of a loop, a ``with`` and an ``if`` too only what is needed stays: the rest is the program's own work.
+    """
+    units = list(_units(tree.body))
+    for unit in units:
+        if _defines(unit.node, target):
+            _strip(unit.node)
+    bound = [set(unit.bound()) for unit in units]
+    used = {unit.node: set(unit.used()) for unit in units}
+    wanted, seen = [target], {target}
+    chosen: set[ast.stmt] = set()
+
+    def choose(unit: _Unit) -> None:
+        for node in {unit.node, *unit.around} - chosen:
+            chosen.add(node)
+            wanted.extend(used[node] - seen)
+            seen.update(used[node])
+
     while wanted:
         name = wanted.pop()
-        for index, names in enumerate(bound):
-            if name in names and index not in chosen:
-                chosen.add(index)
-                fresh = used[index] - seen
-                seen |= fresh
-                wanted.extend(fresh)
-    everything = set().union(*bound)
-    unknown = seen - everything - _BUILTINS
-    for index, node in enumerate(nodes):
-        is_future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
-        if index in chosen or is_future or (unknown and "*" in bound[index]):
-            yield node
+        for unit, names in zip(units, bound, strict=True):
+            if name in names:
+                choose(unit)
+    unknown = seen - set().union(*bound) - _BUILTINS
+    for unit, names in zip(units, bound, strict=True):
+        is_future = isinstance(unit.node, ast.ImportFrom) and unit.node.module == "__future__"
+        if is_future or (unknown and "*" in names):
+            choose(unit)
+    return _only(tree.body, chosen)
+
+
+_LOOPS = (ast.For, ast.While)
+_COMPOUND = (*_LOOPS, ast.If, ast.With)
+
+
+class _Unit(NamedTuple):
+    """A statement without those in its body, and the statements that it is in."""
+
+    node: ast.stmt
+    around: tuple[ast.stmt, ...]
+
+    def _own(self) -> list[ast.AST]:
+        if not isinstance(self.node, _COMPOUND):
+            return [self.node]
+        return [n for n in ast.iter_child_nodes(self.node) if not isinstance(n, ast.stmt)]
+
+    def bound(self) -> Iterator[str]:
+        """Names that it binds; of what ends a loop's round, the loop's own name."""
+        for part in self._own():
+            yield from _bound(part)
+        if isinstance(self.node, (ast.Break, ast.Continue)):
+            yield from [_loop(n) for n in self.around if isinstance(n, _LOOPS)][-1:]
+
+    def used(self) -> Iterator[str]:
+        """Names that it reads."""
+        for part in self._own():
+            yield from _used(part)
+        if isinstance(self.node, _LOOPS):
+            yield _loop(self.node)
+
+
+def _loop(node: ast.stmt) -> str:
+    return f"<loop {id(node)}>"
+
+
+def _units(body: Sequence[ast.stmt], around: tuple[ast.stmt, ...] = ()) -> Iterator[_Unit]:
+    for node in body:
+        if isinstance(node, ast.If) and _is_main_guard(node.test):
+            continue
+        yield _Unit(node, around)
+        if isinstance(node, _COMPOUND):
+            for part in (node.body, getattr(node, "orelse", ())):
+                yield from _units(part, (*around, node))
+
+
+def _only(body: Sequence[ast.stmt], chosen: set[ast.stmt]) -> list[ast.stmt]:
+    kept = [node for node in body if node in chosen]
+    for node in kept:
+        if isinstance(node, _COMPOUND):
+            node.body = _only(node.body, chosen) or [ast.copy_location(ast.Pass(), node)]
+            if not isinstance(node, ast.With):
+                node.orelse = _only(node.orelse, chosen)
+    return kept
 
 
 def _defines(node: ast.stmt, name: str) -> bool:
     return isinstance(node, ast.FunctionDef) and node.name == name
 
 
-def _strip(node: ast.stmt) -> ast.stmt:
-    """The function with its innermost decorator only, and its first line unchanged."""
+def _strip(node: ast.stmt) -> None:
+    """Leaves a function its innermost decorator only, and its first line."""
     assert isinstance(node, ast.FunctionDef)
     if len(node.decorator_list) > 1:
         first, last = node.decorator_list[0], node.decorator_list[-1]
         keep = ast.copy_location(ast.Name(id=_KEEP, ctx=ast.Load()), first)
         node.decorator_list = [keep, last]
-    return node
 
 
 def _bound(node: ast.AST) -> Iterator[str]:
@@ -143,8 +207,6 @@ def _bound(node: ast.AST) -> Iterator[str]:
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         for alias in node.names:
             yield alias.asname or alias.name.partition(".")[0]
-        return
-    if isinstance(node, ast.If) and _is_main_guard(node.test):
         return
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
         yield node.id

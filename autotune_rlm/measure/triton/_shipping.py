@@ -126,8 +126,10 @@ def _value(value: Any, chains: set[tuple[str, ...]], *rest: Any) -> Any:
 
 
 def _names(kernel: Any) -> dict[str, Any]:
-    names = dict(kernel.fn.__globals__)
-    for name, cell in zip(kernel.fn.__code__.co_freevars, kernel.fn.__closure__ or (), strict=True):
+    code = kernel.fn.__code__
+    own = {*code.co_varnames, *code.co_cellvars}
+    names = {name: value for name, value in kernel.fn.__globals__.items() if name not in own}
+    for name, cell in zip(code.co_freevars, kernel.fn.__closure__ or (), strict=True):
         names[name] = cell.cell_contents
     return names
 

@@ -19,6 +19,7 @@ def ahead(
     *,
     most: int,
     deadline: float = float("inf"),
+    instead: Callable[[Future[Any], T], Any] = lambda future, item: None,
 ) -> Iterator[tuple[T, Any]]:
     """Yield ``(item, result)``, what is ready first.
 
@@ -30,11 +31,18 @@ def ahead(
         start: Gives a future, or what is known at once.
         most: Items that are started and not yielded yet.
         deadline: Of ``time.monotonic``; after it nothing is waited for.
+        instead: Asked before anything is waited for, with each future and its item: gives the result
+            where it can be made here, else None.
     """
     source = iter(items)
     pending: dict[Future[Any], T] = {}
     ready: deque[tuple[T, Any]] = deque()
     more = True
+
+    def take_done() -> None:
+        for future in [f for f in pending if f.done()]:
+            ready.append((pending.pop(future), future.result()))
+
     try:
         while True:
             while more and len(pending) + len(ready) < most:
@@ -48,12 +56,19 @@ def ahead(
                     pending[started] = item
                 else:
                     ready.append((item, started))
+            take_done()
+            if not ready:
+                made = ((f, i, instead(f, i)) for f, i in pending.items())
+                for future, item, result in made:
+                    if result is not None:
+                        del pending[future]
+                        ready.append((item, result))
+                        break
             if pending and not ready:
                 left = deadline - time.monotonic()
                 timeout = None if left == float("inf") else max(left, 0.0)
                 wait(pending, timeout=timeout, return_when=FIRST_COMPLETED)
-            for future in [f for f in pending if f.done()]:
-                ready.append((pending.pop(future), future.result()))
+                take_done()
             if not ready:
                 return
             yield ready.popleft()

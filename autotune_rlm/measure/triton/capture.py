@@ -7,7 +7,6 @@ import functools
 import inspect
 import json
 import math
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,8 +23,6 @@ from .compile import CompileResult, CompileSpec, Target
 
 __all__ = ["after_pre_hook", "compile_here", "describe_call", "encode_value"]
 
-_local = threading.local()
-_install_lock = ForkSafeLock()
 _driver_lock = ForkSafeLock()
 
 
@@ -68,25 +65,18 @@ def describe_call(
     if packed is None and (file.startswith("<") or "<locals>" in python.__qualname__):
         return None
     twin = _twin(function)
-    with _capturing() as captured, _pretend(target) if target else nullcontext():
-        try:
-            twin.warmup(*args, grid=(1,), **dict(kwargs or {}))
-        except TypeError as error:
-            if "JSON" not in str(error):
-                raise
-    if not captured:
-        return None
-    told = captured[-1]
+    told: dict[str, Any] = {}
+    twin._call_hook = functools.partial(_keep_from_compiling, told)
+    with _pretend(target) if target else nullcontext():
+        twin.warmup(*args, grid=(1,), **dict(kwargs or {}))
+        here = _current_target()
     names = list(function.arg_names)
     try:
-        full = json.loads(told["specialization_data"])
+        options = json.loads(json.dumps(vars(told["options"])))
         constants = {_name(names, path): encode_value(v) for path, v in told["constants"].items()}
+        attributes = {_name(names, path): list(v) for path, v in told["configs"][0].items()}
     except TypeError:
         return None
-    attributes = {_name(names, path): list(v) for path, v in told["configs"][0].items()}
-    if target is None:
-        where = full.get("target") or vars(_current_target())
-        target = (where["backend"], where["arch"], where["warp_size"])
     return CompileSpec(
         file=file,
         function=python.__qualname__,
@@ -94,8 +84,8 @@ def describe_call(
         signature={name: kind for name, kind in told["signature"].items() if kind != "constexpr"},
         constexprs=constants,
         attrs=json.loads(json.dumps(attributes)),
-        options=full["options"],
-        target=target,
+        options=options,
+        target=target or (here.backend, here.arch, here.warp_size),
         source_key=function.cache_key,
         max_shared_bytes=max_shared_bytes,
         packed=packed,
@@ -139,6 +129,14 @@ def _twin(function: Any) -> Any:
     twin.device_caches = defaultdict(twin.create_binder)
     twin.pre_run_hooks = []
     return twin
+
+
+def _keep_from_compiling(told: dict[str, Any], *args: Any) -> bool:
+    """In place of a twin's ``JITFunction._call_hook``, asked before it compiles: says that it did."""
+    from triton.runtime.jit import JITFunction
+
+    told.update(inspect.signature(JITFunction._call_hook).bind(None, *args).arguments)
+    return True
 
 
 def after_pre_hook(
@@ -223,36 +221,6 @@ def _name(names: list[str], path: tuple[int, ...]) -> str:
     if len(path) != 1:
         raise TypeError("tuples of arguments have no JSON form")
     return names[path[0]]
-
-
-@contextmanager
-def _capturing() -> Iterator[list[dict[str, Any]]]:
-    """Catches what this thread would compile, and keeps it from compiling."""
-    from triton import knobs
-
-    with _install_lock:
-        if not isinstance(knobs.runtime.jit_cache_hook, _Hook):
-            knobs.runtime.jit_cache_hook = _Hook(knobs.runtime.jit_cache_hook)
-    captured: list[dict[str, Any]] = []
-    _local.captured = captured
-    try:
-        yield captured
-    finally:
-        _local.captured = None
-
-
-class _Hook:
-    """Triton asks this before each compilation; other threads' go on to the hook that was there."""
-
-    def __init__(self, before: Any) -> None:
-        self._before = before
-
-    def __call__(self, *args: Any, **told: Any) -> Any:
-        captured = getattr(_local, "captured", None)
-        if captured is not None:
-            captured.append(told["compile"])
-            return True
-        return self._before(*args, **told) if self._before else None
 
 
 @contextmanager

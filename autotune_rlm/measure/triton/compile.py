@@ -17,6 +17,7 @@ import queue
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -111,6 +112,12 @@ class CompileResult:
         return {**asdict(self), "status": self.status.value}
 
 
+@dataclass(eq=False)
+class _Order:
+    spec: CompileSpec
+    begun: bool = False  # by a worker, or by whoever took it back
+
+
 class CompilePool(Closing):
     """Compiles specs in processes of their own, started when needed.
 
@@ -145,6 +152,8 @@ class CompilePool(Closing):
         self._lock = threading.Lock()
         self._broken = ""
         self._used_at = time.monotonic()
+        self._orders: weakref.WeakKeyDictionary[Future[CompileResult], _Order]
+        self._orders = weakref.WeakKeyDictionary()
         self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="compile")
 
     @property
@@ -159,7 +168,14 @@ class CompilePool(Closing):
     def submit(self, spec: CompileSpec) -> Future[CompileResult]:
         """Compile one spec in the background."""
         self._used_at = time.monotonic()
-        return self._threads.submit(self._run, spec)
+        order = _Order(spec)
+        future = self._threads.submit(self._run, order)
+        self._orders[future] = order
+        return future
+
+    def take_back(self, future: Future[CompileResult]) -> bool:
+        """Whether no worker has begun with what was submitted; then none will."""
+        return future.cancel() or (not future.done() and self._begins(self._orders[future]))
 
     def compile_many(
         self, specs: Iterable[CompileSpec], *, ahead: int | None = None
@@ -180,7 +196,12 @@ class CompilePool(Closing):
                 worker.kill()
         self._threads.shutdown(wait=True)
 
-    def _run(self, spec: CompileSpec) -> CompileResult:
+    def _begins(self, order: _Order) -> bool:
+        with self._lock:
+            begun, order.begun = order.begun, True
+        return not begun
+
+    def _run(self, order: _Order) -> CompileResult:
         if self._broken:
             return CompileResult(status=Status.SKIPPED, reason=self._broken)
         try:
@@ -188,16 +209,19 @@ class CompilePool(Closing):
         except queue.Empty:
             worker = self._new_worker()
         try:
-            result = self._ask(worker, spec)
+            result = self._ask(worker, order)
             if result.status is Status.CRASHED:  # by chance, or is it this binary's?
-                result = self._ask(worker, spec)
+                result = self._ask(worker, order, again=True)
             return result
         finally:
             self._idle.put(worker)
 
-    def _ask(self, worker: WorkerProcess, spec: CompileSpec) -> CompileResult:
+    def _ask(self, worker: WorkerProcess, order: _Order, *, again: bool = False) -> CompileResult:
         try:
-            return CompileResult(**worker.call(spec.to_json(), timeout_s=self._timeout_s))
+            worker.start()
+            if not (again or self._begins(order)):
+                return CompileResult(status=Status.SKIPPED, reason="it was taken back")
+            return CompileResult(**worker.call(order.spec.to_json(), timeout_s=self._timeout_s))
         except WorkerFailure as failure:
             if not failure.started:  # the next one would not start either, and take as long
                 self._broken = failure.fault.reason

@@ -35,7 +35,8 @@ class CompilesAhead:
 class TritonMeasurer(CompilesAhead):
     """A ``Measurer`` for live launches: compiles ahead in a pool, then checks and times here.
 
-    The device never waits for a compiler while another candidate is ready. A candidate that
+    The device never waits for a compiler while another candidate is ready. This process does not wait for
+    workers to start: it compiles what none of them has begun. A candidate that
     corrupts the device's context (an illegal address) spoils this process: the rest are
     ``skipped``. Use ``IsolatedMeasurer`` where that must not happen. An exception of the caller's own (in
     a hook, the grid, the arguments) ends measuring: nothing more is yielded and ``bench.fatal`` holds it.
@@ -51,6 +52,7 @@ class TritonMeasurer(CompilesAhead):
         make: Makes the job of a candidate, once it is its turn.
         spec: Gives what to compile for a candidate, or None; None for no compiling ahead.
         pool: Compiles ahead; None compiles at the first launch, in this process.
+        here: Compiles a candidate in this process, while no worker has begun with it.
         settings: How candidates are timed.
         timer: By default events on an accelerator, else the wall clock.
         expected: Right outputs by name, or a function that gives them; None to take those of the
@@ -64,6 +66,7 @@ class TritonMeasurer(CompilesAhead):
         *,
         spec: Callable[[Candidate], CompileSpec | None] | None = None,
         pool: CompilePool | None = None,
+        here: Callable[[Candidate], CompileResult] | None = None,
         settings: BenchSettings | None = None,
         timer: Timer | None = None,
         expected: Mapping[str, Any] | Callable[[], Mapping[str, Any] | None] | None = None,
@@ -74,7 +77,7 @@ class TritonMeasurer(CompilesAhead):
         self._believes: bool | None = None
         self.tried: set[str] = set()
         self.bench = Bench(settings, timer=timer, expected=expected, stage="call")
-        self._begun = Begun(pool, spec)
+        self._begun = Begun(pool, spec, here)
 
     def measure(
         self, task: Task, candidates: Iterable[Candidate]
@@ -118,14 +121,16 @@ class Begun:
     Args:
         pool: Compiles; None to compile nothing.
         spec: Gives what to compile for a candidate, or None; None for nothing.
+        here: Compiles a candidate in this process; None where only workers may.
     """
 
     def __init__(
         self,
         pool: CompilePool | None,
         spec: Callable[[Candidate], CompileSpec | None] | None,
+        here: Callable[[Candidate], CompileResult] | None = None,
     ) -> None:
-        self._pool, self._spec = pool, spec
+        self._pool, self._spec, self._here = pool, spec, here
         self._futures: dict[str, Future[CompileResult] | None] = {}
 
     @property
@@ -142,6 +147,14 @@ class Begun:
         except Exception:
             return None
         return None if wanted is None or self._pool is None else self._pool.submit(wanted)
+
+    def instead(
+        self, future: Future[CompileResult], item: tuple[int, Candidate]
+    ) -> CompileResult | None:
+        """The compilation of a candidate that no worker has begun, made here; else None."""
+        if self._here is None or self._pool is None or not self._pool.take_back(future):
+            return None
+        return self._here(item[1])
 
     def replace(self, candidates: Sequence[Candidate]) -> None:
         """Begin with these, and give up what was begun with others and did not start."""
@@ -179,7 +192,10 @@ def compiled_ahead(
     early: list[tuple[Candidate, CompileResult | None]] = []
     numbered = enumerate(candidates)
     for (number, candidate), result in ahead(
-        numbered, lambda item: begun.start(item[1]), most=begun.most
+        numbered,
+        lambda item: begun.start(item[1]),
+        most=begun.most,
+        instead=begun.instead,
     ):
         untried = result is None or result.status is Status.SKIPPED
         early.append((candidate, None if untried else result))

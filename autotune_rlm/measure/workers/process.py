@@ -85,6 +85,15 @@ class WorkerProcess:
         self._finalizer: weakref.finalize | None = None
         self.starts = 0
 
+    def start(self) -> None:
+        """Start the process where none runs, as the next call would.
+
+        Raises:
+            WorkerFailure: It cannot start.
+        """
+        with self._lock:
+            self._start_if_none_runs()
+
     def call(self, request: Mapping[str, Any], *, timeout_s: float | None) -> dict[str, Any]:
         """The handler's answer to ``request``.
 
@@ -93,9 +102,7 @@ class WorkerProcess:
                 no answer within ``timeout_s`` seconds (the process and its children are killed).
         """
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self.kill()
-                self._start()
+            self._start_if_none_runs()
             return self._exchange(request, timeout_s)
 
     def kill(self) -> None:
@@ -109,6 +116,11 @@ class WorkerProcess:
     def pid(self) -> int | None:
         """The running process's id, if there is one."""
         return self._process.pid if self._process is not None else None
+
+    def _start_if_none_runs(self) -> None:
+        if self._process is None or self._process.poll() is not None:
+            self.kill()
+            self._start()
 
     def _start(self) -> None:
         try:

@@ -29,9 +29,11 @@ def new_app(**options: Any) -> typer.Typer:
     """A ``typer.Typer`` with the settings that all commands share.
 
     Shell completion belongs to ``autotune-rlm`` itself, not to each command's help, and help is
-    Markdown, so that square brackets in it are shown as they stand.
+    Markdown, so that square brackets in it are shown as they stand. What a program of the user's raises
+    (``run``, ``tune``) is shown as Python shows it.
     """
-    return typer.Typer(**{"add_completion": False, "rich_markup_mode": "markdown", **options})
+    ours = {"add_completion": False, "rich_markup_mode": "markdown"}
+    return typer.Typer(**{**ours, "pretty_exceptions_enable": False, **options})
 
 
 def new_console(*, min_width: int = 0, **options: Any) -> Console:

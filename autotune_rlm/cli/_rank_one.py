@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autotune_rlm import formats
 from autotune_rlm.cli._app import new_console, new_table
-from autotune_rlm.formats import config, milliseconds
 
 if TYPE_CHECKING:
     from autotune_rlm.integrations.triton.offline.kernel import OfflineKernel
@@ -41,7 +41,8 @@ def rank_one(ask: RankRequest) -> dict[str, Any]:
     """The ranking as plain JSON.
 
     Raises:
-        ValueError: The kernel, a size or a constant of it, or the device's target is not known.
+        ValueError: The kernel, a size or a constant of it, or the device's target is not known; the
+            grid cannot be evaluated.
     """
     from autotune_rlm.devices import completed, lookup
     from autotune_rlm.integrations.triton.offline.kernel import (
@@ -60,6 +61,8 @@ def rank_one(ask: RankRequest) -> dict[str, Any]:
     kernel = load_file(ask.where, parse_space(ask.configs) if ask.configs else None)
     task = kernel.task(given, device)
     problem, assumed = _whole_problem(kernel, given, ask.guess)
+    if ask.grid:
+        kernel.launches(problem, grid=ask.grid)(kernel.candidates[0])  # tells of a wrong one
     surrogate = load(ask.surrogate, store=ask.store)
     read = read_offline(kernel, problem, task, surrogate, grid=ask.grid)
     prediction = surrogate.predict(task, read.candidates, observed=_measured(ask.store, task))
@@ -113,10 +116,11 @@ def _measured(store: str | None, task: Task) -> list[Observation]:
 
 def show_one(answer: Mapping[str, Any]) -> None:
     """The ranking as a table, and below it what it rests on."""
-    sizes = config(answer["problem"])
+    sizes = formats.config(answer["problem"])
     rows = answer["ranking"]
     name = answer["device"]["name"]
-    title = f"{answer['kernel']} ({sizes}) on {name}: {answer['n_configs']} configurations"
+    count = formats.count(answer["n_configs"], "configuration")
+    title = f"{answer['kernel']} ({sizes}) on {name}: {count}"
     names = list(dict.fromkeys(name for row in rows for name in row["config"]))
     facts = ["status", "shared_bytes", "registers", "spills"] if "compiled" in rows[0] else []
     columns = ("", *names, "time", "90 % interval", "fails", *facts)
@@ -126,8 +130,8 @@ def show_one(answer: Mapping[str, Any]) -> None:
         table.add_row(
             str(row["rank"]),
             *(str(row["config"].get(name, "")) for name in names),
-            milliseconds(row["predicted_ms"]),
-            f"{milliseconds(row['low_ms'])} to {milliseconds(row['high_ms'])}",
+            formats.milliseconds(row["predicted_ms"]),
+            f"{formats.milliseconds(row['low_ms'])} to {formats.milliseconds(row['high_ms'])}",
             f"{row['p_fails']:.1%}",
             *(str(row["compiled"].get(name, "")) for name in facts),
         )
@@ -176,7 +180,7 @@ def _notes(answer: Mapping[str, Any]) -> list[str]:
     if answer["unfamiliar"]:
         notes.append(f"Unfamiliar, so the times are rough: {'; '.join(answer['unfamiliar'])}.")
     notes += [
-        f"Not read ({count} configurations): {reason}"
+        f"Not read ({formats.count(count, 'configuration')}): {reason}"
         for reason, count in answer["not_read"].items()
     ]
     failed: dict[str, list[str]] = {}

@@ -49,9 +49,7 @@ def record_programs(
             max_points=max_points,
             show=lambda progress: line(_line(progress), progress.known + progress.points),
         )
-    print_summary(_line(done), done.status, log)
-    for reason, count in sorted(done.left_out.items()):
-        _console.print(f"  not tried, {count:,}: {reason}")
+    print_summary(_line(done), done, log)
 
 
 def make_table(record: Path, out: Path, *, per: str, texts: bool) -> None:

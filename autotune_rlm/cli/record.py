@@ -185,7 +185,7 @@ def _record_suite(
             max_points=max_points,
             show=lambda progress: line(_line(progress), progress.elapsed_s),
         )
-    print_summary(_line(done), done.status, log)
+    print_summary(_line(done), done, log)
 
 
 def _record_program(
@@ -219,8 +219,8 @@ def _record_program(
             show=lambda progress: line(_line(progress), progress.elapsed_s),
             **options,
         )
-    print_summary(_line(done), done.status, log)
-    for kernel, reason in sorted(done.left_out.items()):
+    print_summary(_line(done), done, log)
+    for kernel, reason in sorted(done.kernels_left_out.items()):
         _console.print(f"  left out of {kernel}: {reason}")
     if done.never_met:
         names = ", ".join(done.never_met)
@@ -263,9 +263,11 @@ def _line(progress: Any) -> str:
     )
 
 
-def print_summary(line: str, statuses: Mapping[str, int], log: Any) -> None:
-    """How a recording ended: in a line, by status, and what the file holds."""
+def print_summary(line: str, done: Any, log: Any) -> None:
+    """How a recording ended: in a line, by status, what was left out, and what the file holds."""
     _console.print(line)
-    for status, count in sorted(statuses.items()):
+    for status, count in sorted(done.status.items()):
         _console.print(f"  {status}: {count:,}")
+    for reason, count in done.left_out.most_common(5):
+        _console.print(f"  left out, {count:,}: {reason}")
     _console.print(f"{log.path}: {log.rows:,} points in all")

@@ -141,7 +141,10 @@ def _run(
 ) -> ConfigFile:
     from autotune_rlm.integrations.triton.offline.tune import tune_program
 
-    if program is None and not (where.endswith(".py") and Path(where).is_file()):
+    file = Path(where.partition(":")[0])
+    if file.suffix == ".py" and not file.is_file():
+        raise ValueError(f"no file at {file}")
+    if program is None and not Path(where).is_file():
         raise ValueError(
             f"the arguments of the kernels in {where} are not known: give --program SCRIPT.py, which "
             "launches them, or one kernel as WHAT:KERNEL with --problem and --grid; autotune-rlm "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from autotune_rlm.types import Measurement
@@ -22,6 +23,7 @@ class Progress:
         busy_s: Seconds in which kernels were launched, checked and timed.
         bytes: Size of the file.
         status: Count of measurements by status.
+        left_out: Count of what was not recorded, by reason.
     """
 
     points: int = 0
@@ -32,6 +34,7 @@ class Progress:
     busy_s: float = 0.0
     bytes: int = 0
     status: dict[str, int] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
 
     @property
     def rate(self) -> float:

@@ -45,12 +45,12 @@ class ProgramProgress(Progress):
     """How far the recording of a program is.
 
     Attributes:
-        left_out: Why problems of a kernel were not recorded, by its name.
+        kernels_left_out: Why problems of a kernel were not recorded, by its name.
         never_met: Autotuned kernels of two configurations or more that the program made, itself or
             by its imports, and did not call.
     """
 
-    left_out: dict[str, str] = field(default_factory=dict)
+    kernels_left_out: dict[str, str] = field(default_factory=dict)
     never_met: list[str] = field(default_factory=list)
 
 
@@ -188,7 +188,9 @@ class _Recording:
             try:
                 self._begin(tuner, configs, kwargs)
             except Exception as error:
-                self.progress.left_out[_name(tuner)] = one_line(f"{type(error).__name__}: {error}")
+                self.progress.kernels_left_out[_name(tuner)] = one_line(
+                    f"{type(error).__name__}: {error}"
+                )
                 return configs[:1]
             return configs
 
@@ -233,6 +235,9 @@ class _Recording:
         alike = (*tensors, *(repr(given.get(name)) for name in tuner.keys))
         return self._chosen.setdefault(tuner, {}).setdefault(alike, {})
 
+    def _leave_out(self, kernel: str, error: Exception) -> None:
+        self.progress.kernels_left_out[kernel] = one_line(f"{type(error).__name__}: {error}")
+
     def _begin(self, tuner: Any, configs: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Open the landscape of a problem and start compiling its configurations."""
         arguments = {**tuner.nargs, **kwargs}
@@ -255,7 +260,9 @@ class _Recording:
                 if given is not None:
                     spec = describe_call(tuner.fn, (), given, target=self._target)
             except Exception as error:  # the launch, if there is one, will say what is wrong
-                self.progress.left_out[task.kernel] = one_line(f"{type(error).__name__}: {error}")
+                self.progress.kernels_left_out[task.kernel] = one_line(
+                    f"{type(error).__name__}: {error}"
+                )
                 continue
             if spec is not None:
                 self._compiling[name, key] = self._pool.submit(spec)
@@ -280,7 +287,7 @@ class _Recording:
                 compiled = self._compiled_here(tuner, config, meta)
             measurement = of_compilation(compiled, True)
         if measurement.status is Status.SKIPPED:
-            self.progress.left_out.setdefault(name.split("/")[0], measurement.reason)
+            self.progress.kernels_left_out.setdefault(name.split("/")[0], measurement.reason)
         else:
             self._log.add(name, candidate, measurement)
             self._count(measurement)

@@ -122,6 +122,9 @@ class Watcher:
         self.device = device
         self.surrogate = surrogate
         self._top, self._duty, self._busy = top, duty, busy
+        missing = [str(folder) for folder in kernels if not Path(folder).is_dir()]
+        if missing:
+            raise ValueError(f"kernels must be folders that are there, got {', '.join(missing)}")
         self._kernels = tuple(kernels) if measurer is None else None
         self._measurer = measurer or functools.partial(isolated_measurer, kernels=tuple(kernels))
         self._fine_tune, self._fine_tune_after = fine_tune, fine_tune_after

@@ -201,6 +201,11 @@ def test_a_device_is_the_same_by_whatever_number(store, tmp_path, monkeypatch):
         assert another.run(once=True) == 0
 
 
+def test_a_folder_that_is_not_there_is_an_error(store, tmp_path):
+    with pytest.raises(ValueError, match=r"folders that are there, got .*typo"):
+        Watcher(store, kernels=[tmp_path, tmp_path / "typo"])
+
+
 def test_the_duty_cycle_is_kept():
     class Slow(Table):
         def measure(self, task, candidates):

@@ -149,6 +149,15 @@ def test_times_have_units_that_people_use(ms, text):
         ([f"{KERNELS}:scale", "--configs", SPACE, "--problem", "m=3"], "names m, which scale has"),
         ([f"{KERNELS}:scale", "--configs", SPACE, "--problem", "n"], "takes NAME=VALUE"),
         ([f"{KERNELS}:scale", "--configs", SPACE, "--problem", "dtype=f17"], "dtype must be one"),
+        ([f"{KERNELS}:scale", "--configs", "BLK=64"], "names BLK, which is no argument of scale"),
+        (
+            [f"{KERNELS}:scale", "--configs", SPACE, "--problem", "n=many,dtype=fp16"],
+            "gives n=many, which is no number",
+        ),
+        (
+            [f"{KERNELS}:scale", "--configs", SPACE, "--problem", "n=64,dtype=fp16", "--grid", "N"],
+            "cannot evaluate the grid 'N'",
+        ),
         (
             [f"{KERNELS}:scale", "--configs", SPACE],
             "lacks x, y, n; add n=VALUE, dtype=fp16 for the tensors (or x=fp16[4096,4096])",
@@ -159,6 +168,14 @@ def test_what_is_wrong_is_said_in_one_line(run, arguments, says):
     told = run(*arguments, "--device", "h100")
     assert told.exit_code == 1
     assert says in " ".join(told.stderr.split())
+
+
+def test_options_of_every_backend_may_be_given(run):
+    told = run(
+        f"{KERNELS}:scale", "--device", "mi300x", "--problem", "n=4096,dtype=fp16", "--json",
+        "--configs", "BLOCK=64; waves_per_eu=1,2; num_ctas=1",
+    )  # fmt: skip
+    assert told.exit_code == 0, told.output
 
 
 def test_problems_are_read():

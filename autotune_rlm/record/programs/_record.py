@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from autotune_rlm.measure.detect import cpu_device
@@ -30,12 +30,10 @@ class ProgramProgress(Progress):
     Attributes:
         programs: Programs met, those that the record has included.
         known: Inputs that the record had already.
-        left_out: Why programs were not tried, with their count.
     """
 
     programs: int = 0
     known: int = 0
-    left_out: dict[str, int] = field(default_factory=dict)
 
 
 def record_programs(
@@ -86,7 +84,7 @@ def record_programs(
         measure = _prepared(program, measurer)
         for i, found in zip(missing, measure([program.inputs[i] for i in missing]), strict=False):
             if found.status is Status.SKIPPED:  # says something about this machine only
-                progress.left_out[found.reason] = progress.left_out.get(found.reason, 0) + 1
+                progress.left_out[found.reason] += 1
                 continue
             log.add(program.id, candidates[i], found)
             progress.count(found)

@@ -19,7 +19,9 @@ from triton.runtime.autotuner import Autotuner, Heuristics
 from autotune_rlm._files import run_file
 from autotune_rlm.integrations.triton._source import unwrap
 
-__all__ = ["Found", "autotuner_of", "find_kernels", "import_file", "import_module"]
+__all__ = ["Found", "autotuner_of", "find_kernels", "import_file", "import_module", "module_of"]
+
+_FILE = "__autotune_rlm_file__"  # before the names of files, which may be those of modules too
 
 
 @dataclass
@@ -67,13 +69,19 @@ def find_kernels(where: str) -> Found:
         if wanted not in ("", function.__name__) or function.__globals__ is not current:
             continue  # another one, or of a module that was imported anew
         if any(f"{module}.".startswith(f"{prefix}.") for prefix in prefixes):
-            name, n = f"{module}:{function.__qualname__}", 1
+            first = name = f"{module_of(function)}:{function.__qualname__}"
+            n = 1
             while name in found.kernels:
                 n += 1
-                name = f"{module}:{function.__qualname__}#{n}"
+                name = f"{first}#{n}"
             found.kernels[name] = kernel
     found.kernels = dict(sorted(found.kernels.items()))
     return found
+
+
+def module_of(function: Any) -> str:
+    """The module that defines a function, by the name that programs import it under."""
+    return str(function.__module__).removeprefix(_FILE)
 
 
 def autotuner_of(kernel: Any) -> Autotuner | None:
@@ -92,7 +100,7 @@ def import_file(path: Path) -> Any:
         ValueError: It cannot be imported.
     """
     try:
-        return run_file(path, f"__autotune_rlm_file_{path.stem}__")
+        return run_file(path, f"{_FILE}{path.stem}")
     except Exception as error:
         raise ValueError(f"cannot import {path}: {type(error).__name__}: {error}") from error
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import triton.language as tl
+from triton.backends import backends
 
-from autotune_rlm.config_space import ConfigSpace
+from autotune_rlm.config_space import TRITON_OPTIONS, ConfigSpace
 from autotune_rlm.integrations.triton._arguments import default_arguments, last_strides, uses_of
 from autotune_rlm.integrations.triton._source import unwrap, with_heuristics
 from autotune_rlm.integrations.triton.task import KernelTasks, candidates_of
@@ -21,7 +22,7 @@ from autotune_rlm.measure.triton.compile import CompileSpec, parse_target
 from autotune_rlm.measure.triton.kernel_call import DTYPES, evaluate_grid
 from autotune_rlm.types import Candidate, Device, Task
 
-from .discover import autotuner_of, import_file, import_module
+from .discover import autotuner_of, import_file, import_module, module_of
 
 __all__ = ["OfflineKernel", "load_file", "parse_problem", "parse_space"]
 
@@ -61,7 +62,7 @@ class OfflineKernel:
     @property
     def module(self) -> str:
         """The module that defines it."""
-        return str(unwrap(self.kernel).fn.__module__)
+        return module_of(unwrap(self.kernel).fn)
 
     @property
     def argument_names(self) -> list[str]:
@@ -176,7 +177,8 @@ class OfflineKernel:
             assumed: Where given, takes a phrase for each argument that was not.
 
         Raises:
-            ValueError: ``problem`` lacks sizes or constants; the message names all of them.
+            ValueError: ``problem`` lacks sizes or constants, and the message names all of them; or a
+                value is of no kind that the argument can be.
         """
         jit = unwrap(self.kernel)
         parameters = inspect.signature(jit.fn).parameters
@@ -191,6 +193,11 @@ class OfflineKernel:
             if name in uses.dtypes and problem.get(name) in DTYPES:
                 found[name] = getattr(tl, DTYPES[problem[name]])
             elif name in problem:
+                if isinstance(problem[name], str) and not is_constant:
+                    raise ValueError(
+                        f"--problem gives {name}={problem[name]}, which is no number; a tensor looks "
+                        "like fp16[64,128], a pointer like *fp16"
+                    )
                 found[name] = _live(problem[name])
             elif default is not inspect.Parameter.empty:
                 found[name] = default
@@ -210,6 +217,16 @@ class OfflineKernel:
                 "for values as the kernel's text suggests them"
             )
         return found
+
+
+def _known_names(jit: Any) -> set[str]:
+    """What a configuration of a kernel may set: arguments, and options of Triton's backends."""
+    names = {*jit.arg_names, *TRITON_OPTIONS}
+    for backend in backends.values():
+        module = inspect.getmodule(backend.compiler)
+        options = (v for n, v in vars(module).items() if n.endswith("Options"))
+        names |= {f.name for kind in options if is_dataclass(kind) for f in fields(kind)}
+    return names
 
 
 def _is_pointer(name: str, pointers: Iterable[str]) -> bool:
@@ -251,6 +268,12 @@ def load_file(where: str, space: ConfigSpace | None = None) -> OfflineKernel:
         kernels = sorted(n for n, value in vars(module).items() if _is_kernel(value))
         raise ValueError(f"{file} has no kernel {name!r}; it has {', '.join(kernels) or 'none'}")
     loaded = OfflineKernel.of(found, space or own)
+    unknown = sorted(set(space.parameters if space else ()) - _known_names(unwrap(found)))
+    if unknown:
+        raise ValueError(
+            f"--configs names {', '.join(unknown)}, which is no argument of {name} and no option of "
+            f"Triton; its arguments are {', '.join(unwrap(found).arg_names)}"
+        )
     if not loaded.candidates:
         raise ValueError(
             f"{name} has no configurations: it is under no autotuner; give them, as in "

@@ -84,10 +84,10 @@ def nas(
             table = table.split(reserved)[1]
             known = [other.split(reserved)[0] for other in known]
         for column in target:
-            told = [other.without([column]) for other in known] if blind else known
+            tables = [other.without([column]) for other in known] if blind else known
             for name in methods:
                 asked = model if name == "rlm" else None
-                runs += nas_runs(told, table, column, shots, seeds, surrogate=asked)
+                runs += nas_runs(tables, table, column, shots, seeds, surrogate=asked)
             if baselines:
                 runs += baseline_runs(known, table, column, shots, seeds)
     write_json(out, nas_json(runs))

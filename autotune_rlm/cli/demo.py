@@ -142,9 +142,9 @@ def _tell(out: Console, steps: list[Step]) -> None:
 
 def _accuracy(out: Console, events: list[TuningEvent]) -> None:
     """How right the model was, where it was told of such kernels and devices."""
-    told = [event for event in events if event.familiar is not False]
-    if told:
-        out.print(_accuracy_table(told))
+    familiar = [event for event in events if event.familiar is not False]
+    if familiar:
+        out.print(_accuracy_table(familiar))
     else:
         out.print(
             "The model was never told of such kernels on this device: its first order was a guess, and "

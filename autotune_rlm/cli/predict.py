@@ -33,11 +33,11 @@ def predict(
 
     data, fields = _tables.read_columns(table, text, field or [])
     found = _tables.load_model(model, metric, language)
-    told = found.predict_quantiles(data[text], (0.05, 0.5, 0.95), fields=fields)
-    told = told.reshape(len(data), len(found.targets), 3)
+    quantiles = found.predict_quantiles(data[text], (0.05, 0.5, 0.95), fields=fields)
+    quantiles = quantiles.reshape(len(data), len(found.targets), 3)
     for j, name in enumerate(found.targets):
         for i, what in enumerate(("low", "predicted", "high")):
-            data[f"{name}_{what}"] = told[:, j, i]
+            data[f"{name}_{what}"] = quantiles[:, j, i]
     stem, dot, suffix = table.name.partition(".")
     path = out or table.with_name(f"{stem}-predicted{dot}{suffix}")
     with failing(ValueError, OSError, ImportError):

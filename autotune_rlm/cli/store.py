@@ -146,15 +146,15 @@ def weights(
             versions.use(None if use == "bundled" else int(use))
     numbers = ("held-out Spearman", "measurements")
     table = new_table("version", "in use", "fine-tuned", right=numbers)
-    rounds = {record.get("version"): record for record in versions.history()}
+    rounds = {one.get("version"): one for one in versions.history()}
     for number in (None, *versions.numbers()):
-        told = rounds.get(number, {}) if number is not None else {}
+        record = rounds.get(number, {}) if number is not None else {}
         table.add_row(
             "bundled" if number is None else str(number),
             "yes" if number == versions.current else "",
-            str(told.get("when", "")),
-            f"{told['before']:.3f} -> {told['after']:.3f}" if told else "",
-            f"{told['measurements']:,}" if told else "",
+            str(record.get("when", "")),
+            f"{record['before']:.3f} -> {record['after']:.3f}" if record else "",
+            f"{record['measurements']:,}" if record else "",
         )
     _out.print(table)
     _out.print(f"of {name}, in {versions.folder}")

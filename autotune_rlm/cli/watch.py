@@ -66,7 +66,7 @@ def watch(
                 quiet=False,
             )
 
-        def told(served: Served) -> None:
+        def show(served: Served) -> None:
             best = "nothing works"
             if served.best_value is not None:
                 best = f"best {formats.measured(served.best_value, served.task.metric)}"
@@ -78,7 +78,7 @@ def watch(
         console.print(f"Watching {watcher.device.name}; Ctrl-C to stop.")
         with failing(AlreadyWatchedError, status=1):
             begin = time.monotonic()
-            count = watcher.run(once=once, seconds=seconds, told=told)
+            count = watcher.run(once=once, seconds=seconds, told=show)
     took = formats.seconds(time.monotonic() - begin)
     console.print(f"{formats.count(count, 'problem')} served in {took}.")
 
@@ -100,12 +100,12 @@ def _model(name: str | None, learns: bool, store: Any) -> tuple[Any, Any]:
 def _fine_tuning(versions: Any, console: Any) -> Any:
     def fine_tune(store: Any) -> tuple[Any, dict[str, Any]]:
         record = versions.round(store.landscapes())
-        told = record.to_json()
-        verdict = "accepted" if told["accepted"] else "rejected"
+        result = record.to_json()
+        verdict = "accepted" if result["accepted"] else "rejected"
         console.print(
-            f"Fine-tuning {verdict} after {formats.seconds(told['seconds'])}: held-out Spearman "
-            f"{told['before']:.3f} -> {told['after']:.3f}"
+            f"Fine-tuning {verdict} after {formats.seconds(result['seconds'])}: held-out Spearman "
+            f"{result['before']:.3f} -> {result['after']:.3f}"
         )
-        return versions.load(), told
+        return versions.load(), result
 
     return fine_tune

@@ -74,7 +74,7 @@ def failure_status(name: str) -> Status:
     return next((s for word, s in _FAILURE_WORDS if word in lowered), Status.RUNTIME_ERROR)
 
 
-def told(facts: Mapping[str, Any]) -> dict[str, Any]:
+def allowed_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts that foreign schemas allow among their measurements: numbers, texts and lists."""
     return {
         name: value
@@ -86,12 +86,12 @@ def told(facts: Mapping[str, Any]) -> dict[str, Any]:
 def leftovers(candidate: Candidate, measurement: Measurement, *, status: Status) -> dict[str, Any]:
     """What a foreign format that reads back as ``status`` could not keep of a measurement."""
     m = measurement
-    untold = {k: v for k, v in plain(m.facts).items() if k not in told(m.facts)}
+    left = {k: v for k, v in plain(m.facts).items() if k not in allowed_facts(m.facts)}
     state = plain(m.state)
     if set(state) == {"timestamp"}:  # the formats have a place for it
         state = {}
     kept = {
-        "facts": untold,
+        "facts": left,
         "text": candidate.text,
         "status": m.status.value if m.status is not status else "",
         "reason": m.reason,

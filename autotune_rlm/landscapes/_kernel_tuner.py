@@ -18,13 +18,13 @@ from autotune_rlm._json import plain, shown, strict_json
 from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes._common import (
     EXTRA_KEY,
+    allowed_facts,
     extra_of,
     failure_status,
     finite,
     leftovers,
     seconds,
     task_from_extra,
-    told,
 )
 from autotune_rlm.landscapes._landscape import Landscape
 from autotune_rlm.types import Candidate, Measurement, Observation, Status, Task, canonical_json
@@ -256,5 +256,5 @@ def _record(candidate: Candidate, m: Measurement, task: Task) -> dict[str, Any]:
         "strategy_time": 0,
         "framework_time": 0,
         "timestamp": str(m.state.get("timestamp") or _NO_DATE),
-        **told(m.facts),
+        **allowed_facts(m.facts),
     }

@@ -18,12 +18,12 @@ from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes._common import (
     EXTRA_KEY,
     TO_MS,
+    allowed_facts,
     extra_of,
     finite,
     leftovers,
     results_of,
     task_from_extra,
-    told,
 )
 from autotune_rlm.landscapes._landscape import Landscape
 from autotune_rlm.types import Candidate, Measurement, Observation, Status, Task
@@ -188,7 +188,7 @@ def _record(candidate: Candidate, m: Measurement, task: Task) -> dict[str, Any]:
     measured = [] if m.value is None else [(objective, m.value, "ms" if timed else "")]
     if objective in m.facts:
         raise ValueError(f"a fact has the name of the T4 objective: {objective!r}; write jsonl")
-    measured += [(name, value, "") for name, value in told(m.facts).items()]
+    measured += [(name, value, "") for name, value in allowed_facts(m.facts).items()]
     record: dict[str, Any] = {
         "configuration": dict(candidate.config),
         "objectives": [objective],

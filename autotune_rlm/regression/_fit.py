@@ -63,7 +63,7 @@ def fit_table(
     train, judge, test = _split(groups, options)
     if len(texts) < _MIN_ROWS:
         raise ValueError(f"{len(texts)} rows have a number; at least {_MIN_ROWS} are needed")
-    notes += _told(texts, groups)
+    notes += _warnings_of_size(texts, groups)
     scales = tuple(TargetScale.fit(_finite(numbers[train, j])) for j in range(len(names)))
     z = np.column_stack([s.to_scale(numbers[:, j]) for j, s in enumerate(scales)])
     others = np.concatenate([judge, test])
@@ -72,7 +72,7 @@ def fit_table(
     spread = np.array([max(float(np.nanstd(c)), 1e-6) for c in (z - prior)[train].T])
     model = RowModel.extend(checkpoint, names, max_tokens=options.max_tokens)
     rows = model.encode_rows(texts, lead_fields(fields, prior))
-    notes += _cut(rows.texts, rows.text_of, model.max_tokens)
+    notes += _warnings_of_length(rows.texts, rows.text_of, model.max_tokens)
     residuals = (z - prior) / spread
     bins = CODEC.position(residuals)
     done = Training()
@@ -103,7 +103,7 @@ def fit_table(
     }
     shares = dict(zip(names, fitted.shares.tolist(), strict=True))
     for name in names:
-        notes += _verdict(name, scores[name], shares[name], trained=options.minutes > 0)
+        notes += _warnings_of_scores(name, scores[name], shares[name], trained=options.minutes > 0)
     everything, _ = fit_lead(texts, fields, z, groups, seed=options.seed)
     report = FitReport(
         rows=(len(train), len(judge), len(test)),
@@ -252,7 +252,7 @@ def _scores(
     }
 
 
-def _told(texts: Sequence[str], groups: np.ndarray) -> list[str]:
+def _warnings_of_size(texts: Sequence[str], groups: np.ndarray) -> list[str]:
     count = len(np.unique(groups))
     notes = []
     if len(texts) < _FEW_ROWS:
@@ -262,7 +262,7 @@ def _told(texts: Sequence[str], groups: np.ndarray) -> list[str]:
     return notes
 
 
-def _cut(texts: Sequence[np.ndarray], text_of: np.ndarray, limit: int) -> list[str]:
+def _warnings_of_length(texts: Sequence[np.ndarray], text_of: np.ndarray, limit: int) -> list[str]:
     cut = float((np.array([len(t) for t in texts]) >= limit)[text_of].mean())
     if cut < _FEW_CUT:
         return []
@@ -272,7 +272,9 @@ def _cut(texts: Sequence[np.ndarray], text_of: np.ndarray, limit: int) -> list[s
     ]
 
 
-def _verdict(name: str, scores: Mapping[str, Scores], share: float, *, trained: bool) -> list[str]:
+def _warnings_of_scores(
+    name: str, scores: Mapping[str, Scores], share: float, *, trained: bool
+) -> list[str]:
     """The report's warnings about a target."""
     used, ridge, constant = (scores[n] for n in ("used", "ridge", "constant"))
     if used.error >= _NO_BETTER * constant.error:

@@ -86,12 +86,12 @@ class Lead:
         """Predictions of the ridge and of the leading model for n rows."""
         ngrams = counts(texts, places=self.places)[:, self.buckets]
         beside = self.columns.transform(fields)
-        ridge = np.asarray(_joined(ngrams, self.idf, beside) @ self.weights) + self.intercept
+        ridge = np.asarray(_ridge_inputs(ngrams, self.idf, beside) @ self.weights) + self.intercept
         lead = ridge.copy()
         for j, share in enumerate(self.shares):
             if share > 0:
-                seen = _seen(ngrams[:, self.dense], beside, texts, ridge[:, j], self.facts)
-                lead[:, j] += share * (self.trees[j].predict(seen) - ridge[:, j])
+                inputs = _tree_inputs(ngrams[:, self.dense], beside, texts, ridge[:, j], self.facts)
+                lead[:, j] += share * (self.trees[j].predict(inputs) - ridge[:, j])
         return LeadPrediction(ridge, lead)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -152,18 +152,18 @@ def fit_lead(
     idf = np.log((1 + len(texts)) / (1 + documents[buckets])) + 1.0
     columns = FieldColumns.fit(fields)
     beside = columns.transform(fields)
-    x = _joined(ngrams, idf, beside)
+    x = _ridge_inputs(ngrams, idf, beside)
     part = folds(groups, 3 if large else _FOLDS, seed)
     k = targets.shape[1]
     weights, intercept = np.zeros((x.shape[1], k)), np.zeros(k)
     ridge, lead, shares = np.zeros_like(targets), np.zeros_like(targets), np.zeros(k)
     facts = programs.are_programs(texts) if facts is None else facts
-    dense = _varied(ngrams, _FEWER_COLUMNS if large else _COLUMNS)
+    dense = _most_varied(ngrams, _FEWER_COLUMNS if large else _COLUMNS)
     trees = []
     for j in range(k):
         weights[:, j], intercept[j], ridge[:, j] = ridge_path(x, targets[:, j], part)
-        seen = _seen(ngrams[:, dense], beside, texts, ridge[:, j], facts)
-        fitted, outside = _boosted(seen, targets[:, j], part, seed)
+        inputs = _tree_inputs(ngrams[:, dense], beside, texts, ridge[:, j], facts)
+        fitted, outside = _boosted(inputs, targets[:, j], part, seed)
         trees.append(fitted)
         has_number = np.isfinite(targets[:, j])
         off, change = (targets[:, j] - ridge[:, j])[has_number], (outside - ridge[:, j])[has_number]
@@ -175,13 +175,13 @@ def fit_lead(
     return model, LeadPrediction(ridge, lead)
 
 
-def _joined(ngrams: Any, idf: np.ndarray, beside: np.ndarray) -> Any:
+def _ridge_inputs(ngrams: Any, idf: np.ndarray, beside: np.ndarray) -> Any:
     from scipy import sparse
 
     return sparse.hstack([tf_idf(ngrams, idf), sparse.csr_matrix(beside)]).tocsr()
 
 
-def _seen(
+def _tree_inputs(
     ngrams: Any, beside: np.ndarray, texts: Sequence[str], ridge: np.ndarray, facts: bool
 ) -> np.ndarray:
     """The trees' inputs, float32 (n, columns)."""
@@ -192,7 +192,7 @@ def _seen(
     return np.hstack(parts).astype(np.float32)
 
 
-def _varied(ngrams: Any, count: int) -> np.ndarray:
+def _most_varied(ngrams: Any, count: int) -> np.ndarray:
     """The n-grams whose logarithmic counts vary most, ascending."""
     x = ngrams.copy().astype(np.float64)
     x.data = np.log1p(x.data)
@@ -202,7 +202,7 @@ def _varied(ngrams: Any, count: int) -> np.ndarray:
 
 
 def _boosted(
-    seen: np.ndarray, y: np.ndarray, part: np.ndarray, seed: int
+    inputs: np.ndarray, y: np.ndarray, part: np.ndarray, seed: int
 ) -> tuple[Trees, np.ndarray]:
     """Trees of all rows with a number, and the out-of-fold predictions (n,)."""
     with of_extra("tables", "fitting to a table"):
@@ -210,12 +210,12 @@ def _boosted(
     settings = {**_SETTINGS, "seed": seed}
 
     def booster(rows: np.ndarray) -> Any:
-        return xgboost.train(settings, xgboost.DMatrix(seen[rows], label=y[rows]), _ROUNDS)
+        return xgboost.train(settings, xgboost.DMatrix(inputs[rows], label=y[rows]), _ROUNDS)
 
     has_number = np.isfinite(y)
     outside = np.full(len(y), float(y[has_number].mean()))
     for fold in np.unique(part):
         train = has_number & (part != fold)
         if train.sum() >= 2:
-            outside[part == fold] = booster(train).predict(xgboost.DMatrix(seen[part == fold]))
+            outside[part == fold] = booster(train).predict(xgboost.DMatrix(inputs[part == fold]))
     return Trees.from_xgboost([booster(has_number)]), outside

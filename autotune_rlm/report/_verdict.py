@@ -50,7 +50,7 @@ def verdicts(events: Sequence[TuningEvent]) -> tuple[Verdict, ...]:
 def _verdict(kernel: str, device: str, runs: Sequence[TuningEvent]) -> Verdict:
     lost = [e.first_choice_regret for e in runs if e.first_choice_regret is not None]
     regret = float(np.median(lost)) if lost else None
-    told = any(event.familiar is not False for event in runs)
+    familiar = any(event.familiar is not False for event in runs)
     if regret is None:
         trust, text = "unknown", "nothing was measured beside the model's first choice"
     elif regret <= _GOOD:
@@ -62,7 +62,7 @@ def _verdict(kernel: str, device: str, runs: Sequence[TuningEvent]) -> Verdict:
             f"the model's first choice took {formats.percent(regret, 0)} longer than the best "
             "measured; let it measure"
         )
-    if not told:
+    if not familiar:
         text += "; the model was never told of such kernels on such a device"
         trust = "not yet" if trust == "trust" else trust
     return Verdict(kernel=kernel, device=device, runs=len(runs), trust=trust, text=text)

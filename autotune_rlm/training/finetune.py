@@ -137,8 +137,8 @@ def log_error(surrogate: RLMSurrogate, landscapes: Sequence[Landscape]) -> float
     for landscape in landscapes:
         ok = landscape.ok & (landscape.values > 0)
         if ok.any():
-            told = surrogate.predict(landscape.task, landscape.candidates).median[ok]
-            off += np.abs(np.log(np.maximum(told, 1e-300) / landscape.values[ok])).tolist()
+            predicted = surrogate.predict(landscape.task, landscape.candidates).median[ok]
+            off += np.abs(np.log(np.maximum(predicted, 1e-300) / landscape.values[ok])).tolist()
     return float(np.median(off)) if off else float("inf")
 
 
@@ -181,10 +181,10 @@ def fine_tune(
     before, after = rank_accuracy(surrogate, judge), rank_accuracy(tuned, judge)
     old_before = rank_accuracy(surrogate, old_judge) if old_judge else None
     old_after = rank_accuracy(tuned, old_judge) if old_judge else None
-    likely_before, likely_after = log_error(surrogate, judge), log_error(tuned, judge)
+    error_before, error_after = log_error(surrogate, judge), log_error(tuned, judge)
     accepted = after >= before - (_TOLERANCE if old_judge else 0.0)
     if not any(x.ok.sum() >= _RANKED for x in judge):  # no order to compare: the numbers themselves
-        accepted = likely_after < likely_before
+        accepted = error_after < error_before
     if old_before is not None and old_after is not None:
         accepted = accepted and old_after >= old_before - _TOLERANCE
     record = FineTuneRound(

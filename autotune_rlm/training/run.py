@@ -152,8 +152,8 @@ def load_data(
             data.sequences += _sequences(name, kept, source, recipe, data)
         else:
             data.sources[name] = _examples(kept, source, recipe, data)
-        told = [] if source.numbers else kept  # absolute numbers say nothing of kernels or devices
-        data.settings = together(data.settings, {**trained_on(told), "texts": []})
+        rated = [] if source.numbers else kept  # absolute numbers say nothing of kernels or devices
+        data.settings = together(data.settings, {**trained_on(rated), "texts": []})
         logger.info("%s: %d landscapes to train on", source.path, len(kept))
     return data
 
@@ -339,11 +339,11 @@ def run_recipe(
 
 def _settings(begun: Sequence[Checkpoint]) -> dict[str, Any]:
     """What checkpoints that are gone on from say of their training, the first before the others."""
-    told: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     for checkpoint in begun:
         settings = {"texts": [], "numbers": {}, **checkpoint.settings}
-        told = together(told, settings) if told else settings
-    return told or {"texts": [], "numbers": {}}
+        merged = together(merged, settings) if merged else settings
+    return merged or {"texts": [], "numbers": {}}
 
 
 def grow(network: Network, smaller: Network) -> None:

@@ -44,7 +44,7 @@ def main() -> None:
         with mock.patch.object(tuner, "_NO_LOSS", min(loss, 1 - 1e-12)):
             for one in timed:
                 found = run_search(
-                    one, "rlm", budgets=args.budgets, load_surrogate=lambda: surrogate
+                    one, "rlm", budgets=args.budgets, seed=0, load_surrogate=lambda: surrogate
                 )
                 for cell, n in zip(cells, args.budgets, strict=True):
                     regret, seconds = found.regret[n], found.seconds or []

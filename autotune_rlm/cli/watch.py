@@ -100,12 +100,11 @@ def _model(name: str | None, learns: bool, store: Any) -> tuple[Any, Any]:
 def _fine_tuning(versions: Any, console: Any) -> Any:
     def fine_tune(store: Any) -> tuple[Any, dict[str, Any]]:
         record = versions.round(store.landscapes())
-        result = record.to_json()
-        verdict = "accepted" if result["accepted"] else "rejected"
+        verdict = "accepted" if record.accepted else "rejected"
         console.print(
-            f"Fine-tuning {verdict} after {formats.seconds(result['seconds'])}: held-out Spearman "
-            f"{result['before']:.3f} -> {result['after']:.3f}"
+            f"Fine-tuning {verdict} after {formats.seconds(record.seconds)}: held-out Spearman "
+            f"{record.before:.3f} -> {record.after:.3f}"
         )
-        return versions.load(), result
+        return versions.load(), record.to_json()
 
     return fine_tune

@@ -62,10 +62,8 @@ class _Isolated(IsolatedMeasurer):
             name = Path(path).name
             return str(Path(self._folder.name, name)) if name in sent else path
 
-        arguments, (path, _, name) = (
-            dict(workload["arguments"]),
-            workload["factory"].rpartition(":"),
-        )
+        arguments = dict(workload["arguments"])
+        path, _, name = workload["factory"].rpartition(":")
         if arguments.get("file"):
             arguments["file"] = here(arguments["file"])
         interpreted = (options.get("env") or {}).get("TRITON_INTERPRET") == "1"

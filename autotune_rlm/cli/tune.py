@@ -141,9 +141,9 @@ def _run(
 ) -> ConfigFile:
     from autotune_rlm.integrations.triton.offline.tune import tune_program
 
-    file = Path(where.partition(":")[0])
-    if file.suffix == ".py" and not file.is_file():
-        raise ValueError(f"no file at {file}")
+    source = Path(where.partition(":")[0])
+    if source.suffix == ".py" and not source.is_file():
+        raise ValueError(f"no file at {source}")
     if program is None and not Path(where).is_file():
         raise ValueError(
             f"the arguments of the kernels in {where} are not known: give --program SCRIPT.py, which "

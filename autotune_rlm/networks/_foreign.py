@@ -60,7 +60,7 @@ def _convolved(weight: int | None, channels_last: bool) -> _Shape:
         last = channels_last or bool(call.number("channels_last"))
         spatial = data[1:-1] if last else data[2:]
         channels = data[-1] if last else data[1]
-        window = attributes.get("kernel_shape")
+        window = list(attributes.get("kernel_shape") or ())
         if weight is not None:
             channels, _, *window = call.shape(weight)
         n = len(spatial)

@@ -44,8 +44,10 @@ def near(database: Database, task: Task, k: int, *, same_device: bool) -> list[N
     found: list[Near] = database.read(lambda c: near_to(c, task, k, same_device=same_device), [])
     seen = {one.key for one in found} | {task.key}
     for write in database.waiting:
-        key = write.row.get("task_key")
-        if write.table != "measurements" or key in seen or write.row["value"] is None:
+        if write.table != "measurements" or write.row["value"] is None:
+            continue
+        key: str = write.row["task_key"]
+        if key in seen:
             continue
         seen.add(key)
         other = _rows.task_from((write.task or {})["task"])
@@ -80,8 +82,9 @@ def best_of(
 
 def _best(keys: Sequence[str], minimize: bool) -> sa.Select[Any]:
     """Of each task the row with its best value, among the newest of each candidate."""
-    order = {"partition_by": (_m.task_key, _m.candidate_key)}
-    newest = sa.func.row_number().over(**order, order_by=(_m.created.desc(), _m.id.desc()))
+    newest = sa.func.row_number().over(
+        partition_by=(_m.task_key, _m.candidate_key), order_by=(_m.created.desc(), _m.id.desc())
+    )
     worked = (
         sa.select(_m.id, _m.task_key, _m.value, newest.label("age"))
         .where(_m.task_key.in_(list(keys)), _m.value.is_not(None))

@@ -230,9 +230,10 @@ class Network(nn.Module):
         if last:
             x = x[:, -1:]
         fields_mask = (present | ~present.any(1, keepdim=True))[:, None, None, :]
-        at: Tensor | None = index.clamp(min=0)
+        places = index.clamp(min=0)
+        at: Tensor | None = places
         if len(fields) <= _FEW_FIELDS:  # faster than a copy of its fields' keys for each candidate
-            have = _membership(at, fields_mask[:, 0, 0], len(fields))
+            have = _membership(places, fields_mask[:, 0, 0], len(fields))
             at, fields_mask = None, have.repeat_interleave(x.shape[1], dim=0)[None, None]
         memory_mask = memory.mask[:, None, None, :]
         for layer, keys in zip(self._decoder_layers(), memory.keys, strict=True):

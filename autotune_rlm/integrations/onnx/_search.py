@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -372,7 +372,7 @@ def _objectives(
             raise ValueError(f"objectives: {name} must minimize or maximize, got {direction!r}")
         directions[name] = direction
         if rest and callable(rest[0]):
-            functions[name] = rest[0]
+            functions[name] = cast("Objective", rest[0])
         elif rest or (name not in FACTS and name not in _MEASURED):
             raise ValueError(
                 f"objectives: {name!r} needs a function of the configuration: "

@@ -311,7 +311,7 @@ class Policy:
         if isinstance(self._given.surrogate, (str, os.PathLike)):
             from autotune_rlm.surrogate import load
 
-            return load(self._given.surrogate)
+            return load(os.fspath(self._given.surrogate))
         return self._given.surrogate
 
 

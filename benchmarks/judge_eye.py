@@ -1,13 +1,15 @@
 """Judges the compiler's eye on kernels and devices that were left out of its training.
 
     python benchmarks/judge_eye.py --data FOLDER --leave-out all
+    python benchmarks/judge_eye.py --data FOLDER --widths
     python benchmarks/judge_eye.py --data FOLDER --whole-space w8a8_block_fp8_matmul
     python benchmarks/judge_eye.py --data FOLDER --second-look triton_matmul
 
 ``--leave-out`` trains without each family in turn, the constants of the expected time included. A
 family with times is searched by the product's own loop in lists of nine configurations, beside XGBoost
 on the same facts and data (``trees``), a random forest from scratch, and a random order. A family of
-winners is ordered before anything is measured. ``--whole-space`` leaves out each device in turn and
+winners is ordered before anything is measured. ``--widths`` chooses how wide intervals are on some
+families and judges them on the others. ``--whole-space`` leaves out each device in turn and
 looks for a family's winners in the whole space that they were chosen from. ``--second-look`` compiles
 the worst first choices of a family that was left out. Data are as for ``train_eye.py``.
 """
@@ -16,9 +18,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import eq
+from typing import Any, NamedTuple
 
 import numpy as np
 from programs.recorded import PROGRAMS
@@ -39,6 +43,7 @@ from autotune_rlm.types import Candidate, Measurement
 
 METHODS = ("rlm", "trees", "random-forest", "random")
 BUDGETS = (1, 2, 3)
+_Z90 = 1.645
 
 
 def fitted(kept: Sequence[RankedList]) -> Eye:
@@ -56,9 +61,7 @@ def leave_out(known: list[Known], families: list[str], number: int) -> None:
             here = [k for k in known if (k.ranked.family, k.ranked.device) == (family, device)]
             row = {"left out": family, "device": device, "lists": len(here)}
             if here[0].ranked.log_time is None:
-                scores = [
-                    eye.times(k.ranked.columns, k.ranked.expected(), k.ranked.kind)[0] for k in here
-                ]
+                scores = [log_times(eye, k.ranked) for k in here]
                 plain = [eye.plain.predict(k.ranked.columns) for k in here]
                 row["winner's place"] = place(here, scores)
                 row["trees"] = place(here, plain)
@@ -66,7 +69,6 @@ def leave_out(known: list[Known], families: list[str], number: int) -> None:
             else:
                 lists = of_nine(here, number)
                 row |= {method: regrets(lists, method, surrogate) for method in METHODS}
-                row |= intervals(here, eye)
             print(json.dumps(row), flush=True)
 
 
@@ -106,16 +108,77 @@ def regrets(lists: list[Landscape], method: str, surrogate: RLMSurrogate) -> str
     return " / ".join(f"{100 * np.mean([r.regret[b] for r in runs]):.1f}" for b in BUDGETS)
 
 
-def intervals(here: list[Known], eye: Eye) -> dict[str, str]:
-    """Share of times in the intervals of 90 %, and the median factor of the error of the best time."""
-    reach = 1.645 * np.hypot(eye.spread, eye.scale_spread)
-    within, factors = [], []
-    for k in here:
-        slowdown, best = eye.times(k.ranked.columns, k.ranked.expected(), k.ranked.kind)
-        error = np.asarray(k.ranked.log_time) - (slowdown - slowdown.min() + best)
-        within.append((np.abs(error[np.isfinite(error)]) < reach).mean())
-        factors.append(np.abs(best - np.nanmin(np.asarray(k.ranked.log_time))))
-    return {"inside": f"{np.mean(within):.0%}", "scale": f"{np.exp(np.median(factors)):.2f}"}
+def log_times(eye: Eye, one: RankedList) -> np.ndarray:
+    """Predicted logarithms of a list's times in ms before anything is measured, (n,)."""
+    slowdown, best = eye.times(one.columns, one.expected(), one.kind, one.device)
+    return slowdown - slowdown.min() + best
+
+
+class Left(NamedTuple):
+    """Errors of predicted logarithms of times, by list, on what was left out of a fit."""
+
+    family: str
+    device: str
+    is_timed: bool  # whether the fit knew the device
+    is_kernel: bool  # whether the family was left out, and not a device
+    errors: list[np.ndarray]
+
+
+def widths(known: list[Known]) -> None:
+    """Choose ``Eye.spreads`` so that intervals of 90 % hold 90 %, and judge the choice.
+
+    Each family, architecture and device with times is left out in turn. The share inside of a family is
+    that with the spreads that the errors of all other families give.
+    """
+    lists = [k.ranked for k in known]
+    timed = [one for one in lists if one.log_time is not None]
+    target = {k.ranked.device: k.of.task.device.target for k in known}
+    outs = {(one.family, None, None) for one in timed}
+    outs |= {(None, target[one.device], None) for one in timed}
+    outs |= {(None, None, one.device) for one in timed}
+    found: list[Left] = []
+    for out in sorted(outs, key=str):
+        is_out = {
+            id(one): any(map(eq, out, (one.family, target[one.device], one.device)))
+            for one in lists
+        }
+        eye = fitted([one for one in lists if not is_out[id(one)]])
+        errors: defaultdict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
+        for one in timed:
+            if is_out[id(one)]:
+                error = np.asarray(one.log_time) - log_times(eye, one)
+                errors[one.family, one.device].append(error[np.isfinite(error)])
+        found += [
+            Left(family, device, device in eye.scales, out[0] is not None, e)
+            for (family, device), e in errors.items()
+        ]
+    for left in (x for x in found if x.is_kernel):
+        spreads = _spreads([x for x in found if x.family != left.family])
+        reach = _Z90 * np.hypot(spreads[0], spreads[1 if left.is_timed else 2])
+        inside = np.mean([(np.abs(e) < reach).mean() for e in left.errors])
+        row = {"left out": left.family, "device": left.device, "timed": left.is_timed}
+        print(json.dumps({**row, "spreads": spreads, "inside": f"{inside:.0%}"}), flush=True)
+    print(json.dumps({"spreads": _spreads(found)}))
+
+
+def _spreads(found: list[Left]) -> list[float]:
+    """``Eye.spreads`` from errors: those of left-out families on timed devices, and on other devices."""
+    kernels = [e for x in found if x.is_kernel and x.is_timed for e in x.errors]
+    others = [e for x in found if not x.is_timed for e in x.errors]
+    spread = np.sqrt(np.mean([e.var() for e in kernels]))
+    reaches = [_reach(kernels), _reach(others)]
+    return [
+        round(float(s), 2) for s in (spread, *np.sqrt((np.square(reaches) / _Z90**2) - spread**2))
+    ]
+
+
+def _reach(errors: list[np.ndarray]) -> float:
+    """What 90 % of the errors are below, each list with the same weight."""
+    sizes = np.concatenate([np.abs(e) for e in errors])
+    weights = np.concatenate([np.full(len(e), 1 / len(e)) for e in errors])
+    order = np.argsort(sizes)
+    share = np.cumsum(weights[order]) / weights.sum()
+    return float(sizes[order][np.searchsorted(share, 0.9)])
 
 
 def place(here: list[Known], scores: list[np.ndarray]) -> str:
@@ -153,7 +216,7 @@ def whole_spaces(known: list[Known], args: argparse.Namespace, family: str) -> N
         for i in np.random.default_rng(0).permutation(len(here))[: args.problems]:
             space = [table.candidate(here[i].task, c) for c in here[i].space()]
             fits = np.array([c.facts.get("shared_share", np.inf) <= 1 for c in space])
-            score = np.where(fits, eye.look(space).slowdown, np.inf)
+            score = np.where(fits, eye.look(space, device).slowdown, np.inf)
             plain = np.where(fits, eye.plain.predict(columns(space)), np.inf)
             ours.append(_found(here[i], space, score))
             trees.append(_found(here[i], space, plain))
@@ -192,26 +255,29 @@ def second_look(known: list[Known], args: argparse.Namespace, family: str) -> No
     print(json.dumps({"family": family, "lists": len(found), "share of the ten worst": share}))
     with CompilePool(1) as pool:
         for regret, x, first in found[:10]:
-            told = pool.compile(_spec(x, first))
-            row = {"regret": f"{regret:.0%}", "config": dict(first.config)}
+            config = dict(first.config)
+            program = PROGRAMS[x.task.kernel](dict(x.task.problem), config)
+            told = pool.compile(spec_of(program, config, x.task.device.target))
+            row = {"regret": f"{regret:.0%}", "config": config}
             row["expected"] = round(first.facts["excess_registers"])
             print(json.dumps({**row, "spills": told.facts.get("spills")}), flush=True)
 
 
-def _spec(x: Landscape, candidate: Candidate) -> CompileSpec:
-    program = PROGRAMS[x.task.kernel](dict(x.task.problem), dict(candidate.config))
+def spec_of(program: Mapping[str, Any], config: Mapping[str, Any], target: str) -> CompileSpec:
+    """What to compile for a configuration of a program as ``--programs`` files describe it."""
     kernel, arguments = program["kernel"], dict(program["arguments"])
     fixed = {p.name for p in kernel.params if p.is_constexpr}
     constants = {n: v for n, v in arguments.items() if n in fixed or v == 1}
     left = {n: v for n, v in arguments.items() if n not in constants}
+    types = {float: "fp32", int: "i32"}
     return CompileSpec(
         file=kernel.fn.__code__.co_filename,
         function=kernel.fn.__name__,
-        signature={n: v if isinstance(v, str) else "i32" for n, v in left.items()},
+        signature={n: types.get(type(v), v) for n, v in left.items()},
         constexprs=constants,
         attrs={n: 16 for n, v in left.items() if isinstance(v, str) or v % 16 == 0},
-        options=options_of(candidate.config),
-        target=parse_target(x.task.device.target),
+        options=options_of(config),
+        target=parse_target(target),
     )
 
 
@@ -222,6 +288,7 @@ def main() -> None:
     add_sources(parser)
     parser.add_argument("--leave-out", action="append", default=[], metavar="FAMILY")
     parser.add_argument("--number", type=int, default=300, help="lists of nine of a family")
+    parser.add_argument("--widths", action="store_true")
     parser.add_argument("--whole-space", action="append", default=[], metavar="FAMILY")
     parser.add_argument("--second-look", action="append", default=[], metavar="FAMILY")
     parser.add_argument("--problems", type=int, default=40, help="of each device of a whole space")
@@ -229,6 +296,8 @@ def main() -> None:
     known = all_lists(args)
     families = sorted({k.ranked.family for k in known})
     leave_out(known, families if args.leave_out == ["all"] else args.leave_out, args.number)
+    if args.widths:
+        widths(known)
     for family in args.whole_space:
         whole_spaces(known, args, family)
     for family in args.second_look:

@@ -348,7 +348,9 @@ class RLMSurrogate:
 
     def _seen(self, task: Task, candidates: Sequence[Candidate]) -> Seen | None:
         """The prediction from the compiler's facts; None without facts or for another metric."""
-        return self.eye.look(candidates) if self.eye and self._informed(task, candidates) else None
+        if self.eye is None or not self._informed(task, candidates):
+            return None
+        return self.eye.look(candidates, task.device.name)
 
     def _informed(self, task: Task, candidates: Sequence[Candidate]) -> bool:
         """Whether the compiler's facts order the candidates."""

@@ -8,6 +8,7 @@ only the first is known: its share of the softmax is one, less what near misses 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,7 +19,10 @@ from autotune_rlm.ir import CONSTANTS, INPUTS, time_us
 from autotune_rlm.surrogate.eye import Eye
 from autotune_rlm.surrogate.trees import Trees
 
-__all__ = ["RankedList", "fit_eye", "fit_slowdown"]
+__all__ = ["SPREADS", "RankedList", "fit_eye", "fit_slowdown"]
+
+SPREADS = (0.29, 0.34, 0.47)
+"""``Eye.spreads`` by the errors on families and devices that were left out: ``judge_eye.py --widths``."""
 
 _TEMPERATURE = 0.2
 """Of the softmax, on the logarithm of a time: 20 % slower is e times less likely to be the best."""
@@ -81,7 +85,7 @@ class _Joined(NamedTuple):
 def fit_eye(
     lists: Sequence[RankedList],
     *,
-    spreads: tuple[float, float] = (0.35, 0.6),
+    spreads: tuple[float, float, float] = SPREADS,
     seeds: int = _SEEDS,
     rounds: int = _ROUNDS,
 ) -> Eye:
@@ -91,16 +95,15 @@ def fit_eye(
         lists: What to learn from.
         seeds: Ensembles whose mean is taken.
         rounds: Trees of each.
-        spreads: Standard deviations on unseen kernels: of the slow-down, of the scale.
+        spreads: See ``Eye.spreads``.
     """
     joined = _join(lists)
     return Eye(
         slowdown=Trees.from_xgboost(fit_slowdown(joined, seeds=seeds, rounds=rounds)),
         works=Trees.from_xgboost([_fit_works(lists)]),
         plain=Trees.from_xgboost([_fit_plain(joined)]),
-        spread=spreads[0],
-        scale_spread=spreads[1],
-        scale=_scale(lists),
+        spreads=spreads,
+        scales=_scales(lists),
         kinds=tuple(sorted({one.kind for one in lists if one.log_time is not None})),
     )
 
@@ -204,11 +207,15 @@ def _fit_works(lists: Sequence[RankedList]) -> Any:
     return xgboost.train(settings, xgboost.DMatrix(x, label=works), 60)
 
 
-def _scale(lists: Sequence[RankedList]) -> float:
-    """The mean over families of how far measured times are from the expected ones, as a logarithm."""
-    errors: dict[str, list[float]] = {}
+def _scales(lists: Sequence[RankedList]) -> dict[str, float]:
+    """By device, the mean over families of the logarithm of measured over expected times."""
+    errors: defaultdict[str, defaultdict[str, list[float]]]
+    errors = defaultdict(lambda: defaultdict(list))
     for one in lists:
         if one.log_time is not None and np.isfinite(one.log_time).any():
             error = float(np.nanmedian(one.log_time - one.expected()))
-            errors.setdefault(one.family, []).append(error)
-    return float(np.mean([np.median(x) for x in errors.values()])) if errors else 0.0
+            errors[one.device][one.family].append(error)
+    return {
+        device: float(np.mean([np.median(x) for x in families.values()]))
+        for device, families in sorted(errors.items())
+    }

@@ -13,7 +13,7 @@ from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes import Landscape, write_landscapes
 from autotune_rlm.landscapes.winners import read_winners, sample, space_of
 from autotune_rlm.surrogate import load_surrogate
-from autotune_rlm.surrogate.eye import COLUMNS, columns, expected, has_facts
+from autotune_rlm.surrogate.eye import COLUMNS, Eye, columns, expected, has_facts
 from autotune_rlm.surrogate.known import kind_of
 from autotune_rlm.surrogate.programs import load_programs
 from autotune_rlm.surrogate.trees import Trees
@@ -242,9 +242,41 @@ def test_a_configuration_that_cannot_be_compiled_is_told_once(tmp_path, caplog):
 def test_the_trees_say_less_of_kinds_that_were_never_timed(candidates):
     eye = load_surrogate(VALIDATION).eye
     x, time = columns(candidates), expected(candidates)
-    product, _ = eye.times(x, time, "product")
-    other, _ = eye.times(x, time, "chained products with exchange")
+    product, _ = eye.times(x, time, "product", "NVIDIA A100")
+    other, _ = eye.times(x, time, "chained products with exchange", "NVIDIA A100")
     assert np.abs(other - time).max() < np.abs(product - time).max()
+
+
+def test_the_scale_is_that_of_products_on_the_device(candidates):
+    eye = dataclasses.replace(
+        load_surrogate(VALIDATION).eye,
+        scales={"NVIDIA A100": -0.5, "NVIDIA T4": 0.1, "NVIDIA H100": 0.7},
+    )
+    x, time = columns(candidates), expected(candidates)
+    best = {
+        (kind, device): eye.times(x, time, kind, device)[1]
+        for kind in ("product", "exchange")
+        for device in ("NVIDIA A100", "NVIDIA H100", "another")
+    }
+    a100 = best["product", "NVIDIA A100"]
+    assert best["product", "NVIDIA H100"] - a100 == pytest.approx(1.2)
+    assert best["product", "another"] - a100 == pytest.approx(0.6)  # the median of the devices
+    assert len({best["exchange", device] for _, device in best}) == 1  # no products: as expected
+
+
+def test_intervals_are_wider_on_a_device_that_was_not_timed(candidates):
+    eye = load_surrogate(VALIDATION).eye
+    seen = [eye.look(candidates, device) for device in ("NVIDIA A100", "NVIDIA L4")]
+    assert seen[0].scale_spread < seen[1].scale_spread
+    assert np.array_equal(seen[0].slowdown, seen[1].slowdown)
+
+
+def test_an_eye_is_read_as_it_was_written(tmp_path):
+    eye = load_surrogate(VALIDATION).eye
+    eye.save(tmp_path)
+    again = Eye.load(tmp_path)
+    assert (again.spreads, again.scales, again.kinds) == (eye.spreads, eye.scales, eye.kinds)
+    assert np.array_equal(again.slowdown.value, eye.slowdown.value)
 
 
 def test_winners_stand_in_their_space(tmp_path):

@@ -1,4 +1,4 @@
-"""Predicted times, before anything is measured, of normalisations: a kind of kernel that was never timed.
+"""Predicted times, before anything is measured, of kinds of kernels that were never timed.
 
     python benchmarks/unseen_kinds.py --data FOLDER
 
@@ -49,10 +49,30 @@ def rms_norm(x_ptr, w_ptr, out_ptr, rstd_ptr, N, eps, BLOCK: tl.constexpr):
     tl.store(out_ptr + row * N + at, out, mask=at < N)
 
 
+@triton.jit
+def relu_squared(x_ptr, out_ptr, N, BLOCK: tl.constexpr):
+    """max(x, 0)^2 of one row."""
+    row, at = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+    x = tl.maximum(tl.load(x_ptr + row * N + at, mask=at < N, other=0.0).to(tl.float32), 0.0)
+    tl.store(out_ptr + row * N + at, (x * x).to(out_ptr.dtype.element_ty), mask=at < N)
+
+
+@triton.jit
+def swiglu(x_ptr, out_ptr, N, BLOCK: tl.constexpr):
+    """silu(gate) * up of one row that holds both."""
+    row, at = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+    gate = tl.load(x_ptr + row * 2 * N + at, mask=at < N, other=0.0).to(tl.float32)
+    up = tl.load(x_ptr + row * 2 * N + N + at, mask=at < N, other=0.0)
+    out = (gate * tl.sigmoid(gate)).to(up.dtype) * up
+    tl.store(out_ptr + row * N + at, out, mask=at < N)
+
+
 KERNELS = {
     "liger_layer_norm": layer_norm,
     "liger_rms_norm": rms_norm,
     "liger_megatron_rms_norm": rms_norm,
+    "liger_relu_squared": relu_squared,
+    "liger_megatron_swiglu": swiglu,
 }
 
 
@@ -71,7 +91,10 @@ def main() -> None:
         problem = json.loads(row["problem"])
         if row["implementation"] != "liger" or problem["mode"] != "forward":
             continue
-        n, lines = problem.get("N") or problem["H"], problem.get("M") or problem["S"] * problem["B"]
+        n, lines = (
+            problem.get("N") or problem.get("H") or problem["ffn_local"],
+            problem.get("M") or problem["S"] * problem["B"],
+        )
         kernel, device = KERNELS[row["kernel"]], devices.lookup(DEVICES[row["device"]])
         block = triton.next_power_of_2(n)
         warps = 32 if block >= 32768 else 16 if block >= 8192 else 8 if block >= 2048 else 4

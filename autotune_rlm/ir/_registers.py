@@ -22,6 +22,8 @@ def registers_per_thread(
     weights = _WEIGHTS[family.vendor if family.warp * family.registers != 32 * 196608 else "rdna"]
     terms = register_terms(facts, family, num_warps=num_warps)
     wanted = sum(weights[name] * value for name, value in terms.items())
+    if (held := _held_words(facts, family, num_warps)) > _GIVEN_UP:
+        wanted = max(wanted, held)
     limit = min(family.most_registers, family.registers // (num_warps * family.warp))
     return min(max(wanted, _MIN_COUNT), limit), max(0.0, wanted - limit)
 
@@ -78,6 +80,22 @@ def register_terms(facts: KernelFacts, family: Family, *, num_warps: int) -> dic
     }
 
 
+def _held_words(facts: KernelFacts, family: Family, num_warps: int) -> float:
+    """Words of a thread for results and one product's factors, where the compiler may hold them at once.
+
+    It does so for ``mma``, and for multiply-adds whose factors are converted first.
+    """
+    own = [
+        dot
+        for dot in facts.dots
+        if not family.is_async(dot, num_warps) and not (family.is_fma(dot) and dot.a == "f32")
+    ]
+    if not own or family.vendor != "cuda":
+        return 0.0
+    factors = max(_operand_words(facts, family, dot, num_warps) for dot in own)
+    return factors + facts.accumulator_bytes / (4.0 * num_warps * family.warp)
+
+
 def _operand_words(facts: KernelFacts, family: Family, dot: Dot, num_warps: int) -> float:
     """Words of a product's factors that a thread holds; ``wgmma`` takes them from shared memory."""
     if family.is_fma(dot):
@@ -95,6 +113,10 @@ def _operand_words(facts: KernelFacts, family: Family, dot: Dot, num_warps: int)
 _CARRIED, _PASSING = 1.15, 0.81
 """Weights of chained products' results that an iteration hands on, and of those that the next product
 takes up, over those of other products. From the spills of attention kernels for sm_90."""
+_GIVEN_UP = 540.0
+"""Words from which ptxas gives up: it keeps 32 or 64 registers and almost everything in memory. Of 111
+compiled attentions with heads of 64 and 128 those three do it that hold 576 words, and none that holds
+416 or less; of five products for sm_75 those three that hold 704 and more, and none of 528 or less."""
 _MIN_COUNT = 6.0
 _MAX_INDEX = 200.0  # words of addresses beyond which they are computed anew
 _MAX_CODE = 400  # operations beyond which a longer kernel needs no more at once

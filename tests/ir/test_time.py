@@ -22,6 +22,7 @@ from autotune_rlm.ir import (
     on_device,
     time_us,
 )
+from autotune_rlm.measure.triton._binary import binary_facts
 
 triton = pytest.importorskip("triton")
 
@@ -224,6 +225,18 @@ def test_shared_memory_of_layouts_is_the_compilers(kernel, constants, warps):
     facts = kernel_facts(function, arguments, grid=(64,), target=gpu.target)
     told = on_device(facts, gpu, num_warps=warps, num_stages=3)["shared_bytes"]
     assert told == compiled(function, arguments, gpu.target, warps, 3).metadata.shared
+
+
+@pytest.mark.parametrize("rows", [32, 64])
+def test_what_the_compiler_gives_up_on_is_known_to_spill(rows):
+    # 16 or 32 results of a thread, and factors of 512 or 768 words, which are converted and held
+    arguments = {"a": "*fp16", "b": "*fp16", "c": "*fp32", "K": 4096}
+    arguments |= {"BM": rows, "BN": 64, "BK": 64, "P": "tf32"}
+    facts = kernel_facts(kernels.product_of_tiles, arguments, grid=(256,))
+    told = on_device(facts, devices.lookup("NVIDIA T4"), num_warps=4)["excess_registers"]
+    binary = compiled(kernels.product_of_tiles, arguments, "sm_75", 4, 1).asm["cubin"]
+    spills = binary_facts(binary)["spills"]
+    assert (spills > 300) == (told > 300) == (rows == 64)
 
 
 @pytest.mark.parametrize("precision", ["ieee", "tf32"])

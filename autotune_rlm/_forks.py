@@ -1,12 +1,16 @@
-"""Locks that a forked child finds free, whoever held them in the parent."""
+"""What a forked child finds whole, whatever other threads of its parent were doing."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
+from collections.abc import Iterator
 
-__all__ = ["ForkSafeLock"]
+__all__ = ["ForkSafeLock", "no_fork"]
+
+_PATIENCE_S = 10.0
 
 
 class ForkSafeLock:
@@ -34,12 +38,39 @@ class ForkSafeLock:
 
 
 _all: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()
+_gate = threading.RLock()
+_forking = threading.local()
 
 
-def _renew_all() -> None:
+@contextlib.contextmanager
+def no_fork() -> Iterator[None]:
+    """While a thread is in here, forks by other threads wait, for up to ten seconds.
+
+    For what has locks that are not ours, which a child would find locked for ever: imports, SQLite, a
+    compiler, ``functools.cached_property`` before Python 3.12.
+    """
+    with _gate:
+        yield
+
+
+def _before() -> None:
+    _forking.holds = _gate.acquire(timeout=_PATIENCE_S)
+
+
+def _in_parent() -> None:
+    if _forking.holds:
+        _gate.release()
+
+
+def _in_child() -> None:
+    global _gate
+    if _forking.holds:
+        _gate.release()
+    else:
+        _gate = threading.RLock()
     for lock in list(_all):
         lock.renew()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_all)
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

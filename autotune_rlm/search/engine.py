@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from autotune_rlm._checks import check_all, check_type
+from autotune_rlm._forks import no_fork
 from autotune_rlm.learn.columns import encode_configs
 from autotune_rlm.search.policy import FIRST_COPY, Policy, Slot
 from autotune_rlm.types import (
@@ -139,6 +140,7 @@ class Search:
         stops = self._last_claims_held() and self.policy.should_stop(self._slot())
         return "no better one is likely" if stops else None
 
+    @no_fork()
     def ask(self, n: int = 1) -> list[Candidate]:
         """Up to ``n`` unmeasured candidates within the budget, the most promising first.
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from autotune_rlm._forks import no_fork
 from autotune_rlm.store import _schema
 from autotune_rlm.store._engine import (
     ENVIRONMENT,
@@ -123,23 +124,20 @@ class Database:
         if file and not self.read_only:
             make_file(Path(self.name), own=self._own)
         engine = open_engine(self.url, read_only=self.read_only)
-        within(
-            self._limit_s(),
-            lambda: retrying(lambda: prepare(engine, self.url, read_only=self.read_only)),
-        )
+        _attempted(lambda: prepare(engine, self.url, read_only=self.read_only), self._limit_s())
         return engine
 
     def _limit_s(self) -> float | None:
         """Seconds that a server may take; a file or memory has no limit."""
         return None if self.url.get_backend_name() == "sqlite" else 2 * SERVER_S
 
-    def _timed(self, action: Callable[[], _T]) -> _T:
-        """``action`` on the engine in use, for a server with a limit of time.
+    def _run(self, action: Callable[[], _T], *, seconds: float | None = None) -> _T:
+        """``action`` on the engine in use.
 
         Raises:
-            TimeoutError: It took longer.
+            TimeoutError: A server took longer than it may.
         """
-        return within(None if self.in_memory else self._limit_s(), action)
+        return _attempted(action, None if self.in_memory else self._limit_s(), seconds)
 
     def _reopen(self, *, now: bool) -> None:
         """Try again, a minute after the last time, to open the database that could not be opened."""
@@ -176,13 +174,14 @@ class Database:
         """The result of ``query``; ``default``, with one warning, where the database fails."""
 
         def run() -> _T:
-            with self._alone(), self._engine.connect() as connection:
+            with self._engine.connect() as connection:
                 return query(connection)
 
         if time.monotonic() < self._read_again_at:
             return default
         try:
-            return self._timed(lambda: retrying(run))
+            with self._alone():
+                return self._run(run)
         except (sa.exc.DBAPIError, sa.exc.TimeoutError, OSError) as error:
             self._went_away(error)
             return default
@@ -215,7 +214,7 @@ class Database:
                 return
             try:
                 seconds = 1.0 if now else None
-                self._timed(lambda: retrying(lambda: self._insert(batch), seconds=seconds))
+                self._run(lambda: self._insert(batch), seconds=seconds)
             except _GONE as error:
                 self._went_away(error, writing=True)
                 return
@@ -241,12 +240,12 @@ class Database:
             raise StoreError(f"{self.name} is open read-only and cannot be changed")
 
         def run() -> _T:
-            with self._alone(), self._engine.execution_options(write=True).begin() as connection:
+            with self._engine.execution_options(write=True).begin() as connection:
                 return action(connection)
 
         try:
             with self._writing:
-                return self._timed(lambda: retrying(run))
+                return self._run(run)
         except (sa.exc.SQLAlchemyError, OSError) as error:
             raise StoreError(f"cannot change {self.name}: {_cause(error)}") from error
 
@@ -285,7 +284,7 @@ class Database:
         rows: dict[str, list[dict[str, Any]]] = {}
         for write in batch:
             rows.setdefault(write.table, []).append(write.row)
-        with self._alone(), self._engine.execution_options(write=True).begin() as connection:
+        with self._engine.execution_options(write=True).begin() as connection:
             _insert_tasks(connection, tasks)
             for name in ("measurements", "events"):
                 if rows.get(name):
@@ -305,7 +304,7 @@ class Database:
 
     def _inserted(self, write: Write) -> bool:
         try:
-            self._timed(lambda: retrying(lambda: self._insert([write])))
+            self._run(lambda: self._insert([write]))
         except (sa.exc.SQLAlchemyError, OSError) as error:
             _log.warning("a row that %s refuses is kept in memory: %s", self.name, _cause(error))
             return False
@@ -322,6 +321,21 @@ class Database:
             cause,
             ENVIRONMENT,
         )
+
+
+def _attempted(action: Callable[[], _T], limit_s: float | None, seconds: float | None = None) -> _T:
+    """``action``, tried again while the database is busy, for ``BUSY_S`` by default.
+
+    A fork waits for SQLite, which has locks of its own; a server has a limit of time.
+    """
+    if limit_s is not None:
+        return within(limit_s, lambda: retrying(action, seconds=seconds))
+
+    def attempt() -> _T:
+        with no_fork():
+            return action()
+
+    return retrying(attempt, seconds=seconds)
 
 
 def _insert_tasks(connection: sa.Connection, tasks: dict[str, dict[str, Any]]) -> None:

@@ -158,6 +158,43 @@ def test_a_fork_while_another_thread_tunes_can_tune(quick, store_path):
     assert worker._process.poll() is None
 
 
+def test_a_fork_waits_for_what_a_child_would_find_half_done(monkeypatch):
+    from autotune_rlm import _forks
+
+    begun, done = threading.Event(), []
+
+    def work():
+        with _forks.no_fork():
+            begun.set()
+            time.sleep(0.5)
+            done.append(True)
+            time.sleep(0.1)
+
+    def forked():
+        """What a child sees that then enters itself."""
+        thread = threading.Thread(target=work)
+        begun.clear()
+        done.clear()
+        thread.start()
+        assert begun.wait(60)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            with _forks.no_fork():
+                os._exit(len(done))
+        thread.join(60)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    assert forked() == 1
+    monkeypatch.setattr(_forks, "_PATIENCE_S", 0.01)  # nothing holds a fork up for ever
+    assert forked() == 0
+    with _forks.no_fork():
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_a_fork_keeps_the_locks_of_the_thread_that_forks():
     from autotune_rlm._forks import ForkSafeLock
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from autotune_rlm._forks import no_fork
 from autotune_rlm.ir import IRCache, Launch, NotRead, Reader, Refused, target_of
 from autotune_rlm.types import Candidate, Device
 
@@ -54,6 +55,7 @@ class FactsReport:
     assumed: tuple[str, ...]
 
 
+@no_fork()
 def with_facts(
     kernel: Any,
     candidates: Sequence[Candidate],

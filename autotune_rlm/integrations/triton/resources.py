@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
-from autotune_rlm._forks import ForkSafeLock
+from autotune_rlm._forks import ForkSafeLock, no_fork
 from autotune_rlm._private import lock_folder
 from autotune_rlm.types import Candidate, Observation, Prediction, Surrogate, Task
 
@@ -71,6 +72,7 @@ class LazySurrogate:
         self._given = surrogate
         self._store = store
 
+    @no_fork()
     def predict(
         self,
         task: Task,
@@ -215,8 +217,6 @@ def process_lock(task: Task) -> Iterator[None]:
 
     Another process is waited for for minutes, a rank of a job for seconds: it may wait for this one.
     """
-    from filelock import FileLock, Timeout
-
     lock = None
     patience_s = _PATIENCE_S if job_of_ranks() is None else _PATIENCE_OF_RANKS_S
     try:

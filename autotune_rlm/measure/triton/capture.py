@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from autotune_rlm._forks import ForkSafeLock
+from autotune_rlm._forks import ForkSafeLock, no_fork
 from autotune_rlm.measure.errors import classify
 from autotune_rlm.types import Status
 
@@ -67,7 +67,7 @@ def describe_call(
     twin = _twin(function)
     told: dict[str, Any] = {}
     twin._call_hook = functools.partial(_keep_from_compiling, told)
-    with _pretend(target) if target else nullcontext():
+    with no_fork(), _pretend(target) if target else nullcontext():
         twin.warmup(*args, grid=(1,), **dict(kwargs or {}))
         here = _current_target()
     names = list(function.arg_names)
@@ -110,7 +110,8 @@ def compile_here(
     from ._compile_worker import facts_of, watching_the_cache
 
     try:
-        with _pretend(target) if target else nullcontext(), watching_the_cache() as hits:
+        on = _pretend(target) if target else nullcontext()
+        with no_fork(), on, watching_the_cache() as hits:
             begin = time.perf_counter()
             compiled = _twin(jit_function(kernel)).warmup(grid=(1,), **kwargs)
             seconds = time.perf_counter() - begin

@@ -237,7 +237,9 @@ def load_suite(suite: str | Path = "all", *, only: Sequence[str] = ()) -> dict[s
             kernels[kernel.name] = kernel
     unknown = sorted(set(only) - set(kernels))
     if unknown:
-        raise ValueError(f"no kernel {unknown} in {folder}; there are {sorted(kernels)}")
+        raise ValueError(
+            f"no kernel {', '.join(unknown)} in {folder}; there are {', '.join(sorted(kernels))}"
+        )
     return {name: k for name, k in kernels.items() if not only or name in only}
 
 

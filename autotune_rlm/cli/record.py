@@ -268,6 +268,6 @@ def print_summary(line: str, done: Any, log: Any) -> None:
     _console.print(line)
     for status, count in sorted(done.status.items()):
         _console.print(f"  {status}: {count:,}")
-    for reason, count in done.left_out.most_common(5):
+    for reason, count in sorted(done.left_out.items(), key=lambda item: -item[1])[:5]:
         _console.print(f"  left out, {count:,}: {reason}")
     _console.print(f"{log.path}: {log.rows:,} points in all")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 from autotune_rlm.types import Measurement
@@ -34,7 +33,7 @@ class Progress:
     busy_s: float = 0.0
     bytes: int = 0
     status: dict[str, int] = field(default_factory=dict)
-    left_out: Counter[str] = field(default_factory=Counter)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -47,3 +46,7 @@ class Progress:
         self.ok += measurement.ok
         name = measurement.status.value
         self.status[name] = self.status.get(name, 0) + 1
+
+    def leave_out(self, reason: str) -> None:
+        """Count what was not recorded."""
+        self.left_out[reason] = self.left_out.get(reason, 0) + 1

@@ -205,12 +205,12 @@ class Recorder:
         candidate = Candidate(dict(unit.config))
         for index, measurement in zip(unit.problems, measurements, strict=True):
             if measurement.status is Status.SKIPPED:
-                self._progress.left_out[measurement.reason] += 1
+                self._progress.leave_out(measurement.reason)
                 continue
             name = self._names[unit.kernel, index, unit.target]
             if unit.target and measurement.status in (Status.TIMEOUT, Status.CRASHED):
                 # says something about this machine, nothing about the kernel
-                self._progress.left_out[measurement.reason] += 1
+                self._progress.leave_out(measurement.reason)
                 self._log.put_off(name, candidate)
                 continue
             read = candidate if unit.target else self._read(unit, index, candidate)

@@ -84,7 +84,7 @@ def record_programs(
         measure = _prepared(program, measurer)
         for i, found in zip(missing, measure([program.inputs[i] for i in missing]), strict=False):
             if found.status is Status.SKIPPED:  # says something about this machine only
-                progress.left_out[found.reason] += 1
+                progress.leave_out(found.reason)
                 continue
             log.add(program.id, candidates[i], found)
             progress.count(found)

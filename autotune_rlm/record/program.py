@@ -188,9 +188,7 @@ class _Recording:
             try:
                 self._begin(tuner, configs, kwargs)
             except Exception as error:
-                self.progress.kernels_left_out[_name(tuner)] = one_line(
-                    f"{type(error).__name__}: {error}"
-                )
+                self._leave_out(_name(tuner), error)
                 return configs[:1]
             return configs
 
@@ -260,9 +258,7 @@ class _Recording:
                 if given is not None:
                     spec = describe_call(tuner.fn, (), given, target=self._target)
             except Exception as error:  # the launch, if there is one, will say what is wrong
-                self.progress.kernels_left_out[task.kernel] = one_line(
-                    f"{type(error).__name__}: {error}"
-                )
+                self._leave_out(task.kernel, error)
                 continue
             if spec is not None:
                 self._compiling[name, key] = self._pool.submit(spec)

@@ -1,4 +1,4 @@
-"""What tests need of a Triton before 3.6.
+"""Examples without a deadline, since no test asserts speed; and what tests need of a Triton before 3.6.
 
 * Debian's ``lld`` links for AMD; without it tests marked ``amd`` are skipped.
 * Its interpreter leaves its own functions in ``triton.language``, with which nothing compiles any more:
@@ -10,9 +10,12 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
+from hypothesis import settings
 
 
 def pytest_configure():
+    settings.register_profile("tests", deadline=None)
+    settings.load_profile("tests")
     _compiled_language()  # before any test interprets a kernel
 
 

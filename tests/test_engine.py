@@ -80,7 +80,7 @@ def play(search, n=100):
     return order
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.permutations(range(len(CANDIDATES))), st.integers(0, 9), st.booleans())
 def test_any_search_asks_each_candidate_once_and_ends_within_its_budget(order, seed, familiar):
     candidates = [CANDIDATES[i] for i in order]

@@ -110,9 +110,7 @@ def landscapes(draw, max_size=3, *, metric=None):
 
 
 # Explaining and shrinking these large examples takes minutes and tells little.
-quick = settings(
-    deadline=None, max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate]
-)
+quick = settings(max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 
 
 class TestRoundTrip:

@@ -60,7 +60,7 @@ def _slot(policy, task, candidates, prediction, observed, **more):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**16),
     n=st.integers(0, 70),
@@ -280,7 +280,7 @@ class TestEncoding:
         x = encode_configs([{"a": 10**400}, {"a": 1.7e308}, {"a": -1e299}, {"a": 5e-324}])
         assert np.isfinite(x).all()
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         st.lists(
             st.dictionaries(

@@ -174,7 +174,7 @@ class TestRegret:
         both = summarize([event(values=values), event(values=(2.0, 1.0))]).regret
         assert (both.ours, both.runs) == ((1.0, 0.0), 1)
 
-    @settings(deadline=None, max_examples=50)
+    @settings(max_examples=50)
     @given(st.lists(st.floats(0, 100), min_size=1, max_size=5))
     def test_expected_best_is_the_mean_over_all_orders(self, losses):
         orders = list(itertools.permutations(losses))

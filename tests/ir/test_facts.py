@@ -19,7 +19,7 @@ def _matmul(m, n, k, *, bm=64, bn=64, bk=32, group=8):
     return kernel_facts(kernels.matmul, {**HALF, **sizes}, grid=grid)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.sampled_from([16, 32, 128]),
     st.sampled_from([1, 4, 8]),

@@ -52,7 +52,7 @@ def launches(number, decades=3.0):
 
 
 @given(st.integers(0, 10**6), st.sampled_from(WORK))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_more_work_never_takes_less_time(number, what):
     x = launches(number)
     more = {**x, what: x[what] * 2}
@@ -93,7 +93,7 @@ def test_the_constants_find_their_way_back():
 
 
 @given(st.integers(0, 10**6), st.sampled_from([4, 8, 16]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_warps_of_a_program_overlap_as_programs_do_or_less(number, warps):
     """Twice the warps with the same work wait less, but not less than half as long."""
     few = {**launches(number), "warps": np.full(50, float(warps))}

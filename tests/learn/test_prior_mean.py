@@ -58,7 +58,7 @@ def test_predictions_become_one_group_of_inputs():
     assert differences(np.ones((3, 1))).shape == (3, 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
 def test_the_transform_keeps_the_order_and_comes_back(values):
     values = np.array(values)

@@ -62,7 +62,7 @@ def test_a_record_is_gone_on_with(path):
     assert [m.value for m in landscape.measurements] == [1.0, 2.0]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cut=st.integers(min_value=1, max_value=400), garbage=st.binary(max_size=40))
 def test_a_torn_tail_costs_only_itself(tmp_path_factory, cut, garbage):
     path = tmp_path_factory.mktemp("torn") / "r.jsonl.gz"

@@ -19,7 +19,7 @@ SPACE = ConfigSpace(
 
 
 @given(seed=st.integers(min_value=0, max_value=2**31))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_every_configuration_comes_once(seed):
     configs = [tuple(c.items()) for c in spread_configs(SPACE, seed=seed)]
     assert sorted(configs) == sorted(tuple(c.items()) for c in SPACE)
@@ -45,7 +45,7 @@ def test_seeds_give_orders():
 
 
 @given(stop=st.integers(min_value=1, max_value=90))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_stopping_anywhere_leaves_a_balanced_set(stop):
     spaces = dict.fromkeys(("k1", "k2", "k3"), SPACE)
     classes = {"k1": [(0, 1), (2,)], "k2": [(0,)], "k3": [(0,), (1,), (2, 3)]}

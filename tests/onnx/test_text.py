@@ -87,7 +87,7 @@ def unfold(lines):
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_folding_loses_nothing(lines):
     folded = fold(lines)
     assert unfold(folded) == list(lines)
@@ -158,7 +158,7 @@ def test_a_given_model_is_left_as_it_was():
 
 
 @given(st.floats(0.001, 0.999))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_cut_file_is_an_error_or_a_graph(share):
     whole = _branches([0, 1, 2], ["a", "b", "w"]).SerializeToString()
     cut = whole[: int(len(whole) * share)]

@@ -26,7 +26,6 @@ from autotune_rlm.integrations.optuna import RLMSampler  # noqa: E402
 
 _PROPERTY = settings(
     max_examples=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 _VALUES = st.one_of(

@@ -67,7 +67,7 @@ def test_programs_are_told_from_sentences_and_networks():
 
 
 @given(st.text() | st.sampled_from(["(" * 500, "def f(:", "\x00", "for " * 99, ast.__doc__ or ""]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_text_has_finite_facts(text):
     assert np.isfinite(columns([text])).all()
 
@@ -80,7 +80,7 @@ PIECES = [
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=40).map("".join) | st.text())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_counts_are_those_of_one_search_for_words_calls_and_signs(text):
     facts = any_facts(text)
     for name, counted in _COUNTED.items():

@@ -209,6 +209,6 @@ values = st.recursive(
 
 
 @given(values | st.text())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_sizes_are_finite_numbers_whatever_the_input(value):
     assert all(abs(x) < 2**54 for x in sizes(value).values())

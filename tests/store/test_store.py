@@ -38,7 +38,7 @@ class TestMeasurements:
         assert [o.measurement.value for o in found] == [2.0, None]
         assert len(store.observations(task(), every=True)) == 4
 
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     @given(
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

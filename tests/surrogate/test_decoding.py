@@ -48,7 +48,7 @@ def by_hand(codec, step):
     return found
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**16), style=st.sampled_from(["p10", "ieee"]))
 def test_a_complete_expansion_is_the_exact_distribution(seed, style):
     small = {
@@ -65,7 +65,7 @@ def test_a_complete_expansion_is_the_exact_distribution(seed, style):
     assert dict(zip(found.values, found.probabilities, strict=True)) == pytest.approx(expected)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**16), width=st.integers(1, 64), style=st.sampled_from(["p10", "ieee"]))
 def test_nothing_is_lost_without_being_told(seed, width, style):
     codec = DigitCodec(style=style)

@@ -90,7 +90,7 @@ def test_only_failures_leave_the_values_alone():
     assert posterior.p_valid[0] < 0.01
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     n=st.integers(1, 12),
     data=st.data(),

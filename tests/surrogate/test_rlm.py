@@ -209,9 +209,7 @@ def test_threads_get_the_same_answer(surrogate):
         assert (answer == answers[0]).all()
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kernel=st.text(max_size=30),
     source=st.text(max_size=200),

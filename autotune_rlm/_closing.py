@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TypeVar
 
 __all__ = ["Closing"]
@@ -9,12 +10,12 @@ __all__ = ["Closing"]
 _Self = TypeVar("_Self", bound="Closing")
 
 
-class Closing:
+class Closing(ABC):
     """Gives itself to a ``with`` block, and is closed at its end."""
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of what is held; called again, do nothing."""
-        raise NotImplementedError
 
     def __enter__(self: _Self) -> _Self:
         return self

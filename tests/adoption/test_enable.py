@@ -172,7 +172,7 @@ class OwnAttributes(Autotuner):
     __hash__ = None
 
     def __eq__(self, other):
-        raise NotImplementedError
+        raise TypeError("autotuners of this kind are not compared")
 
     def __setattr__(self, name, value):
         if name.startswith("_rlm"):

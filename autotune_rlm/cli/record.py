@@ -63,6 +63,9 @@ def record(
     workers: int | None = typer.Option(None, min=1, help="Compilers; by default all cores."),
     sample_ms: float = typer.Option(10.0, min=0.1, help="Milliseconds of samples per point."),
     max_points: int | None = typer.Option(None, min=1, help="Stop after so many points."),
+    problems: int | None = typer.Option(
+        None, min=1, help="Only so many problems of each kernel, spread over its list."
+    ),
     max_mb: float = typer.Option(15.0, min=0.2, help="Stop when the file is about this large."),
     seed: int = typer.Option(0, help="Of values and of the order of configurations."),
     verify: bool = typer.Option(True, help="Compare outputs with the kernels' references."),
@@ -137,6 +140,7 @@ def record(
                         log,
                         suite=suite,
                         only=kernel,
+                        problems=problems,
                         minutes=minutes,
                         max_points=max_points,
                         targets=(target or ["sm_80", "sm_90", "sm_100", "gfx942"])

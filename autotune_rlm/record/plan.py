@@ -12,7 +12,7 @@ import numpy as np
 
 from autotune_rlm.config_space import ConfigSpace
 
-__all__ = ["Unit", "round_robin", "spread_configs"]
+__all__ = ["Unit", "round_robin", "spread_configs", "spread_problems"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,28 @@ def spread_configs(space: ConfigSpace, *, seed: int = 0) -> Iterator[dict[str, A
     rest = [c for c in space if tuple(_digits(c, space)) not in seen]
     for index in np.random.default_rng(seed).permutation(len(rest)).tolist():
         yield rest[index]
+
+
+def spread_problems(classes: Sequence[tuple[int, ...]], n: int) -> list[tuple[int, ...]]:
+    """``n`` problems, at least two of a binary where there are: fewer compilations, sizes apart.
+
+    Args:
+        classes: Indices of problems that share a binary, from small to large.
+        n: How many problems to keep; all where there are fewer.
+    """
+
+    def spread(items: Sequence[Any], count: int) -> list[Any]:
+        places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+        return [items[place] for place in places]
+
+    for count in range(min(math.ceil(n / 2), len(classes)), len(classes) + 1):
+        kept: list[tuple[int, ...]] = []
+        for i, group in enumerate(sorted(spread(classes, count), key=len)):
+            share = math.ceil((n - sum(map(len, kept))) / (count - i))
+            kept += [tuple(spread(group, share))] if share else []
+        if sum(map(len, kept)) == n:
+            break
+    return sorted(kept)
 
 
 def round_robin(

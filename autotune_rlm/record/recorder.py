@@ -7,6 +7,7 @@ behind.
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from autotune_rlm.types import Candidate, Device, Measurement, Status, Task
 from ._progress import Progress
 from ._units import Units, compile_device, of_compilation, sent_units
 from .log import RecordLog
-from .plan import Unit, round_robin
+from .plan import Unit, round_robin, spread_problems
 from .suite import SuiteKernel, binary_class, find_suite, load_suite
 
 __all__ = ["Progress", "Recorder", "TaskMaker", "compile_device", "of_compilation"]
@@ -44,6 +45,7 @@ class Recorder:
         device: What the measurements are of.
         suite: ``"all"`` or a folder of suite modules.
         only: Names of kernels; all where empty.
+        problems: How many problems of each kernel; all where None.
         targets: Record compilation facts for these in place of measurements.
         interpreter: Measure the small problems on Triton's interpreter with the wall clock.
         seed: Of values and orders.
@@ -62,6 +64,7 @@ class Recorder:
         device: Device,
         suite: str | Path = "all",
         only: Sequence[str] = (),
+        problems: int | None = None,
         targets: Sequence[Target] = (),
         interpreter: bool = False,
         seed: int = 0,
@@ -82,6 +85,7 @@ class Recorder:
         chosen = load_suite(suite, only=only)
         self._kernels = {n: kernel for n, kernel in chosen.items() if self._places(kernel)}
         self._units = Units(self._suite, **self._options)
+        self._classes = {name: self._grouped(k, problems) for name, k in self._kernels.items()}
         self._readers: dict[str, Reader] = {}
         self._names: dict[tuple[str, int, str], str] = {}
         self._progress = Progress()
@@ -157,19 +161,22 @@ class Recorder:
         )
         return [""] if kernel.supports(here) else []
 
-    def _classes(self, name: str, kernel: SuiteKernel) -> list[tuple[int, ...]]:
+    def _grouped(self, kernel: SuiteKernel, problems: int | None) -> list[tuple[int, ...]]:
+        """Indices of the problems to record, those together that share a binary."""
         groups: dict[str, list[int]] = {}
         for index in range(len(self._units.problems(kernel))):
-            args = self._units.arguments(name, index)
+            args = self._units.arguments(kernel.name, index)
             shared = str(index) if self._interpreter else binary_class(kernel, args)
             groups.setdefault(shared, []).append(index)
-        return [tuple(group) for group in groups.values()]
+        classes = [tuple(group) for group in groups.values()]
+        return classes if problems is None else spread_problems(classes, problems)
 
     def _open_landscapes(self) -> None:
         for kernel in self._kernels.values():
             for place in self._places(kernel):
                 device = compile_device(self._targets[place]) if place else self._device
-                for index, problem in enumerate(self._units.problems(kernel)):
+                for index in sorted(itertools.chain(*self._classes[kernel.name])):
+                    problem = self._units.problems(kernel)[index]
                     args = self._units.arguments(kernel.name, index)
                     task = self._make_task(kernel.fn, args, device, list(kernel.space.parameters))
                     if place:
@@ -184,9 +191,8 @@ class Recorder:
         """The units in their order, less what the log has; last those that took too long before."""
         late: list[Unit] = []
         spaces = {name: kernel.space for name, kernel in self._kernels.items()}
-        classes = {name: self._classes(name, kernel) for name, kernel in self._kernels.items()}
         places = {name: self._places(kernel) for name, kernel in self._kernels.items()}
-        for unit in round_robin(spaces, classes, targets=places, seed=self._seed):
+        for unit in round_robin(spaces, self._classes, targets=places, seed=self._seed):
             key = Candidate(dict(unit.config)).key
             left = tuple(
                 index

@@ -1,5 +1,6 @@
-"""The forward pass of an attention, for looking at how a kernel is ranked that was never timed.
+"""The forward pass of an attention: how a kernel is ranked that no model has seen, and its times.
 
+    autotune-rlm record --program benchmarks/programs/attention.py --out attention.jsonl.gz  # on a GPU
     autotune-rlm rank benchmarks/programs/attention.py:attention --device "NVIDIA H100" \\
         --problem "Z=4,H=32,N=4096,HEAD=128,CAUSAL=0,dtype=fp16"
 
@@ -8,6 +9,10 @@ Online softmax after Dao, "FlashAttention-2" (arXiv 2307.08691), written for thi
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterator
+
+import torch
 import triton
 import triton.language as tl
 
@@ -69,3 +74,27 @@ def attention(
         highest = now
     acc = acc / total[:, None]
     tl.store(out_ptr + at, acc.to(out_ptr.dtype.element_ty), mask=rows[:, None] < N)
+
+
+def shapes(device: str) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Launches with heads of 64 and 128, with and without a causal mask."""
+    for heads, n, head, causal in itertools.product((32,), (1024, 4096, 16384), (64, 128), (0, 1)):
+        batch = max(1, 4096 // n)
+
+        def launch(batch=batch, heads=heads, n=n, head=head, causal=causal) -> None:
+            half = {"device": device, "dtype": torch.float16}
+            q, k, v = (torch.randn(batch, heads, n, head, **half) for _ in range(3))
+            out = torch.empty_like(q)
+            scale = 1.4426950408889634 * head**-0.5
+            attention[lambda meta: (triton.cdiv(n, meta["BLOCK_M"]), batch * heads)](
+                q, k, v, out, scale, batch, heads, n, HEAD=head, CAUSAL=causal
+            )
+
+        yield f"attention of {n} by {head}, causal {causal}", launch
+
+
+if __name__ == "__main__":
+    import _cases
+
+    given = _cases.arguments("triton")
+    _cases.run(shapes(given.device), given)

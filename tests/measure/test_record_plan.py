@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune_rlm.config_space import ConfigSpace
-from autotune_rlm.record.plan import round_robin, spread_configs
+from autotune_rlm.record.plan import round_robin, spread_configs, spread_problems
 
 SPACE = ConfigSpace(
     A=[16, 32, 64, 128],
@@ -63,6 +63,20 @@ def test_all_units_come_once_over_targets():
     units = list(round_robin({"k": SPACE}, {"k": [(0,), (1,)]}, targets=targets))
     assert len(units) == len({(str(u.config), u.problems, u.target) for u in units})
     assert len(units) == SPACE.size * 4
+
+
+@given(
+    sizes=st.lists(st.integers(min_value=1, max_value=9), min_size=1, max_size=9),
+    n=st.integers(min_value=1, max_value=90),
+)
+def test_problems_are_as_many_as_asked_for_in_as_few_binaries_as_leave_two_of_each(sizes, n):
+    indices = iter(range(sum(sizes)))
+    classes = [tuple(itertools.islice(indices, size)) for size in sizes]
+    kept = spread_problems(classes, n)
+    assert sum(map(len, kept)) == min(n, sum(sizes))
+    assert all(any(set(some) <= set(group) for group in classes) for some in kept)
+    if min(sizes) > 1 and n <= 2 * len(sizes):
+        assert len(kept) == (n + 1) // 2
 
 
 def test_kernels_without_places_are_passed_over():

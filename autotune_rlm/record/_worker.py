@@ -14,7 +14,7 @@ from autotune_rlm.measure.errors import classify
 from autotune_rlm.measure.interpreter import interpreting
 from autotune_rlm.measure.statistics.timing import Call, Timer, default_timer
 from autotune_rlm.measure.triton.compile import CompileResult
-from autotune_rlm.measure.triton.job import Bench, BenchSettings, Job
+from autotune_rlm.measure.triton.job import Bench, BenchSettings, Busy, Job
 from autotune_rlm.types import Measurement, Status
 
 from .suite import SuiteKernel, load_suite
@@ -46,6 +46,7 @@ class _Device:
         self.verify = bool(init["verify"])
         self.settings = BenchSettings(**init["settings"])
         self.timer: Timer = default_timer()
+        self.busy = Busy()
         self.device = "cpu"
         self.limit = 4 * 2**30
         if not interpreting() and torch.accelerator.is_available():
@@ -76,7 +77,7 @@ class _Device:
         expected = kernel.reference(args) if self.verify else None
         tensors = [*args.values(), *(expected or {}).values()]
         size = sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor))
-        bench = Bench(self.settings, timer=self.timer, state=dict)
+        bench = Bench(self.settings, timer=self.timer, state=dict, busy=self.busy)
         self.ready[key] = _Ready(args, expected, bench, size)
         return self.ready[key]
 

@@ -20,7 +20,7 @@ from autotune_rlm.measure.statistics.timing import (
 from autotune_rlm.measure.triton import TritonMeasurer
 from autotune_rlm.measure.triton import job as job_module
 from autotune_rlm.measure.triton.compile import CompileResult
-from autotune_rlm.measure.triton.job import Bench, BenchSettings, Job
+from autotune_rlm.measure.triton.job import Bench, BenchSettings, Busy, Job
 from autotune_rlm.types import Candidate, Device, Status, Task
 
 TASK = Task(kernel="k", device=Device(name="CPU", target="cpu"))
@@ -338,6 +338,18 @@ def test_nothing_is_timed_before_the_clock_has_risen(monkeypatch, ms, gap_s, ris
     for slower in (1.0, 1.3, 1.0, 1.02):
         assert own.measure(device.job(ms * slower)).value == pytest.approx(ms * slower)
         device.now += gap_s  # compiling
+
+
+def test_benches_that_take_turns_warm_a_device_up_once(monkeypatch):
+    spent = {}
+    for busy in (None, Busy()):
+        device = SimulatedDevice(monkeypatch)
+        benches = [Bench(timer=device, state=dict, busy=busy) for _ in range(6)]
+        began = device.now
+        for bench in benches * 2:
+            assert bench.measure(device.job(0.2)).value == pytest.approx(0.2)
+        spent[busy is not None] = device.now - began
+    assert spent[True] < spent[False] - 4 * BenchSettings().warm_s
 
 
 def test_a_clock_that_rises_after_the_default_was_timed_does_not_make_others_win(monkeypatch):

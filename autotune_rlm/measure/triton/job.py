@@ -34,7 +34,7 @@ from autotune_rlm.types import Measurement, Status
 from .compile import CompileResult, CompileSpec
 from .correctness import disagreement, snapshot
 
-__all__ = ["Bench", "BenchSettings", "Job"]
+__all__ = ["Bench", "BenchSettings", "Busy", "Job"]
 
 _PAUSES_S = (0.25, 0.75, 2.0)
 """Waited in all, per bench, for a memory that is full or a device that is busy for a moment."""
@@ -114,6 +114,13 @@ class BenchSettings:
         )
 
 
+@dataclass
+class Busy:
+    """Until when the device worked, by ``time.perf_counter``; its benches that take turns share it."""
+
+    until: float = -math.inf
+
+
 class Bench:
     """Measures the jobs of one workload on this process's device.
 
@@ -125,6 +132,7 @@ class Bench:
         state: Gives the device's state for each measurement; None for ``detect.device_state``.
         alone: Gives what is held while a candidate is on the device; by default the lock that all
             processes of this user share for it.
+        busy: When the device last worked; for benches that take turns. By default this bench's own.
         stage: What an exception that nothing else is known of belongs to; see ``errors.classify``.
 
     Attributes:
@@ -143,6 +151,7 @@ class Bench:
         expected: Outputs | Callable[[], Outputs | None] | None = None,
         state: Callable[[], Mapping[str, Any]] | None = None,
         alone: Callable[[], AbstractContextManager[Any]] = device_lock,
+        busy: Busy | None = None,
         stage: Stage = "run",
     ) -> None:
         self.first_error: Exception | None = None
@@ -161,7 +170,7 @@ class Bench:
         self._best: tuple[Job, Measurement] | None = None
         self._default: tuple[Job, Measurement] | None = None
         self._anchored = 0.0
-        self._busy_until = -math.inf
+        self._busy = busy or Busy()
         self._drift: float | None = None
 
     @property
@@ -249,7 +258,7 @@ class Bench:
                 drop_factor=self.settings.drop_factor,
             ).to_measurement()
             measurement = self._in_turn(job, measurement)
-            self._busy_until = time.perf_counter()
+            self._busy.until = time.perf_counter()
             assert measurement.value is not None
             if self._best is None or measurement.value < (self._best[1].value or 0.0):
                 self._best = (job, measurement)
@@ -278,7 +287,7 @@ class Bench:
         warm_s = self.settings.warm_s
         if warm_s is None:
             return
-        if time.perf_counter() - self._busy_until > _IDLE_S:
+        if time.perf_counter() - self._busy.until > _IDLE_S:
             warm_up(job.call, timer=self.timer, seconds=warm_s)
         elif job.outputs is None:
             self.timer.sample(job.call, 1)

@@ -118,7 +118,7 @@ def clear(
             f"{k} {v!r}" for k, v in (("kernel", kernel), ("device", device)) if v is not None
         ]
         what = " and ".join(chosen) if chosen else "everything"
-        if not yes:
+        if not yes and (not chosen or opened.tasks(kernel=kernel, device=device)):
             typer.confirm(f"Delete {what} from {name}?", abort=True)
         with failing(StoreError, status=1):
             gone = opened.clear(kernel=kernel, device=device)

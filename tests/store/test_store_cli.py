@@ -92,6 +92,8 @@ def test_filters(path, tmp_path):
 
 def test_clear_asks(path):
     assert run.invoke(app, ["store", "clear", "--store", str(path)], input="n\n").exit_code == 1
+    nothing = run.invoke(app, ["store", "clear", "--kernel", "no_such", "--store", str(path)])
+    assert (nothing.exit_code, nothing.output[:9]) == (0, "deleted 0")
     assert "15 (" in invoke("info", "--store", path)
     assert run.invoke(app, ["store", "clear", "--store", str(path)], input="y\n").exit_code == 0
     assert "Nothing measured yet" in invoke("info", "--store", path)

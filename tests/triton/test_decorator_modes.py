@@ -140,6 +140,12 @@ class TestModes:
         kernel[GRID](X, X, 64)
         assert known(store_path)
 
+    @pytest.mark.parametrize("name", ["ISOLATE", "QUIET"])
+    def test_a_switch_of_the_environment_is_on_or_off(self, quick, store_path, monkeypatch, name):
+        monkeypatch.setenv(f"AUTOTUNE_RLM_{name}", "maybe")
+        with pytest.raises(ValueError, match=f"AUTOTUNE_RLM_{name}='maybe': must be 1 or 0"):
+            tuned(quick, store_path)[GRID](X, X, 64)
+
     def test_disable_leaves_everything_to_triton(self, stub, quick, store_path, monkeypatch):
         kernel = tuned(quick, store_path, budget=2)
         monkeypatch.setenv("AUTOTUNE_RLM_DISABLE", "1")

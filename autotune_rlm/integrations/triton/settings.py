@@ -19,6 +19,7 @@ __all__ = ["MODES", "Settings", "is_disabled"]
 MODES = ("tune", "predict", "full")
 _PREFIX = "AUTOTUNE_RLM_"
 _NO = ("", "0", "false", "no", "off")
+_YES = ("1", "true", "yes", "on")
 _SMALL_LIST = 8
 _MAX_BY_DEFAULT = 32
 
@@ -116,11 +117,13 @@ class Settings:
 
 def is_disabled() -> bool:
     """Whether ``AUTOTUNE_RLM_DISABLE`` asks for Triton's own autotuner."""
-    return _flag(os.environ.get(_PREFIX + "DISABLE", ""))
+    return os.environ.get(_PREFIX + "DISABLE", "").strip().lower() not in _NO
 
 
 def _flag(text: str) -> bool:
-    return text.strip().lower() not in _NO
+    if text.lower() not in (*_NO, *_YES):
+        raise ValueError("must be 1 or 0")
+    return text.lower() in _YES
 
 
 def _number(text: str) -> int | float:

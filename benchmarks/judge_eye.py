@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from programs.recorded import PROGRAMS
-from train_eye import Known, add_sources, all_lists
+from train_eye import OF, Known, add_sources, all_lists
 
 from autotune_rlm.bench.kernels import run_search
 from autotune_rlm.ir import CONSTANTS, Peaks, expected_ms
@@ -119,7 +119,7 @@ class Left(NamedTuple):
 
     family: str
     device: str
-    is_timed: bool  # whether the fit knew the device
+    is_timed: bool  # whether the fit knew such a kernel on the device
     is_kernel: bool  # whether the family was left out, and not a device
     errors: list[np.ndarray]
 
@@ -127,30 +127,33 @@ class Left(NamedTuple):
 def widths(known: list[Known]) -> None:
     """Choose ``Eye.spreads`` so that intervals of 90 % hold 90 %, and judge the choice.
 
-    Each family, architecture and device with times is left out in turn. The share inside of a family is
-    that with the spreads that the errors of all other families give.
+    Each family, architecture and device with times is left out in turn; the suite's kernels by family.
+    The share inside of a family is that with the spreads that the errors of all other families give.
     """
     lists = [k.ranked for k in known]
     timed = [one for one in lists if one.log_time is not None]
     target = {k.ranked.device: k.of.task.device.target for k in known}
-    outs = {(one.family, None, None) for one in timed}
+    group = {one.family: OF.get(one.family, one.family).split()[0] for one in timed}
+    outs = {(name, None, None) for name in group.values()}
     outs |= {(None, target[one.device], None) for one in timed}
     outs |= {(None, None, one.device) for one in timed}
+    outs -= {(None, "sm_90", None), (None, None, "NVIDIA H100")}  # what else is known is too little
     found: list[Left] = []
     for out in sorted(outs, key=str):
         is_out = {
-            id(one): any(map(eq, out, (one.family, target[one.device], one.device)))
+            id(one): any(map(eq, out, (group.get(one.family), target[one.device], one.device)))
             for one in lists
         }
         eye = fitted([one for one in lists if not is_out[id(one)]])
-        errors: defaultdict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
+        errors: defaultdict[tuple[str, str, bool], list[np.ndarray]] = defaultdict(list)
         for one in timed:
             if is_out[id(one)]:
                 error = np.asarray(one.log_time) - log_times(eye, one)
-                errors[one.family, one.device].append(error[np.isfinite(error)])
+                is_timed = f"{one.kind} on {one.device}" in eye.scales
+                errors[group[one.family], one.device, is_timed].append(error[np.isfinite(error)])
         found += [
-            Left(family, device, device in eye.scales, out[0] is not None, e)
-            for (family, device), e in errors.items()
+            Left(family, device, is_timed, out[0] is not None, e)
+            for (family, device, is_timed), e in errors.items()
         ]
     for left in (x for x in found if x.is_kernel):
         spreads = _spreads([x for x in found if x.family != left.family])
@@ -163,19 +166,20 @@ def widths(known: list[Known]) -> None:
 
 def _spreads(found: list[Left]) -> list[float]:
     """``Eye.spreads`` from errors: those of left-out families on timed devices, and on other devices."""
-    kernels = [e for x in found if x.is_kernel and x.is_timed for e in x.errors]
-    others = [e for x in found if not x.is_timed for e in x.errors]
-    spread = np.sqrt(np.mean([e.var() for e in kernels]))
+    kernels = [x.errors for x in found if x.is_kernel and x.is_timed]
+    others = [x.errors for x in found if not x.is_timed]
+    spread = np.sqrt(np.mean([np.mean([e.var() for e in errors]) for errors in kernels]))
     reaches = [_reach(kernels), _reach(others)]
     return [
         round(float(s), 2) for s in (spread, *np.sqrt((np.square(reaches) / _Z90**2) - spread**2))
     ]
 
 
-def _reach(errors: list[np.ndarray]) -> float:
-    """What 90 % of the errors are below, each list with the same weight."""
-    sizes = np.concatenate([np.abs(e) for e in errors])
-    weights = np.concatenate([np.full(len(e), 1 / len(e)) for e in errors])
+def _reach(families: list[list[np.ndarray]]) -> float:
+    """What 90 % of the errors are below, each family with the same weight, and each of its lists."""
+    pairs = [(np.abs(e), len(errors) * len(e)) for errors in families for e in errors]
+    sizes = np.concatenate([e for e, _ in pairs])
+    weights = np.concatenate([np.full(len(e), 1 / n) for e, n in pairs])
     order = np.argsort(sizes)
     share = np.cumsum(weights[order]) / weights.sum()
     return float(sizes[order][np.searchsorted(share, 0.9)])
@@ -206,7 +210,7 @@ def whole_spaces(known: list[Known], args: argparse.Namespace, family: str) -> N
     other devices. Prints the shares of problems whose winner is among the first 40, and whose winner's
     tile is among the first 3 tiles.
     """
-    table = FactsTable.load(args.facts, load_programs(args.programs))
+    table = FactsTable.load(args.facts, load_programs(*args.programs))
     winners = [k.of for k in known if k.ranked.family == family and isinstance(k.of, Winner)]
     for device in sorted({w.task.device.name for w in winners}):
         eye = fitted([k.ranked for k in known if k.ranked.device != device])
@@ -294,7 +298,7 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=40, help="of each device of a whole space")
     args = parser.parse_args()
     known = all_lists(args)
-    families = sorted({k.ranked.family for k in known})
+    families = sorted({k.ranked.family for k in known} - set(OF))
     leave_out(known, families if args.leave_out == ["all"] else args.leave_out, args.number)
     if args.widths:
         widths(known)

@@ -8,8 +8,9 @@
 ``--data`` holds the recorded landscapes and winners. Facts come from ``--facts``; what is missing there
 is read from ``--programs`` and added with ``--read``, for up to ``--landscapes`` of each kernel and
 device. ``--eye CHECKPOINT=RECIPE`` writes a checkpoint's eye, without what the recipe holds out.
-``--constants`` fits ``autotune_rlm.ir.CONSTANTS`` anew, without what the recipe holds out, and uses
-them for the rest. ``judge_eye.py`` judges eyes on kernels and devices that were left out.
+``--constants`` fits ``autotune_rlm.ir.CONSTANTS`` anew, without what the recipe holds out but with the
+suite's landscapes, and uses them for the rest. ``judge_eye.py`` and ``own_landscapes.py`` judge eyes on
+kernels and devices that were left out.
 """
 
 from __future__ import annotations
@@ -39,6 +40,27 @@ from autotune_rlm.types import Candidate, Task
 
 ROOT = Path(__file__).parents[1]
 TIMED = ("triton_matmul_a100", "inductor_mm", "inductor_mixed_mm", "partial_landscapes")
+SUITE = ROOT / "data/recordings/h100_suite.jsonl.gz"
+FAMILIES = {
+    "attention forward": "attention_forward",
+    "attention backward": "attention_backward_kv attention_backward_q",
+    "attention paged": "paged_decode_attention",
+    "attention linear": "linear_attention_chunks",
+    "matrix products": "matmul_kernel splitk_matmul persistent_matmul bmm_kernel grouped_gemm "
+    "fused_gate_up scaled_int8_matmul block_scaled_fp8_matmul w4a16_matmul",
+    "mixture of experts": "fused_moe_kernel",
+    "norms": "layer_norm_forward layer_norm_backward fused_add_rms_norm rms_norm_backward "
+    "group_norm_silu",
+    "rows": "softmax_rows cross_entropy_kernel router_top_k column_sum row_argmax squared_norm "
+    "row_cumsum histogram_kernel",
+    "elementwise": "swiglu_forward bias_gelu_dropout rotary_embedding adamw_step transpose_2d "
+    "embedding_bag",
+    "quantisation": "quantize_rows_int8 quantize_groups_fp8",
+    "convolution": "conv2d_nhwc depthwise_conv2d causal_conv1d",
+    "scan": "selective_scan",
+}
+OF = {kernel: family for family, kernels in FAMILIES.items() for kernel in kernels.split()}
+"""Family of each kernel of the suite, whose recorded landscapes are among those learned from."""
 MAX_CONFIGS, SAMPLED, NEAR_MISS = 800, 48, 0.4
 
 
@@ -60,9 +82,7 @@ class Known:
 def timed(landscape: Landscape, table: FactsTable, rng: np.random.Generator) -> Known | None:
     """A landscape as a list; None where too few facts are known."""
     # logs of TorchInductor have cuBLAS among the candidates
-    rows = np.flatnonzero(
-        [{"BLOCK_M", "BLOCK_SIZE_M"} & set(c.config) for c in landscape.candidates]
-    )
+    rows = np.flatnonzero(["template" not in c.config for c in landscape.candidates])
     if len(rows) > MAX_CONFIGS:
         rows = rng.choice(rows, MAX_CONFIGS, replace=False)
     task = landscape.task
@@ -113,14 +133,14 @@ def all_lists(args: argparse.Namespace) -> list[Known]:
     if args.lists and args.lists.exists():
         kept: list[Known] = pickle.loads(args.lists.read_bytes())
         return kept
-    programs = load_programs(args.programs) if args.read else None
+    programs = load_programs(*args.programs) if args.read else None
     table = FactsTable.load(args.facts, programs)
     before, rng = len(table), np.random.default_rng(0)
     found: list[Known] = []
-    for name in TIMED:
+    for file in (*(args.data / f"{name}.csv.gz" for name in TIMED), SUITE):
         used: Counter[str] = Counter()
-        landscapes = read_landscapes(args.data / f"{name}.csv.gz")
-        for i in track(rng.permutation(len(landscapes)), name, transient=True):
+        landscapes = read_landscapes(file)
+        for i in track(rng.permutation(len(landscapes)), file.name, transient=True):
             one = landscapes[i]
             if args.read and used[one.task.device.name] >= args.landscapes:
                 continue
@@ -159,11 +179,12 @@ def without(known: list[Known], recipe: Path | None) -> list[RankedList]:
     return [one.ranked for one in known if not is_out(one.of)]
 
 
-def add_sources(parser: argparse.ArgumentParser) -> None:
+def add_sources(parser: argparse.ArgumentParser, *, needs_data: bool = True) -> None:
     """The options that ``all_lists`` reads."""
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=needs_data)
     parser.add_argument("--facts", type=Path, default=ROOT / "data/kernel_facts/kernel_facts.gz")
-    parser.add_argument("--programs", type=Path, default=ROOT / "benchmarks/programs/recorded.py")
+    programs = [ROOT / "benchmarks/programs" / name for name in ("recorded.py", "own.py")]
+    parser.add_argument("--programs", type=Path, nargs="+", default=programs)
     parser.add_argument("--read", action="store_true", help="read facts that are not in the table")
     parser.add_argument("--landscapes", type=int, default=200)
     parser.add_argument("--lists", type=Path, help="keep what was read here for the next run")
@@ -181,7 +202,9 @@ def main() -> None:
     count = Counter((one.ranked.family, one.ranked.device) for one in known)
     print({f"{k} on {d}": n for (k, d), n in sorted(count.items())})
     if args.constants:
-        CONSTANTS.update(fit_time(without(known, args.constants)))
+        suite = [one.ranked for one in known if one.ranked.family in OF]
+        kept = [one for one in without(known, args.constants) if one.family not in OF]
+        CONSTANTS.update(fit_time([*kept, *suite]))
         print(json.dumps({name: float(f"{value:.3g}") for name, value in CONSTANTS.items()}))
     for text in args.eye:
         checkpoint, _, recipe = text.partition("=")

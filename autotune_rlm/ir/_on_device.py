@@ -55,15 +55,17 @@ def on_device(
         and stored elements that masks let through.
 
         ``expected_ms``: the likely time, see ``_time``. ``dot_ms``, ``float_ms``, ``special_ms``,
-        ``issue_ms``, ``memory_ms`` (each byte once), ``l2_ms`` (every load), ``roofline_ms`` (the
-        largest) and ``floor_ms``; ``wave_ms``: the same work in whole waves of resident programs;
-        ``intensity``: operations of products per byte
-        loaded; ``dot_over_memory``; ``bytes_in_flight`` of a multiprocessor over what hides the
-        latency of memory.
+        ``issue_ms``, ``memory_ms`` (each byte once), ``l2_ms`` (every load), ``atomic_ms`` (atomics at
+        the rate of L2), ``roofline_ms`` (the largest) and ``floor_ms``; ``wave_ms``: the same work in
+        whole waves of resident programs; ``intensity``: operations of products per byte loaded;
+        ``dot_over_memory``; ``bytes_in_flight`` of a multiprocessor over what hides the latency of
+        memory.
 
         ``live_words``, ``index_words``, ``accumulator_words``: of a thread; ``tile_words``: elements
         of the largest tensor per thread; ``vector_bytes``: bytes that a thread reads at once,
-        weighted by bytes; ``trips`` of the loop with most work, ``work_per_trip``: operations of
+        weighted by bytes; ``trips`` of the loop with most work and its ``entries`` per program,
+        ``unpiped``: iterations whose loads nothing fetches ahead, ``barriers``: reductions and scans
+        that a program goes through, ``work_per_trip``: operations of
         products per thread and iteration; ``warp_rows``, ``warp_columns``: of the result tile per
         warp; ``dot_k``; ``warp_redundancy``: warps that compute the same rows, ``chained``: whether a
         product takes the result of another one; ``shared_ms``: reads of operands from shared memory
@@ -144,6 +146,10 @@ def on_device(
         "tile_words": facts.largest / threads,
         "vector_bytes": _vector_bytes(facts, threads),
         "trips": trips,
+        "entries": loop.times if loop else 1.0,
+        "unpiped": _unpiped(facts),
+        "barriers": sum(r.times for r in facts.reductions),
+        "atomic_ms": facts.moved_bytes("atomic") * programs / peaks.l2_bytes_ms,
         "work_per_trip": facts.dot_flops / threads / max(sum(d.times for d in facts.dots), 1.0),
         "warp_rows": rows,
         "warp_columns": cols,
@@ -265,10 +271,24 @@ def _in_flight(facts: KernelFacts, num_stages: int) -> float:
             by_loop[a.loop] = by_loop.get(a.loop, 0.0) + a.distinct * a.item_bytes
     best = 0.0
     for loop, size in by_loop.items():
-        piped = any(d.loop == loop for d in facts.dots) and loop >= 0
         own = facts.loops[loop].stages if 0 <= loop < len(facts.loops) else 0
-        best = max(best, size * (max((own or num_stages) - 1, 1) if piped or own else 1))
+        ahead = max((own or num_stages) - 1, 1) if _is_piped(facts, loop) else 1
+        best = max(best, size * ahead)
     return best
+
+
+def _is_piped(facts: KernelFacts, loop: int) -> bool:
+    """Whether Triton's pipeliner takes a loop: it has products, or sets stages itself."""
+    if not 0 <= loop < len(facts.loops):
+        return False
+    return facts.loops[loop].stages > 0 or any(d.loop == loop for d in facts.dots)
+
+
+def _unpiped(facts: KernelFacts) -> float:
+    """Iterations of a program in loops that load and are not pipelined."""
+    loops = {a.loop for a in facts.accesses if a.kind == "load" and a.loop >= 0}
+    plain = [facts.loops[i] for i in loops if not _is_piped(facts, i)]
+    return sum(loop.trips * loop.times for loop in plain)
 
 
 def _active(facts: KernelFacts) -> float:

@@ -32,27 +32,29 @@ _log = logging.getLogger(__name__)
 Program = Callable[[dict[str, Any], dict[str, Any]], Mapping[str, Any]]
 
 
-def load_programs(path: str | os.PathLike[str]) -> Programs:
-    """Run a file of programs, with the rights of this process.
+def load_programs(*paths: str | os.PathLike[str]) -> Programs:
+    """Run files of programs, with the rights of this process; of equal names the last file's counts.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It does not define ``PROGRAMS`` as a mapping of names to functions, or fails.
     """
-    path = Path(path).resolve()
-    if not path.is_file():
-        raise FileNotFoundError(f"no file of programs {str(path)!r}")
-    try:
-        module = run_file(path, f"_autotune_rlm_programs_{path.stem}")
-    except Exception as error:
-        raise ValueError(f"{path} fails: {type(error).__name__}: {error}") from error
-    found = getattr(module, "PROGRAMS", None)
-    if not isinstance(found, Mapping) or not all(map(callable, found.values())):
-        raise ValueError(
-            f"{path} must define PROGRAMS = {{'kernel name': function(problem, config)}}, "
-            f"got {type(found).__name__}"
-        )
-    return Programs(found)
+    together: dict[str, Program] = {}
+    for path in (Path(p).resolve() for p in paths):
+        if not path.is_file():
+            raise FileNotFoundError(f"no file of programs {str(path)!r}")
+        try:
+            module = run_file(path, f"_autotune_rlm_programs_{path.stem}")
+        except Exception as error:
+            raise ValueError(f"{path} fails: {type(error).__name__}: {error}") from error
+        found = getattr(module, "PROGRAMS", None)
+        if not isinstance(found, Mapping) or not all(map(callable, found.values())):
+            raise ValueError(
+                f"{path} must define PROGRAMS = {{'kernel name': function(problem, config)}}, "
+                f"got {type(found).__name__}"
+            )
+        together |= found
+    return Programs(together)
 
 
 class Programs:

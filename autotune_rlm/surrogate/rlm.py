@@ -29,7 +29,16 @@ from autotune_rlm.surrogate.checkpoint import Checkpoint, load_checkpoint, save_
 from autotune_rlm.surrogate.compiled import from_ir
 from autotune_rlm.surrogate.eye import Eye, Seen, has_facts
 from autotune_rlm.surrogate.fields import parameter_features
-from autotune_rlm.surrogate.known import CERTAIN, Doubt, doubt, knows, knows_device, unfamiliar
+from autotune_rlm.surrogate.known import (
+    CERTAIN,
+    OTHER_KERNEL,
+    Doubt,
+    contradiction,
+    doubt,
+    knows,
+    knows_device,
+    unfamiliar,
+)
 from autotune_rlm.surrogate.metrics import FACTS, ErrorScale
 from autotune_rlm.surrogate.online import Prior, correct
 from autotune_rlm.surrogate.physics import physical
@@ -60,13 +69,15 @@ class _ZeroShot:
 
     A slow-down cannot be negative, so its distribution is skewed to the right. The prior's spread is
     that of the side of smaller values, where improvements lie. ``lean`` is the ratio of the other
-    side's spread to it.
+    side's spread to it. ``contradicted`` says why the compiler's facts contradict the network, where
+    they do.
     """
 
     prior: Prior
     lean: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    contradicted: str = ""
 
 
 def _doubted(decoded: Decoded, unsure: Doubt) -> Decoded:
@@ -219,7 +230,7 @@ class RLMSurrogate:
             mean, p = zero.prior.mean, zero.prior.p_valid
             scale = self._scale(task)
             prediction = _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
-            return physical(self._placed(prediction, task, candidates), task, candidates)
+            return physical(self._placed(prediction, task, candidates, zero), task, candidates)
         together, index = _with_observed(candidates, usable)
         zero = self._zero_shot(task, together, states=True)
         values = np.array([np.nan if not o.measurement.ok else o.measurement.value for o in usable])
@@ -232,7 +243,7 @@ class RLMSurrogate:
         lean = np.clip(zero.lean[:n], 0.5, 8.0)
         low, high = mean - _Z90 * spread, mean + _Z90 * spread * lean
         prediction = _prediction(task, scale, mean, spread, posterior.p_valid[:n], low, high)
-        return self._placed(prediction, task, candidates)
+        return self._placed(prediction, task, candidates, zero)
 
     @property
     def longest_sequence(self) -> int:
@@ -271,7 +282,7 @@ class RLMSurrogate:
             mean, p = zero.prior.mean, zero.prior.p_valid
             scale = self._scale(task)
             prediction = _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
-            predictions.append(self._placed(prediction, task, candidates))
+            predictions.append(self._placed(prediction, task, candidates, zero))
         return predictions
 
     def _scale(self, task: Task, values: np.ndarray | None = None) -> ErrorScale:
@@ -280,12 +291,13 @@ class RLMSurrogate:
         return ErrorScale.of(task, values)
 
     def _placed(
-        self, prediction: Prediction, task: Task, candidates: Sequence[Candidate]
+        self, prediction: Prediction, task: Task, candidates: Sequence[Candidate], zero: _ZeroShot
     ) -> Prediction:
         """The prediction with ``familiar``, ``informed`` and ``unfamiliar`` set."""
-        familiar = self.knows(task, candidates)
+        familiar = self.knows(task, candidates) and not zero.contradicted
         informed = not familiar and self._informed(task, candidates)
         why = unfamiliar(self.checkpoint.settings, task, candidates)
+        why = (zero.contradicted, *why) if zero.contradicted else why
         if self._knows_programs(task):
             why = ()
         return replace(prediction, familiar=familiar, informed=informed, unfamiliar=why)
@@ -379,7 +391,12 @@ class RLMSurrogate:
         seen = self._seen(task, candidates)
         if seen is None:
             return _zero_shot(columns.values(), _doubted(decoded, unsure), unsure.trust)
-        return _zero_shot(columns.values(), _with_eye(decoded, seen, _share(unsure), unsure))
+        why = ""
+        if unsure is not OTHER_KERNEL:
+            why = contradiction(decoded.scale + float(decoded.mean.min()), seen.best)
+            unsure = OTHER_KERNEL if why else unsure
+        zero = _zero_shot(columns.values(), _with_eye(decoded, seen, _share(unsure), unsure))
+        return replace(zero, contradicted=why)
 
 
 def _zero_shot(

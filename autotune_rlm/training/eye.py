@@ -78,7 +78,6 @@ class _Joined(NamedTuple):
     share: np.ndarray
     timed: np.ndarray
     group: np.ndarray
-    weight: np.ndarray
     expected: np.ndarray
 
 
@@ -104,7 +103,7 @@ def fit_eye(
         plain=Trees.from_xgboost([_fit_plain(joined)]),
         spreads=spreads,
         scales=_scales(lists),
-        kinds=tuple(sorted({one.kind for one in lists if one.log_time is not None})),
+        kinds=_kinds(lists),
     )
 
 
@@ -124,16 +123,16 @@ def fit_slowdown(
 
 
 def _join(lists: Sequence[RankedList]) -> _Joined:
-    """Lists one after the other, long ones in parts; each family has a weight of its own."""
+    """Lists one after the other, long ones in parts; each part counts as much."""
     rng = np.random.default_rng(0)
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, bool, str, np.ndarray]] = []
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, bool, np.ndarray]] = []
     for one in lists:
         expected = one.expected()
         if one.log_time is None:
             assert one.share is not None
             nothing = np.zeros(len(one.share))
             share = one.share / one.share.sum()
-            parts.append((one.columns, nothing, share, False, one.family, expected))
+            parts.append((one.columns, nothing, share, False, expected))
             continue
         ok = np.flatnonzero(np.isfinite(one.log_time))
         if len(ok) < 2:
@@ -144,20 +143,15 @@ def _join(lists: Sequence[RankedList]) -> _Joined:
             x, values = one.columns[ok[piece]], y[piece]
             soft = np.exp(-(values - values.min()) / _TEMPERATURE)
             soft /= soft.sum()
-            parts.append((x, values, soft, True, one.family, expected[ok[piece]]))
+            parts.append((x, values, soft, True, expected[ok[piece]]))
     sizes = [len(p[0]) for p in parts]
-    names = [p[4] for p in parts]
-    count = {name: names.count(name) for name in set(names)}
-    largest = max(count.values(), default=1)
-    weights = [min(3.0, (largest / count[name]) ** 0.5) for name in names]
     return _Joined(
         np.concatenate([p[0] for p in parts]),
         np.concatenate([p[1] for p in parts]),
         np.concatenate([p[2] for p in parts]),
         np.repeat([p[3] for p in parts], sizes),
         np.repeat(np.arange(len(parts)), sizes),
-        np.repeat(weights, sizes),
-        np.concatenate([p[5] for p in parts]),
+        np.concatenate([p[4] for p in parts]),
     )
 
 
@@ -172,7 +166,7 @@ def _objective(data: _Joined) -> Callable[[np.ndarray, Any], tuple[np.ndarray, n
         residual = predicted - _mean(predicted, data.group, size)[data.group] - centred
         slope = listwise * (data.share - likely) + 0.5 * (1 - listwise) * residual
         curve = np.maximum(likely * (1 - likely) / _TEMPERATURE, 1e-3)
-        return data.weight * slope, data.weight * (listwise * curve + 0.5 * (1 - listwise))
+        return slope, listwise * curve + 0.5 * (1 - listwise)
 
     return objective
 
@@ -207,15 +201,24 @@ def _fit_works(lists: Sequence[RankedList]) -> Any:
     return xgboost.train(settings, xgboost.DMatrix(x, label=works), 60)
 
 
+def _kinds(lists: Sequence[RankedList]) -> tuple[str, ...]:
+    """The kinds of kernels that were timed on several devices."""
+    devices: defaultdict[str, set[str]] = defaultdict(set)
+    for one in lists:
+        if one.log_time is not None:
+            devices[one.kind].add(one.device)
+    return tuple(sorted(kind for kind, on in devices.items() if len(on) > 1))
+
+
 def _scales(lists: Sequence[RankedList]) -> dict[str, float]:
-    """By device, the mean over families of the logarithm of measured over expected times."""
+    """By kind and device, the mean over families of the logarithm of measured over expected times."""
     errors: defaultdict[str, defaultdict[str, list[float]]]
     errors = defaultdict(lambda: defaultdict(list))
     for one in lists:
         if one.log_time is not None and np.isfinite(one.log_time).any():
             error = float(np.nanmedian(one.log_time - one.expected()))
-            errors[one.device][one.family].append(error)
+            errors[f"{one.kind} on {one.device}"][one.family].append(error)
     return {
-        device: float(np.mean([np.median(x) for x in families.values()]))
-        for device, families in sorted(errors.items())
+        name: float(np.mean([np.median(x) for x in families.values()]))
+        for name, families in sorted(errors.items())
     }

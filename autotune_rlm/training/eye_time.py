@@ -19,6 +19,7 @@ PLAUSIBLE: dict[str, float] = {
     **{"memory": 1.2, "cached": 0.6, "runs": 0.1},
     **{"alone": 0.7, "warps": 0.5, "more_warps": 0.3, "spills": 1.0},
     **{"load_us": 0.5, "wait_us": 0.15, "unstaged_us": 0.5, "program_us": 1.5},
+    **{"unpiped_us": 0.6, "barrier_us": 0.15, "shuffles": 40.0, "atomics": 10.0},
     **{"overlap": 4.0, "hiding": 4.0, "rounds": 0.69},
 }
 """What to expect without data: rates a little below the data sheet's, latencies of microbenchmarks."""
@@ -33,8 +34,7 @@ def fit_time(lists: Sequence[RankedList], *, steps: int = 150, seed: int = 0) ->
     """Constants for which the expected times rank the lists best.
 
     The loss is that of the trees (cross-entropy of two softmaxes, and the squares of what is left after
-    each list's mean), a little of the error of each list's mean, and a pull towards ``PLAUSIBLE``. A
-    family counts by the root of its number of lists.
+    each list's mean), a little of the error of each list's mean, and a pull towards ``PLAUSIBLE``.
 
     Args:
         lists: Of each family at most 120 are used.
@@ -72,7 +72,7 @@ class _Data:
     """Lists one after the other as tensors; long ones in parts."""
 
     def __init__(self, lists: Sequence[RankedList], rng: np.random.Generator) -> None:
-        parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, bool, str]] = []
+        parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, bool]] = []
         used: Counter[str] = Counter()
         for i in rng.permutation(len(lists)):
             one = lists[i]
@@ -82,7 +82,7 @@ class _Data:
             if one.log_time is None:
                 assert one.share is not None
                 share = one.share / one.share.sum()
-                parts.append((one.inputs, np.zeros(len(share)), share, False, one.family))
+                parts.append((one.inputs, np.zeros(len(share)), share, False))
                 continue
             ok = np.flatnonzero(np.isfinite(one.log_time))
             if len(ok) < 2:
@@ -91,10 +91,7 @@ class _Data:
             for piece in np.array_split(rng.permutation(ok), -(-len(ok) // _MAX_LENGTH)):
                 y = np.minimum(one.log_time[piece], least + _WORST)
                 soft = np.exp(-(y - y.min()) / _TEMPERATURE)
-                parts.append((one.inputs[piece], y, soft / soft.sum(), True, one.family))
-        counts = Counter(p[4] for p in parts)
-        most = max(counts.values())
-        weights = np.array([min(3.0, (most / counts[p[4]]) ** 0.5) for p in parts])
+                parts.append((one.inputs[piece], y, soft / soft.sum(), True))
         columns = np.concatenate([p[0] for p in parts]).T
         self.inputs: Mapping[str, torch.Tensor] = {
             name: torch.tensor(column, dtype=torch.float32)
@@ -107,7 +104,6 @@ class _Data:
         self._group = torch.tensor(np.repeat(np.arange(len(parts)), sizes))
         self._size = torch.tensor(sizes, dtype=torch.float32)
         self._timed = torch.tensor([float(p[3]) for p in parts])
-        self._weight = torch.tensor(weights / weights.sum(), dtype=torch.float32)
 
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(self._size)).index_add_(0, self._group, values)
@@ -123,4 +119,4 @@ class _Data:
         squares = self._sum((left - mean[self._group]) ** 2) / self._size
         timed = self._timed * (_RESIDUAL * squares + _SCALE * mean.abs())
         share = torch.where(self._timed > 0, _LISTWISE, 1.0)
-        return (self._weight * (share * listwise + timed)).sum()
+        return (share * listwise + timed).mean()

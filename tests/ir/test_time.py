@@ -18,6 +18,7 @@ from autotune_rlm.ir import (
     Dot,
     KernelFacts,
     Loop,
+    Reduction,
     kernel_facts,
     on_device,
     time_us,
@@ -37,6 +38,10 @@ WORK = (
     "spilled",
     "memory",
     "scattered",
+    "unpiped",
+    "barriers",
+    "shuffled",
+    "atomics",
 )
 
 
@@ -100,6 +105,47 @@ def test_warps_of_a_program_overlap_as_programs_do_or_less(number, warps):
     time, more = (time_us({**few, "warps": few["warps"] * n}, CONSTANTS) for n in (1, 2))
     assert (more <= time).all()
     assert (more >= time / 2).all()
+
+
+def rows_summed(*, warps=4, stages=3, own_stages=0, kind="store"):
+    """Numbers of a kernel that loads 64 tiles one after the other and sums each."""
+    tile = {
+        "shape": (1024,),
+        "item_bytes": 4,
+        "distinct": 1024,
+        "active": 1.0,
+        "axis": 0,
+        "run": 1024,
+    }
+    facts = KernelFacts(
+        grid=(4096, 1, 1),
+        accesses=(
+            Access(kind="load", argument="x", times=64.0, loop=0, **tile),
+            Access(kind=kind, argument="out", times=1.0, **tile),
+        ),
+        loops=(Loop(trips=16.0, times=4.0, stages=own_stages),),
+        reductions=(
+            Reduction(kind="reduce", shape=(1024,), axis=0, operands=1, item_bytes=4, times=64.0),
+        ),
+        unique_bytes=4096.0 * 1024 * 4,
+    )
+    gpu = devices.lookup("NVIDIA H100")
+    return on_device(facts, gpu, num_warps=warps, num_stages=stages)
+
+
+def test_stages_change_only_loops_that_triton_pipelines():
+    assert rows_summed()["unpiped"] == 64.0
+    assert rows_summed(stages=1)["expected_ms"] == rows_summed(stages=5)["expected_ms"]
+    assert rows_summed(own_stages=3)["unpiped"] == 0.0
+
+
+def test_each_warp_goes_through_a_reduction():
+    """Of small tiles, more warps have less to do each, and as many instructions for a sum."""
+    assert rows_summed(warps=16)["expected_ms"] > rows_summed(warps=2)["expected_ms"]
+
+
+def test_adding_to_memory_takes_longer_than_writing_it():
+    assert rows_summed(kind="atomic")["expected_ms"] > rows_summed()["expected_ms"]
 
 
 def product_of_bytes(k, item_bytes, source):

@@ -247,26 +247,63 @@ def test_the_trees_say_less_of_kinds_that_were_never_timed(candidates):
     assert np.abs(other - time).max() < np.abs(product - time).max()
 
 
-def test_the_scale_is_that_of_products_on_the_device(candidates):
+def test_the_scale_is_that_of_the_kind_on_the_device(candidates):
     eye = dataclasses.replace(
         load_surrogate(VALIDATION).eye,
-        scales={"NVIDIA A100": -0.5, "NVIDIA T4": 0.1, "NVIDIA H100": 0.7},
+        scales={
+            "product on NVIDIA A100": -0.5,
+            "product on NVIDIA T4": 0.1,
+            "product on NVIDIA H100": 0.7,
+            "element-wise on NVIDIA H100": 0.2,
+        },
     )
     x, time = columns(candidates), expected(candidates)
     best = {
         (kind, device): eye.times(x, time, kind, device)[1]
-        for kind in ("product", "exchange")
+        for kind in ("product", "exchange", "element-wise")
         for device in ("NVIDIA A100", "NVIDIA H100", "another")
     }
     a100 = best["product", "NVIDIA A100"]
     assert best["product", "NVIDIA H100"] - a100 == pytest.approx(1.2)
     assert best["product", "another"] - a100 == pytest.approx(0.6)  # the median of the devices
-    assert len({best["exchange", device] for _, device in best}) == 1  # no products: as expected
+    for kind in ("exchange", "element-wise"):  # not timed, or on one device alone
+        assert len({best[kind, device] for _, device in best}) == 1
+
+
+def test_names_of_parameters_do_not_make_a_kernel_familiar(candidates):
+    """A kernel with a product's parameters that the facts say is far smaller was not in the training."""
+    surrogate = load_surrogate("nano")
+    sizes = {"M": 4096, "N": 4096, "K": 4096}
+    task = Task(kernel="matmul_kernel", device=lookup("NVIDIA H100"), problem=sizes)
+    configs = [
+        {"BLOCK_M": m, "BLOCK_N": 64, "BLOCK_K": 32, "GROUP_M": 8, "num_warps": 4, "num_stages": 3}
+        for m in (32, 64, 128)
+    ]
+    numbers = {**candidates[1].facts, "chained": 0.0, "exchanges": 0.0}
+    time = float(surrogate.predict(task, [Candidate(c) for c in configs]).median.min())
+    for factor, is_familiar in ((1.0, True), (0.02, False)):
+        facts = {**numbers, "expected_ms": factor * time}
+        told = load_surrogate("nano").predict(task, [Candidate(c, facts=facts) for c in configs])
+        assert told.familiar == is_familiar
+        assert told.informed != is_familiar
+        assert any("another time" in reason for reason in told.unfamiliar) != is_familiar
+
+
+def test_programs_of_several_files_stand_together(programs, tmp_path):
+    more = tmp_path / "more.py"
+    more.write_text("PROGRAMS = {'other': dict}")
+    known = load_programs(programs, more)
+    assert "attention" in known
+    assert "other" in known
 
 
 def test_intervals_are_wider_on_a_device_that_was_not_timed(candidates):
     eye = load_surrogate(VALIDATION).eye
-    seen = [eye.look(candidates, device) for device in ("NVIDIA A100", "NVIDIA L4")]
+    products = [
+        dataclasses.replace(c, facts={**c.facts, "chained": 0.0, "exchanges": 0.0})
+        for c in candidates
+    ]
+    seen = [eye.look(products, device) for device in ("NVIDIA A100", "NVIDIA L4")]
     assert seen[0].scale_spread < seen[1].scale_spread
     assert np.array_equal(seen[0].slowdown, seen[1].slowdown)
 

@@ -25,32 +25,33 @@ __all__ = ["CONSTANTS", "INPUTS", "expected_ms", "inputs_of", "time_us"]
 Array = Any  # a number, or an array of numpy or torch
 
 CONSTANTS: dict[str, float] = {
-    "products": 1.35,  # time of mma over its peak
+    "products": 1.36,  # time of mma over its peak
     "async_products": 1.0,  # of wgmma and tcgen05
-    "operands": 1.72,  # reads of shared memory by mma, over 128 bytes a clock
+    "operands": 1.73,  # reads of shared memory by mma, over 128 bytes a clock
     "async_operands": 1.05,
-    "staged": 1.13,  # writes of loads to shared memory
-    "special": 1.16,
+    "serial": 0.414,  # more of an iteration's work where ptxas serialises wgmma
+    "staged": 1.14,  # writes of loads to shared memory
+    "special": 1.15,
     "issue": 1.72,
     "shuffles": 38.4,  # instructions of each warp in a reduction or scan
-    "l2": 1.16,
-    "memory": 1.14,  # of a launch that does not fit into L2
+    "l2": 1.17,
+    "memory": 1.13,  # of a launch that does not fit into L2
     "cached": 0.688,  # of one that does
     "runs": 0.109,  # more for each line that is read in quarters
-    "alone": 0.649,  # work of a program alone, one resource after the other
-    "warps": 0.651,  # power with which fewer than four warps are slower alone
+    "alone": 0.646,  # work of a program alone, one resource after the other
+    "warps": 0.656,  # power with which fewer than four warps are slower alone
     "more_warps": 0.268,  # power with which more than four overlap each other
-    "load_us": 0.456,  # an iteration's wait for a load, over the loads ahead
-    "wait_us": 0.146,  # and for barriers
-    "unstaged_us": 0.465,  # more where nothing is loaded ahead
+    "load_us": 0.458,  # an iteration's wait for a load, over the loads ahead
+    "wait_us": 0.147,  # and for barriers
+    "unstaged_us": 0.463,  # more where nothing is loaded ahead
     "unpiped_us": 0.394,  # an iteration's wait where the loop is not pipelined
     "barrier_us": 0.141,  # of a reduction or scan
     "program_us": 1.21,
-    "overlap": 3.57,  # power of the norm over resources: large where the scarcest decides
-    "hiding": 3.13,  # power of the norm over work and waiting
+    "overlap": 3.56,  # power of the norm over resources: large where the scarcest decides
+    "hiding": 3.14,  # power of the norm over work and waiting
     "rounds": 0.668,  # share of a last round that counts in full
     "atomics": 10.6,  # over the bandwidth of L2
-    "spills": 0.634,  # writes and reads of spilled words over 128 bytes a clock
+    "spills": 0.628,  # writes and reads of spilled words over 128 bytes a clock
 }
 """Fitted to recorded landscapes and winners without those of the H100, and to the suite's on the H100,
 see ``training.eye_time``:
@@ -64,13 +65,17 @@ and 3 the third left the least errors on recorded Triton matmuls of an A100. Cha
 spill what is expected or less: five attentions compiled for sm_90 spill 14, 6, 14, 74 and 184 words where
 45, 26, 45, 66 and 145 are expected. Recorded on an H100, the suite's take 1.2, 1.5 and 4.6 times as long
 as without spills where 31, 71 and 106 are. Where ptxas gives up, 2,600 to 3,000 spill where 321 are."""
+_SERIAL = 10.0
+"""Registers beyond the limit from which ptxas serialises ``wgmma`` ("insufficient register resources for
+the wgmma pipeline"), whether or not it spills: the suite's attentions with 20 to 45 beyond it take 1.1 to
+2.2 times as long as expected without."""
 _TURNED = 30.0
 """Time of turning what ``wgmma`` cannot read as it was staged, over that of staging it: element by
 element, against banks. An estimate of ours from recorded fp32 products on the H100."""
 INPUTS = (
     "resident", "rounds", "waves", "busy", "warps", "asynchronous", "fits", "trips", "ahead", "unstaged",
     "products", "special", "issue", "l2", "operands", "staged", "exchanged", "spilled", "memory",
-    "scattered", "unpiped", "barriers", "shuffled", "atomics",
+    "scattered", "unpiped", "barriers", "shuffled", "atomics", "serial",
 )  # fmt: skip
 """What ``time_us`` needs of a launch. Work is that of a program, in us at peak rates."""
 
@@ -119,6 +124,7 @@ def inputs_of(numbers: Mapping[str, float], peaks: Peaks) -> dict[str, float]:
         "barriers": numbers["barriers"],
         "shuffled": numbers["barriers"] * numbers["warps"] / (4 * clock),
         "atomics": numbers["atomic_ms"] * 1e3,
+        "serial": float(numbers["asynchronous"] and numbers["excess_registers"] > _SERIAL),
     }
 
 
@@ -138,12 +144,15 @@ def time_us(x: Mapping[str, Array], c: Mapping[str, Array], xp: Any = np) -> Arr
     issue = c["issue"] * x["issue"] + c["shuffles"] * x["shuffled"]
     runs = 1 + c["runs"] * x["scattered"]
     l2 = c["l2"] * x["l2"] * runs
-    together = x["resident"] * _norm(c["overlap"], [products, shared, special, issue, l2], xp)
+    serial = 1 + c["serial"] * x["serial"]
+    together = (
+        serial * x["resident"] * _norm(c["overlap"], [products, shared, special, issue, l2], xp)
+    )
     fourth = 4.0 / x["warps"]
     few = xp.maximum(fourth, fourth * 0 + 1.0) ** c["warps"]
     few = few * xp.minimum(fourth, fourth * 0 + 1.0) ** c["more_warps"]
     waiting = c["load_us"] / x["ahead"] + c["wait_us"] + c["unstaged_us"] * x["unstaged"]
-    alone = c["alone"] * (products + shared + special + issue) * few
+    alone = serial * c["alone"] * (products + shared + special + issue) * few
     alone = alone + x["trips"] * waiting + x["unpiped"] * c["unpiped_us"]
     alone = alone + x["barriers"] * c["barrier_us"] + c["program_us"]
     rounds = c["rounds"] * x["rounds"] + (1 - c["rounds"]) * x["waves"]

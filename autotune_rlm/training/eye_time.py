@@ -19,7 +19,7 @@ PLAUSIBLE: dict[str, float] = {
     **{"memory": 1.2, "cached": 0.6, "runs": 0.1},
     **{"alone": 0.7, "warps": 0.5, "more_warps": 0.3, "spills": 1.0},
     **{"load_us": 0.5, "wait_us": 0.15, "unstaged_us": 0.5, "program_us": 1.5},
-    **{"unpiped_us": 0.6, "barrier_us": 0.15, "shuffles": 40.0, "atomics": 10.0},
+    **{"unpiped_us": 0.6, "barrier_us": 0.15, "shuffles": 40.0, "atomics": 10.0, "serial": 0.4},
     **{"overlap": 4.0, "hiding": 4.0, "rounds": 0.69},
 }
 """What to expect without data: rates a little below the data sheet's, latencies of microbenchmarks."""

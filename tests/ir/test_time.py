@@ -51,7 +51,7 @@ def launches(number, decades=3.0):
     one |= {"resident": rng.integers(1, 9, 50), "warps": 2.0 ** rng.integers(0, 5, 50)}
     one |= {"waves": 10 ** rng.uniform(0, decades, 50), "busy": rng.uniform(0.05, 1, 50)}
     one |= {"trips": rng.integers(1, 999, 50), "ahead": rng.integers(1, 6, 50)}
-    one |= {name: rng.integers(0, 2, 50) for name in ("asynchronous", "fits", "unstaged")}
+    one |= {name: rng.integers(0, 2, 50) for name in ("asynchronous", "fits", "unstaged", "serial")}
     one["rounds"] = np.ceil(one["waves"])
     return {name: np.asarray(one[name], dtype=float) for name in INPUTS}
 

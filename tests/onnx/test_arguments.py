@@ -95,7 +95,9 @@ def test_choices_of_which_few_are_valid_cost_no_budget():
 
 def test_a_value_that_is_no_number_fails_its_trial_with_a_reason():
     study = search(Pairs(), {"accuracy": ("maximize", lambda config: math.nan)}, 2, surrogate=False)
-    reasons = [trial.user_attrs["error"] for trial in study.trials]  # a twin adds a trial of its own
+    reasons = [
+        trial.user_attrs["error"] for trial in study.trials
+    ]  # a twin adds a trial of its own
     assert reasons.count("accuracy is nan") == 2
     assert all(trial.state.name == "FAIL" for trial in study.trials)
 

@@ -90,7 +90,7 @@ def check_all(name: str, values: Iterable[Any], kind: type, hint: str = "") -> N
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a list of {kind.__name__}, got {values!r}")
     values = list(values)
-    if not all(isinstance(value, kind) for value in values):
+    if not all(issubclass(each, kind) for each in set(map(type, values))):
         wrong = next(value for value in values if not isinstance(value, kind))
         check_type(f"each of {name}", wrong, kind, hint=hint)
 

@@ -17,7 +17,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ import numpy as np
 from autotune_rlm.bench import NotApplicableError, run_search
 from autotune_rlm.landscapes import Landscape, read_landscapes
 from autotune_rlm.surrogate import load
+from autotune_rlm.training.facts_table import FactsTable
 
 
 def main() -> None:
@@ -39,11 +40,16 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="+", type=int, default=[4, 8, 16, 32, 64])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--most", type=int, help="landscapes of a file, drawn at random")
+    parser.add_argument("--least", type=int, default=1, help="fewest candidates of a landscape")
     parser.add_argument("--train", nargs="+", type=Path, default=[])
+    parser.add_argument("--others", action="store_true", help="all but the searched one are known")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--facts", type=Path, help="table of the compiler's facts of the candidates")
     args = parser.parse_args()
-    read = {file: read_landscapes(file) for file in args.files}
+    facts = FactsTable.load(args.facts) if args.facts else None
+    read = {file: [_with_facts(x, facts) for x in read_landscapes(file)] for file in args.files}
     keys = {one.task.key for many in read.values() for one in many}
+    read = {file: [x for x in many if len(x) >= args.least] for file, many in read.items()}
     judged = {file: _some(many, args.most) for file, many in read.items()}
     known = [o for file in args.train for o in read_landscapes(file) if o.task.key not in keys]
     surrogate = cache(lambda: load(args.surrogate or "nano"))
@@ -53,6 +59,7 @@ def main() -> None:
         for file, landscape, method, seed in _searches(judged, args.methods, args.seeds):
             if (file.name, landscape.id, method, seed) in done:
                 continue
+            others = [x for many in read.values() for x in many if x.task.key != landscape.task.key]
             begin = time.process_time()
             try:
                 found = run_search(
@@ -60,7 +67,7 @@ def main() -> None:
                     method,
                     budgets=args.budgets,
                     seed=seed,
-                    train=known,
+                    train=known + others if args.others else known,
                     load_surrogate=surrogate,
                 )
             except NotApplicableError as error:
@@ -81,6 +88,13 @@ def _searches(
             for file, landscapes in judged.items():
                 for landscape in landscapes:
                     yield file, landscape, method, seed
+
+
+def _with_facts(landscape: Landscape, facts: FactsTable | None) -> Landscape:
+    if facts is None:
+        return landscape
+    candidates = tuple(facts.candidate(landscape.task, c) for c in landscape.candidates)
+    return replace(landscape, candidates=candidates)
 
 
 def _some(landscapes: list[Landscape], most: int | None) -> list[Landscape]:

@@ -209,4 +209,4 @@ def doubt(settings: Mapping[str, Any], task: Task, candidates: Sequence[Candidat
 
 
 def _names(candidates: Sequence[Candidate]) -> set[str]:
-    return {normalise_name(str(name)) for c in candidates for name in c.config}
+    return {normalise_name(str(n)) for n in set().union(*(c.config for c in candidates))}

@@ -3,8 +3,9 @@
 The model's prediction is the prior mean. A Gaussian process (``learn.gaussian_process``) is fitted to
 the residuals. Its inputs are the parameters, each with a length scale learned from this task, and the
 network's hidden states. Where the model is not fully trusted, its prediction is one more input, so
-that measurements can overrule the predicted order. A second process models failures. Both are
-fitted anew at each call, which is deterministic and takes some tens of milliseconds.
+that measurements can overrule the predicted order. There the process takes turns with a random forest over the parameters (Hutter et al. 2011, SMAC): neither is better on all kernels.
+A second process models failures. All are fitted anew at each call, which is deterministic and takes some
+tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ _NOISE = 1e-3  # of the values' variance: timings repeat to some per mille
 _MAX_COUNT = 400  # measurements that the process is conditioned on, and as many failures
 _FITTED = 60  # measurements that the process's length scales are fitted to
 _ITERATIONS = 25
-_MIN_FITTED = 4  # fewest measurements to which length scales are fitted
+_MIN_FITTED = 4  # fewest measurements to which length scales or a forest are fitted
+# Trees of the forest and the share of columns that each split considers, as scikit-learn's users and
+# ``bench``'s forest have them.
+_TREES = 64
+_COLUMNS = 0.8
 _HIDDEN = 6  # principal components of the hidden states
 _REACH = 0.4  # correlation length of failures, as a fraction of a parameter's range
 # Share of their correlation that follows from single parameters, such as a large tile, at trust 0. A
@@ -128,6 +133,9 @@ def _kept(index: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _values(prior: Prior, measured: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    takes_turns = prior.trust < _TRUST and len(measured) >= _MIN_FITTED and prior.unit.shape[1]
+    if takes_turns and len(measured) % 2:
+        return _forest(prior.unit, measured, value)
     prior_spread = float(np.clip(np.sqrt(np.mean(prior.spread**2)), _MIN_SPREAD, _MAX_SPREAD))
     trust = prior.trust if len(measured) > 1 else 1.0
     lead = prior.mean.mean() + trust * (prior.mean - prior.mean.mean())
@@ -149,6 +157,17 @@ def _values(prior: Prior, measured: np.ndarray, value: np.ndarray) -> tuple[np.n
     mean, deviation = _predicted(process, prior.points)
     widening = 1.0 + _DOUBTFUL * (1.0 - prior.trust)
     return lead + shift + scale * mean, widening * scale * deviation
+
+
+def _forest(x: np.ndarray, measured: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and spread over the trees of a random forest, each of shape (n,)."""
+    from sklearn.ensemble import RandomForestRegressor  # half a second, only where it is needed
+
+    x = np.ascontiguousarray(x, dtype=np.float32)
+    forest = RandomForestRegressor(_TREES, max_features=_COLUMNS, random_state=0)
+    trees = forest.fit(x[measured], value).estimators_
+    votes = np.stack([tree.tree_.predict(x)[:, 0] for tree in trees])
+    return votes.mean(0), np.maximum(votes.std(0), _MIN_SPREAD)
 
 
 def _predicted(process: GaussianProcess, points: Points) -> tuple[np.ndarray, np.ndarray]:

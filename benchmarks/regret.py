@@ -44,7 +44,9 @@ def main() -> None:
     parser.add_argument("--train", nargs="+", type=Path, default=[])
     parser.add_argument("--others", action="store_true", help="all but the searched one are known")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--facts", type=Path, help="table of the compiler's facts of the candidates")
+    parser.add_argument(
+        "--facts", type=Path, help="table of the compiler's facts of the candidates"
+    )
     args = parser.parse_args()
     facts = FactsTable.load(args.facts) if args.facts else None
     read = {file: [_with_facts(x, facts) for x in read_landscapes(file)] for file in args.files}

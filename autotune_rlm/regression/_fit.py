@@ -176,7 +176,7 @@ def _finite(x: np.ndarray) -> np.ndarray:
 
 
 def _quantiles(p: np.ndarray) -> np.ndarray:
-    return np.column_stack([CODEC.quantile(p, q) for q in _LEVELS])
+    return np.column_stack(CODEC.quantiles(p, _LEVELS))
 
 
 def _marginal(bins: np.ndarray) -> np.ndarray:

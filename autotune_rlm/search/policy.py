@@ -32,10 +32,10 @@ _COPIES_OF_FEW = (3, 5, 7)
 FIRST_COPY = _COPIES_OF_FEW[0]
 _COPIES_OF_MANY = (0, 2, 4)
 _COPIES_UNFAMILIAR = (0, 1, 2, 4, 6)  # where the surrogate's training lacked such kernels
-# Where the surrogate's order is a guess and nothing was copied: measurements of a random order, and
-# candidates of which each is the best by that guess. Among whole spaces of seven Triton matmuls, ten
-# convolutions and seven GEMMs that the weights never saw, the best of 4 beats the best of 1 (random) and
-# of 64 in each group, in the geometric mean after four measurements.
+# Where the surrogate's order is a guess: measurements that must have worked before a model of them
+# chooses, and random candidates of which the best by that guess is measured. On 7 Triton matmuls, 10
+# convolutions and 7 GEMMs that the weights never saw, the best of 4 is better than the best of 1 (a
+# random order) in each group; the best of 64 is much worse on the matmuls.
 _EXPLORED = 4
 _DRAWN = 4
 _PATIENCE = 4  # fewest measurements without an improvement before a stop
@@ -71,8 +71,8 @@ class Policy:
             this fraction of the incumbent's value; None never stops.
         patience: Measurements without an improvement that must have been made before a stop, twice as
             many where the surrogate's training lacked the kernel or the device
-            (``Prediction.unfamiliar``), four times where its order is a guess. None for as often as the candidates can be halved until two
-            are left, at least 4: 4 for 32 candidates, 13 for 8,640.
+            (``Prediction.unfamiliar``), four times where its order is a guess. None for as often as the
+            candidates can be halved until two are left, at least 4: 4 for 32 candidates, 13 for 8,640.
         exploration: Factor on the predicted spread. Below 1 because part of a prediction's error is
             shared by all candidates of a task and cannot change their order.
         length: Correlation length of prediction errors, as a fraction of a parameter's range.
@@ -310,8 +310,9 @@ def hedge(slot: Slot) -> int | None:
 
 
 def explore(slot: Slot) -> int | None:
-    """The best of a few random candidates, as long as the order is a guess without evidence."""
-    if slot.prediction.ordered or not 1 <= slot.number <= _EXPLORED:
+    """The best of a few random candidates, where the order is a guess, until some have worked."""
+    worked = sum(o.measurement.ok for o in slot.observed) + len(slot.chosen)
+    if slot.prediction.ordered or not slot.number or worked >= _EXPLORED:
         return None
     seed = [slot.policy.seed, slot.number, int(slot.task.key[:8], 16)]
     drawn = np.random.default_rng(seed).permutation(np.flatnonzero(slot.open))[:_DRAWN]

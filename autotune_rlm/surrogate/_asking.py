@@ -262,7 +262,7 @@ def _decoded(
     codec = CODECS[metric]
     mean, low, high = (
         codec.value_at(bins @ np.arange(codec.bins)),
-        *(codec.quantile(bins, q) for q in (0.05, 0.95)),
+        *codec.quantiles(bins, (0.05, 0.95)),
     )
     if number is not None:
         low, high = (mean + number.width * (x - mean) for x in (low, high))
@@ -283,7 +283,7 @@ def _scale(task: Task, p: np.ndarray) -> tuple[float, float]:
     """
     codec = CODECS["scale"]
     bins = p[SPECIAL:] / max(p[SPECIAL:].sum(), 1e-12)
-    low, high = (float(codec.quantile(bins[None], q)[0]) for q in (0.25, 0.75))
+    low, high = (float(x[0]) for x in codec.quantiles(bins[None], (0.25, 0.75)))
     added = _SMOOTHING * (codec.high - codec.low) / (codec.bins - 1)
     variance = ((high - low) / (2 * _Z75)) ** 2 - added**2
     spread = float(np.sqrt(max(variance, _MIN_SCALE_SPREAD**2)))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -120,18 +121,23 @@ class BinCodec(NumericCodec):
         return self.low + (scaled if math.isinf(self.knee) else self.knee * np.expm1(scaled))
 
     def quantile(self, probabilities: np.ndarray, q: float) -> np.ndarray:
-        """The value below which a share q of the probability lies, linear within bins.
+        """``quantiles`` of one share, shape (n,)."""
+        return self.quantiles(probabilities, (q,))[0]
+
+    def quantiles(self, probabilities: np.ndarray, shares: Iterable[float]) -> list[np.ndarray]:
+        """The values below which shares of the probability lie, linear within bins, shape (n,) each.
 
         Args:
             probabilities: Rows that sum to 1, shape (n, bins).
-            q: Within (0, 1).
+            shares: Within (0, 1).
         """
-        below = np.cumsum(probabilities, axis=1)
-        index = np.minimum((below < q).sum(1), self.bins - 1)
-        rows = np.arange(len(below))
-        mass = probabilities[rows, index]
-        inside = (q - (below[rows, index] - mass)) / np.maximum(mass, 1e-12)
-        return self.value_at(np.clip(index - 0.5 + inside, 0, self.bins - 1))
+        below, rows, found = np.cumsum(probabilities, axis=1), np.arange(len(probabilities)), []
+        for q in shares:
+            index = np.minimum((below < q).sum(1), self.bins - 1)
+            mass = probabilities[rows, index]
+            inside = (q - (below[rows, index] - mass)) / np.maximum(mass, 1e-12)
+            found.append(self.value_at(np.clip(index - 0.5 + inside, 0, self.bins - 1)))
+        return found
 
     def encode(self, values: np.ndarray, failed: np.ndarray | None = None) -> np.ndarray:
         values = np.asarray(values, dtype=np.float64)

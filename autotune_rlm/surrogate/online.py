@@ -3,9 +3,10 @@
 The model's prediction is the prior mean. A Gaussian process (``learn.gaussian_process``) is fitted to
 the residuals. Its inputs are the parameters, each with a length scale learned from this task, and the
 network's hidden states. Where the model is not fully trusted, its prediction is one more input, so
-that measurements can overrule the predicted order. There the process takes turns with a random forest over the parameters (Hutter et al. 2011, SMAC): neither is better on all kernels.
-A second process models failures. All are fitted anew at each call, which is deterministic and takes some
-tens of milliseconds.
+that measurements can overrule the predicted order. There the process takes turns with a random
+forest over the parameters (Hutter et al. 2011, SMAC), as neither is better on all kernels. A second
+process models failures. All are fitted anew at each call, which is deterministic and takes some tens
+of milliseconds.
 """
 
 from __future__ import annotations
@@ -37,10 +38,8 @@ _MAX_COUNT = 400  # measurements that the process is conditioned on, and as many
 _FITTED = 60  # measurements that the process's length scales are fitted to
 _ITERATIONS = 25
 _MIN_FITTED = 4  # fewest measurements to which length scales or a forest are fitted
-# Trees of the forest and the share of columns that each split considers, as scikit-learn's users and
-# ``bench``'s forest have them.
 _TREES = 64
-_COLUMNS = 0.8
+_COLUMNS = 0.8  # share of the columns that a split of a tree considers
 _HIDDEN = 6  # principal components of the hidden states
 _REACH = 0.4  # correlation length of failures, as a fraction of a parameter's range
 # Share of their correlation that follows from single parameters, such as a large tile, at trust 0. A
@@ -159,7 +158,9 @@ def _values(prior: Prior, measured: np.ndarray, value: np.ndarray) -> tuple[np.n
     return lead + shift + scale * mean, widening * scale * deviation
 
 
-def _forest(x: np.ndarray, measured: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _forest(
+    x: np.ndarray, measured: np.ndarray, value: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and spread over the trees of a random forest, each of shape (n,)."""
     from sklearn.ensemble import RandomForestRegressor  # half a second, only where it is needed
 

@@ -224,24 +224,25 @@ def test_wrong_options_are_named(option, value):
     with pytest.raises(ValueError, match=option):
         Policy(**{option: value})
 
-    def test_waits_for_a_few_without_an_improvement_and_for_more_where_nothing_is_familiar(self):
-        candidates = grid()
-        sure = predict(np.r_[np.ones(9), np.full(55, 2.0)], spread=0.05)
-        guess = dataclasses.replace(sure, familiar=False)
-        observed = [ok(c, 1.0) for c in candidates]
 
-        def stops(prediction, n):
-            return should_stop(Policy(patience=3), TASK, candidates, prediction, observed[:n])
+def test_a_stop_waits_longer_the_less_is_known():
+    candidates = grid()
+    sure = predict(np.r_[1.0, np.full(63, 2.0)], spread=0.01)
+    guess = dataclasses.replace(sure, familiar=False)
+    other_device = dataclasses.replace(sure, unfamiliar=("another device",))
+    observed = [ok(c, 1.0) for c in candidates]
 
-        assert [stops(sure, n) for n in (1, 3, 4)] == [False, False, True]
-        many = [Candidate({"x": i}) for i in range(4096)]
-        flat = predict(np.r_[1.0, np.full(4095, 9.0)], spread=0.01)
-        seen = [ok(many[0], 1.0), *(ok(c, 9.0) for c in many[1:20])]
-        assert [should_stop(Policy(), TASK, many, flat, seen[:n]) for n in (11, 12)] == [
-            False,
-            True,
-        ]
-        assert [stops(guess, n) for n in (4, 6, 7)] == [False, False, True]
+    def stops(prediction, n):
+        return should_stop(Policy(patience=3), TASK, candidates, prediction, observed[:n])
+
+    assert [stops(sure, n) for n in (1, 3, 4)] == [False, False, True]
+    many = [Candidate({"x": i}) for i in range(4096)]
+    flat = predict(np.r_[1.0, np.full(4095, 9.0)], spread=0.01)
+    seen = [ok(many[0], 1.0), *(ok(c, 9.0) for c in many[1:20])]
+    flat_stops = [should_stop(Policy(), TASK, many, flat, seen[:n]) for n in (11, 12)]
+    assert flat_stops == [False, True]
+    assert [stops(other_device, n) for n in (4, 6, 7)] == [False, False, True]
+    assert [stops(guess, n) for n in (7, 12, 13)] == [False, False, True]
 
 
 def test_a_prediction_of_other_candidates_is_refused():
@@ -374,3 +375,21 @@ def test_an_unfamiliar_order_is_no_hedge():
     guess = dataclasses.replace(now, familiar=False)
     assert choice(Policy(), TASK, grid(), now, known, 1, zero_shot=before) == [63]
     assert choice(Policy(), TASK, grid(), guess, known, 1, zero_shot=before) != [63]
+
+
+def test_where_the_order_is_a_guess_some_must_work_before_a_model_of_them_chooses():
+    candidates = grid()
+    ordered = predict(np.linspace(1.0, 2.0, 64), spread=0.01)
+    guess = dataclasses.replace(ordered, familiar=False)
+
+    def chosen(prediction, observed):
+        return {
+            choice(Policy(seed=s), TASK, candidates, prediction, observed, 1)[0] for s in range(9)
+        }
+
+    some = [ok(c, 1.0) for c in candidates[:3]]
+    assert chosen(guess, []) == {0}
+    assert len(chosen(guess, some[:1])) > 4
+    assert len(chosen(guess, [*some, failed(candidates[3]), failed(candidates[4])])) > 4
+    assert chosen(guess, [*some, ok(candidates[3], 1.0)]) == {4}
+    assert chosen(ordered, some[:1]) == {1}

@@ -47,9 +47,13 @@ def main() -> None:
     parser.add_argument(
         "--facts", type=Path, help="table of the compiler's facts of the candidates"
     )
+    parser.add_argument("--blind", action="store_true", help="leave recorded facts aside")
     args = parser.parse_args()
     facts = FactsTable.load(args.facts) if args.facts else None
-    read = {file: [_with_facts(x, facts) for x in read_landscapes(file)] for file in args.files}
+    read = {
+        file: [_with_facts(x, facts, args.blind) for x in read_landscapes(file)]
+        for file in args.files
+    }
     keys = {one.task.key for many in read.values() for one in many}
     read = {file: [x for x in many if len(x) >= args.least] for file, many in read.items()}
     judged = {file: _some(many, args.most) for file, many in read.items()}
@@ -92,10 +96,12 @@ def _searches(
                     yield file, landscape, method, seed
 
 
-def _with_facts(landscape: Landscape, facts: FactsTable | None) -> Landscape:
-    if facts is None:
-        return landscape
-    candidates = tuple(facts.candidate(landscape.task, c) for c in landscape.candidates)
+def _with_facts(landscape: Landscape, facts: FactsTable | None, blind: bool) -> Landscape:
+    candidates = landscape.candidates
+    if blind:
+        candidates = tuple(replace(c, facts={}) for c in candidates)
+    elif facts is not None:
+        candidates = tuple(facts.candidate(landscape.task, c) for c in candidates)
     return replace(landscape, candidates=candidates)
 
 

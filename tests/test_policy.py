@@ -377,7 +377,7 @@ def test_an_unfamiliar_order_is_no_hedge():
     assert choice(Policy(), TASK, grid(), guess, known, 1, zero_shot=before) != [63]
 
 
-def test_where_the_order_is_a_guess_some_must_work_before_a_model_of_them_chooses():
+def test_where_a_guess_failed_some_must_work_before_a_model_of_them_chooses():
     candidates = grid()
     ordered = predict(np.linspace(1.0, 2.0, 64), spread=0.01)
     guess = dataclasses.replace(ordered, familiar=False)
@@ -387,9 +387,9 @@ def test_where_the_order_is_a_guess_some_must_work_before_a_model_of_them_choose
             choice(Policy(seed=s), TASK, candidates, prediction, observed, 1)[0] for s in range(9)
         }
 
-    some = [ok(c, 1.0) for c in candidates[:3]]
-    assert chosen(guess, []) == {0}
-    assert len(chosen(guess, some[:1])) > 4
-    assert len(chosen(guess, [*some, failed(candidates[3]), failed(candidates[4])])) > 4
-    assert chosen(guess, [*some, ok(candidates[3], 1.0)]) == {4}
-    assert chosen(ordered, some[:1]) == {1}
+    some, bad = [ok(c, 1.0) for c in candidates[:4]], failed(candidates[4])
+    assert chosen(guess, some[:3]) == {3}
+    assert len(chosen(guess, [bad])) > 4
+    assert len(chosen(guess, [*some[:3], bad])) > 4
+    assert chosen(guess, [*some, bad]) == {5}
+    assert chosen(ordered, [bad]) == {0}

@@ -32,10 +32,10 @@ _COPIES_OF_FEW = (3, 5, 7)
 FIRST_COPY = _COPIES_OF_FEW[0]
 _COPIES_OF_MANY = (0, 2, 4)
 _COPIES_UNFAMILIAR = (0, 1, 2, 4, 6)  # where the surrogate's training lacked such kernels
-# Where the surrogate's order is a guess: measurements that must have worked before a model of them
-# chooses, and random candidates of which the best by that guess is measured. On 7 Triton matmuls, 10
-# convolutions and 7 GEMMs that the weights never saw, the best of 4 is better than the best of 1 (a
-# random order) in each group; the best of 64 is much worse on the matmuls.
+# Where the surrogate's order is a guess and something failed: measurements that must have worked before
+# a model of them chooses, and random candidates of which the best by that guess is measured. On 7 Triton
+# matmuls, half of whose configurations fail, the best of 4 is better than the best of 1 (a random order)
+# and much better than the best of 64. Without failures the order is worth more: docs/benchmarks.md.
 _EXPLORED = 4
 _DRAWN = 4
 _PATIENCE = 4  # fewest measurements without an improvement before a stop
@@ -310,9 +310,10 @@ def hedge(slot: Slot) -> int | None:
 
 
 def explore(slot: Slot) -> int | None:
-    """The best of a few random candidates, where the order is a guess, until some have worked."""
-    worked = sum(o.measurement.ok for o in slot.observed) + len(slot.chosen)
-    if slot.prediction.ordered or not slot.number or worked >= _EXPLORED:
+    """The best of a few random candidates, once something failed in an order that is a guess."""
+    worked = sum(o.measurement.ok for o in slot.observed)
+    failed = worked < len(slot.observed)
+    if slot.prediction.ordered or not failed or worked + len(slot.chosen) >= _EXPLORED:
         return None
     seed = [slot.policy.seed, slot.number, int(slot.task.key[:8], 16)]
     drawn = np.random.default_rng(seed).permutation(np.flatnonzero(slot.open))[:_DRAWN]

@@ -3,9 +3,9 @@
 The model's prediction is the prior mean. A Gaussian process (``learn.gaussian_process``) is fitted to
 the residuals. Its inputs are the parameters, each with a length scale learned from this task, and the
 network's hidden states. Where the model is not fully trusted, its prediction is one more input, so
-that measurements can overrule the predicted order. There the process takes turns with a random
-forest over the parameters (Hutter et al. 2011, SMAC), as neither is better on all kernels. A second
-process models failures. All are fitted anew at each call, which is deterministic and takes some tens
+that measurements can overrule the predicted order. Once something failed there, the process takes
+turns with a random forest over the parameters (Hutter et al. 2011, SMAC). A second process models
+failures. All are fitted anew at each call, which is deterministic and takes some tens
 of milliseconds.
 """
 
@@ -115,7 +115,7 @@ def correct(prior: Prior, index: np.ndarray, value: np.ndarray) -> Posterior:
     worked = np.isfinite(value)
     mean, spread = prior.mean, prior.spread
     if worked.any():
-        mean, spread = _values(prior, *_kept(index[worked], value[worked]))
+        mean, spread = _values(prior, *_kept(index[worked], value[worked]), cliffs=not worked.all())
     return Posterior(mean=mean, spread=spread, p_valid=_validity(prior, index, worked))
 
 
@@ -131,9 +131,11 @@ def _kept(index: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return index[kept], value[kept]
 
 
-def _values(prior: Prior, measured: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    takes_turns = prior.trust < _TRUST and len(measured) >= _MIN_FITTED and prior.unit.shape[1]
-    if takes_turns and len(measured) % 2:
+def _values(
+    prior: Prior, measured: np.ndarray, value: np.ndarray, *, cliffs: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    takes_turns = prior.trust < _TRUST and cliffs and prior.unit.shape[1]
+    if takes_turns and len(measured) >= _MIN_FITTED and len(measured) % 2:
         return _forest(prior.unit, measured, value)
     prior_spread = float(np.clip(np.sqrt(np.mean(prior.spread**2)), _MIN_SPREAD, _MAX_SPREAD))
     trust = prior.trust if len(measured) > 1 else 1.0

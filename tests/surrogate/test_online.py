@@ -73,16 +73,17 @@ def test_an_order_that_is_not_trusted_is_not_followed():
     assert slopes[1] > 0.7
 
 
-def test_where_the_order_is_not_trusted_a_forest_takes_turns():
+def test_where_a_guess_failed_a_forest_takes_turns():
     prior, truth = make_prior()
     doubted = dataclasses.replace(prior, trust=0.3)
 
-    def answers(prior, n):
-        return len(np.unique(correct(prior, np.arange(n), truth[:n]).mean.round(9)))
+    def answers(prior, n, failed):
+        value = np.r_[truth[:n], np.full(failed, np.nan)]
+        return len(np.unique(correct(prior, np.arange(n + failed), value).mean.round(9)))
 
-    assert all(answers(doubted, n) == 200 for n in (3, 8, 20))  # the process
-    assert all(answers(doubted, n) < 200 for n in (9, 21))
-    assert answers(prior, 9) == 200
+    assert all(answers(doubted, n, 1) == 200 for n in (3, 8, 20))  # the process
+    assert all(answers(doubted, n, 1) < 200 for n in (9, 21))
+    assert answers(doubted, 9, 0) == answers(prior, 9, 1) == 200
 
 
 def test_failures_teach_their_neighbours():

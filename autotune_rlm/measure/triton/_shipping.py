@@ -113,7 +113,8 @@ def _value(value: Any, chains: set[tuple[str, ...]], *rest: Any) -> Any:
             for head in sorted(heads)
         }
         return {"namespace": value.__name__, "of": inner}
-    is_kernel = hasattr(value, "cache_key")
+    # Of the type: asking the value computes its key, and Triton 3.6 gives its callers another one then.
+    is_kernel = hasattr(type(value), "cache_key")
     if not is_kernel:
         with contextlib.suppress(TypeError):
             return {"value": encode(value)}

@@ -9,7 +9,7 @@ from triton_test_support import Oracle, configs
 
 from autotune_rlm import rlm_autotune
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
 from test_store_trouble import BROKEN, warnings
 
 X = torch.zeros(64)

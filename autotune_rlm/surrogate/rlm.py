@@ -17,6 +17,7 @@ from autotune_rlm._forks import ForkSafeLock
 from autotune_rlm._threads import one_thread
 from autotune_rlm.learn.columns import Column
 from autotune_rlm.store import Store, weights_in_use
+from autotune_rlm.surrogate._answer import nothing_of, prediction_of
 from autotune_rlm.surrogate._asking import (
     Decoded,
     ask,
@@ -223,13 +224,13 @@ class RLMSurrogate:
         check_all("candidates", candidates, Candidate)
         check_all("observed", observed, Observation)
         if not candidates:
-            return _empty(task)
+            return nothing_of(task)
         usable = [o for o in observed if o.measurement.ok or o.measurement.status.is_failure]
         if not usable:
             zero = self._zero_shot(task, candidates)
             mean, p = zero.prior.mean, zero.prior.p_valid
             scale = self._scale(task)
-            prediction = _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
+            prediction = prediction_of(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
             return physical(self._placed(prediction, task, candidates, zero), task, candidates)
         together, index = _with_observed(candidates, usable)
         zero = self._zero_shot(task, together, states=True)
@@ -242,7 +243,7 @@ class RLMSurrogate:
         mean, spread = posterior.mean[:n], posterior.spread[:n]
         lean = np.clip(zero.lean[:n], 0.5, 8.0)
         low, high = mean - _Z90 * spread, mean + _Z90 * spread * lean
-        prediction = _prediction(task, scale, mean, spread, posterior.p_valid[:n], low, high)
+        prediction = prediction_of(task, scale, mean, spread, posterior.p_valid[:n], low, high)
         return self._placed(prediction, task, candidates, zero)
 
     @property
@@ -272,7 +273,7 @@ class RLMSurrogate:
         if len({(t.kernel, t.language) for t in tasks}) != 1:
             raise ValueError("tasks must be at least one, and of one kernel and language")
         if not candidates:
-            return [_empty(t) for t in tasks]
+            return [nothing_of(t) for t in tasks]
         predictions = []
         columns = candidate_columns(tasks[0], candidates).values()
         for task, decoded in zip(
@@ -281,7 +282,7 @@ class RLMSurrogate:
             zero = _zero_shot(columns, _doubted(decoded, self._doubt(task, candidates)))
             mean, p = zero.prior.mean, zero.prior.p_valid
             scale = self._scale(task)
-            prediction = _prediction(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
+            prediction = prediction_of(task, scale, mean, zero.prior.spread, p, zero.low, zero.high)
             predictions.append(self._placed(prediction, task, candidates, zero))
         return predictions
 
@@ -465,45 +466,3 @@ def _with_observed(
             place[o.candidate.key] = len(together)
             together.append(o.candidate)
     return together, np.array([place[o.candidate.key] for o in observed])
-
-
-def _prediction(
-    task: Task,
-    scale: ErrorScale,
-    mean: np.ndarray,
-    spread: np.ndarray,
-    p_valid: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-) -> Prediction:
-    mean, low, high = (np.clip(x, -60.0, 60.0) for x in (mean, low, high))
-    ends = [scale.from_error(np.exp(x)) for x in (np.minimum(low, mean), np.maximum(high, mean))]
-    median = scale.from_error(np.exp(mean))
-    as_number = scale.kind == "number"
-    log_scale = bool((ends[0] > 0).all()) if as_number else task.minimize
-    if not task.minimize and not as_number:
-        ends.reverse()
-    if not log_scale:
-        spread = spread * (1.0 + np.abs(median) if as_number else np.exp(mean))
-    return Prediction(
-        metric=task.metric,
-        median=median,
-        low=ends[0],
-        high=ends[1],
-        spread=spread,
-        p_valid=np.clip(p_valid, 0.0, 1.0),
-        log_scale=log_scale,
-    )
-
-
-def _empty(task: Task) -> Prediction:
-    nothing = np.zeros(0)
-    return Prediction(
-        metric=task.metric,
-        median=nothing,
-        low=nothing,
-        high=nothing,
-        spread=nothing,
-        p_valid=nothing,
-        log_scale=task.minimize,
-    )

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_all", "check_number", "check_path", "check_type", "of_extra"]
-
 
 def check_number(
     name: str,

@@ -8,8 +8,6 @@ import threading
 import weakref
 from collections.abc import Iterator
 
-__all__ = ["ForkSafeLock", "no_fork"]
-
 _PATIENCE_S = 10.0
 
 

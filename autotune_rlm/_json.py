@@ -10,20 +10,6 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = [
-    "canonical_json",
-    "digest",
-    "has_non_finite",
-    "is_drawn",
-    "json_object",
-    "known_fields",
-    "non_finite_as_text",
-    "plain",
-    "shown",
-    "strict_json",
-]
-
-
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

@@ -13,8 +13,6 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-__all__ = ["MOVED", "install"]
-
 MOVED = {  # in 0.2
     "accuracy": "store.accuracy",
     "bench._registry": "bench.registry",

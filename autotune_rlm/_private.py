@@ -7,8 +7,6 @@ import stat
 import tempfile
 from pathlib import Path
 
-__all__ = ["lock_folder", "private_folder"]
-
 
 def private_folder(path: str | os.PathLike[str]) -> Path:
     """The folder ``path``, made where it is not there, which nobody else may look or write into.

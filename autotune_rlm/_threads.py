@@ -10,8 +10,6 @@ from threadpoolctl import ThreadpoolController
 
 from autotune_rlm._forks import ForkSafeLock
 
-__all__ = ["one_thread"]
-
 _lock = ForkSafeLock()
 
 

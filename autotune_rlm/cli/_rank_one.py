@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from autotune_rlm.measure.triton.compile import CompileResult
     from autotune_rlm.types import Candidate, Device, Observation, Task
 
-__all__ = ["RankRequest", "rank_one", "show_one"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RankRequest:

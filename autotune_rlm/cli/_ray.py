@@ -11,8 +11,6 @@ import typer
 if TYPE_CHECKING:
     from autotune_rlm.integrations.ray import Cluster
 
-__all__ = ["DEVICE", "RAY", "WORKERS", "open_cluster"]
-
 RAY = typer.Option(
     "--ray", help="Measure on a Ray cluster: auto, HOST:6379, ray://HOST:10001 or local."
 )

@@ -13,8 +13,6 @@ from autotune_rlm.networks._graph import Graph, Node, Tensor
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["OPSET", "NetworkBuilder"]
-
 OPSET = 17
 _IR_VERSION = 8
 

@@ -9,8 +9,6 @@ import numpy as np
 
 from autotune_rlm.networks._graph import Graph, Node, Tensor
 
-__all__ = ["body_inputs", "held_results", "taken_branch", "trips"]
-
 
 def taken_branch(op: str, inputs: Sequence[str], values: Mapping[str, np.ndarray]) -> str | None:
     """Name of the branch of an ``If`` whose condition is known."""

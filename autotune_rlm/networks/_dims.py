@@ -15,8 +15,6 @@ from autotune_rlm.networks._load import STANDARD, ModelLike, load_skeleton, subg
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["assumed_dims", "bind", "dynamic_dims", "input_sizes"]
-
 _IMAGE, _OTHER = 224, 128  # pixels of a side; tokens, features and all else
 
 _ARITHMETIC: Mapping[type, Any] = {

@@ -12,8 +12,6 @@ from autotune_rlm.networks._graph import Graph, Node, Tensor
 from autotune_rlm.networks._load import ModelLike, load_skeleton
 from autotune_rlm.networks._operators import elements, node_macs, parameter_slots
 
-__all__ = ["GraphFacts", "Weights", "counted_weights", "graph_facts", "held", "node_macs"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class GraphFacts:

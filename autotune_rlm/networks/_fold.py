@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["fold"]
-
 _MAX_LENGTH = 1024  # lines of the longest block that is looked for
 
 

@@ -9,8 +9,6 @@ import numpy as np
 from autotune_rlm.networks._graph import Graph, Node, Tensor
 from autotune_rlm.networks._operators import MICROSOFT, Call, UnknownShape
 
-__all__ = ["foreign_result"]
-
 _Shape = Callable[[Call], tuple[int, ...]]
 
 

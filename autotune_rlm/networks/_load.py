@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, Union
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["STANDARD", "ModelLike", "load_skeleton", "named_subgraphs", "subgraphs"]
-
 ModelLike = Union["onnx.ModelProto", str, "os.PathLike[str]", bytes]
 """An ONNX model: the parsed model, the path of its file, or the file's bytes."""
 

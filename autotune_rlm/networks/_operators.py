@@ -15,17 +15,6 @@ import numpy as np
 
 from autotune_rlm.networks._graph import Graph, Node, Tensor
 
-__all__ = [
-    "CONVOLUTIONS",
-    "MICROSOFT",
-    "PRODUCTS",
-    "Call",
-    "UnknownShape",
-    "elements",
-    "node_macs",
-    "parameter_slots",
-]
-
 _REVIEWED_OPSET = 28
 """Operators that the standard set had then were looked at; later ones are unknown."""
 MICROSOFT = "com.microsoft."

@@ -26,8 +26,6 @@ from autotune_rlm.networks._scope import SHOWN, RawGraph, RawNode, Scope, postor
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["canonical"]
-
 _PASS_THROUGH = frozenset({"Identity", "Dropout"})
 _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike"}

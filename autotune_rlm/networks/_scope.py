@@ -15,8 +15,6 @@ from autotune_rlm.networks._load import named_subgraphs
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["SHOWN", "RawGraph", "RawNode", "Scope", "postorder"]
-
 SHOWN = 16  # elements of a value that is part of the text
 _SHOWN_TYPES = (np.dtype(np.int64), np.dtype(np.int32), np.dtype(bool))
 

@@ -34,8 +34,6 @@ from autotune_rlm.networks._fold import fold
 from autotune_rlm.networks._graph import Graph, Node, Tensor, read_graph
 from autotune_rlm.networks._load import ModelLike, load_skeleton
 
-__all__ = ["onnx_text", "printable_text"]
-
 _PER_AXIS = frozenset({"kernel_shape", "strides", "dilations", "pads"})
 _NEAR = 32  # values up to this many lines back are written by distance
 _SHORT = {

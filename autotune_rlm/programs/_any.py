@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["NAMES", "any_facts"]
-
 
 class _Counted(NamedTuple):
     """What is counted under one name; no match of ``pattern`` overlaps with one of the words."""

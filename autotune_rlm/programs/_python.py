@@ -10,8 +10,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 
-__all__ = ["NAMES", "python_facts"]
-
 _COUNTED: dict[str, tuple[type[ast.AST], ...]] = {
     "loops": (ast.For, ast.While, ast.AsyncFor),
     "comprehensions": (ast.ListComp, ast.SetComp, ast.DictComp),

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 from autotune_rlm.types import Measurement
 
-__all__ = ["Progress"]
-
 
 @dataclass
 class Progress:

@@ -33,8 +33,6 @@ from autotune_rlm.types import Device, Measurement, Status
 from .plan import Unit
 from .suite import SuiteKernel, load_suite
 
-__all__ = ["Units", "compile_device", "of_compilation", "sent_units"]
-
 _WORKER = "autotune_rlm.record._worker:serve"
 _FIRST_CALL_S = 60.0
 _PER_PROBLEM_S = 10.0

@@ -19,8 +19,6 @@ from autotune_rlm.types import Measurement, Status
 
 from .suite import SuiteKernel, load_suite
 
-__all__ = ["serve", "setup"]
-
 _KEPT_STATE = ("clock_mhz", "temperature_c", "power_w", "throttled")
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FieldColumns"]
-
 _MAX_KINDS = 64
 _RATIO = 16.0  # numbers that span more count by their logarithm too
 

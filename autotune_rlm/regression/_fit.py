@@ -21,8 +21,6 @@ from autotune_rlm.regression._training import Training, tokens_of, train_rows
 from autotune_rlm.surrogate.checkpoint import Checkpoint
 from autotune_rlm.types import digest
 
-__all__ = ["fit_table"]
-
 _MIN_ROWS = 20
 _FEW_ROWS = 200  # below which the report warns
 _FEW_GROUPS = 20  # below which the report warns

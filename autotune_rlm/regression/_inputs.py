@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Asked", "group_numbers", "number_columns"]
-
 
 class Asked(NamedTuple):
     """n checked texts with the fields beside each, of which so many are read at once."""

@@ -20,8 +20,6 @@ from autotune_rlm.regression._ngrams import counts, is_short, tf_idf
 from autotune_rlm.regression._ridge import folds, ridge_path
 from autotune_rlm.surrogate.trees import Trees
 
-__all__ = ["Lead", "LeadPrediction", "fit_lead"]
-
 _FOLDS = 5
 _LARGE = 10_000  # rows above which the fit uses three folds and fewer columns
 _COLUMNS = 384  # n-grams that the trees read

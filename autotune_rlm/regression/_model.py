@@ -18,8 +18,6 @@ from autotune_rlm.surrogate.network import FieldTensors, Network
 from autotune_rlm.surrogate.text import Field, leaf
 from autotune_rlm.surrogate.tokenizer import TextTokenizer, padded
 
-__all__ = ["CODEC", "RowBatch", "RowModel", "Rows"]
-
 CODEC = BinCodec(low=-8.0, high=8.0, knee=float("inf"), bins=128)
 _MAX_CHARS = 100_000
 

@@ -10,8 +10,6 @@ import numpy as np
 
 from autotune_rlm._checks import of_extra
 
-__all__ = ["BUCKETS", "counts", "is_short", "tf_idf"]
-
 BUCKETS = 2**18
 _WORDS = re.compile(r"[A-Za-z_]+|\d+|[^\sA-Za-z_\d]")
 _MAX_LENGTH = 3

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from autotune_rlm._checks import check_number
 
-__all__ = ["FitOptions"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:

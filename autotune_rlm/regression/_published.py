@@ -25,8 +25,6 @@ from autotune_rlm.surrogate.codec import SPECIAL, DigitCodec
 from autotune_rlm.surrogate.decoding import NumberDistribution, expand
 from autotune_rlm.surrogate.tokenizer import padded
 
-__all__ = ["PublishedModel"]
-
 _VOCABULARY = 13
 _MANTISSA = 4  # digits of the authors' library where the folder does not say
 _MAX_TOKENS = 2048

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FitReport", "Scores", "scores_of"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:

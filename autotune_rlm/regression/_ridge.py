@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["constants", "folds", "ridge", "ridge_path"]
-
 _ALPHAS = (0.03, 0.3, 3.0, 30.0)
 _LARGE = 4000  # rows from which the regression is solved iteratively
 

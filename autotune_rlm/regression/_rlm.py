@@ -25,8 +25,6 @@ from autotune_rlm.regression._surrogate import SurrogateModel
 from autotune_rlm.regression._table_model import TableModel
 from autotune_rlm.surrogate.checkpoint import load_checkpoint, save_checkpoint
 
-__all__ = ["RLM"]
-
 _TABLE = "table.safetensors"
 _SETTING = "table"
 

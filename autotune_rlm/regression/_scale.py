@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["TargetScale"]
-
 _SKEWED = (
     20.0  # ratio of the 95 % to the 5 % quantile of sizes, from which the scale is logarithmic
 )

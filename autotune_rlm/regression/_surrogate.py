@@ -12,8 +12,6 @@ from autotune_rlm.surrogate.checkpoint import Checkpoint
 from autotune_rlm.surrogate.rlm import RLMSurrogate
 from autotune_rlm.types import Candidate, Device, Prediction, Task
 
-__all__ = ["SurrogateModel"]
-
 _MAIN = ("python", "peak_bytes")
 _Z90 = float(norm.ppf(0.95))
 

@@ -15,8 +15,6 @@ from autotune_rlm.regression._model import CODEC, RowModel, Rows
 from autotune_rlm.regression._scale import TargetScale
 from autotune_rlm.regression._training import tokens_of
 
-__all__ = ["TableModel", "lead_fields"]
-
 _TAIL = 1e-3  # share of a wide distribution in the density, so that no number is impossible
 _BIN = (CODEC.high - CODEC.low) / (CODEC.bins - 1)
 _STEP = 0.1  # rounding of the lead's prediction as the network's input, in standard deviations

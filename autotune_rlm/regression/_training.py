@@ -22,8 +22,6 @@ from autotune_rlm.surrogate.codec import NAN, SPECIAL
 from autotune_rlm.surrogate.metrics import UNKNOWN_BIN
 from autotune_rlm.training.loss import average, cross_entropy
 
-__all__ = ["Training", "train_rows"]
-
 _log = logging.getLogger(__name__)
 _TOGETHER = 4  # rows of one text in a batch, which share its encoding
 _JUDGED = 1024  # held-out rows on which early stopping is decided

@@ -10,8 +10,6 @@ from scipy.special import gammaln
 
 from autotune_rlm.store.accuracy import TuningEvent
 
-__all__ = ["Curve", "expected_best", "regret_curve"]
-
 _MAX_COUNT = 64
 _MAX_RUNS = 2000
 _MAX_REGRET = 1e12

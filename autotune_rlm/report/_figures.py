@@ -26,8 +26,6 @@ from autotune_rlm import formats
 from autotune_rlm.report._summary import Report, when
 from autotune_rlm.store.accuracy import TuningEvent
 
-__all__ = ["FigureOf", "figures", "to_png", "to_svg"]
-
 _SIZE = (4.4, 3.0)  # inches: on a phone the letters stay readable
 _MAX_POINTS = 300
 _MAX_DOTS = 1000

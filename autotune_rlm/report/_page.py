@@ -13,8 +13,6 @@ from autotune_rlm._json import plain
 from autotune_rlm._version import __version__
 from autotune_rlm.report._summary import Report
 
-__all__ = ["render_html", "write_html", "write_json", "write_png"]
-
 _MAX_ROWS = 200
 _OF_A_ROUND = ("when", "accepted", "before", "after", "measurements", "seconds", "version")
 

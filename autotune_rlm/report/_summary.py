@@ -14,10 +14,8 @@ import numpy as np
 from autotune_rlm._checks import check_all
 from autotune_rlm.report._curves import Curve, regret_curve
 from autotune_rlm.report._verdict import Verdict, verdicts
-from autotune_rlm.store import read_rounds
+from autotune_rlm.store import read_rounds as read_rounds
 from autotune_rlm.store.accuracy import TuningEvent
-
-__all__ = ["Failure", "Group", "Report", "Verdict", "read_rounds", "summarize"]
 
 _MANY_DAYS = 60
 

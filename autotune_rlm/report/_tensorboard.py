@@ -15,8 +15,6 @@ from autotune_rlm._checks import of_extra
 from autotune_rlm.report._summary import Report, when
 from autotune_rlm.store.accuracy import TuningEvent
 
-__all__ = ["write_tensorboard"]
-
 _SUFFIX = ".autotune_rlm"
 
 

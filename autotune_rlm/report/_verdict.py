@@ -11,8 +11,6 @@ import numpy as np
 from autotune_rlm import formats
 from autotune_rlm.store.accuracy import TuningEvent
 
-__all__ = ["Verdict", "verdicts"]
-
 # A first choice within 5 % of the best is what the benchmarks count as reached; one that takes half
 # as long again as the best is no help.
 _GOOD = 0.05

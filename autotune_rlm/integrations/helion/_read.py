@@ -12,8 +12,6 @@ from autotune_rlm.integrations.triton.task import describe
 from autotune_rlm.ir import Launch, NotRead, Reader, as_grid, target_of
 from autotune_rlm.types import Candidate, Device, Task
 
-__all__ = ["candidate_of", "facts_of_config", "task_of"]
-
 _log = logging.getLogger(__name__)
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from autotune_rlm.integrations.helion._search import RLMSearch
 
-__all__ = ["autotuner_fn", "register"]
-
 
 def register() -> None:
     """Add ``"RLMSearch"`` to the searches that ``HELION_AUTOTUNER`` and ``autotune`` know."""

@@ -19,8 +19,6 @@ from autotune_rlm.search.engine import Search
 from autotune_rlm.search.policy import Policy
 from autotune_rlm.types import Candidate, Device, Measurement, Observation, Status, Surrogate
 
-__all__ = ["RLMSearch"]
-
 _log = logging.getLogger(__name__)
 _BUDGETS = {"none": 1, "quick": 32, "full": 192}
 _POOL = 96

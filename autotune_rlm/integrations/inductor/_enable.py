@@ -12,8 +12,6 @@ from autotune_rlm.integrations.inductor._session import Session
 from autotune_rlm.store import Store
 from autotune_rlm.types import Device, Surrogate
 
-__all__ = ["disable", "enable", "enabled"]
-
 # On matrix products of shapes and of a device that the judged weights never saw, five measurements
 # left a mean regret of 0.1 to 1.2 % (docs/surrogate.md, "Scores").
 _BUDGET = 5

@@ -9,8 +9,6 @@ from typing import Any
 
 from autotune_rlm.types import Candidate, Device, Task
 
-__all__ = ["of_choices", "of_templates", "parameters_of"]
-
 _PAIR = re.compile(r"\b([A-Za-z_]\w*)=('[^']*'|\"[^\"]*\"|[^,\s]+)")
 # What a template can be tuned by. Its other constants follow from the problem (EVEN_K, ALLOW_TF32) or
 # are the same for all (GROUP_M is 8).

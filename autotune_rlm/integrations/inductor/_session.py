@@ -16,8 +16,6 @@ from autotune_rlm.search.engine import Search
 from autotune_rlm.store import Store
 from autotune_rlm.types import Candidate, Device, Measurement, Observation, Status, Surrogate, Task
 
-__all__ = ["Session", "Summary"]
-
 _log = logging.getLogger("autotune_rlm")
 # An implementation is left out of a problem where it lost in so many of the nearest known problems
 # by more than timing noise; the mm timings of the public recordings repeat within 6 % (99 of 100).

@@ -17,8 +17,6 @@ from autotune_rlm.search.policy import Policy
 from autotune_rlm.store import Store
 from autotune_rlm.types import Candidate, Observation, Surrogate, Task
 
-__all__ = ["RLMStrategy", "rlm_strategy"]
-
 _log = logging.getLogger(__name__)
 _KNOWN = 3  # of the best that the store knows of this problem, measured again first
 

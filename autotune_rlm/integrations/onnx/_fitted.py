@@ -26,8 +26,6 @@ from autotune_rlm.networks.regression import with_trends
 from autotune_rlm.networks.rendering import network_candidate
 from autotune_rlm.types import Candidate, Device, Prediction
 
-__all__ = ["MIN_FITTED", "NORMAL", "SPREAD", "Network", "fitted", "network_of", "within"]
-
 SPREAD = 1.0  # of log(latency) from public figures: they say little about a network's efficiency
 _NOISE = 1e-2  # expected variance of the noise of measurements, relative to their spread
 _FITTED = 3  # level, width and noise: what is fitted to the networks that were seen

@@ -43,8 +43,6 @@ from autotune_rlm.types import (
     Surrogate,
 )
 
-__all__ = ["FACTS", "predict"]
-
 FACTS = {
     "parameters": lambda f: float(f.parameters),
     "macs": lambda f: float(f.macs),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-__all__ = ["Rungs"]
-
 _PART = 3  # one in so many goes on, as in arXiv 1810.05934
 
 

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from autotune_rlm.store import Store
 
-__all__ = ["search"]
-
 Objective = Callable[..., float]
 _MEASURED = ("latency_ms",)
 _LISTED = 4096  # combinations of a space that is gone through to know when all were tried

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["Rule", "learn_rule"]
-
 _MAX_DEPTH = 3
 
 

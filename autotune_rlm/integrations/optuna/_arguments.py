@@ -14,8 +14,6 @@ from optuna.study import Study
 from autotune_rlm._checks import check_all, check_number, check_type
 from autotune_rlm.types import Task
 
-__all__ = ["Arguments"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:

@@ -24,16 +24,6 @@ from autotune_rlm.types import Candidate, Surrogate, Task, canonical_json
 if TYPE_CHECKING:
     from optuna.study import Study
 
-__all__ = [
-    "Describe",
-    "Describer",
-    "Description",
-    "is_json",
-    "is_number_of_text",
-    "names_trained_metric",
-    "tasks_of",
-]
-
 _logger = optuna.logging.get_logger(__name__)
 _COSTS = ("parameters", "macs", "activation_bytes", "depth")
 

@@ -18,8 +18,6 @@ from optuna.distributions import (
 from autotune_rlm.integrations.optuna._activity import Rule, learn_rule
 from autotune_rlm.learn.gaussian_process import Points
 
-__all__ = ["Encoding", "internal_of"]
-
 _FINE = 33  # a grid of more values than this is treated as continuous and rounded
 _FEW = 16  # categories up to which each has a column of its own; of more, those seen so far
 

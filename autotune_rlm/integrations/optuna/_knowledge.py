@@ -20,8 +20,6 @@ from autotune_rlm.types import Task
 if TYPE_CHECKING:
     from optuna.study import Study
 
-__all__ = ["Descriptions", "EarlierStudies", "EarlierTrials", "trials_of"]
-
 _MAX_TRIALS = 400  # of an earlier study that its process is conditioned on
 _MAX_ADVICE = 8  # of an earlier study's best trials that a first trial may begin with
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from autotune_rlm.store import Store
 
-__all__ = ["StudyMemory"]
-
 _logger = optuna.logging.get_logger(__name__)
 _MAX_STUDIES = 4
 _MIN_TRIALS = 4

@@ -22,8 +22,6 @@ from autotune_rlm.learn.gaussian_process import Points, Slopes
 from autotune_rlm.learn.prior_mean import CorrectedPrior, PriorMean, fit_correction
 from autotune_rlm.learn.transform import PowerTransform, standardised
 
-__all__ = ["PriorModel", "Space", "StudyModel", "normalised"]
-
 _MAX_POINTS = 320  # the processes are conditioned on at most this many trials
 _MAX_FITTED = 160  # their hyperparameters are fitted to at most this many
 _REACH = 4.0  # hopeless values are drawn in to the median less 4 times the way to the best

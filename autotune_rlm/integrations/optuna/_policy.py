@@ -37,8 +37,6 @@ from autotune_rlm.networks.rendering import is_known_space
 if TYPE_CHECKING:
     from optuna.study import Study
 
-__all__ = ["Policy", "another_branch", "is_stuck"]
-
 _STARTUP = 6
 _PER_BRANCH = 2  # start-up trials for each branch where parameters depend on a category
 _MAX_STARTUP = 10  # start-up trials for all branches at most

@@ -9,8 +9,6 @@ from scipy.optimize import minimize
 
 from autotune_rlm.integrations.optuna._encoding import Encoding
 
-__all__ = ["climb", "keys", "spread_out"]
-
 _EVERYTHING = 1024  # combinations up to which all of them are compared
 _STEEPEST = 36  # most iterations of the first ascent
 _NEIGHBOURS = 48  # most candidates one step from each start, in a round

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from autotune_rlm.networks import ArchitectureSpace
     from autotune_rlm.store import Store
 
-__all__ = ["RLMSampler"]
-
 _logger = optuna.logging.get_logger(__name__)
 _ATTEMPTS = 6  # most proposals for a trial while other workers try the same point
 

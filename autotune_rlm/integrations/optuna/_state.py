@@ -23,8 +23,6 @@ from autotune_rlm.integrations.optuna._knowledge import (
 if TYPE_CHECKING:
     from optuna.study import Study
 
-__all__ = ["SpaceState", "StudyState", "StudyStates"]
-
 _MAX_SPACES = 8
 _MAX_STUDIES = 64
 _MAX_RARE = 24  # parameters of one trial each that are modelled

@@ -17,8 +17,6 @@ from autotune_rlm.integrations.optuna._encoding import Encoding
 if TYPE_CHECKING:
     from optuna.study import Study
 
-__all__ = ["StudyData", "collect", "constraints_of", "fixed_params", "maximised", "share_params"]
-
 _SHARED_KEY = "rlm:proposed"
 _ATTRIBUTE_LENGTH = 2045  # of a system attribute in Optuna's RDB storage
 _PAIRS = 4  # completed trials with a value at a step, from which on the step is read

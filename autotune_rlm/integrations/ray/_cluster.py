@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from autotune_rlm.integrations.ray._measurer import RayMeasurer
     from autotune_rlm.measure.triton import Workload
 
-__all__ = ["Actor", "Cluster", "Done", "RayClusterError", "accelerator_of"]
-
 _log = logging.getLogger(__name__)
 _POLL_S = 1.0  # between looks at workers that are only starting
 _ANSWERS_S = 10.0  # for a machine at an address; Ray itself tries for minutes

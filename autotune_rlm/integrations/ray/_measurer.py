@@ -10,8 +10,6 @@ from autotune_rlm._closing import Closing
 from autotune_rlm.integrations.ray._cluster import Actor, Cluster, where
 from autotune_rlm.types import Candidate, Measurement, Measurer, Preparing, Status, Task
 
-__all__ = ["RayMeasurer"]
-
 _SOON = 4  # candidates that a worker compiles while it measures another
 
 

@@ -12,8 +12,6 @@ from autotune_rlm.measure.triton import IsolatedMeasurer, Workload
 from autotune_rlm.measure.triton.compile import CompilePool
 from autotune_rlm.types import Measurer
 
-__all__ = ["isolated"]
-
 _MAX_BYTES = 4_000_000  # of Python files beside the workload's own
 
 

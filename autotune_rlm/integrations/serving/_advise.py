@@ -16,8 +16,6 @@ from autotune_rlm.integrations.serving._file import MOE_DTYPES, ServingFile
 from autotune_rlm.integrations.serving._spaces import space
 from autotune_rlm.types import Candidate, Device, Prediction, Surrogate, Task
 
-__all__ = ["BATCHES", "Doubt", "Entry", "Facts", "candidates_of", "check", "checked", "predict"]
-
 BATCHES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024, 1536, 2048, 3072, 4096)
 """Batch sizes that the servers' own tuning scripts measure."""
 

@@ -20,8 +20,6 @@ from autotune_rlm._checks import check_path
 from autotune_rlm._files import replacing
 from autotune_rlm.integrations.serving._file import ServingFile
 
-__all__ = ["M_BOUNDS", "AiterFile"]
-
 M_BOUNDS = (1, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 """Bounds that AITER looks for, ``STANDARD_M_BOUNDS``."""
 _NAME = re.compile(

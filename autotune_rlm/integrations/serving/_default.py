@@ -10,8 +10,6 @@ from autotune_rlm.integrations.serving._file import ServingFile
 from autotune_rlm.integrations.serving._spaces import PARAMETERS
 from autotune_rlm.types import Candidate, Device
 
-__all__ = ["rule_of_thumb"]
-
 
 def rule_of_thumb(file: ServingFile, batch: int, device: Device, server: str) -> Candidate:
     """The configuration that a server without a file takes for a batch size."""

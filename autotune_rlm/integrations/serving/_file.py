@@ -15,8 +15,6 @@ from autotune_rlm._files import replacing
 from autotune_rlm._private import lock_folder
 from autotune_rlm.types import Device, Task, digest
 
-__all__ = ["KERNELS", "MOE_DTYPES", "SERVERS", "ServingFile"]
-
 KERNELS = ("fused_moe", "w8a8_block_fp8_matmul", "w8a8_block_int8_matmul")
 SERVERS = ("vllm", "sglang")
 # vLLM writes block_shape=[128,128], SGLang block_shape=[128, 128]; each reads its own only.

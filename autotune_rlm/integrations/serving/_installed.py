@@ -15,8 +15,6 @@ from pathlib import Path
 
 from autotune_rlm._files import replacing
 
-__all__ = ["config_folders", "kernel_file", "package_folder", "version_of"]
-
 # Where the servers keep their kernels, newest place first; other versions have them elsewhere.
 _KERNELS: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
     ("vllm", "fused_moe"): (("model_executor/layers/fused_moe/fused_moe.py", "fused_moe_kernel"),),

@@ -21,8 +21,6 @@ from autotune_rlm.search.progress import Reporter
 from autotune_rlm.search.tuner import Tuner, TuningResult
 from autotune_rlm.types import Candidate, Device, Measurer, Surrogate, Task
 
-__all__ = ["Measured", "measure"]
-
 _MAX_S = 60.0  # for one configuration: thousands of tokens in a slow one, its outputs compared
 _INTERPRETED_S = 600.0
 _OTHER_KERNELS = ("int4_w4a16", "fp8_w8a16")  # of vLLM's and SGLang's mixtures of experts

@@ -12,8 +12,6 @@ from autotune_rlm.integrations.serving._file import ServingFile
 from autotune_rlm.integrations.serving._installed import config_folders
 from autotune_rlm.store import problem_distance
 
-__all__ = ["Nearest", "driver_name", "how_to_use", "nearest"]
-
 _log = logging.getLogger(__name__)
 # What drivers call the devices that the servers have files of, where the name alone does not say it.
 _DRIVER_NAMES = {

@@ -9,8 +9,6 @@ from autotune_rlm.integrations.serving._file import ServingFile
 from autotune_rlm.landscapes.winners import space_of
 from autotune_rlm.types import Candidate, Device
 
-__all__ = ["PARAMETERS", "space"]
-
 PARAMETERS = (
     "BLOCK_SIZE_M",
     "BLOCK_SIZE_N",

@@ -12,8 +12,6 @@ from typing import Any
 from autotune_rlm.measure.statistics.timing import Call
 from autotune_rlm.measure.triton.job import Job
 
-__all__ = ["FACTORY", "bench"]
-
 FACTORY = "autotune_rlm.integrations.serving._workload:bench"
 # Parts of the servers' kernels that a plain launch leaves off.
 _OFF: dict[str, Any] = {

@@ -23,8 +23,6 @@ from ._source import unwrap
 from .resources import TUNING_LOCK
 from .settings import Settings
 
-__all__ = ["Enabled", "disable", "enable"]
-
 _log = logging.getLogger(__name__)
 _triton_init = Autotuner.__init__
 

@@ -18,8 +18,6 @@ from typing import Any
 from ._source import parse, unwrap
 from .task import describe
 
-__all__ = ["Uses", "default_arguments", "last_strides", "uses_of"]
-
 _ADDRESSED = re.compile(r"load|store|atomic_\w+|make_block_ptr|make_tensor_descriptor|prefetch")
 _SAME_POINTER = ("advance", "multiple_of", "max_contiguous", "to", "cast")
 _SIZE, _COUNT, _WIDTH, _BLOCK, _STRIDE = 4096, 16, 128, 64, 4096

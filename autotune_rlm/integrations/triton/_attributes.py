@@ -22,8 +22,6 @@ from ._traced import traceable_prune
 from .settings import Settings, is_disabled
 from .task import KernelTasks, candidates_of
 
-__all__ = ["Attributes", "State"]
-
 _log = logging.getLogger(__name__)
 _RANKINGS = 16  # problems whose predictions a reader of perf_model finds again
 

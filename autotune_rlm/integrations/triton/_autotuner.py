@@ -33,8 +33,6 @@ from .resources import TUNING_LOCK, compile_pool
 from .settings import Settings, is_disabled
 from .task import candidates_of, describe
 
-__all__ = ["RLMAutotuner"]
-
 _log = logging.getLogger(__name__)
 
 

@@ -17,8 +17,6 @@ from autotune_rlm.measure.errors import one_line
 from autotune_rlm.measure.statistics.timing import Call
 from autotune_rlm.measure.triton.correctness import snapshot
 
-__all__ = ["OutputCheck"]
-
 _log = logging.getLogger(__name__)
 
 

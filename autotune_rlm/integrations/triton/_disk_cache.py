@@ -36,8 +36,6 @@ try:
 except ImportError:  # Triton 3.4
     from triton.compiler.compiler import triton_key
 
-__all__ = ["DiskCache", "Timings"]
-
 _log = logging.getLogger(__name__)
 _NAME = 150  # characters of a kernel's name in a file's
 Timings = dict[Config, list[float]]

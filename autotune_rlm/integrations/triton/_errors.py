@@ -6,8 +6,6 @@ from triton.runtime import errors as _triton
 
 from autotune_rlm.search.tuner import TuningError
 
-__all__ = ["KernelTuningError", "NothingLeftError"]
-
 _AutotunerError = getattr(_triton, "AutotunerError", Exception)
 
 

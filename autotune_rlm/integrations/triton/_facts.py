@@ -20,8 +20,6 @@ from autotune_rlm.types import Candidate, Device
 
 from ._source import unwrap
 
-__all__ = ["FactsReport", "with_facts"]
-
 _log = logging.getLogger(__name__)
 
 _SPREAD = 128  # distinct IRs that are read in a large space before anything is known of it

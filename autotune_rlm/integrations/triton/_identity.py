@@ -15,8 +15,6 @@ from triton.runtime import driver
 
 from autotune_rlm.types import digest
 
-__all__ = ["compiler_versions", "function_key"]
-
 _DEPTH = 6
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 

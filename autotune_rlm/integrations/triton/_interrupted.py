@@ -11,8 +11,6 @@ from typing import Any
 from autotune_rlm.measure.errors import Fault, Owner, failed
 from autotune_rlm.types import Candidate, Observation, Status, Task
 
-__all__ = ["noted", "without_failures"]
-
 _log = logging.getLogger(__name__)
 
 

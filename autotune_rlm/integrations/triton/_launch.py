@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 
 import triton
 
-__all__ = ["CacheDict", "Choice", "LaunchShape", "triton_key"]
-
 _dtype_of = operator.attrgetter("dtype")
 
 

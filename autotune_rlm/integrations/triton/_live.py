@@ -27,8 +27,6 @@ from .resources import compile_pool
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["LiveLaunch", "launch_of"]
-
 Hook = Callable[..., Any]
 
 

@@ -11,8 +11,6 @@ from autotune_rlm.config_space import TRITON_OPTIONS
 
 from ._errors import NothingLeftError
 
-__all__ = ["check_conflicts", "check_names", "config_of", "prune"]
-
 
 def prune(
     configs: list[triton.Config],

@@ -30,8 +30,6 @@ from ._refresh import refresher
 from ._select import Outcome
 from .device import job_of_ranks
 
-__all__ = ["Ranks", "agree_ranks", "ranks"]
-
 _log = logging.getLogger(__name__)
 _PREFIX = "autotune_rlm"
 _FIRST_S = 2.0

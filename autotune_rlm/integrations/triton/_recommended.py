@@ -10,8 +10,6 @@ from typing import Any
 from autotune_rlm.store.config_file import read_configs, shipped_with
 from autotune_rlm.types import Candidate, Task
 
-__all__ = ["recommended"]
-
 _log = logging.getLogger(__name__)
 
 

@@ -18,8 +18,6 @@ from typing import Any
 
 from autotune_rlm._forks import ForkSafeLock
 
-__all__ = ["Later", "Refresher", "refresher"]
-
 _log = logging.getLogger(__name__)
 _FIRST_S = 5.0
 _MAX_S = 300.0

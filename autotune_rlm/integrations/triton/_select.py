@@ -32,8 +32,6 @@ from .resources import LazySurrogate, open_store, process_lock
 from .settings import Settings
 from .task import KernelTasks
 
-__all__ = ["Outcome", "Selector"]
-
 _log = logging.getLogger(__name__)
 _NOTED = 32  # candidates noted in the store for a watcher to benchmark
 _ADVISED = 4  # recommended configurations that a search measures first

@@ -25,15 +25,6 @@ from autotune_rlm.types import digest
 
 from ._identity import function_key
 
-__all__ = [
-    "constant_names",
-    "heuristics_of",
-    "kernel_source",
-    "parse",
-    "unwrap",
-    "with_heuristics",
-]
-
 _cache: weakref.WeakKeyDictionary[Callable[..., Any], tuple[Any, str]] = weakref.WeakKeyDictionary()
 _lock = ForkSafeLock()
 _MAX_LENGTH = 200  # characters of a constant in the text; of a longer one a digest

@@ -15,8 +15,6 @@ from autotune_rlm.measure.triton.job import BenchSettings
 
 from .device import has_accelerator
 
-__all__ = ["BenchmarkTimer", "RejectedError", "timing_for"]
-
 _INTERPRETER_BUDGET_S = 0.15
 
 

@@ -15,8 +15,6 @@ from torch.fx.experimental import symbolic_shapes
 
 from autotune_rlm.dtypes import dtype_name
 
-__all__ = ["traceable_prune"]
-
 _UNKNOWN_SIZE = 4096  # where a size follows from the data: one that is common
 
 Choose = Callable[[dict[str, Any], "list[dict[str, Any]]"], Sequence[int]]

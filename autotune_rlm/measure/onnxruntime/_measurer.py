@@ -27,9 +27,6 @@ from autotune_rlm.measure.errors import Fault, one_line
 from autotune_rlm.measure.workers.process import WorkerFailure, WorkerProcess
 from autotune_rlm.types import Candidate, Measurement, Status, Task
 
-__all__ = ["OnnxRuntimeMeasurer", "OnnxRuntimeSettings", "OpenVinoMeasurer"]
-
-
 _METRICS = ("latency_ms", "peak_memory_mb", "energy_j")
 
 

@@ -21,8 +21,6 @@ import numpy as np
 from autotune_rlm.measure.statistics.energy import Rapl
 from autotune_rlm.networks import input_sizes
 
-__all__ = ["serve", "setup"]
-
 _settings: dict[str, Any] = {}
 _networks: dict[str, _Network] = {}
 

@@ -13,8 +13,6 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["binary_facts"]
-
 _NOBITS = 8
 _SVAL, _REGCOUNT, _FRAME_SIZE = 4, 0x2F, 0x11
 _IGNORED = re.compile(r"\.(debug|nv_debug|rela|strtab|shstrtab|symtab|comment|note\.nv\.tkinfo)")

@@ -13,8 +13,6 @@ from autotune_rlm.types import Status
 from ._binary import binary_facts
 from ._kernel_source import load_kernel
 
-__all__ = ["compile_spec", "decode_value", "facts_of", "watching_the_cache"]
-
 _TENSOR_MEMORY_COLUMNS = 512
 
 

@@ -16,8 +16,6 @@ from autotune_rlm.measure.statistics.timing import WallTimer
 from .compile import CompileResult
 from .job import Bench, BenchSettings, Job
 
-__all__ = ["current_device_index", "load_function", "serve", "setup"]
-
 _init: dict[str, Any] = {}
 _made: tuple[Callable[[dict[str, Any]], Job], Bench] | None = None
 

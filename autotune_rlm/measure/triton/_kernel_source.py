@@ -19,8 +19,6 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["file_sha256", "jit_function", "load_kernel"]
-
 _BUILTINS = frozenset(dir(builtins))
 _KEEP = "__autotune_rlm_keep__"
 

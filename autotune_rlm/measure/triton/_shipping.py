@@ -25,8 +25,6 @@ from typing import Any
 
 from ._compile_worker import decode_value
 
-__all__ = ["pack", "unpack"]
-
 _PACKAGES = frozenset({"triton", *sys.stdlib_module_names}) - {"__main__"}
 _OPTIONS = ("do_not_specialize", "do_not_specialize_on_alignment", "debug", "noinline")
 

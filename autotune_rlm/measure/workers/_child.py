@@ -18,8 +18,6 @@ from autotune_rlm.types import Status
 
 from .process import read_frame, write_frame
 
-__all__ = ["main"]
-
 
 def main(fd: int) -> None:
     """Serve requests on the socket ``fd`` until the parent is gone."""

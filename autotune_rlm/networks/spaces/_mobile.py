@@ -8,8 +8,6 @@ from typing import Any
 from autotune_rlm.networks._builder import NetworkBuilder
 from autotune_rlm.networks.spaces._space import BuilderSpace, Config
 
-__all__ = ["FBNet", "MnasNet", "NASBenchMacro"]
-
 _FBNET_STAGES = (
     (16, 1, 1),
     (24, 4, 2),

@@ -12,8 +12,6 @@ from autotune_rlm.networks._builder import NetworkBuilder
 from autotune_rlm.networks.spaces._paths import cell_paths
 from autotune_rlm.networks.spaces._space import BuilderSpace, Config
 
-__all__ = ["NASBench101"]
-
 _VERTICES = 7
 _MAX_EDGES = 9
 _EDGES = tuple(combinations(range(_VERTICES), 2))

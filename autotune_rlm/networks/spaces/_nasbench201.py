@@ -9,8 +9,6 @@ from autotune_rlm.networks._builder import NetworkBuilder
 from autotune_rlm.networks.spaces._paths import cell_paths
 from autotune_rlm.networks.spaces._space import BuilderSpace, Config
 
-__all__ = ["NASBench201"]
-
 _EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 _OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-__all__ = ["cell_paths"]
-
 
 def cell_paths(edges: Mapping[tuple[int, int], str], output: int) -> Counter[str]:
     """How many paths lead from vertex 0 to the output by each sequence of operations.

@@ -22,8 +22,6 @@ from autotune_rlm.networks.fields import network_fields
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["ArchitectureSpace", "BuilderSpace", "Config"]
-
 Config = Mapping[str, Any]
 
 _REMEMBERED = 4096

@@ -7,8 +7,6 @@ from functools import partial
 from autotune_rlm.networks._builder import NetworkBuilder
 from autotune_rlm.networks.spaces._space import BuilderSpace, Config
 
-__all__ = ["Transformer"]
-
 _MAX_DEPTH = 12
 _CLASSES = 10
 

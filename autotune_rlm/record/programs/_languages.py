@@ -7,8 +7,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["LANGUAGES", "Language", "language_of"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Language:

@@ -20,8 +20,6 @@ from autotune_rlm.record.programs._program import Program
 from autotune_rlm.record.programs._sandbox import Limits, Run, Sandbox, SandboxError
 from autotune_rlm.types import Measurement, Status
 
-__all__ = ["NotPrepared", "ProgramMeasurer"]
-
 _HERE = Path(__file__).parent
 _COMPILER = Limits(timeout_s=120.0, memory_mb=4096)
 _EMPTY_RUNS = 5

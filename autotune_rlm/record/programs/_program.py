@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune_rlm._checks import check_type
-from autotune_rlm.programs import SIZES
 from autotune_rlm.record.programs._languages import LANGUAGES, language_of
-
-__all__ = ["SIZES", "Program", "read_programs", "sizes"]
 
 _KNOWN = (
     "program", "language", "text", "file", "call", "inputs", "outputs", "arguments", "group", "runs",

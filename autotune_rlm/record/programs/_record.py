@@ -15,8 +15,6 @@ from autotune_rlm.record.programs._measure import NotPrepared, ProgramMeasurer
 from autotune_rlm.record.programs._program import Program, sizes
 from autotune_rlm.types import Candidate, Measurement, Status, Task
 
-__all__ = ["INPUT", "METRIC", "ProgramProgress", "record_programs"]
-
 METRIC = "peak_bytes"
 """Of the landscapes that programs are recorded as."""
 INPUT = "input #"

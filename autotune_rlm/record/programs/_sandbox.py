@@ -25,8 +25,6 @@ from typing import Any
 from autotune_rlm._checks import check_number
 from autotune_rlm._closing import Closing
 
-__all__ = ["Limits", "Run", "Sandbox", "SandboxError"]
-
 _SERVER = Path(__file__).with_name("_server.py")
 _NAMESPACES = ("--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child")
 _GRACE_S = 10.0

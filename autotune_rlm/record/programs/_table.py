@@ -6,13 +6,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from autotune_rlm.landscapes import Landscape
-from autotune_rlm.record.programs._program import SIZES
+from autotune_rlm.programs import SIZES
 from autotune_rlm.record.programs._record import INPUT, METRIC
 
 if TYPE_CHECKING:
     import pandas
-
-__all__ = ["program_table"]
 
 _NUMBERS = ("call_bytes", "rss_bytes", "time_ms", "call_ms")
 

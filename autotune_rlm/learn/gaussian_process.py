@@ -12,9 +12,10 @@ maximum a posteriori with exact gradients. Targets are expected to be about stan
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
+from scipy.linalg import blas, cho_solve, cholesky, lapack
 from scipy.optimize import minimize
 
 __all__ = ["GaussianProcess", "Points", "Slopes", "fit"]
@@ -99,9 +100,18 @@ class GaussianProcess:
         """Mean and standard deviation of the noise-free value, each of shape (m,)."""
         cross = _cross(self.theta, self.points, points)
         mean = cross.T @ self.weights
-        half = solve_triangular(self.factor, cross, lower=True, check_finite=False)
-        variance = _diagonal(self.theta, points) - np.einsum("ij,ij->j", half, half)
+        half = self._half(cross)
+        variance = _diagonal(self.theta, points) - np.einsum("ij,ij->i", half, half)
         return mean, np.sqrt(np.maximum(variance, 1e-10))
+
+    @cached_property
+    def _inverse(self) -> np.ndarray:
+        return np.asarray(lapack.dtrtri(self.factor, lower=1)[0])
+
+    def _half(self, cross: np.ndarray) -> np.ndarray:
+        """H of shape (m, n) with ``H @ H.T = cross.T @ inverse covariance @ cross``."""
+        # A product from the right reads ``cross`` as it lies, in a third of the time of a solution.
+        return np.asarray(blas.dtrmm(1.0, self._inverse, cross.T, side=1, lower=1, trans_a=1))
 
     def slopes(self, points: Points) -> Slopes:
         """The prediction, and how it changes with each column of the points."""
@@ -148,8 +158,8 @@ class GaussianProcess:
     def joint(self, points: Points) -> tuple[np.ndarray, np.ndarray]:
         """Mean, shape (m,), and covariance, shape (m, m), of the noise-free values."""
         cross = _cross(self.theta, self.points, points)
-        half = solve_triangular(self.factor, cross, lower=True, check_finite=False)
-        covariance = _cross(self.theta, points, points) - half.T @ half
+        half = self._half(cross)
+        covariance = _cross(self.theta, points, points) - half @ half.T
         return cross.T @ self.weights, covariance
 
     def given(self, points: Points, targets: np.ndarray) -> GaussianProcess:
@@ -249,8 +259,7 @@ def _cross(theta: np.ndarray, a: Points, b: Points) -> np.ndarray:
     np.sqrt(r, out=r)
     r *= _SQRT5
     covariance = np.exp(-r)
-    r += 1.0 + (r * r) / 3.0
-    covariance *= r
+    covariance *= (r / 3.0 + 1.0) * r + 1.0
     covariance *= s
     if a.linear.shape[1]:
         covariance += (a.linear * v[a.linear_groups]) @ b.linear.T

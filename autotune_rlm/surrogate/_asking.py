@@ -12,7 +12,7 @@ from torch import Tensor
 
 from autotune_rlm.learn.columns import Column
 from autotune_rlm.surrogate.checkpoint import Checkpoint
-from autotune_rlm.surrogate.codec import FAILED, SPECIAL
+from autotune_rlm.surrogate.codec import FAILED, SPECIAL, BinCodec
 from autotune_rlm.surrogate.eye import has_facts
 from autotune_rlm.surrogate.fields import FieldTable, encode_candidates, encode_task, encode_texts
 from autotune_rlm.surrogate.known import SEVERAL
@@ -257,13 +257,8 @@ def _written(metrics: Sequence[str], metric: str) -> list[str]:
 def _decoded(
     logits: Tensor, metric: str, hidden: Tensor, number: NumberScale | None = None
 ) -> Decoded:
-    p = logits.softmax(-1).double().numpy()
-    bins = p[:, SPECIAL:] / np.maximum(p[:, SPECIAL:].sum(1, keepdims=True), 1e-12)
-    codec = CODECS[metric]
-    mean, low, high = (
-        codec.value_at(bins @ np.arange(codec.bins)),
-        *codec.quantiles(bins, (0.05, 0.95)),
-    )
+    parts = [_values(some, CODECS[metric]) for some in logits.split(_CHUNK)]
+    mean, low, high, p_valid = (np.concatenate(part) for part in zip(*parts, strict=True))
     if number is not None:
         low, high = (mean + number.width * (x - mean) for x in (low, high))
         mean, low, high = (number.symlog_of(x) for x in (mean, low, high))
@@ -271,9 +266,17 @@ def _decoded(
         mean,
         np.maximum(mean - low, _MIN_SPREAD) / _Z90,
         np.maximum(high - mean, _MIN_SPREAD) / _Z90,
-        1.0 - p[:, FAILED],
+        p_valid,
         hidden.double().numpy(),
     )
+
+
+def _values(logits: Tensor, codec: BinCodec) -> tuple[np.ndarray, ...]:
+    """Means, 5 % and 95 % quantiles, and the probabilities of working."""
+    p = logits.softmax(-1).double().numpy()
+    bins = p[:, SPECIAL:] / np.maximum(p[:, SPECIAL:].sum(1, keepdims=True), 1e-12)
+    mean = codec.value_at(bins @ np.arange(codec.bins))
+    return mean, *codec.quantiles(bins, (0.05, 0.95)), 1.0 - p[:, FAILED]
 
 
 def _scale(task: Task, p: np.ndarray) -> tuple[float, float]:

@@ -210,7 +210,10 @@ class Network(nn.Module):
         n, c = index.shape
         b = len(memory.mask)
         present = index >= 0
-        pooled = (fields[index.clamp(min=0)] * present.unsqueeze(-1)).sum(1) / c**0.5
+        weight = present.to(fields.dtype)
+        pooled = F.embedding_bag(
+            index.clamp(min=0), fields, mode="sum", per_sample_weights=weight
+        )
         starts: Tensor | None = None
         if texts is not None and text_of is not None:
             fields, index, present, starts = self._with_texts(
@@ -220,7 +223,7 @@ class Network(nn.Module):
         position = torch.arange(k + 1, device=index.device)
         length = self.config.number_length
         query = self.metric(metrics)[:, position // length] + self.place(position % length)
-        x = pooled[:, None] + query.repeat_interleave(n // b, dim=0)
+        x = pooled[:, None] / c**0.5 + query.repeat_interleave(n // b, dim=0)
         for more in (starts, condition):
             if more is not None:
                 x = x + more[:, None]
@@ -230,10 +233,11 @@ class Network(nn.Module):
         if last:
             x = x[:, -1:]
         fields_mask = (present | ~present.any(1, keepdim=True))[:, None, None, :]
-        places = index.clamp(min=0)
-        at: Tensor | None = places
+        at: Tensor | None = index.clamp(min=0)
         if len(fields) <= _FEW_FIELDS:  # faster than a copy of its fields' keys for each candidate
-            have = _membership(places, fields_mask[:, 0, 0], len(fields))
+            have = _membership(index.clamp(min=0), fields_mask[:, 0, 0], len(fields))
+            some = have.any(0)
+            fields, have = fields[some], have[:, some]
             at, fields_mask = None, have.repeat_interleave(x.shape[1], dim=0)[None, None]
         memory_mask = memory.mask[:, None, None, :]
         for layer, keys in zip(self._decoder_layers(), memory.keys, strict=True):

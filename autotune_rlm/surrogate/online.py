@@ -46,7 +46,7 @@ _REACH = 0.4  # correlation length of failures, as a fraction of a parameter's r
 # trusted model knows such effects. Chosen with two Triton matmuls, judged with two others.
 _ALONE = 0.75
 _SHARED = 0.7  # share of a failure's variance that correlates between candidates
-_BLOCK = 8192  # candidates that are predicted at once
+_BLOCK = 1024  # candidates that are predicted at once; more do not fit into the processor's caches
 _SAMPLE = 2000  # candidates from which the principal components are computed
 
 

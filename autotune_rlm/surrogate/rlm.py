@@ -307,9 +307,9 @@ class RLMSurrogate:
         self, task: Task, candidates: Sequence[Candidate], *, states: bool = False
     ) -> _ZeroShot:
         """The prediction before measurements; ``states`` asks for the network's hidden states too."""
-        keys = tuple((c.key, bool(c.facts)) for c in candidates)
+        keys, informed = (tuple(map(attrgetter(name), candidates)) for name in ("key", "facts"))
         stateless = not states and self._knows_programs(task)
-        key = (task.key, len(candidates), hash((keys, stateless)))
+        key = (task.key, len(candidates), hash((keys, tuple(map(bool, informed)), stateless)))
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)

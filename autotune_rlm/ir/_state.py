@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ._live import Uses
+from ._offsets import offsets
 from ._parse import Function, Op
 from ._samples import SAMPLES, samples, stands_for
 from ._types import Access, Dot, Reduction
@@ -73,7 +74,10 @@ class State:
         self._depth = 0
         self._guessed = guessed
         self._unbounded: set[int] = set()
-        self._places: dict[int, Any] = {}
+        self._inner: dict[int, Any] = {}  # iterations of each loop, when it was last met
+        self._evened: dict[int, Any] = {}  # what the next run of a loop stands for, over itself
+        self._places: dict[int, Any] = {}  # indices from memory, by number of the address
+        self._offsets = offsets(function, self._uses.defined) if guessed else {}
         self._worked: Any = np.zeros(SAMPLES, dtype=bool)
         self.written: Any = np.zeros(SAMPLES)
         for number, name in zip(function.blocks[0].arguments, self._arguments, strict=False):

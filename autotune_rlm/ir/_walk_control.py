@@ -16,8 +16,12 @@ from ._walk_work import LOADED, WorkWalk
 __all__ = ["ControlWalk"]
 
 _UNKNOWN_TRIPS = 8.0  # of a loop of which nothing is known
+_MAX_FOLLOWED = 256  # iterations that are gone through one by one, at about 0.3 ms each
 _UNKNOWN = f"a loop whose bounds are loaded from memory runs {_UNKNOWN_TRIPS:.0f} times"
-_ASSUMED = f"the bounds of a loop need integers from memory, which are taken to be {LOADED:.0f}"
+_ASSUMED = (
+    f"the bounds of a loop need integers from memory, which are taken to be {LOADED:.0f}; where they "
+    "are offsets, they are taken to part what they lead into equally"
+)
 
 
 class ControlWalk(WorkWalk):
@@ -151,13 +155,15 @@ class ControlWalk(WorkWalk):
         self._quietly(after)
         return [self._value(n).base for n in _yielded(after)]
 
-    def _quietly(self, region: Sequence[Block]) -> None:
-        """Evaluate integers and addresses of a region without counting.
+    def _quietly(self, region: Sequence[Block], *, scalars: bool = False) -> None:
+        """Evaluate integers and addresses of a region, or scalars alone, without counting.
 
         What loops inside leave is only looked at where the bounds of some loop had to be guessed.
         """
         counting, self._counting = self._counting, False
         for op in (op for block in region for op in block.ops):
+            if scalars and op.results and all(self._types[r].shape for r in op.results):
+                continue
             is_float = all(self._types[result].is_float for result in op.results)
             is_loop = op.name in ("scf.for", "scf.while") and not self._guessed
             if is_loop or is_float:
@@ -185,36 +191,84 @@ class ControlWalk(WorkWalk):
             known[:] = False
             self.assumed.append(_ASSUMED)
         trips = np.clip(np.where(np.isnan(trips), _UNKNOWN_TRIPS, trips), 0, MAX_TRIPS)
+        self._inner[id(op)] = trips
         starts = [self._value(o) for o in carried]
         deltas, starts = self._deltas(region, arguments, starts, at)
         level = self._depth % len(self._random)
         iteration = np.floor(self._random[level] * np.maximum(trips, 1))
-        for number, start, delta in zip(arguments, starts, deltas, strict=False):
-            moved = start.base if delta is None else start.base + iteration * delta
+        grow = [0.0 if delta is None else delta for delta in deltas]
+        moved = [s.base + iteration * d for s, d in zip(starts, grow, strict=False)]
+        ends = [s.base + trips * d for s, d in zip(starts, grow, strict=False)]
+        if followed := self._follow(region, arguments, starts, trips, at, level):
+            iteration, moved, ends = followed
+        for number, start, base in zip(arguments, starts, moved, strict=False):
             strides = start.strides
             if self._types[number].is_float:
                 strides = (NAN,) * len(self._types[number].shape)
-            self._values[number] = Value(moved, strides, start.root)
+            self._values[number] = Value(base, strides, start.root)
         at(iteration)
         whole, outer = self._weight, self._loop
+        trips = trips * self._evened.pop(id(op), 1.0)
         if self._counting:
             self._loop = self._loop_ids.setdefault(id(op), len(self._loops))
             if self._loop == len(self._loops):
                 self._loops.append(self._loop_record(op, region, trips, known, outer))
-        self._weight = whole * trips
-        self._depth += 1
-        if np.any(self._weight > 0):
-            self._blocks(region)
-        self._depth -= 1
+            self._weight = whole * trips
+            self._depth += 1
+            if np.any(self._weight > 0):
+                self._blocks(region)
+            self._depth -= 1
         self._weight, self._loop = whole, outer
-        for i, result in enumerate(op.results):
-            if i >= len(starts):
-                break
-            start, delta = starts[i], deltas[i] if i < len(deltas) else None
-            end = start.base if delta is None else start.base + trips * delta
+        for result, start, end in zip(op.results, starts, ends, strict=False):
             rank = len(self._types[result].shape)
             strides = (NAN,) * rank if self._types[result].is_float else start.strides
             self._values[result] = Value(end, strides, start.root)
+
+    def _follow(
+        self,
+        region: Sequence[Block],
+        arguments: Sequence[int],
+        starts: Sequence[Value],
+        trips: Any,
+        at: Callable[[Number], None],
+        level: int,
+    ) -> tuple[Any, list[Number], list[Number]] | None:
+        """Go through a loop that decides from iteration to iteration how often the loops inside run.
+
+        So programs take tiles of one matrix product after the other. The iteration that is looked at is
+        drawn by the work inside, and what runs there is weighted so that all iterations are counted.
+
+        Returns:
+            By sample the iteration, what is carried into it, and what the last one leaves; None where
+            every iteration adds as much to what is carried, or where there are too many.
+        """
+        count = int(trips[self._weight > 0].max(initial=0.0)) if self._counting else 0
+        inner = [op for block in region for op in block.ops if op.name in ("scf.for", "scf.while")]
+        left = _yielded(region)
+        follows = self._guessed and {r for op in inner for r in op.results} & set(left)
+        if not follows or not 1 < count <= _MAX_FOLLOWED:
+            return None
+        now = [np.zeros(SAMPLES) + start.base for start in starts]
+        carried, work = [], {id(op): np.zeros((count, SAMPLES)) for op in inner}
+        for i in range(count):
+            carried.append(now)
+            for number, start, base in zip(arguments, starts, now, strict=False):
+                self._values[number] = Value(base, start.strides, start.root)
+            at(float(i))
+            self._quietly(region, scalars=True)
+            for loop, counts in work.items():
+                counts[i] = np.where(i < trips, self._inner[loop], 0.0)
+            ends = [self._value(n).base for n in left]
+            now = [np.where(i < trips, e, n) for e, n in zip(ends, now, strict=False)]
+        every = np.cumsum(sum(work.values()), axis=0)
+        passed = (every <= self._random[level] * every[-1]).sum(0)
+        none = np.floor(self._random[level] * np.maximum(trips, 1))
+        iteration = np.where(every[-1] > 0, passed, none)
+        here = (iteration.astype(int), np.arange(SAMPLES))
+        for loop, counts in work.items():
+            share = counts.sum(0) / np.maximum(trips * counts[here], 1e-30)
+            self._evened[loop] = np.where(counts[here] > 0, share, 1.0)
+        return iteration, [np.stack(x)[here] for x in zip(*carried, strict=True)], now
 
     def _deltas(
         self,

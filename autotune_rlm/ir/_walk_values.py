@@ -151,7 +151,9 @@ class ValueWalk(State):
         a, b = self._value(op.operands[0]), self._value(op.operands[1])
         found = add(a, b)
         found.root, found.alike = a.root, both_alike(a, b)
-        if b.root == MEMORY:
+        if b.root == MEMORY or op.operands[0] in self._places:
+            place = self._places.get(op.operands[0], a.base)
+            self._places[op.results[0]] = place + b.base
             found.base = NAN
         self._set(op, found)
         if self._types[op.results[0]].shape:

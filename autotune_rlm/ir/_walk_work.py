@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ._live import Uses
+from ._offsets import Offsets
 from ._parse import Op, Type
 from ._samples import SAMPLES
 from ._types import Access, Dot, Reduction
-from ._values import MEMORY, NAN, Value, contiguous, distinct, is_zero
+from ._values import MEMORY, NAN, Number, Value, contiguous, distinct, is_zero
 from ._walk_values import ValueWalk, attribute
 
 __all__ = ["ACCESSES", "LOADED", "MEETING", "WorkWalk"]
@@ -55,7 +56,7 @@ class WorkWalk(ValueWalk):
             varies = [not is_zero(s) for s in strides] + [True] * (rank - len(strides))
             value = Value(NAN, tuple(NAN if v else 0.0 for v in varies[:rank]))
             if self._guessed and not shape and about.element[0] == "i" and about.element != "i1":
-                value = Value(self._loaded(address), root=MEMORY)
+                value = Value(self._loaded(op), root=MEMORY)
             self._set(op, value)
             about = Type(shape, about.element, about.kind)
         if not self._counting:
@@ -94,12 +95,24 @@ class WorkWalk(ValueWalk):
         self._work = self._work + weight * active * elements * about.item_bytes * 4.0
         self._span(kind, name, address, about, weight * active, total)
 
-    def _loaded(self, address: Value) -> float:
-        """An integer in memory. Two that lie beside each other are as far apart again."""
-        first = self._places.setdefault(address.root, address.base)
-        apart = np.unique(np.asarray(address.base - first))
-        known = len(apart) == 1 and apart[0] == apart[0]
-        return LOADED * (1.0 + (float(apart[0]) if known else 0.0))
+    def _loaded(self, op: Op) -> Number:
+        """An integer in memory: of an array of offsets by its index, else always the same."""
+        address = self._value(op.operands[0])
+        known = self._offsets.get(address.root)
+        if known is None:
+            return LOADED
+        index: Number = self._places.get(op.operands[0], address.base)
+        return self._piece(address.root, known) * np.where(
+            np.isnan(index), 1.0, index + known.first
+        )
+
+    def _piece(self, array: int, known: Offsets) -> float:
+        """How long the pieces are that an array parts: equally, where the shapes are known."""
+        elements = math.prod(self._shapes.get(self._names.get(array, ""), (0,)))
+        shapes = [self._shapes.get(self._names.get(a, ""), ()) for a in known.parted - {array}]
+        parted = max((s for s in shapes if s), key=math.prod, default=())
+        length = next((n for n in parted if n > 1), 0)
+        return max(1.0, length // max(elements - known.more, 1)) if elements and length else LOADED
 
     def _block_address(self, op: Op, address: Value) -> Value:
         """The first element and strides of a block pointer or a descriptor at its indices."""

@@ -340,3 +340,71 @@ def running(x, out, BM: tl.constexpr, BN: tl.constexpr):
     """Running sums of columns."""
     at = tl.arange(0, BM)[:, None] * BN + tl.arange(0, BN)[None, :]
     tl.store(out + at, tl.cumsum(tl.load(x + at), 0))
+
+
+@triton.jit
+def grouped_by_ends(a, b, c, ends, E, N, K, PROGRAMS: tl.constexpr, B: tl.constexpr):
+    """Products of several heights, of which memory has where each ends."""
+    tile, before, first = tl.program_id(0), 0, 0
+    for e in range(E):
+        last = tl.load(ends + e)
+        across = tl.cdiv(N, B)
+        count = tl.cdiv(last - first, B) * across
+        while tile >= before and tile < before + count:
+            m = first + (tile - before) // across * B + tl.arange(0, B)
+            n = (tile - before) % across * B + tl.arange(0, B)
+            k = tl.arange(0, B)
+            total = tl.zeros((B, B), tl.float32)
+            for i in range(0, K, B):
+                x = tl.load(a + m[:, None] * K + (i + k)[None, :])
+                total = tl.dot(x, tl.load(b + e * K * N + (i + k)[:, None] * N + n[None, :]), total)
+            tl.store(c + m[:, None] * N + n[None, :], total, mask=m[:, None] < last)
+            tile += PROGRAMS
+        before += count
+        first = last
+
+
+@triton.jit
+def sparse_rows(values, columns, starts, x, out, R, PROGRAMS: tl.constexpr, B: tl.constexpr):
+    """A sparse matrix times a vector; programs take rows in turn."""
+    for r in range(tl.program_id(0), R, PROGRAMS):
+        total = tl.zeros((B,), tl.float32)
+        last = tl.load(starts + r + 1)
+        for i in range(tl.load(starts + r), last, B):
+            at = i + tl.arange(0, B)
+            column = tl.load(columns + at, mask=at < last, other=0)
+            total += tl.load(values + at, mask=at < last, other=0.0) * tl.load(x + column)
+        tl.store(out + r, tl.sum(total))
+
+
+@triton.jit
+def packed_chunks(x, cu_seqlens, chunks, out, B: tl.constexpr):
+    """A chunk of one of several sequences; which one lies in memory, and where that begins and ends."""
+    i, at = tl.load(chunks + 2 * tl.program_id(0)), tl.load(chunks + 2 * tl.program_id(0) + 1)
+    first, last = tl.load(cu_seqlens + i).to(tl.int64), tl.load(cu_seqlens + i + 1).to(tl.int64)
+    length = (last - first).to(tl.int32)
+    total = tl.zeros((B,), tl.float32)
+    for j in range(0, tl.cdiv(length, B)):
+        rows = j * B + tl.arange(0, B)
+        total += tl.load(x + first + rows, mask=rows < length, other=0.0)
+    tl.store(out + (first + at * B) + tl.arange(0, B), total)
+
+
+@triton.jit
+def between(x, begins, ends, out, B: tl.constexpr):
+    """Pieces whose beginnings and ends lie in two arrays."""
+    total = tl.zeros((B,), tl.float32)
+    p = tl.program_id(0)
+    for i in range(tl.load(begins + p), tl.load(ends + p), B):
+        total += tl.load(x + i + tl.arange(0, B))
+    tl.store(out + p * B + tl.arange(0, B), total)
+
+
+@triton.jit
+def sized(x, sizes, out, B: tl.constexpr):
+    """Matrices whose heights and widths lie in one array."""
+    m, n = tl.load(sizes + 2 * tl.program_id(0)), tl.load(sizes + 2 * tl.program_id(0) + 1)
+    total = tl.zeros((B,), tl.float32)
+    for i in range(tl.cdiv(m, B) * tl.cdiv(n, B)):
+        total += tl.load(x + i * B + tl.arange(0, B))
+    tl.store(out + tl.program_id(0) * B + tl.arange(0, B), total)

@@ -85,6 +85,75 @@ def test_groups_whose_sizes_lie_in_memory_are_shared_by_the_programs():
     assert any("1024" in sentence for sentence in facts.assumed)
 
 
+@pytest.mark.parametrize(
+    ("groups", "rows", "width"), [(4, 1024, 1024), (64, 4096, 512), (128, 8192, 64)]
+)
+@pytest.mark.parametrize("programs", [66, 528])
+def test_groups_whose_ends_lie_in_memory_part_the_rows_equally(groups, rows, width, programs):
+    arguments = {
+        **{"a": {"dtype": "fp16", "shape": (rows, 256)}, "b": "*fp16", "c": "*fp32"},
+        **{"ends": {"dtype": "int32", "shape": (groups,)}, "E": groups, "N": width, "K": 256},
+        **{"PROGRAMS": programs, "B": 32},
+    }
+    facts = kernel_facts(kernels.grouped_by_ends, arguments, grid=(programs,))
+    assert facts.dot_flops * programs == pytest.approx(2 * rows * width * 256, rel=0.01)
+    assert facts.moved_bytes("store") * programs == pytest.approx(4 * rows * width, rel=0.01)
+    tiles = rows // 32 * width // 32
+    assert facts.idle == pytest.approx(max(0.0, 1 - tiles / programs), abs=0.05)
+    assert facts.assumed
+
+
+def test_groups_of_unknown_tensors_have_the_usual_length():
+    arguments = {
+        "a": "*fp16",
+        "b": "*fp16",
+        "c": "*fp32",
+        "ends": "*i32",
+        "E": 16,
+        "N": 64,
+        "K": 128,
+    }
+    facts = kernel_facts(
+        kernels.grouped_by_ends, {**arguments, "PROGRAMS": 99, "B": 64}, grid=(99,)
+    )
+    assert facts.dot_flops * 99 == pytest.approx(16 * 1024 * 64 * 2 * 128, rel=0.01)
+
+
+@pytest.mark.parametrize("block", [32, 256])
+def test_rows_of_a_sparse_matrix_are_as_long_as_its_values_allow(block):
+    arguments = {
+        **{name: {"dtype": "fp32", "shape": (96_000,)} for name in ("values", "columns")},
+        **{"starts": {"dtype": "int32", "shape": (1001,)}, "x": "*fp32", "out": "*fp32"},
+        **{"R": 1000, "PROGRAMS": 64, "B": block},
+    }
+    arguments["columns"] = {"dtype": "int32", "shape": (96_000,)}
+    facts = kernel_facts(kernels.sparse_rows, arguments, grid=(64,))
+    read = sum(a.bytes for a in facts.accesses if a.argument == "values") * 64
+    assert read == pytest.approx(4 * 96_000, rel=0.02)
+
+
+def test_a_sequence_that_memory_chooses_is_as_long_as_others():
+    arguments = {"x": "*fp32", "cu_seqlens": "*i32", "chunks": "*i32", "out": "*fp32", "B": 64}
+    facts = kernel_facts(kernels.packed_chunks, arguments, grid=(100,))
+    assert facts.loops[0].trips == 16
+    shapes = {
+        "x": {"dtype": "fp32", "shape": (1, 6400)},
+        "cu_seqlens": {"dtype": "int32", "shape": (6,)},
+    }
+    facts = kernel_facts(kernels.packed_chunks, arguments | shapes, grid=(100,))
+    assert facts.loops[0].trips == 20
+
+
+def test_pieces_between_two_arrays_are_not_empty():
+    arguments = {"x": "*fp32", "begins": "*i32", "ends": "*i64", "out": "*fp32", "B": 64}
+    assert kernel_facts(kernels.between, arguments, grid=(100,)).loops[0].trips == 16
+
+
+def test_sizes_in_one_array_are_no_offsets():
+    arguments = {"x": "*fp32", "sizes": "*i32", "out": "*fp32", "B": 64}
+    assert kernel_facts(kernels.sized, arguments, grid=(100,)).loops[0].trips == 16 * 16
+
+
 @pytest.mark.parametrize("each", [64, 100, 497])
 def test_shares_of_a_sum_that_begin_within_a_tile_are_whole(each):
     arguments = {

@@ -7,9 +7,7 @@ from autotune_rlm.cli._bench_kernels import kernels
 from autotune_rlm.cli._bench_nas import nas
 from autotune_rlm.cli._bench_optuna import optuna
 
-app = new_app(
-    no_args_is_help=True,
-)
+app = new_app(no_args_is_help=True)
 app.command("kernels")(kernels)
 app.command("nas")(nas)
 app.command("optuna")(optuna)

@@ -24,7 +24,7 @@ def watch(
         list[Path] | None,
         typer.Option(
             help="Folder below which kernels may be run; may be given several times. Kernels elsewhere "
-            "are left alone: whoever writes to a shared store does not choose what runs here.",
+            "are left alone: whoever writes to a shared store does not choose what runs here."
         ),
     ] = None,
     duty: Annotated[float, typer.Option(help="Share of the time to spend measuring.")] = 0.25,

@@ -1,34 +1,13 @@
 from .detect import current_device, device_state
 from .errors import Fault, classify
-from .onnxruntime import (
-    OnnxRuntimeMeasurer,
-    OnnxRuntimeSettings,
-    OpenVinoMeasurer,
-)
+from .onnxruntime import OnnxRuntimeMeasurer, OnnxRuntimeSettings, OpenVinoMeasurer
 from .pace import PacedMeasurer
 from .replay import ReplayMeasurer
-from .statistics import (
-    StoppingRule,
-    is_hopeless,
-    median_interval,
-    race,
-)
+from .statistics import StoppingRule, is_hopeless, median_interval, race
 from .statistics.device_timers import EventTimer, GraphTimer
-from .statistics.timing import (
-    Call,
-    Timing,
-    WallTimer,
-    default_timer,
-    measure_call,
-    race_calls,
-)
+from .statistics.timing import Call, Timing, WallTimer, default_timer, measure_call, race_calls
 from .triton.capture import describe_call
-from .triton.compile import (
-    CompilePool,
-    CompileResult,
-    CompileSpec,
-    parse_target,
-)
+from .triton.compile import CompilePool, CompileResult, CompileSpec, parse_target
 from .triton.correctness import disagreement
 from .triton.in_process import TritonMeasurer
 from .triton.isolated import IsolatedMeasurer, Workload

@@ -224,8 +224,7 @@ _TABLE: tuple[_Rule, ...] = (
     *_STRONG,
     _rule(Status.COMPILE_ERROR, _TRITON + "(PTXASError|CompilationError)"),
     _rule(
-        Status.COMPILE_ERROR,
-        _TRITON + "(CompileTimeAssertionFailure|UnsupportedLanguageConstruct)",
+        Status.COMPILE_ERROR, _TRITON + "(CompileTimeAssertionFailure|UnsupportedLanguageConstruct)"
     ),
     _rule(Status.RUNTIME_ERROR, _TRITON + "InterpreterError"),
     _rule(Status.RUNTIME_ERROR, r"autotune_rlm\..*\.RejectedError"),

@@ -95,10 +95,7 @@ def _elements(graph: Graph, sequence: str) -> int | None:
 
 
 def held_results(
-    node: Node,
-    tensors: Mapping[str, Tensor],
-    values: Mapping[str, np.ndarray],
-    version: int,
+    node: Node, tensors: Mapping[str, Tensor], values: Mapping[str, np.ndarray], version: int
 ) -> Iterator[tuple[str, Tensor]]:
     """Types of the results of ``If``, ``Loop`` and ``Scan``, from those of their graphs."""
     graphs = node.graphs

@@ -61,11 +61,7 @@ class Describer:
     """
 
     def __init__(
-        self,
-        describe: Describe | Any,
-        surrogate: Surrogate | None,
-        *,
-        only_networks: bool = False,
+        self, describe: Describe | Any, surrogate: Surrogate | None, *, only_networks: bool = False
     ) -> None:
         self._describe = _from_space(describe) if hasattr(describe, "costs") else describe
         self._surrogate = surrogate
@@ -143,9 +139,7 @@ def names_trained_metric(context: Any) -> bool:
 
 
 def tasks_of(
-    study: Study,
-    context: Task | Mapping[str, Any] | Sequence[Any] | None,
-    space: str | None = None,
+    study: Study, context: Task | Mapping[str, Any] | Sequence[Any] | None, space: str | None = None
 ) -> list[Task]:
     """One task per objective, for the surrogate; ``space`` names the networks' space."""
     given = list(context) if isinstance(context, Sequence) else [context] * len(study.directions)

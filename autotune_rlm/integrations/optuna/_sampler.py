@@ -20,12 +20,7 @@ from autotune_rlm.integrations.optuna._memory import StudyMemory
 from autotune_rlm.integrations.optuna._policy import Policy, another_branch, is_stuck
 from autotune_rlm.integrations.optuna._propose import keys
 from autotune_rlm.integrations.optuna._state import SpaceState, StudyState, StudyStates
-from autotune_rlm.integrations.optuna._trials import (
-    StudyData,
-    collect,
-    fixed_params,
-    share_params,
-)
+from autotune_rlm.integrations.optuna._trials import StudyData, collect, fixed_params, share_params
 from autotune_rlm.types import Surrogate, Task
 
 if TYPE_CHECKING:
@@ -292,18 +287,11 @@ class RLMSampler(BaseSampler):
         self._independent_sampler.before_trial(study, trial)
 
     def after_trial(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
         """Evaluate the constraints of a finished trial."""
         self._states.of(study).proposals.pop(trial._trial_id, None)
-        if self._constraints_func is not None and state in (
-            TrialState.COMPLETE,
-            TrialState.PRUNED,
-        ):
+        if self._constraints_func is not None and state in (TrialState.COMPLETE, TrialState.PRUNED):
             constraints = _numbers(self._constraints_func(trial))
             if any(map(math.isnan, constraints)) and not self._warned_of_nan:
                 self._warned_of_nan = True

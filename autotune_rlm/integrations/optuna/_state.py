@@ -14,11 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
 from autotune_rlm.integrations.optuna._describe import Describer
-from autotune_rlm.integrations.optuna._knowledge import (
-    Descriptions,
-    EarlierStudies,
-    EarlierTrials,
-)
+from autotune_rlm.integrations.optuna._knowledge import Descriptions, EarlierStudies, EarlierTrials
 
 if TYPE_CHECKING:
     from optuna.study import Study

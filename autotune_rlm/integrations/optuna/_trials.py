@@ -121,9 +121,7 @@ def collect(
 
 
 def _of_pruned(
-    done: Sequence[tuple[FrozenTrial, Sequence[float]]],
-    pruned: Sequence[FrozenTrial],
-    sign: float,
+    done: Sequence[tuple[FrozenTrial, Sequence[float]]], pruned: Sequence[FrozenTrial], sign: float
 ) -> list[tuple[FrozenTrial, Sequence[float]]]:
     """Pruned trials with the values that they would probably have reached.
 

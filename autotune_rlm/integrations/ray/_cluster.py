@@ -191,11 +191,7 @@ class Cluster(Closing):
             ray.wait(waits, num_returns=1, timeout=_POLL_S)
 
     def each(
-        self,
-        items: Iterable[T],
-        send: Callable[[T, Actor], Sequence[Any]],
-        *,
-        ahead: int = 0,
+        self, items: Iterable[T], send: Callable[[T, Actor], Sequence[Any]], *, ahead: int = 0
     ) -> Iterator[Done[T]]:
         """Yield each item as it is done; takes one whenever a worker is free.
 

@@ -243,11 +243,7 @@ class Attributes(Autotuner):
         return times[asked]
 
     def _read(
-        self,
-        selector: Selector,
-        task: Task,
-        named: Mapping[str, Any],
-        candidates: list[Candidate],
+        self, selector: Selector, task: Task, named: Mapping[str, Any], candidates: list[Candidate]
     ) -> list[Candidate]:
         """Candidates with the compiler's facts, for arguments without a grid."""
         return selector.read(task, candidates, lambda c: launch_of(self.fn, named, c.payload))

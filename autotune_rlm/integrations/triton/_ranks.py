@@ -162,11 +162,7 @@ def _answer(store: Any, name: str, candidates: Sequence[Candidate]) -> Outcome |
 
 
 def _decide_for_all(
-    store: Any,
-    name: str,
-    rank: int,
-    candidates: Sequence[Candidate],
-    decide: Callable[[], Outcome],
+    store: Any, name: str, rank: int, candidates: Sequence[Candidate], decide: Callable[[], Outcome]
 ) -> Outcome:
     told: dict[str, Any] = {"rank": rank, "failed": "it was interrupted"}
     try:

@@ -117,10 +117,7 @@ class Selector:
         return kept or list(candidates)
 
     def read(
-        self,
-        task: Task,
-        candidates: Sequence[Candidate],
-        launch_of: Callable[[Candidate], Launch],
+        self, task: Task, candidates: Sequence[Candidate], launch_of: Callable[[Candidate], Launch]
     ) -> list[Candidate]:
         """The candidates, with the compiler's facts where a model will rank them.
 

@@ -74,11 +74,7 @@ class LazySurrogate:
 
     @no_fork()
     def predict(
-        self,
-        task: Task,
-        candidates: Sequence[Candidate],
-        *,
-        observed: Sequence[Observation] = (),
+        self, task: Task, candidates: Sequence[Candidate], *, observed: Sequence[Observation] = ()
     ) -> Prediction:
         """The surrogate's prediction."""
         surrogate = self._surrogate()

@@ -257,11 +257,7 @@ class OnnxRuntimeMeasurer(Closing):
             return Measurement(
                 status=run.fault.status, reason=run.fault.reason, cost_s=run.cost_s, facts=facts
             )
-        state = {
-            "device": cpu_device().name,
-            **versions(),
-            "providers": run.loaded["providers"],
-        }
+        state = {"device": cpu_device().name, **versions(), "providers": run.loaded["providers"]}
         if task.metric != "latency_ms":
             value = facts.get(task.metric)
             if value is None:

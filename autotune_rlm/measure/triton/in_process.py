@@ -192,10 +192,7 @@ def compiled_ahead(
     early: list[tuple[Candidate, CompileResult | None]] = []
     numbered = enumerate(candidates)
     for (number, candidate), result in ahead(
-        numbered,
-        lambda item: begun.start(item[1]),
-        most=begun.most,
-        instead=begun.instead,
+        numbered, lambda item: begun.start(item[1]), most=begun.most, instead=begun.instead
     ):
         untried = result is None or result.status is Status.SKIPPED
         early.append((candidate, None if untried else result))

@@ -18,54 +18,31 @@ from autotune_rlm.store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One search of the demo.
-
-    Attributes:
-        what: What it shows.
-        problem: The sizes.
-        configs: Configurations there were.
-        measured: Configurations measured in this step.
-        seconds: From launch to result.
-        best: The chosen configuration.
-        best_ms: Its time in milliseconds.
-        wrong: Largest absolute error of the kernel's result.
-    """
+    """One search of the demo."""
 
     what: str
     problem: str
     configs: int
     measured: int
-    seconds: float
+    seconds: float  # from launch to result
     best: str
     best_ms: float
-    wrong: float
+    wrong: float  # largest absolute error of the kernel's result
 
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """A kernel, its configurations and how to launch it.
-
-    Attributes:
-        name: For the reader.
-        kernel: The ``@triton.jit`` function.
-        space: Its configurations.
-        key: Names of the arguments that a choice depends on.
-        sizes: The problem, and a neighbouring one.
-        launch: ``launch(kernel, size)`` gives the largest error of the result.
-    """
+    """A kernel, its configurations and how to launch it."""
 
     name: str
     kernel: Any
     space: ConfigSpace
     key: Sequence[str]
-    sizes: tuple[tuple[int, ...], tuple[int, ...]]
-    launch: Callable[[RLMAutotuner, tuple[int, ...]], float]
+    sizes: tuple[tuple[int, ...], tuple[int, ...]]  # the problem, and a neighbouring one
+    launch: Callable[[RLMAutotuner, tuple[int, ...]], float]  # gives the largest error
 
     def steps(self, store: Store, reference: Store) -> Iterator[Step]:
-        """Tune the problem, the same again, the neighbour; then measure everything to compare.
-
-        ``store`` remembers the first three steps, ``reference`` the last.
-        """
+        """Tune the problem, the same again, the neighbour; then, in ``reference``, everything."""
         size, neighbour = self.sizes
         yield self._step("a new key", size, store)
         yield self._step("the same key again", size, store)
@@ -94,10 +71,7 @@ class Demo:
 
 
 def demos(device: str, *, interpreted: bool) -> list[Demo]:
-    """The demo's kernels on a torch device, with sizes that suit it.
-
-    ``interpreted`` says whether Triton's interpreter runs them, which ignores warps and stages.
-    """
+    """The demo's kernels, with sizes that suit a torch device."""
     warps, stages = ([4], [2]) if interpreted else ([4, 8], [2, 3, 4])
     blocks = [16, 32, 64] if interpreted else [32, 64, 128, 256]
     return [

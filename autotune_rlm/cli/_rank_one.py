@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,26 +16,22 @@ if TYPE_CHECKING:
     from autotune_rlm.types import Candidate, Device, Observation, Task
 
 
-@dataclass(frozen=True, kw_only=True)
-class RankRequest:
-    """What is asked; the attributes are the command's options."""
-
-    where: str
-    device: str
-    target: str | None = None
-    problem: str = ""
-    grid: tuple[str, ...] = ()
-    guess: bool = False
-    configs: str | None = None
-    top: int = 10
-    compiles: bool = False
-    surrogate: str | None = None
-    store: str | None = None
-    out: Path | None = None
-
-
-def rank_one(ask: RankRequest) -> dict[str, Any]:
-    """The ranking as plain JSON.
+def rank_one(
+    where: str,
+    name: str,
+    *,
+    target: str | None = None,
+    given: str = "",
+    grid: Sequence[str] = (),
+    guess: bool = False,
+    configs: str | None = None,
+    top: int = 10,
+    compiles: bool = False,
+    surrogate: str | None = None,
+    store: str | None = None,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """The ranking for the device of a ``name`` as plain JSON; the rest are the command's options.
 
     Raises:
         ValueError: The kernel, a size or a constant of it, or the device's target is not known; the
@@ -52,21 +47,21 @@ def rank_one(ask: RankRequest) -> dict[str, Any]:
     from autotune_rlm.store.config_file import ConfigFile
     from autotune_rlm.surrogate import load
 
-    given = parse_problem(ask.problem)
-    device = lookup(ask.device)
-    if ask.target is not None:
-        device = completed(dataclasses.replace(device, target=ask.target))
-    kernel = load_file(ask.where, parse_space(ask.configs) if ask.configs else None)
-    task = kernel.task(given, device)
-    problem, assumed = _whole_problem(kernel, given, ask.guess)
-    if ask.grid:
-        kernel.launches(problem, grid=ask.grid)(kernel.candidates[0])  # tells of a wrong one
-    surrogate = load(ask.surrogate, store=ask.store)
-    read = read_offline(kernel, problem, task, surrogate, grid=ask.grid)
-    prediction = surrogate.predict(task, read.candidates, observed=_measured(ask.store, task))
-    order = prediction.order(minimize=task.minimize)[: ask.top].tolist()
-    if ask.out is not None:
-        ConfigFile([recommendation(kernel, task, prediction, ask.top)]).save(ask.out)
+    told = parse_problem(given)
+    device = lookup(name)
+    if target is not None:
+        device = completed(dataclasses.replace(device, target=target))
+    kernel = load_file(where, parse_space(configs) if configs else None)
+    task = kernel.task(told, device)
+    problem, assumed = _whole_problem(kernel, told, guess)
+    if grid:
+        kernel.launches(problem, grid=grid)(kernel.candidates[0])  # tells of a wrong one
+    model = load(surrogate, store=store)
+    read = read_offline(kernel, problem, task, model, grid=grid)
+    prediction = model.predict(task, read.candidates, observed=_measured(store, task))
+    order = prediction.order(minimize=task.minimize)[:top].tolist()
+    if out is not None:
+        ConfigFile([recommendation(kernel, task, prediction, top)]).save(out)
     rows: list[dict[str, Any]] = [
         {
             "rank": place,
@@ -78,7 +73,7 @@ def rank_one(ask: RankRequest) -> dict[str, Any]:
         }
         for place, i in enumerate(order, 1)
     ]
-    if ask.compiles:
+    if compiles:
         results = _compiled(kernel, problem, device, [kernel.candidates[i] for i in order])
         for row, result in zip(rows, results, strict=True):
             row["compiled"] = {
@@ -90,7 +85,7 @@ def rank_one(ask: RankRequest) -> dict[str, Any]:
     return {
         "kernel": task.kernel,
         "device": device.to_json(),
-        "problem": given,
+        "problem": told,
         "assumed": [*assumed, *read.assumed],
         "unfamiliar": list(prediction.unfamiliar),
         "not_read": dict(read.reasons),

@@ -69,23 +69,23 @@ def rank(
     that --problem does not give are guessed from each kernel's text. The file of --out keeps what
     it holds of other kernels, devices and problems.
     """
-    from autotune_rlm.cli._rank_one import RankRequest, rank_one, show_one
+    from autotune_rlm.cli._rank_one import rank_one, show_one
     from autotune_rlm.measure.interpreter import interpreted
 
     with failing(ValueError, TypeError, OSError, RuntimeError, status=1), interpreted(False):
-        if _is_whole(kernel, device, problem):
+        if ":" not in Path(kernel).name or len(device) > 1 or len(problem or ()) > 1:
             if configs or compile or target or grid or store:
                 raise ValueError(
                     "--configs, --grid, --compile, --store and --target take one FILE.py:KERNEL"
                 )
             _rank_whole(kernel, device, problem or [], top, surrogate, as_json, out)
             return
-        ask = RankRequest(
-            where=kernel,
-            device=device[0],
+        answer = rank_one(
+            kernel,
+            device[0],
             target=target,
-            problem=(problem or [""])[0],
-            grid=tuple(grid or ()),
+            given=(problem or [""])[0],
+            grid=grid or (),
             guess=guess,
             configs=configs,
             top=top,
@@ -94,15 +94,10 @@ def rank(
             store=store,
             out=out,
         )
-        answer = rank_one(ask)
     if as_json:
         print(json.dumps(answer, indent=1))
     else:
         show_one(answer)
-
-
-def _is_whole(where: str, devices: Sequence[str], problems: Sequence[str] | None) -> bool:
-    return ":" not in Path(where).name or len(devices) > 1 or len(problems or ()) > 1
 
 
 def _rank_whole(

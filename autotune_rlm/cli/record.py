@@ -12,7 +12,7 @@ import typer
 
 from autotune_rlm.cli._app import fail, failing, new_app, new_console
 from autotune_rlm.cli._ray import DEVICE, RAY, WORKERS, open_cluster
-from autotune_rlm.devices import parse_target
+from autotune_rlm.devices import Target, parse_target
 from autotune_rlm.progress import ProgressLine
 from autotune_rlm.types import Device
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 app = new_app()
 
 _console = new_console(stderr=True)
+_TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 
 
 @app.command()
@@ -124,34 +125,28 @@ def record(
             ):
                 if log.rows:
                     _console.print(f"{out} has {log.rows:,} points; going on with it")
+                targets = _targets((target or _TARGETS) if compile_only else ())
+                options: dict[str, Any] = {
+                    "interpreter": interpreter,
+                    "workers": workers,
+                    "sample_ms": sample_ms,
+                    "minutes": minutes,
+                }
                 if program is not None:
-                    _record_program(
-                        log,
-                        program,
-                        argument,
-                        target=target[0] if target else None,
-                        interpreter=interpreter,
-                        workers=workers,
-                        sample_ms=sample_ms,
-                        minutes=minutes,
-                    )
+                    wanted = targets[0] if targets else None
+                    _record_program(log, program, argument, target=wanted, **options)
                 else:
                     _record_suite(
                         log,
                         suite=suite,
                         only=kernel,
                         problems=problems,
-                        minutes=minutes,
                         max_points=max_points,
-                        targets=(target or ["sm_80", "sm_90", "sm_100", "gfx942"])
-                        if compile_only
-                        else [],
-                        interpreter=interpreter,
-                        workers=workers,
-                        sample_ms=sample_ms,
+                        targets=targets,
                         seed=seed,
                         verify=verify,
                         cluster=cluster,
+                        **options,
                     )
         if convert is not None:
             rows = to_csv([out], convert)
@@ -162,10 +157,36 @@ def record(
             make_table(out, table, per=per, texts=texts)
 
 
+def _targets(names: Sequence[str]) -> list[Target]:
+    """What names of targets mean.
+
+    Raises:
+        ValueError: Triton does not compile for one of them here.
+    """
+    targets = [parse_target(name) for name in names]
+    if not targets:
+        return []
+    import triton
+
+    from autotune_rlm.measure.triton.capture import describe_call
+    from autotune_rlm.measure.triton.compile import CompilePool
+
+    @triton.jit
+    def nothing() -> None:
+        pass
+
+    with CompilePool(1) as pool:
+        for name, target in zip(names, targets, strict=True):
+            spec = describe_call(nothing, target=target)
+            if spec is not None and not (found := pool.compile(spec)).ok:
+                raise ValueError(f"--target {name}: Triton cannot compile for it: {found.reason}")
+    return targets
+
+
 def _record_suite(
     log: Any,
     *,
-    targets: Sequence[str],
+    targets: Sequence[Target],
     interpreter: bool,
     minutes: float,
     max_points: int | None,
@@ -178,7 +199,7 @@ def _record_suite(
         log,
         make_task=_make_task,
         device=_device(interpreter=interpreter, compile_only=bool(targets), cluster=cluster),
-        targets=[parse_target(name) for name in targets],
+        targets=targets,
         interpreter=interpreter,
         cluster=cluster,
         **options,
@@ -197,7 +218,7 @@ def _record_program(
     script: Path,
     arguments: Sequence[str],
     *,
-    target: str | None,
+    target: Target | None,
     interpreter: bool,
     minutes: float,
     **options: Any,
@@ -205,10 +226,9 @@ def _record_program(
     from autotune_rlm.record.program import record_program
     from autotune_rlm.record.recorder import compile_device
 
-    wanted = None if target is None else parse_target(target)
-    device = _device(interpreter=interpreter) if wanted is None else compile_device(wanted)
+    device = _device(interpreter=interpreter) if target is None else compile_device(target)
     cache: Any = contextlib.nullcontext(None)
-    if wanted is not None:
+    if target is not None:
         cache = tempfile.TemporaryDirectory(prefix="autotune_rlm_record_")
     with cache as cache_dir, ProgressLine(total=minutes * 60, every_s=30) as line:
         done = record_program(
@@ -217,7 +237,7 @@ def _record_program(
             log=log,
             make_task=_make_task,
             device=device,
-            target=wanted,
+            target=target,
             cache_dir=cache_dir,
             seconds=minutes * 60,
             show=lambda progress: line(_line(progress), progress.elapsed_s),

@@ -41,16 +41,12 @@ _GRACE_S = 5.0
 
 
 class Units:
-    """Does units. Nothing is started before the first.
+    """Does units, with the options of a ``Recorder``. Nothing is started before the first.
 
     Args:
         suite: Folder of the suite's modules.
-        device: What the measurements are of.
-        targets: Compile for these, by their names, in place of measuring.
-        interpreter: Measure the small problems on Triton's interpreter with the wall clock.
         workers: Compilers; None for one per core, less one for the device's process.
         sample_ms: Milliseconds of samples per point.
-        seed: Of values.
         verify: Whether outputs are compared with the kernels' references.
     """
 
@@ -104,9 +100,8 @@ class Units:
     def arguments(self, name: str, index: int) -> dict[str, Any]:
         """The arguments of a kernel's problem, tensors without values."""
         if (name, index) not in self._arguments:
-            kernel = self.kernels[name]
-            made = kernel.make_args(self.problems(kernel)[index], "meta", None)
-            self._arguments[name, index] = made
+            problem = self.problems(kernel := self.kernels[name])[index]
+            self._arguments[name, index] = kernel.make_args(problem, "meta", None)
         return self._arguments[name, index]
 
     def each(
@@ -121,16 +116,7 @@ class Units:
     def __call__(
         self, unit: Unit, soon: Sequence[Unit], seconds: float
     ) -> tuple[list[dict[str, Any]], float]:
-        """Do one unit while the next are compiled.
-
-        Args:
-            unit: What to do.
-            soon: What follows.
-            seconds: Those that are left.
-
-        Returns:
-            The measurements as JSON, and seconds in which the device was busy.
-        """
+        """Do one unit while the next are compiled: measurements as JSON, seconds the device was busy."""
         before, self._deadline = self.busy_s, time.monotonic() + seconds
         for one in (unit, *soon):
             if repr(one) not in self._begun:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from autotune_rlm.measure.detect import device_state
-from autotune_rlm.measure.errors import classify
+from autotune_rlm.measure.errors import Fault, classify, failed
 from autotune_rlm.measure.interpreter import interpreting
 from autotune_rlm.measure.statistics.timing import Call, Timer, default_timer
 from autotune_rlm.measure.triton.compile import CompileResult
@@ -90,15 +90,9 @@ def setup(init: Mapping[str, Any]) -> None:
 
 
 def serve(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Measure one configuration on some problems of a kernel.
+    """Measure one ``config`` on some ``problems`` (indices) of a ``kernel``.
 
-    Args:
-        request: ``kernel``, ``config``, ``problems`` (indices) and ``compiled``, a
-            ``CompileResult`` as JSON or None.
-
-    Returns:
-        ``measurements``, one per problem; ``busy_s``, seconds that went into running the kernel;
-        ``poisoned``, whether this process can measure nothing any more.
+    ``measurements`` are one per problem; ``poisoned``: this process can measure nothing any more.
     """
     global _device
     if _device is None:
@@ -125,8 +119,9 @@ def _measure(
     kernel: SuiteKernel, index: int, config: dict[str, Any], compiled: CompileResult | None
 ) -> tuple[Measurement, float, bool]:
     assert _device is not None
-    compile_s = compiled.compile_s if compiled else None
-    facts = dict(compiled.facts) if compiled else {}
+    told: dict[str, Any] = {}
+    if compiled:
+        told = {"compile_s": compiled.compile_s, "facts": dict(compiled.facts)}
     try:
         ready = _device.problem(kernel, index)
         args, problem = ready.args, (kernel.small if _device.small else kernel.problems)[index]
@@ -139,19 +134,14 @@ def _measure(
             _device.timer.sample(call, 1)
             wrong = kernel.check(args, ready.expected, problem)
             if wrong:
-                measurement = Measurement(
-                    status=Status.WRONG_RESULT, reason=wrong, compile_s=compile_s, facts=facts
-                )
+                measurement = failed(Fault(Status.WRONG_RESULT, wrong), **told)
                 return measurement, time.perf_counter() - began, False
         job = Job(call=Call(run, setup=clear), grid=kernel.grid({**args, **config}))
         measurement = ready.bench.measure(lambda: job, compiled)
         return measurement, time.perf_counter() - began, bool(ready.bench.poison)
     except Exception as error:
         fault = classify(error, stage="run")
-        measurement = Measurement(
-            status=fault.status, reason=fault.reason, compile_s=compile_s, facts=facts
-        )
-        return measurement, 0.0, fault.poisoned
+        return failed(fault, **told), 0.0, fault.poisoned
 
 
 def _scribble(args: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

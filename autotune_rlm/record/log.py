@@ -42,6 +42,7 @@ class RecordLog(Closing):
             ``(landscape id, candidate key)``.
         late: What did not end in time, by the same; to be tried again after everything else.
         rows: Number of measurements in the file.
+        size: Bytes in the file.
 
     Raises:
         BlockingIOError: Another process has it open.
@@ -74,18 +75,13 @@ class RecordLog(Closing):
             raise
         if whole < self.path.stat().st_size:
             self._file.truncate(whole)
-        self._size = whole
+        self.size = whole
 
     @property
     def full(self) -> bool:
         """Whether the file has reached its size, with what is still to be written."""
         waiting = sum(len(line) for line in self._pending) // (6 if self._gzip else 1)
-        return self._size + waiting >= self._max_bytes - 65536
-
-    @property
-    def size(self) -> int:
-        """Bytes in the file."""
-        return self._size
+        return self.size + waiting >= self._max_bytes - 65536
 
     def note(self, text: str, **facts: Any) -> None:
         """Write an event: readers of landscapes pass over it."""
@@ -138,7 +134,7 @@ class RecordLog(Closing):
         self._file.write(data)
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._size += len(data)
+        self.size += len(data)
 
     def close(self) -> None:
         """Flush and give the file free."""
@@ -174,27 +170,22 @@ def read_record(*paths: str | os.PathLike[str]) -> Iterator[Landscape]:
     tasks: dict[str, Task] = {}
     found: dict[str, dict[str, Observation]] = {}
     for path in map(Path, paths):
-        for name, task, observations in _contents(path):
+        if path.name.endswith((".jsonl", ".jsonl.gz")):
+            landscapes = parse_lines("\n".join(_whole_part(path)[1]), path)
+        else:
+            landscapes = read_landscapes(path)
+        for landscape in landscapes:
+            name, task = landscape.id, landscape.task
             if tasks.setdefault(name, task).key != task.key:
                 raise ValueError(f"{path} has another task under the name {name!r}")
             known = found.setdefault(name, {})
-            for seen in observations:
+            for seen in landscape.observations:
                 before = known.get(seen.candidate.key)
                 if before is None or (seen.measurement.ok and not before.measurement.ok):
                     known[seen.candidate.key] = seen
     for name, by_key in found.items():
         if by_key:
             yield Landscape.from_observations(tasks[name], by_key.values(), id=name)
-
-
-def _contents(path: Path) -> Iterator[tuple[str, Task, Iterable[Observation]]]:
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        lines = _whole_part(path)[1]
-        landscapes = parse_lines("\n".join(lines), path)
-    else:
-        landscapes = read_landscapes(path)
-    for landscape in landscapes:
-        yield landscape.id, landscape.task, landscape.observations
 
 
 def convert(paths: Iterable[str | os.PathLike[str]], out: str | os.PathLike[str]) -> int:

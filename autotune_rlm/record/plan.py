@@ -56,7 +56,8 @@ def spread_configs(space: ConfigSpace, *, seed: int = 0) -> Iterator[dict[str, A
             if config in space:
                 yield config
         drawn += size
-    rest = [c for c in space if tuple(_digits(c, space)) not in seen]
+    places = space.parameters.items()
+    rest = [c for c in space if tuple(v.index(c[n]) for n, v in places) not in seen]
     for index in np.random.default_rng(seed).permutation(len(rest)).tolist():
         yield rest[index]
 
@@ -90,16 +91,10 @@ def round_robin(
     targets: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
 ) -> Iterator[Unit]:
-    """All units of some kernels, one of each kernel in turn.
+    """All units of some kernels, one of each kernel in turn; ``classes`` are problems of one binary.
 
-    A kernel's units go through its problems (grouped by binary) and targets before they come to its
-    next configuration, so that all its landscapes grow alike.
-
-    Args:
-        spaces: Configuration space by kernel.
-        classes: Indices of problems that share a binary, by kernel.
-        targets: Targets by kernel; None for the device at hand.
-        seed: Of the orders of configurations.
+    A kernel's units go through its classes of problems and targets before they come to its next
+    configuration, so that all its landscapes grow alike.
     """
     streams = {
         name: _units(name, space, classes[name], (targets or {}).get(name, ("",)), seed + i)
@@ -127,8 +122,3 @@ def _units(
         for offset in range(len(places)):
             problems, target = places[(turn + offset) % len(places)]
             yield Unit(name, config, problems, target)
-
-
-def _digits(config: Mapping[str, Any], space: ConfigSpace) -> Iterator[int]:
-    for name, values in space.parameters.items():
-        yield values.index(config[name])

@@ -17,6 +17,7 @@ import os
 import runpy
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -26,8 +27,9 @@ from typing import Any
 from autotune_rlm.measure.errors import Fault, Owner, classify, failed, one_line, owner_of
 from autotune_rlm.measure.statistics import StoppingRule
 from autotune_rlm.measure.statistics.timing import Call, Timer, default_timer, measure_call
-from autotune_rlm.measure.triton.capture import after_pre_hook, compile_here, describe_call
+from autotune_rlm.measure.triton.capture import compile_here, compiled_arguments, describe_call
 from autotune_rlm.measure.triton.compile import CompilePool, CompileResult, Target
+from autotune_rlm.measure.triton.layers import unwrap
 from autotune_rlm.types import Candidate, Device, Measurement, Status
 
 from ._units import of_compilation
@@ -37,7 +39,6 @@ from .recorder import Progress, TaskMaker
 __all__ = ["ProgramProgress", "record_program"]
 
 _FAILED = [float("inf")] * 3
-_NOT_ARGUMENTS = ("grid", "warmup")
 
 
 @dataclass
@@ -80,7 +81,8 @@ def record_program(
         workers: Compilers; None for one per core.
         cache_dir: Triton's cache folder for the compilers.
         sample_ms: Milliseconds of samples per configuration.
-        seconds: After this nothing more is measured: kernels take their first configuration.
+        seconds: After this nothing more is measured: kernels take the fastest configuration so far, or
+            their first.
         show: Called after every configuration.
 
     Raises:
@@ -115,32 +117,25 @@ def _compiling_in(cache_dir: str | None) -> Iterator[None]:
         yield
 
 
+@dataclass
 class _Recording:
-    def __init__(
-        self,
-        log: RecordLog,
-        make_task: TaskMaker,
-        device: Device,
-        target: Target | None,
-        pool: CompilePool,
-        sample_ms: float,
-        seconds: float,
-        show: Callable[[Progress], None],
-    ) -> None:
+    log: RecordLog
+    make_task: TaskMaker
+    device: Device
+    target: Target | None
+    pool: CompilePool
+    sample_ms: float
+    seconds: float
+    show: Callable[[Progress], None]
+
+    def __post_init__(self) -> None:
         self.progress = ProgramProgress()
-        self._log = log
-        self._make_task = make_task
-        self._device = device
-        self._target = target
-        self._pool = pool
-        self._budget_s = sample_ms / 1e3
         self._began = time.monotonic()
-        self._seconds = seconds
-        self._show = show
         self._timer: Timer | None = None
         self._landscapes: dict[Any, str] = {}
         self._made: list[Any] = []
         self._chosen: dict[Any, dict[Any, Any]] = {}
+        self._waiting: deque[tuple[Any, Any, dict[str, Any], tuple[str, str]]] = deque()
         self._compiling: dict[tuple[str, str], Future[CompileResult]] = {}
         self._kernels: set[str] = set()
         self._right: dict[Any, bool] = {}  # whether workers are right about a kernel
@@ -162,7 +157,7 @@ class _Recording:
         def run(tuner: Any, *args: Any, **kwargs: Any) -> Any:
             tuner.cache_results = False
             known = self._choices(tuner, args, kwargs)
-            if self._target is None:
+            if self.target is None:
                 tuner.cache = known
                 return own["run"](tuner, *args, **kwargs)
             if not known:
@@ -177,7 +172,7 @@ class _Recording:
             try:
                 configs = list(own["prune_configs"](tuner, kwargs))
             except Exception:
-                if self._target is None:
+                if self.target is None:
                     raise
                 configs = list(tuner.configs)  # asks the device, and there is none
             finally:
@@ -204,7 +199,7 @@ class _Recording:
         try:
             for name, method in patches.items():
                 setattr(Autotuner, name, method)
-            if self._target is not None:
+            if self.target is not None:
                 JITFunction.run = launch_nothing
             yield
         finally:
@@ -218,7 +213,7 @@ class _Recording:
         return sorted({_name(tuner) for tuner in some} - {_name(tuner) for tuner in self._chosen})
 
     def _over(self) -> bool:
-        return time.monotonic() - self._began > self._seconds or self._log.full
+        return time.monotonic() - self._began > self.seconds or self.log.full
 
     def _choices(
         self, tuner: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -237,45 +232,53 @@ class _Recording:
         self.progress.kernels_left_out[kernel] = one_line(f"{type(error).__name__}: {error}")
 
     def _begin(self, tuner: Any, configs: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Open the landscape of a problem and start compiling its configurations."""
+        """Open the landscape of a problem and begin to compile its configurations."""
         arguments = {**tuner.nargs, **kwargs}
         names = sorted({name for config in configs for name in config.all_kwargs()})
-        task = self._make_task(tuner.fn, arguments, self._device, names)
-        if self._target is not None:
+        task = self.make_task(tuner.fn, arguments, self.device, names)
+        if self.target is not None:
             task = replace(task, metric="compile_s")
-        name = f"{task.kernel}/{task.key}/{self._device.name}"
-        self._log.open_landscape(name, task)
+        name = f"{task.kernel}/{task.key}/{self.device.name}"
+        self.log.open_landscape(name, task)
         self._landscapes[tuner] = name
         self._kernels.add(task.kernel)
-        if _interpreted(tuner.fn):
-            return
-        for config in configs:
-            key = _candidate(config).key
-            if (name, key) in self._log.done:
-                continue
+        self._waiting.clear()
+        if hasattr(unwrap(tuner.fn), "cache_key"):  # not interpreted
+            keyed = ((config, (name, _candidate(config).key)) for config in configs)
+            todo = ((c, key) for c, key in keyed if key not in self.log.done)
+            self._waiting.extend((tuner, config, arguments, key) for config, key in todo)
+        self._compile_ahead()
+
+    def _compile_ahead(self) -> None:
+        """Begin to compile what is measured next, four configurations for each worker."""
+        while self._waiting and len(self._compiling) < 4 * self.pool.workers:
+            tuner, config, arguments, key = self._waiting.popleft()
             try:
                 given, spec = _launched(tuner, config, arguments), None
                 if given is not None:
-                    spec = describe_call(tuner.fn, (), given, target=self._target)
+                    spec = describe_call(tuner.fn, (), given, target=self.target)
             except Exception as error:  # the launch, if there is one, will say what is wrong
-                self._leave_out(task.kernel, error)
+                self._leave_out(_name(tuner), error)
                 continue
             if spec is not None:
-                self._compiling[name, key] = self._pool.submit(spec)
+                self._compiling[key] = self.pool.submit(spec)
 
     def _bench(
         self, tuner: Any, args: Sequence[Any], config: Any, meta: Mapping[str, Any]
     ) -> list[float]:
         name = self._landscapes[tuner]
         candidate = _candidate(config)
-        if (name, candidate.key) in self._log.done:
-            value = self._log.done[name, candidate.key]
+        if (name, candidate.key) in self.log.done:
+            value = self.log.done[name, candidate.key]
             return _FAILED if value is None else [value] * 3
         future = self._compiling.pop((name, candidate.key), None)
+        if self._over():
+            return _FAILED
+        self._compile_ahead()
         compiled = future.result() if future is not None else None
         self.progress.binaries += compiled is not None
         began = time.perf_counter()
-        if self._target is None:
+        if self.target is None:
             measurement = self._measure(tuner, args, config, meta, compiled)
             self.progress.busy_s += time.perf_counter() - began
         else:
@@ -285,7 +288,7 @@ class _Recording:
         if measurement.status is Status.SKIPPED:
             self.progress.kernels_left_out.setdefault(name.split("/")[0], measurement.reason)
         else:
-            self._log.add(name, candidate, measurement)
+            self.log.add(name, candidate, measurement)
             self._count(measurement)
         if measurement.value is None:
             return _FAILED
@@ -324,12 +327,12 @@ class _Recording:
                 call,
                 timer=self._timer,
                 rule=StoppingRule(min_samples=8, max_samples=100),
-                budget_s=self._budget_s,
+                budget_s=self.sample_ms / 1e3,
             )
         except Exception as error:
             fault = classify(error, stage="call")
             if fault.poisoned or fault.owner is Owner.CALLER:
-                self._log.flush()
+                self.log.flush()
                 raise
             if fault.owner is Owner.BINARY:
                 self._right.setdefault(tuner, True)
@@ -352,24 +355,20 @@ class _Recording:
         if given is None:
             reason = "its pre_hook needs the tensors themselves"
             return CompileResult(status=Status.SKIPPED, reason=reason)
-        return compile_here(tuner.fn, given, target=self._target)
+        return compile_here(tuner.fn, given, target=self.target)
 
     def _count(self, measurement: Measurement) -> None:
         progress = self.progress
         progress.count(measurement)
         progress.kernels = len(self._kernels)
         progress.elapsed_s = time.monotonic() - self._began
-        progress.bytes = self._log.size
-        self._show(progress)
+        progress.bytes = self.log.size
+        self.show(progress)
 
 
 def _launched(tuner: Any, config: Any, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
     """The kernel's own arguments with ``config``; None where only a launch knows them."""
-    given = after_pre_hook(config.pre_hook, {**arguments, **config.all_kwargs()})
-    if given is None:
-        return None
-    given = _with_heuristics(tuner.fn, given)
-    return {name: value for name, value in given.items() if name not in _NOT_ARGUMENTS}
+    return compiled_arguments(tuner.fn, config.pre_hook, {**arguments, **config.all_kwargs()})
 
 
 def _name(tuner: Any) -> str:
@@ -382,20 +381,3 @@ def _candidate(config: Any) -> Candidate:
     if given.get("num_ctas") == 1:
         del given["num_ctas"]
     return Candidate({k: v if isinstance(v, plain) else str(v) for k, v in given.items()})
-
-
-def _with_heuristics(kernel: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with those that ``triton.heuristics`` under the autotuner add."""
-    while hasattr(kernel, "fn"):
-        for name, function in getattr(kernel, "values", {}).items():
-            given[name] = function(given)
-        kernel = kernel.fn
-    return given
-
-
-def _interpreted(kernel: Any) -> bool:
-    while hasattr(kernel, "fn"):
-        if type(kernel).__name__ == "InterpretedFunction":
-            return True
-        kernel = kernel.fn
-    return False

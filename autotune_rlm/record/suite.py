@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -122,22 +121,10 @@ class SuiteKernel:
     min_cuda: int = 0
     hip: bool = True
 
-    @cached_property
+    @property
     def name(self) -> str:
         """The kernel's name: that of its function."""
         return self.fn.__name__
-
-    @cached_property
-    def source(self) -> str:
-        """The function's text as it stands in its file."""
-        import inspect
-
-        return inspect.getsource(self.fn.fn)
-
-    @cached_property
-    def candidates(self) -> tuple[dict[str, Any], ...]:
-        """Every valid configuration, in the space's order."""
-        return tuple(dict(config) for config in self.space)
 
     def supports(self, target: tuple[str, int | str]) -> bool:
         """Whether ``target``, such as ``("cuda", 90)`` or ``("hip", "gfx942")``, can run it."""

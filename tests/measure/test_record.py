@@ -309,6 +309,25 @@ def test_a_programs_kernels_are_compiled_for_a_device_that_is_not_here(tmp_path,
     assert statuses == {64: Status.OK, 128: Status.COMPILE_ERROR}
 
 
+def test_a_programs_recording_ends_in_mid_problem(tmp_path, program, monkeypatch):
+    from autotune_rlm.record import program as module
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(module._Recording, "_over", lambda self: self.progress.points >= 2)
+    with RecordLog(tmp_path / "r.jsonl") as log:
+        done = module.record_program(
+            program,
+            ["meta", "1600"],
+            log=log,
+            make_task=_make_task,
+            device=H100,
+            target=parse_target("sm_90"),
+            workers=1,
+        )
+    assert done.points == log.rows == 2
+    assert {name.split("/")[0] for name, _ in log.done} == {"add_twice"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -317,6 +336,7 @@ def test_a_programs_kernels_are_compiled_for_a_device_that_is_not_here(tmp_path,
         (["--out", "x.jsonl", "--compile-only", "--interpreter"], "does not go with"),
         (["--out", "x.jsonl", "--compile-only", "--program", __file__], "needs one --target"),
         (["--out", "x.jsonl", "--compile-only", "--target", "sm_ninety"], "target must look like"),
+        (["--out", "x.jsonl", "--compile-only", "--target", "sm_9000"], "cannot compile for it"),
         (["--out", "x.jsonl", "--suite", "nowhere", "--interpreter"], "must be 'all' or a folder"),
         (["--out", "x.jsonl", "--kernel", "nothing", "--interpreter"], "no kernel"),
     ],

@@ -16,10 +16,10 @@ from typing import Any
 
 from triton.runtime.autotuner import Autotuner, Config
 
+from autotune_rlm.measure.triton.layers import unwrap
 from autotune_rlm.types import Device
 
 from ._autotuner import RLMAutotuner
-from ._source import unwrap
 from .resources import TUNING_LOCK
 from .settings import Settings
 

@@ -15,7 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._source import parse, unwrap
+from autotune_rlm.measure.triton.layers import unwrap
+
+from ._source import parse
 from .task import describe
 
 _ADDRESSED = re.compile(r"load|store|atomic_\w+|make_block_ptr|make_tensor_descriptor|prefetch")

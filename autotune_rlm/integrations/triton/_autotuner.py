@@ -16,6 +16,7 @@ from autotune_rlm._checks import check_all
 from autotune_rlm.config_space import ConfigSpace
 from autotune_rlm.measure.errors import Owner, classify
 from autotune_rlm.measure.triton import IsolatedMeasurer, Workload
+from autotune_rlm.measure.triton.layers import unwrap
 from autotune_rlm.types import Candidate, Task
 
 from ._attributes import Attributes, State
@@ -27,7 +28,7 @@ from ._prune import check_conflicts, check_names
 from ._ranks import ranks
 from ._refresh import Later, refresher
 from ._select import Outcome, Selector
-from ._source import kernel_source, unwrap
+from ._source import kernel_source
 from .device import device_of, is_capturing, wait_for_device
 from .resources import TUNING_LOCK, compile_pool
 from .settings import Settings, is_disabled

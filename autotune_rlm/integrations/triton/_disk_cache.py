@@ -25,10 +25,10 @@ from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
 from autotune_rlm.landscapes import triton_measurement, triton_problem
+from autotune_rlm.measure.triton.layers import unwrap
 from autotune_rlm.types import Task
 
 from ._select import Outcome, Selector
-from ._source import unwrap
 from .task import candidates_of
 
 try:

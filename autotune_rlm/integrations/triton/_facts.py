@@ -16,9 +16,8 @@ import numpy as np
 
 from autotune_rlm._forks import no_fork
 from autotune_rlm.ir import IRCache, Launch, NotRead, Reader, Refused, target_of
+from autotune_rlm.measure.triton.layers import unwrap
 from autotune_rlm.types import Candidate, Device
-
-from ._source import unwrap
 
 _log = logging.getLogger(__name__)
 

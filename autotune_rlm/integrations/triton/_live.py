@@ -14,14 +14,20 @@ from autotune_rlm.ir import Launch, as_grid
 from autotune_rlm.measure.errors import one_line
 from autotune_rlm.measure.statistics.timing import Call
 from autotune_rlm.measure.triton import TritonMeasurer
-from autotune_rlm.measure.triton.capture import after_pre_hook, compile_here, describe_call
+from autotune_rlm.measure.triton.capture import (
+    after_pre_hook,
+    compile_here,
+    compiled_arguments,
+    describe_call,
+)
 from autotune_rlm.measure.triton.compile import CompileResult, CompileSpec
 from autotune_rlm.measure.triton.job import Job
 from autotune_rlm.measure.triton.kernel_call import NotRepeatableError, describe_launch
+from autotune_rlm.measure.triton.layers import unwrap, with_heuristics
 from autotune_rlm.types import Candidate
 
 from ._check import OutputCheck
-from ._source import constant_names, unwrap, with_heuristics
+from ._source import constant_names
 from ._timer import timing_for
 from .resources import compile_pool
 
@@ -123,12 +129,8 @@ class LiveLaunch:
         return describe_call(self._kernel, kwargs=given, max_shared_bytes=_most_shared())
 
     def _compiled_arguments(self, config: triton.Config) -> dict[str, Any] | None:
-        """All arguments by name as the compiler gets them; None where only the launch knows them."""
-        launched = after_pre_hook(config.pre_hook, {**self._named, **config.all_kwargs()})
-        if launched is None:
-            return None
-        given = with_heuristics(self._kernel, launched)
-        return {name: value for name, value in given.items() if name not in ("grid", "warmup")}
+        arguments = {**self._named, **config.all_kwargs()}
+        return compiled_arguments(self._kernel, config.pre_hook, arguments)
 
     def workload(
         self, candidates: Sequence[Candidate], *, reset: Sequence[str] = ()

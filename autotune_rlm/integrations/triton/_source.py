@@ -18,9 +18,9 @@ from types import ModuleType
 from typing import Any
 
 import triton.language as tl
-from triton.runtime.autotuner import Heuristics
 
 from autotune_rlm._forks import ForkSafeLock
+from autotune_rlm.measure.triton.layers import unwrap
 from autotune_rlm.types import digest
 
 from ._identity import function_key
@@ -29,40 +29,6 @@ _cache: weakref.WeakKeyDictionary[Callable[..., Any], tuple[Any, str]] = weakref
 _lock = ForkSafeLock()
 _MAX_LENGTH = 200  # characters of a constant in the text; of a longer one a digest
 _OPTIONS = ("do_not_specialize", "do_not_specialize_on_alignment", "noinline", "debug")
-
-
-def unwrap(kernel: Any) -> Any:
-    """The ``@triton.jit`` function inside decorators such as heuristics and autotuners.
-
-    Raises:
-        TypeError: ``kernel`` is none and wraps none.
-    """
-    inner = kernel
-    while not inspect.isfunction(getattr(inner, "fn", None)):
-        if not hasattr(inner, "fn"):
-            raise TypeError(
-                f"expected a @triton.jit function, got {kernel!r}; put @triton.jit under the decorator"
-            )
-        inner = inner.fn
-    return inner
-
-
-def heuristics_of(kernel: Any) -> Iterator[Heuristics]:
-    """The ``@triton.heuristics`` around a ``@triton.jit`` function, the outermost first."""
-    jit = unwrap(kernel)
-    while kernel is not jit:
-        if isinstance(kernel, Heuristics):
-            yield kernel
-        kernel = kernel.fn
-
-
-def with_heuristics(kernel: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """``given``, all arguments by name, and what ``@triton.heuristics`` in ``kernel`` adds."""
-    given = dict(given)
-    for layer in heuristics_of(kernel):
-        for name, heuristic in layer.values.items():
-            given[name] = heuristic(dict(given))
-    return given
 
 
 def constant_names(kernel: Any) -> list[str]:

@@ -13,10 +13,11 @@ import numpy as np
 import triton
 
 from autotune_rlm.dtypes import dtype_name
+from autotune_rlm.measure.triton.layers import heuristics_of, unwrap, with_heuristics
 from autotune_rlm.types import Candidate, Device, Task, digest
 
 from ._identity import compiler_versions, function_key
-from ._source import constant_names, heuristics_of, kernel_source, unwrap, with_heuristics
+from ._source import constant_names, kernel_source
 
 __all__ = ["KernelTasks", "candidates_of", "describe"]
 
@@ -142,8 +143,8 @@ class KernelTasks:
         self._heuristics = _digest_of(
             {
                 f"{depth} {name}": heuristic
-                for depth, layer in enumerate(heuristics_of(kernel))
-                for name, heuristic in layer.values.items()
+                for depth, values in enumerate(heuristics_of(kernel))
+                for name, heuristic in values.items()
             }
         )
         self._functions = _digest_of(functions or {})

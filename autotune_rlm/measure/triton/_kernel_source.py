@@ -13,11 +13,12 @@ import builtins
 import functools
 import hashlib
 import importlib
-import inspect
 import os
 import types
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
+
+from .layers import unwrap
 
 _BUILTINS = frozenset(dir(builtins))
 _KEEP = "__autotune_rlm_keep__"
@@ -49,16 +50,6 @@ def file_sha256(file: str) -> str:
 def _sha256(file: str, mtime_ns: int) -> str:
     with open(file, "rb") as stream:
         return hashlib.sha256(stream.read()).hexdigest()
-
-
-def jit_function(kernel: Any) -> Any:
-    """The ``JITFunction`` (or interpreted one) inside of an autotuner or other wrapper."""
-    found = kernel
-    while not inspect.isfunction(getattr(found, "fn", None)):
-        found = getattr(found, "fn", None)
-        if found is None:
-            raise ValueError(f"expected a function decorated with triton.jit, got {kernel!r}")
-    return found
 
 
 @functools.lru_cache(maxsize=256)
@@ -94,7 +85,10 @@ def _load(file: str, mtime_ns: int, function: str, module: str, sha256: str) -> 
             found = importlib.import_module(module)
         for part in function.split("."):
             found = getattr(found, part)
-    return jit_function(found)
+    try:
+        return unwrap(found)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 def _slice(tree: ast.Module, target: str) -> list[ast.stmt]:

@@ -17,11 +17,18 @@ from autotune_rlm._forks import ForkSafeLock, no_fork
 from autotune_rlm.measure.errors import classify
 from autotune_rlm.types import Status
 
-from ._kernel_source import file_sha256, jit_function
+from ._kernel_source import file_sha256
 from ._shipping import pack
 from .compile import CompileResult, CompileSpec, Target
+from .layers import unwrap, with_heuristics
 
-__all__ = ["after_pre_hook", "compile_here", "describe_call", "encode_value"]
+__all__ = [
+    "after_pre_hook",
+    "compile_here",
+    "compiled_arguments",
+    "describe_call",
+    "encode_value",
+]
 
 _driver_lock = ForkSafeLock()
 
@@ -56,7 +63,7 @@ def describe_call(
     Raises:
         TypeError: The arguments do not fit the kernel.
     """
-    function = jit_function(kernel)
+    function = unwrap(kernel)
     if not hasattr(function, "cache_key"):
         return None  # interpreted
     python = function.fn
@@ -113,7 +120,7 @@ def compile_here(
         on = _pretend(target) if target else nullcontext()
         with no_fork(), on, watching_the_cache() as hits:
             begin = time.perf_counter()
-            compiled = _twin(jit_function(kernel)).warmup(grid=(1,), **kwargs)
+            compiled = _twin(unwrap(kernel)).warmup(grid=(1,), **kwargs)
             seconds = time.perf_counter() - begin
         facts = facts_of(compiled)
     except Exception as error:
@@ -166,6 +173,23 @@ def after_pre_hook(
             value = copies[name]
         changed[name] = value
     return changed
+
+
+def compiled_arguments(
+    kernel: Any, hook: Callable[[dict[str, Any]], Any] | None, arguments: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """All arguments by name as the compiler gets them; None where only the launch knows them.
+
+    Args:
+        kernel: As for ``describe_call``.
+        hook: The configuration's ``pre_hook``.
+        arguments: Those of the launch and the configuration by name.
+    """
+    launched = after_pre_hook(hook, arguments)
+    if launched is None:
+        return None
+    given = with_heuristics(kernel, launched)
+    return {name: value for name, value in given.items() if name not in ("grid", "warmup")}
 
 
 def _is_descriptor(value: Any) -> bool:

@@ -17,6 +17,7 @@ measurer = IsolatedMeasurer(call.workload(), pool=CompilePool())
 from __future__ import annotations
 
 import ast
+import inspect
 import math
 import operator
 import os
@@ -29,9 +30,10 @@ from autotune_rlm.dtypes import TORCH_NAMES
 from autotune_rlm.measure.statistics.timing import Call
 from autotune_rlm.types import canonical_json
 
-from ._kernel_source import load_kernel
+from ._kernel_source import file_sha256, load_kernel
 from .isolated import Workload
 from .job import Job
+from .layers import unwrap
 
 __all__ = [
     "KernelCall",
@@ -279,11 +281,7 @@ def describe_launch(
         NotRepeatableError: The kernel is not at the top level of a file, or an argument cannot be made
             again.
     """
-    import inspect
-
-    from ._kernel_source import file_sha256, jit_function
-
-    function = jit_function(kernel)
+    function = unwrap(kernel)
     file = inspect.getsourcefile(function.fn)
     if file is None or file.startswith("<") or "<locals>" in function.fn.__qualname__:
         raise NotRepeatableError("the kernel does not stand at the top level of a file")

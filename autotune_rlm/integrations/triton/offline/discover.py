@@ -17,7 +17,7 @@ from triton.runtime import driver
 from triton.runtime.autotuner import Autotuner, Heuristics
 
 from autotune_rlm._files import run_file
-from autotune_rlm.integrations.triton._source import unwrap
+from autotune_rlm.measure.triton.layers import layers, unwrap
 
 __all__ = ["Found", "autotuner_of", "find_kernels", "import_file", "import_module", "module_of"]
 
@@ -86,11 +86,7 @@ def module_of(function: Any) -> str:
 
 def autotuner_of(kernel: Any) -> Autotuner | None:
     """The autotuner around or within a decorated kernel; None where there is none."""
-    while hasattr(kernel, "fn"):
-        if isinstance(kernel, Autotuner):
-            return kernel
-        kernel = kernel.fn
-    return None
+    return next((layer for layer in layers(kernel) if isinstance(layer, Autotuner)), None)
 
 
 def import_file(path: Path) -> Any:
@@ -173,18 +169,14 @@ def _noted(failed: dict[str, str], name: str) -> Iterator[None]:
         failed[name] = f"{type(error).__name__}: {lines[0]}"
 
 
-class _some_driver:
+@contextlib.contextmanager
+def _some_driver() -> Iterator[None]:
     """A pretended device where there is none: modules ask what kind of device there is."""
+    from autotune_rlm.integrations.triton.stub import StubDriver
 
-    def __enter__(self) -> None:
-        from autotune_rlm.integrations.triton.stub import StubDriver
-
-        self._stub = None
+    with contextlib.ExitStack() as stack:
         try:
             driver.active.get_current_target()
         except RuntimeError:
-            self._stub = StubDriver().__enter__()
-
-    def __exit__(self, *exc: object) -> None:
-        if self._stub is not None:
-            self._stub.__exit__(*exc)
+            stack.enter_context(StubDriver())
+        yield

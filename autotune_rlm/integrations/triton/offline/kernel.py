@@ -14,12 +14,12 @@ from triton.backends import backends
 
 from autotune_rlm.config_space import TRITON_OPTIONS, ConfigSpace
 from autotune_rlm.integrations.triton._arguments import default_arguments, last_strides, uses_of
-from autotune_rlm.integrations.triton._source import unwrap, with_heuristics
 from autotune_rlm.integrations.triton.task import KernelTasks, candidates_of
 from autotune_rlm.ir import Launch, as_grid
 from autotune_rlm.measure.triton.capture import describe_call
 from autotune_rlm.measure.triton.compile import CompileSpec, parse_target
 from autotune_rlm.measure.triton.kernel_call import DTYPES, evaluate_grid
+from autotune_rlm.measure.triton.layers import heuristics_of, unwrap, with_heuristics
 from autotune_rlm.types import Candidate, Device, Task
 
 from .discover import autotuner_of, import_file, import_module, module_of
@@ -73,7 +73,7 @@ class OfflineKernel:
     @property
     def given_names(self) -> list[str]:
         """The arguments that neither a configuration nor a heuristic sets."""
-        added = _heuristic_names(self.kernel)
+        added = {name for values in heuristics_of(self.kernel) for name in values}
         return [name for name in self.argument_names if name not in added]
 
     def default_problem(self, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -315,14 +315,6 @@ def parse_space(text: str) -> ConfigSpace:
             raise ValueError(f"--configs takes NAME=VALUE,VALUE; NAME=..., got {entry.strip()!r}")
         parameters[name] = [_value(name, v.strip()) for v in values.split(",")]
     return ConfigSpace(**parameters)
-
-
-def _heuristic_names(kernel: Any) -> set[str]:
-    names: set[str] = set()
-    while hasattr(kernel, "fn"):
-        names |= set(getattr(kernel, "values", ()))
-        kernel = kernel.fn
-    return names
 
 
 def _value(name: str, text: str) -> Any:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from autotune_rlm.integrations.triton._adopt import enable
-from autotune_rlm.integrations.triton._source import kernel_source, unwrap, with_heuristics
+from autotune_rlm.integrations.triton._source import kernel_source
 from autotune_rlm.integrations.triton.resources import LazySurrogate, open_store
 from autotune_rlm.integrations.triton.settings import Settings
 from autotune_rlm.measure.triton import Fleet, IsolatedMeasurer
 from autotune_rlm.measure.triton.compile import CompilePool
 from autotune_rlm.measure.triton.kernel_call import KernelCall, evaluate_grid
+from autotune_rlm.measure.triton.layers import unwrap, with_heuristics
 from autotune_rlm.search.progress import Reporter
 from autotune_rlm.search.tuner import Tuner
 from autotune_rlm.store.config_file import ConfigFile, Recommendation

@@ -22,17 +22,7 @@ def check_number(
     whole: bool = False,
     none: bool = False,
 ) -> None:
-    """A number, within limits.
-
-    Args:
-        name: Of the argument.
-        value: What it was given.
-        least: Its least value.
-        above: What it must be above.
-        most: Its largest value.
-        below: What it must be below.
-        whole: Whether it must be an integer.
-        none: Whether it may be None.
+    """A number from ``least`` to ``most``, ``above`` and ``below`` limits that it must not reach.
 
     Raises:
         TypeError: It is no number, or none of this kind.
@@ -91,6 +81,26 @@ def check_all(name: str, values: Iterable[Any], kind: type, hint: str = "") -> N
     if not all(issubclass(each, kind) for each in set(map(type, values))):
         wrong = next(value for value in values if not isinstance(value, kind))
         check_type(f"each of {name}", wrong, kind, hint=hint)
+
+
+def check_surrogate(given: Any) -> None:
+    """A surrogate, or the name or folder of one that is there; loads nothing.
+
+    Raises:
+        TypeError: It is none of these.
+        ValueError: There is no such one.
+    """
+    if not isinstance(given, (str, os.PathLike)):
+        if not callable(getattr(given, "predict", None)):
+            raise TypeError(f"surrogate must be a surrogate, its name or its folder, got {given!r}")
+        return
+    weights = Path(__file__).parent / "surrogate" / "weights"
+    if not any((folder / given / "config.json").is_file() for folder in (weights, Path())):
+        bundled = ", ".join(sorted(p.parent.name for p in weights.glob("*/config.json")))
+        raise ValueError(
+            f"surrogate: there is no folder {os.fspath(given)} with a config.json; bundled ones are: "
+            f"{bundled or 'none'}"
+        )
 
 
 @contextlib.contextmanager

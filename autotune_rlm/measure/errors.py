@@ -238,10 +238,12 @@ _TABLE: tuple[_Rule, ...] = (
     ),
     # The launch.
     _rule(Status.RUNTIME_ERROR, r"torch\..*(AcceleratorError|DeviceError)"),
+    _rule(Status.RUNTIME_ERROR, "builtins.(RuntimeError|SystemError)", r"triton error \["),
     _rule(
         Status.RUNTIME_ERROR,
         "builtins.(RuntimeError|SystemError)",
-        r"triton error \[|\b(cuda|hip|xpu|cu\w+|hip\w+) ?error",
+        r"\b(cuda|hip|xpu|cu\w+|hip\w+) ?error",
+        tools_only=True,
     ),
     # ONNX Runtime.
     _rule(Status.COMPILE_ERROR, _ORT + "(NotImplemented|InvalidGraph|InvalidProtobuf|NoSuchFile)"),

@@ -126,6 +126,12 @@ def test_a_device_without_room_or_driver_says_nothing_of_a_candidate(message, pa
         assert (fault.passes, fault.poisoned) == (passes, poisoned)
 
 
+def test_a_callers_own_error_that_speaks_of_cuda_is_the_callers():
+    for error in (RuntimeError("CUDA error in my own check"), RuntimeError("hipError of my own")):
+        assert classify(error, stage="call").owner is Owner.CALLER
+        assert classify(error, stage="run").owner is Owner.LAUNCH
+
+
 def test_a_launch_inside_capture_is_the_callers():
     error = RuntimeError("CUDA error: operation not permitted when stream is capturing")
     assert classify(error).owner is Owner.CALLER

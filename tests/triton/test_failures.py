@@ -210,6 +210,7 @@ class TestBinary:
         limit[0] = 1e9
         kernel[good](X, X, 65)  # all of them: Triton takes the first then
         assert kernel.best_config.kwargs["BLOCK"] == 64
+        assert list(kernel.configs_timings.values()) == [[float("inf")] * 3] * 3
 
 
 class TestLaunch:

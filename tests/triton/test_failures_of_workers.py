@@ -162,21 +162,24 @@ class TestIsolated:
             pre_hook=hook if "hook" in sys.argv else None,
         )
         @triton.jit
-        def wild(x, y, n, WILD: tl.constexpr, BLOCK: tl.constexpr):
+        def wild(x, y, n, WILD: tl.constexpr, LAZY: tl.constexpr, BLOCK: tl.constexpr):
             at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-            tl.store(y + at, tl.load(x + at, mask=at < n), mask=at < n)
+            right = tl.load(x + at, mask=at < n)
+            if BLOCK < 256 or not LAZY:
+                tl.store(y + at, right, mask=at < n)
             if WILD:
                 if BLOCK == 128:
                     tl.store(y + (tl.program_id(0) + 1).to(tl.int64) * (1 << 44), 1.0)
 
         x = torch.ones(500)
         y = torch.zeros(500)
-        wild[lambda m: (triton.cdiv(500, m["BLOCK"]),)](x, y, 500, "wild" in sys.argv)
+        modes = "wild" in sys.argv, "lazy" in sys.argv
+        wild[lambda m: (triton.cdiv(500, m["BLOCK"]),)](x, y, 500, *modes)
         timed = {c.kwargs["BLOCK"]: t[0] < 1e9 for c, t in wild.configs_timings.items()}
         print(dict(sorted(timed.items())), bool((x == y).all()))
         """
 
-    def run(self, tmp_path, *arguments):
+    def run(self, tmp_path, *arguments, **environment):
         program = tmp_path / "program.py"
         program.write_text(textwrap.dedent(self.PROGRAM))
         path = str(tmp_path / "store.db")
@@ -184,7 +187,12 @@ class TestIsolated:
             [sys.executable, program, *arguments],
             capture_output=True,
             text=True,
-            env={**os.environ, "AUTOTUNE_RLM_STORE": path, "TRITON_INTERPRET": "1"},
+            env={
+                **os.environ,
+                "AUTOTUNE_RLM_STORE": path,
+                "TRITON_INTERPRET": "1",
+                **environment,
+            },
         )
         return done, rows(path)
 
@@ -192,6 +200,11 @@ class TestIsolated:
         done, kept = self.run(tmp_path, "wild")
         assert done.stdout.strip() == "{64: True, 128: False, 256: True} True", done.stderr
         assert kept == {64: "ok", 128: "crashed", 256: "ok"}
+
+    def test_wrong_results_are_left_out_there_too(self, tmp_path):
+        done, kept = self.run(tmp_path, "lazy", AUTOTUNE_RLM_CHECK="default")
+        assert done.stdout.strip() == "{64: True, 128: True, 256: False} True", done.stderr
+        assert kept == {64: "ok", 128: "ok", 256: "wrong_result"}
 
     def test_hooks_of_the_users_own_need_this_process(self, tmp_path):
         done, kept = self.run(tmp_path, "hook")

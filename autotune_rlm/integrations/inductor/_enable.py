@@ -7,7 +7,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from autotune_rlm._checks import check_number
+from autotune_rlm._checks import check_number, check_surrogate
 from autotune_rlm.integrations.inductor._session import Session
 from autotune_rlm.store import Store
 from autotune_rlm.types import Device, Surrogate
@@ -40,12 +40,14 @@ def enable(
         The session, whose ``summary`` counts choices and measurements.
 
     Raises:
-        ValueError: ``budget`` is below 1.
+        ValueError: ``budget`` is below 1, or there is no such surrogate.
         RuntimeError: It is enabled already.
         ImportError: torch is older than 2.11 or built without Inductor's hooks.
     """
     global _active
     check_number("budget", budget, least=1, whole=True)
+    if surrogate is not None:
+        check_surrogate(surrogate)
     if _active is not None:
         raise RuntimeError("the integration is enabled already: call disable() first")
     try:

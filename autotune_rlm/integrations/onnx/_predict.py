@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from autotune_rlm._checks import check_all, check_number, check_type
+from autotune_rlm._checks import check_all, check_number, check_surrogate, check_type
 from autotune_rlm.integrations.onnx._fitted import (
     MIN_FITTED,
     NORMAL,
@@ -163,11 +163,8 @@ def _surrogate_for(metric: str, given: Surrogate | str | bool | None) -> Surroga
         return default_surrogate() if metric in TRAINED_METRICS else None
     if given is False:
         return None
+    check_surrogate(given)
     if not isinstance(given, (str, os.PathLike)):
-        if not callable(getattr(given, "predict", None)):
-            raise TypeError(
-                f"surrogate must be a surrogate, the name or path of one or False, got {given!r}"
-            )
         return given
     from autotune_rlm.surrogate import load
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 
-from autotune_rlm._checks import check_all, check_number, check_type
+from autotune_rlm._checks import check_all, check_number, check_surrogate, check_type
 from autotune_rlm.types import Task
 
 
@@ -51,7 +50,8 @@ class Arguments:
         for one in self.context if several else [self.context]:
             if one is not None and not isinstance(one, (Task, Mapping)):
                 raise _wrong("context", "a mapping, a Task or a list, one for each objective", one)
-        _check_surrogate(self.surrogate)
+        if self.surrogate is not None and not isinstance(self.surrogate, bool):
+            check_surrogate(self.surrogate)
         check_type("warm_start", self.warm_start, Sequence, hint="put studies into a list")
         check_all("warm_start", self.warm_start, Study)
         counts = {len(study.directions) for study in self.warm_start}
@@ -68,19 +68,3 @@ class Arguments:
 
 def _wrong(name: str, wanted: str, given: Any) -> TypeError:
     return TypeError(f"{name} must be {wanted}, got {given!r}")
-
-
-def _check_surrogate(surrogate: Any) -> None:
-    if surrogate is None or isinstance(surrogate, bool):
-        return
-    if not isinstance(surrogate, (str, os.PathLike)):
-        if not callable(getattr(surrogate, "predict", None)):
-            raise _wrong("surrogate", "a surrogate, the name or path of one or False", surrogate)
-        return
-    weights = Path(__file__).parents[2] / "surrogate" / "weights"
-    if not any((folder / surrogate / "config.json").is_file() for folder in (weights, Path())):
-        bundled = ", ".join(sorted(p.parent.name for p in weights.glob("*/config.json")))
-        raise ValueError(
-            f"surrogate: there is no folder {os.fspath(surrogate)} with a config.json; bundled "
-            f"ones are: {bundled or 'none'}"
-        )

@@ -93,7 +93,8 @@ def rlm_autotune(
             ``configs`` by more than rounding (``measure.disagreement``), in the search that measures
             them; None compares nothing, as Triton. All tensors of the launch are compared, and are after
             the search what they were before. It takes their memory three times while it searches, and
-            a launch for each. What was measured without it is not trusted.
+            a launch for each. With ``isolate`` the other process compares. What was measured without it
+            is not trusted.
         quiet: Write nothing about a search. Otherwise one that takes longer than two seconds says on
             the standard error stream how far it is, and what it found.
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import triton
@@ -17,7 +17,7 @@ from autotune_rlm.config_space import ConfigSpace
 from autotune_rlm.measure.errors import Owner, classify
 from autotune_rlm.measure.triton import IsolatedMeasurer, Workload
 from autotune_rlm.measure.triton.layers import unwrap
-from autotune_rlm.types import Candidate, Task
+from autotune_rlm.types import Candidate
 
 from ._attributes import Attributes, State
 from ._check import OutputCheck
@@ -27,7 +27,7 @@ from ._live import LiveLaunch
 from ._prune import check_conflicts, check_names
 from ._ranks import ranks
 from ._refresh import Later, refresher
-from ._select import Outcome, Selector
+from ._select import Outcome
 from ._source import kernel_source
 from .device import device_of, is_capturing, wait_for_device
 from .resources import TUNING_LOCK, compile_pool
@@ -261,14 +261,7 @@ class RLMAutotuner(Attributes):
         *,
         only_looks: bool,
     ) -> Outcome:
-        """Choose a configuration for a launch.
-
-        Args:
-            configs: The choices.
-            args: Positional arguments of the launch.
-            kwargs: Keyword arguments of the launch.
-            only_looks: Whether nothing is measured or noted, in any mode.
-        """
+        """Choose a configuration for a launch; with ``only_looks`` nothing is measured or noted."""
         selector = self._selector
         named = {**(self.nargs or {}), **kwargs}
         check_conflicts(configs, kwargs)
@@ -302,32 +295,21 @@ class RLMAutotuner(Attributes):
                 return dataclasses.replace(outcome, measured_later=later)
             return outcome
         wait_for_device()
-        if selector.settings.check is not None:
-            return self._checked(selector, task, candidates, launch, named)
         measurer = functools.partial(launch.measurer, self._do_bench, self._announce)
-        isolated = None
+        checks, isolated = selector.settings.check is not None, None
         if selector.settings.isolate:
-            isolated = functools.partial(self._isolated, launch, candidates)
-        return selector.by_measuring(task, candidates, measurer, isolated)
-
-    def _checked(
-        self,
-        selector: Selector,
-        task: Task,
-        candidates: Sequence[Candidate],
-        launch: LiveLaunch,
-        named: Mapping[str, Any],
-    ) -> Outcome:
-        """Measure, and reject configurations whose output differs from the default's."""
+            isolated = functools.partial(self._isolated, launch, candidates, checks)
+        if not checks:
+            return selector.by_measuring(task, candidates, measurer, isolated)
         check = OutputCheck(named, launch.job(candidates[0].payload).call)
-        measurer = functools.partial(launch.measurer, self._do_bench, self._announce, check=check)
+        measurer = functools.partial(measurer, check=check)
         try:
-            return selector.by_measuring(task, candidates, measurer, None)
+            return selector.by_measuring(task, candidates, measurer, isolated)
         finally:
             check.restore()
 
     def _isolated(
-        self, launch: LiveLaunch, candidates: Sequence[Candidate]
+        self, launch: LiveLaunch, candidates: Sequence[Candidate], checks: bool
     ) -> IsolatedMeasurer | None:
         """A measurer in a separate process; None, with a warning, where that is not possible."""
         own = {
@@ -337,13 +319,16 @@ class RLMAutotuner(Attributes):
         }
         why = next((f"a {name} of its own" for name, is_own in own.items() if is_own), "")
         reset = [*self.reset_to_zero, *self.restore_value]
-        workload = {"obstacle": why} if why else launch.workload(candidates, reset=reset)
+        workload = {"obstacle": why}
+        if not why:
+            workload = launch.workload(candidates, reset=reset, checks=checks)
         if "obstacle" in workload:
             why = workload["obstacle"]
             name = self.base_fn.__name__
             _log.warning("%s is measured in this process although isolate=True: %s", name, why)
             return None
-        return IsolatedMeasurer(Workload(**workload), pool=compile_pool())
+        right = dict(candidates[0].config) if checks else None
+        return IsolatedMeasurer(Workload(**workload), pool=compile_pool(), reference=right)
 
     def _announce(self, config: triton.Config) -> None:
         if knobs.autotuning.print:

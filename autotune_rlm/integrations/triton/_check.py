@@ -21,19 +21,15 @@ _log = logging.getLogger(__name__)
 
 
 class OutputCheck:
-    """The tensors of a launch before and after.
+    """The tensors of a launch, those in descriptors too, before it and after ``default``, which is right.
 
     Takes the memory of all its tensors three times (before, expected, seen), and a byte for each
     element that is overwritten.
-
-    Args:
-        named: The launch's arguments by name; tensors are found in tensor descriptors too.
-        default: The launch with the configuration that is right.
     """
 
     def __init__(self, named: Mapping[str, Any], default: Call) -> None:
         found = {name: getattr(value, "base", value) for name, value in named.items()}
-        self._tensors = {name: value for name, value in found.items() if _can_be_written(value)}
+        self._tensors = {name: value for name, value in found.items() if can_be_written(value)}
         self._before = snapshot(self._tensors)
         self._default = default
         self._overwritten: dict[str, Any] | None = None
@@ -56,11 +52,7 @@ class OutputCheck:
     def prepare(self, call: Call) -> None:
         """Make the tensors ready for the launch that is compared.
 
-        Args:
-            call: The launch. It shows what a launch overwrites where the default does not work.
-
-        Raises:
-            Exception: What the launch raises where it has to show that.
+        Where the default does not work, this launch shows what is overwritten; raises what it raises.
         """
         if self._overwritten is None:
             try:
@@ -118,10 +110,8 @@ def _values_of(tensor: Any) -> Iterator[Any]:
         yield tensor.data
 
 
-def _can_be_written(value: Any) -> bool:
+def can_be_written(value: Any) -> bool:
+    """Whether a kernel may write it: a tensor with elements of which none share memory."""
     if not (hasattr(value, "data_ptr") and hasattr(value, "clone") and value.numel()):
         return False
-    repeats = any(
-        stride == 0 and size > 1 for stride, size in zip(value.stride(), value.shape, strict=True)
-    )
-    return not repeats
+    return all(t or n < 2 for t, n in zip(value.stride(), value.shape, strict=True))

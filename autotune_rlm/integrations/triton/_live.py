@@ -26,7 +26,7 @@ from autotune_rlm.measure.triton.kernel_call import NotRepeatableError, describe
 from autotune_rlm.measure.triton.layers import unwrap, with_heuristics
 from autotune_rlm.types import Candidate
 
-from ._check import OutputCheck
+from ._check import OutputCheck, can_be_written
 from ._source import constant_names
 from ._timer import timing_for
 from .resources import compile_pool
@@ -37,15 +37,7 @@ Hook = Callable[..., Any]
 
 
 class LiveLaunch:
-    """A launch that can be made with any configuration.
-
-    Args:
-        kernel: What runs a configuration: a ``@triton.jit`` function, decorated further or not.
-        args: Positional arguments of the launch.
-        kwargs: Keyword arguments of the launch, ``grid`` and ``warmup`` among them.
-        named: All arguments by name.
-        hooks: ``pre_hook`` and ``post_hook`` in Triton's sense.
-    """
+    """A launch, with its arguments also by name, that can be made with any configuration."""
 
     def __init__(
         self,
@@ -73,12 +65,8 @@ class LiveLaunch:
     ) -> TritonMeasurer:
         """Measures candidates whose payloads are configurations.
 
-        Args:
-            do_bench: The user's benchmark, or None.
-            told: Called with each configuration before it is tried.
-            begins: Called with each candidate before anything of it runs in this process.
-            ahead: Whether compile workers may be asked; else all is compiled in this process.
-            check: Compares what configurations write; None to compare nothing.
+        ``told`` is called with each configuration before it is tried, ``begins`` with each candidate
+        before anything of it runs in this process. Without ``ahead`` no compile worker is asked.
         """
         timer, settings = timing_for(do_bench)
 
@@ -133,13 +121,11 @@ class LiveLaunch:
         return compiled_arguments(self._kernel, config.pre_hook, arguments)
 
     def workload(
-        self, candidates: Sequence[Candidate], *, reset: Sequence[str] = ()
+        self, candidates: Sequence[Candidate], *, reset: Sequence[str] = (), checks: bool = False
     ) -> dict[str, Any]:
         """How another process can run these candidates, as JSON, or ``{"obstacle": why it cannot}``.
 
-        Args:
-            candidates: Their payloads are configurations.
-            reset: Arguments that are set back before every launch.
+        ``reset`` are set back before every launch; with ``checks`` all tensors are compared.
         """
         jit = unwrap(self._kernel)
         own = {name: value for name, value in self._named.items() if name in jit.arg_names}
@@ -153,17 +139,15 @@ class LiveLaunch:
                 if grid is None:
                     raise NotRepeatableError("a hook of its configurations changes the launch")
                 launches.append((candidate.config, grid, constants))
-            return describe_launch(self._kernel, own, launches, reset=reset).workload().to_json()
+            outputs = [n for n, v in own.items() if checks and can_be_written(v)]
+            call = describe_launch(self._kernel, own, launches, reset=reset, outputs=outputs)
+            return call.workload().to_json()
         except Exception as error:
             _log.debug("cannot note how to run %s: %s", jit, error)
             return {"obstacle": one_line(str(error) or type(error).__name__)}
 
     def launch_of(self, candidate: Candidate) -> Launch:
-        """The launch with a candidate, as the compiler's eye reads it; runs nothing on the device.
-
-        Raises:
-            Exception: What the grid, a heuristic or the configuration's ``pre_hook`` raises.
-        """
+        """The launch with a candidate, as the compiler's eye reads it; runs nothing on the device."""
         config = candidate.payload
         return launch_of(self._kernel, self._named, config, grid=self._kwargs.get("grid"))
 
@@ -192,14 +176,7 @@ class LiveLaunch:
 def launch_of(
     kernel: Any, named: Mapping[str, Any], config: triton.Config, *, grid: Any = None
 ) -> Launch:
-    """A launch as the compiler's eye reads it.
-
-    Args:
-        kernel: A ``@triton.jit`` function, decorated further or not.
-        named: All arguments by name, without those of the configuration.
-        config: The configuration.
-        grid: As in a launch; None for a guess from the kernel's masks.
-    """
+    """A launch as the compiler's eye reads it; without a grid one is guessed from the kernel's masks."""
     launched = after_pre_hook(config.pre_hook, {**named, **config.all_kwargs()})
     if launched is None:
         raise ValueError(f"what the pre_hook of {config} changes is known to a launch alone")

@@ -433,7 +433,9 @@ def _outcome(task: Task, result: TuningResult, bench: Bench) -> Outcome:
         raise KernelTuningError(_explained(result)) from bench.first_error
     if isinstance(bench.first_error, RejectedError):  # with no times Triton takes the first
         _log.warning("the benchmark of %s gave no finite time; taking the first", task.kernel)
-        return Outcome(result.observations[0].candidate.payload, "rejected")
+        return Outcome(
+            result.observations[0].candidate.payload, "rejected", _times(result.observations)
+        )
     raise bench.first_error
 
 
@@ -463,6 +465,12 @@ def _any_ok(observed: Sequence[Observation]) -> bool:
 
 
 def _best(observed: Sequence[Observation]) -> Outcome:
+    timings = _times(observed)
+    return Outcome(min(timings, key=lambda config: timings[config][0]), "store", timings)
+
+
+def _times(observed: Sequence[Observation]) -> dict[triton.Config, list[float]]:
+    """Median and interval in ms of each configuration, infinite where it failed."""
     timings: dict[triton.Config, list[float]] = {}
     for o in observed:
         m = o.measurement
@@ -474,4 +482,4 @@ def _best(observed: Sequence[Observation]) -> Outcome:
         else:
             continue
         timings[o.candidate.payload] = times
-    return Outcome(min(timings, key=lambda config: timings[config][0]), "store", timings)
+    return timings

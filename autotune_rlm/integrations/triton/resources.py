@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from autotune_rlm._checks import check_surrogate
 from autotune_rlm._forks import ForkSafeLock, no_fork
 from autotune_rlm._private import lock_folder
 from autotune_rlm.types import Candidate, Observation, Prediction, Surrogate, Task
@@ -69,8 +70,9 @@ class LazySurrogate:
     """
 
     def __init__(self, surrogate: Any = None, store: Any = None) -> None:
-        self._given = surrogate
-        self._store = store
+        if surrogate is not None:
+            check_surrogate(surrogate)
+        self._given, self._store = surrogate, store
 
     @no_fork()
     def predict(

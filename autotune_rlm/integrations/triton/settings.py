@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autotune_rlm._checks import check_number, check_type
+from autotune_rlm._checks import check_number, check_surrogate, check_type
 from autotune_rlm.search.tuner import resolve_budget
 from autotune_rlm.store import Store
 from autotune_rlm.store.config_file import read_configs
-from autotune_rlm.types import Device, Surrogate
+from autotune_rlm.types import Device
 
 __all__ = ["MODES", "Settings", "is_disabled"]
 
@@ -54,21 +54,14 @@ class Settings:
         check_number("seed", self.seed, least=0, whole=True)
         if self.store is not None and self.store is not False:
             check_type("store", self.store, str, os.PathLike, Store)
-        if self.surrogate is not None and not isinstance(self.surrogate, Surrogate):
-            check_type("surrogate", self.surrogate, str, os.PathLike)
+        if self.surrogate is not None:
+            check_surrogate(self.surrogate)
         read_configs(self.configs_from)
         if self.check not in (None, "default"):
             raise ValueError(f"check must be None or 'default', got {self.check!r}")
-        if self.check is not None and self.isolate:
-            raise ValueError(
-                "check='default' compares with the live arguments, which isolate=True does not have; "
-                "give one of the two"
-            )
         for name in ("isolate", "quiet"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        if self.device is not None and not isinstance(self.device, (Device, str)):
-            raise TypeError(f"device must be a Device or a device's name, got {self.device!r}")
+            check_type(name, getattr(self, name), bool)
+        check_type("device", self.device, Device, str, type(None))
 
     def with_environment(self, environment: Mapping[str, str] | None = None) -> Settings:
         """These settings with every ``AUTOTUNE_RLM_*`` variable in place of its argument.

@@ -248,12 +248,11 @@ def note_launch(
     kernel: Any,
     arguments: Mapping[str, Any],
     launches: Sequence[tuple[Mapping[str, Any], Sequence[int], Mapping[str, Any]]],
-    *,
-    reset: Sequence[str] = (),
+    **options: Any,
 ) -> KernelCall | None:
     """``describe_launch``, or None where another process could not repeat the launch."""
     try:
-        return describe_launch(kernel, arguments, launches, reset=reset)
+        return describe_launch(kernel, arguments, launches, **options)
     except NotRepeatableError:
         return None
 
@@ -264,6 +263,7 @@ def describe_launch(
     launches: Sequence[tuple[Mapping[str, Any], Sequence[int], Mapping[str, Any]]],
     *,
     reset: Sequence[str] = (),
+    outputs: Sequence[str] = (),
 ) -> KernelCall:
     """A live launch as JSON, for another process to benchmark later (``Store.note_request``).
 
@@ -276,6 +276,7 @@ def describe_launch(
         arguments: Values by name, without those of the configuration.
         launches: ``(configuration, grid, further constants)`` of each candidate.
         reset: Tensors that are set back before every launch.
+        outputs: Tensors that are compared with those of the first configuration that works.
 
     Raises:
         NotRepeatableError: The kernel is not at the top level of a file, or an argument cannot be made
@@ -293,9 +294,10 @@ def describe_launch(
         file=os.path.abspath(file),
         function=function.fn.__qualname__,
         module=function.fn.__module__,
-        args={name: _noted(name, value) for name, value in arguments.items()},
+        args={n: _noted(n, v, seed) for seed, (n, v) in enumerate(arguments.items())},
         grid=(),
         reset=tuple(reset),
+        outputs=tuple(outputs),
         launches=[
             {
                 "config": dict(config),
@@ -320,7 +322,7 @@ def _encoded(name: str, value: Any) -> Any:
         ) from None
 
 
-def _noted(name: str, value: Any) -> Any:
+def _noted(name: str, value: Any, seed: int) -> Any:
     if not (hasattr(value, "data_ptr") and hasattr(value, "stride")):
         return _encoded(name, value)
     names = {torch_name: name for name, torch_name in DTYPES.items()}
@@ -332,6 +334,7 @@ def _noted(name: str, value: Any) -> Any:
         "shape": list(value.shape),
         "strides": list(value.stride()),
         "align": math.gcd(value.data_ptr(), 16),
+        "seed": seed,
     }
     if value.dtype.is_floating_point or not value.numel():
         return noted

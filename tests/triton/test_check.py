@@ -164,5 +164,5 @@ def test_the_variable_asks_for_it_too(stub, store_path, tensors, monkeypatch):
 def test_arguments_are_looked_at_before_anything_runs(quick):
     with pytest.raises(ValueError, match="check must be None or 'default'"):
         tuned(quick, None, check="always")
-    with pytest.raises(ValueError, match="no folder nonesuch .* bundled ones are: nano"):
+    with pytest.raises(ValueError, match=r"no folder nonesuch .* bundled ones are: nano"):
         rlm_autotune(configs(), ["n"], surrogate="nonesuch")

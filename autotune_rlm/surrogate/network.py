@@ -211,9 +211,7 @@ class Network(nn.Module):
         b = len(memory.mask)
         present = index >= 0
         weight = present.to(fields.dtype)
-        pooled = F.embedding_bag(
-            index.clamp(min=0), fields, mode="sum", per_sample_weights=weight
-        )
+        pooled = F.embedding_bag(index.clamp(min=0), fields, mode="sum", per_sample_weights=weight)
         starts: Tensor | None = None
         if texts is not None and text_of is not None:
             fields, index, present, starts = self._with_texts(

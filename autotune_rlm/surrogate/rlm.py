@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -61,6 +62,8 @@ _MIN_OFFSET = 0.5
 _EYE_FAMILIAR = 0.2  # kernel and device were in the training
 _EYE_OTHER_DEVICE = 0.4  # only the kernel was
 _EYE_OTHER_KERNEL = 1.0  # the kernel was not
+_Key: TypeAlias = tuple[Hashable, ...]
+_T = TypeVar("_T")
 _TIME = "time_ms"  # the one metric that the compiler's facts predict
 
 
@@ -154,7 +157,8 @@ class RLMSurrogate:
         self.checkpoint = checkpoint
         self._network, self._tokenizer = checkpoint.network, checkpoint.tokenizer
         self._lock = ForkSafeLock()
-        self._known: OrderedDict[tuple[str, int, int], _ZeroShot] = OrderedDict()
+        self._known: OrderedDict[_Key, _ZeroShot] = OrderedDict()
+        self._decoded: OrderedDict[_Key, Decoded] = OrderedDict()
 
     @property
     def name(self) -> str:
@@ -307,18 +311,10 @@ class RLMSurrogate:
         self, task: Task, candidates: Sequence[Candidate], *, states: bool = False
     ) -> _ZeroShot:
         """The prediction before measurements; ``states`` asks for the network's hidden states too."""
-        keys, informed = (tuple(map(attrgetter(name), candidates)) for name in ("key", "facts"))
         stateless = not states and self._knows_programs(task)
-        key = (task.key, len(candidates), hash((keys, tuple(map(bool, informed)), stateless)))
+        key = (*_key(task, candidates, facts=True), stateless)
         with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-                return self._known[key]
-            zero = self._ask(task, candidates, states)
-            self._known[key] = zero
-            while len(self._known) > _CACHED_TASKS:
-                self._known.popitem(last=False)
-            return zero
+            return _kept(self._known, key, lambda: self._ask(task, candidates, states))
 
     def facts(
         self,
@@ -386,7 +382,11 @@ class RLMSurrogate:
         if share == 1.0 and not states:
             decoded = _unread(len(candidates))
         else:
-            decoded = ask(self.checkpoint, task, candidates, columns)
+            decoded = _kept(
+                self._decoded,
+                _key(task, candidates, facts=bool(self.checkpoint.settings.get("facts"))),
+                lambda: ask(self.checkpoint, task, candidates, columns),
+            )
         if program is not None:
             return _zero_shot(columns.values(), _with_program_eye(decoded, program, share))
         seen = self._seen(task, candidates)
@@ -398,6 +398,22 @@ class RLMSurrogate:
             unsure = OTHER_KERNEL if why else unsure
         zero = _zero_shot(columns.values(), _with_eye(decoded, seen, _share(unsure), unsure))
         return replace(zero, contradicted=why)
+
+
+def _key(task: Task, candidates: Sequence[Candidate], *, facts: bool) -> _Key:
+    """What tells predictions apart: candidates and, with ``facts``, what the compiler says of them."""
+    told = [(len(c.facts), c.facts.get("expected_ms")) for c in candidates] if facts else []
+    return task.key, len(candidates), hash((*map(attrgetter("key"), candidates), *told))
+
+
+def _kept(kept: OrderedDict[_Key, _T], key: _Key, make: Callable[[], _T]) -> _T:
+    """What ``kept`` has under ``key``, made where it has nothing; the last few are kept."""
+    if key not in kept:
+        kept[key] = make()
+        while len(kept) > _CACHED_TASKS:
+            kept.popitem(last=False)
+    kept.move_to_end(key)
+    return kept[key]
 
 
 def _zero_shot(

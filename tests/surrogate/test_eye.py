@@ -129,6 +129,17 @@ def test_a_kernel_never_seen_is_ordered_by_its_facts(candidates):
     assert not surrogate.predict(TASK, without).informed
 
 
+def test_facts_that_were_estimated_are_forgotten_for_those_that_are_read(candidates):
+    surrogate, task = load_surrogate(VALIDATION), TASK
+    turned = [
+        dataclasses.replace(c, facts=other.facts)
+        for c, other in zip(candidates, reversed(candidates), strict=True)
+    ]
+    first = surrogate.predict(task, turned).median
+    assert not np.allclose(surrogate.predict(task, candidates).median, first)
+    assert np.array_equal(surrogate.predict(task, turned).median, first)
+
+
 def test_what_is_measured_counts_more_than_facts(candidates):
     surrogate = load_surrogate(VALIDATION)
     from autotune_rlm.types import Observation

@@ -339,7 +339,7 @@ class _Recording:
             return failed(fault, facts=facts, compile_s=compile_s)
         if compiled is not None:
             self._right.setdefault(tuner, compiled.ok)
-        cost_s = time.perf_counter() - began
+        cost_s = time.perf_counter() - began + (compile_s or 0.0)
         return timing.to_measurement(facts=facts, compile_s=compile_s, cost_s=cost_s)
 
     def _believes(self, tuner: Any, compiled: CompileResult) -> bool:

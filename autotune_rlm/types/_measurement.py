@@ -56,7 +56,7 @@ class Measurement:
         samples: The single readings in the metric's unit.
         reason: One line on why it is not ``ok``.
         compile_s: Seconds that compilation took; None where unknown or cached.
-        cost_s: Wall-clock seconds that the measurement cost in all.
+        cost_s: Wall-clock seconds that the measurement cost in all, ``compile_s`` included.
         facts: What the compiler reported: ``shared_bytes``, ``registers``, ``spills``,
             ``binary_bytes``, ``binary_hash``.
         state: Where it was taken: device, clocks, temperature, driver, package versions.

@@ -79,11 +79,12 @@ def served(monkeypatch):
 
 
 def test_a_request_is_compiled_launched_and_timed(served):
-    request = {"kernel": "transpose_2d", "config": CONFIG, "problems": [0], "compiled": None}
+    compiled = {"status": Status.OK, "compile_s": 100.0}
+    request = {"kernel": "transpose_2d", "config": CONFIG, "problems": [0], "compiled": compiled}
     answer = json.loads(json.dumps(served(request)))
     found = [Measurement.from_json(m) for m in answer["measurements"]]
     assert [m.status for m in found] == [Status.OK]
-    assert all(m.value > 0 and m.samples and m.cost_s > 0 for m in found)
+    assert all(m.value > 0 and m.samples and m.cost_s > m.compile_s == 100.0 for m in found)
     assert answer["busy_s"] > 0
     assert not answer["poisoned"]
 

@@ -20,8 +20,6 @@ from scipy.stats import norm
 from autotune_rlm.bench._method import Ordered, Search, Stepwise
 from autotune_rlm.types import Measurement
 
-__all__ = ["GaussianProcess", "RandomForest", "RandomSearch", "ModelBased", "Tpe"]
-
 _START = 4
 _TOLD_FAILURE = 1e30
 

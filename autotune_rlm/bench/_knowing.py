@@ -19,8 +19,6 @@ from autotune_rlm.store import Store, task_distance
 from autotune_rlm.surrogate.eye import columns, has_facts
 from autotune_rlm.types import Device, Measurement, Task
 
-__all__ = ["Analytical", "FactsTrees", "Nearest", "Rlm", "RlmWithDefault", "RlmZeroShot"]
-
 _NEAR = 8  # known problems in the store of a search, which asks for no more
 _WORKERS = 8  # simulated compilations at a time
 _stores: dict[int, tuple[Sequence[Landscape], Store]] = {}

@@ -16,8 +16,6 @@ from autotune_rlm.learn.columns import encode_configs
 from autotune_rlm.measure.replay import ReplayMeasurer
 from autotune_rlm.types import Candidate, Measurement, Observation, Task
 
-__all__ = ["Method", "NotApplicableError", "Ordered", "Search", "Step", "Stepwise"]
-
 
 class NotApplicableError(Exception):
     """The method has nothing to say about this landscape; the message says why."""

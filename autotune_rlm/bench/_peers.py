@@ -18,8 +18,6 @@ from autotune_rlm.landscapes import write_landscapes
 from autotune_rlm.measure.replay import ReplayMeasurer
 from autotune_rlm.types import Candidate
 
-__all__ = ["KERNEL_TUNER", "BoTorch", "CatBoost", "KernelTuner", "LightGBM", "XGBoost"]
-
 KERNEL_TUNER = ("genetic_algorithm", "simulated_annealing", "greedy_ils", "pso", "bayes_opt")
 
 

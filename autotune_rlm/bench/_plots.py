@@ -10,8 +10,6 @@ import numpy as np
 
 from autotune_rlm.bench.kernels import Run
 
-__all__ = ["plot_measurements", "plot_time"]
-
 _FLOOR = 1e-3
 
 

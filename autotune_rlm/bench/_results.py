@@ -10,8 +10,6 @@ import numpy as np
 from autotune_rlm.bench._time import full_seconds, reach_table
 from autotune_rlm.bench.kernels import Bench, Run, Skipped
 
-__all__ = ["results_json", "summarize"]
-
 
 def summarize(runs: Sequence[Run], methods: Sequence[str]) -> list[dict[str, Any]]:
     """Mean, median and 90 % quantile of regret by method and budget.

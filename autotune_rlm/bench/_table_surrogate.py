@@ -10,8 +10,6 @@ from autotune_rlm.landscapes.architectures import ArchitectureTable
 from autotune_rlm.networks.regression import Source, few_shot
 from autotune_rlm.types import Candidate, Observation, Prediction, Task, canonical_json
 
-__all__ = ["TableSurrogate"]
-
 
 class TableSurrogate:
     """Predicts the target of a table's networks from other tables.

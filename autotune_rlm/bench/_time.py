@@ -10,8 +10,6 @@ import numpy as np
 from autotune_rlm.bench.kernels import Bench, Run
 from autotune_rlm.measure.replay import ReplayMeasurer
 
-__all__ = ["REACHES", "full_seconds", "reach_table", "seconds_to_reach"]
-
 REACHES = (0.10, 0.05, 0.01)
 
 

@@ -17,8 +17,6 @@ from autotune_rlm.store.accuracy import (
 )
 from autotune_rlm.types import Status
 
-__all__ = ["tuning_event"]
-
 
 def tuning_event(search: Search, *, stop: str, seed: int, when: str) -> TuningEvent:
     """The entry of a search in the accuracy log, without the seconds of the model and of all.

@@ -8,7 +8,9 @@ from autotune_rlm.store._distance import problem_distance, task_distance
 from autotune_rlm.store._engine import StoreError, default_path, means_none
 from autotune_rlm.store._files import export_store, import_file
 from autotune_rlm.store._info import StoreInfo
-from autotune_rlm.store._store import Recall, Request, Store
+from autotune_rlm.store._recall import Recall
+from autotune_rlm.store._requests import Request
+from autotune_rlm.store._store import Store
 from autotune_rlm.store._weights import read_rounds, weights_folder, weights_in_use, weights_version
 
 __all__ = [

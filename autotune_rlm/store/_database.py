@@ -33,8 +33,6 @@ from autotune_rlm.store._engine import (
 from autotune_rlm.store._places import place
 from autotune_rlm.store._rows import Write, task_from
 
-__all__ = ["Database"]
-
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _RETRY_S = 60.0

@@ -10,8 +10,6 @@ from typing import Any
 from autotune_rlm.devices import distance, lookup
 from autotune_rlm.types import Device, Task
 
-__all__ = ["euclidean", "gaps", "leaves", "problem_distance", "task_distance", "task_penalty"]
-
 _MISMATCH = 4.0  # like a factor of 16 in one size
 _OTHER_SOURCE = 2.0
 _OTHER_VERSIONS = 0.5

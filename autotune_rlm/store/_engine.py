@@ -23,19 +23,6 @@ from autotune_rlm._checks import check_path
 from autotune_rlm._private import private_folder
 from autotune_rlm.store import _places, _schema
 
-__all__ = [
-    "means_none",
-    "StoreError",
-    "default_path",
-    "make_file",
-    "open_engine",
-    "prepare",
-    "retrying",
-    "shown",
-    "to_url",
-    "within",
-]
-
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 

@@ -13,8 +13,6 @@ from autotune_rlm.landscapes.io import read_text, write_text
 from autotune_rlm.landscapes.jsonl import lines, to_line
 from autotune_rlm.store._store import Store
 
-__all__ = ["export_store", "import_file"]
-
 
 def export_store(
     store: Store,

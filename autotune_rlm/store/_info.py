@@ -13,8 +13,6 @@ import sqlalchemy as sa
 from autotune_rlm.store import _schema
 from autotune_rlm.store._database import Database
 
-__all__ = ["StoreInfo", "describe"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class StoreInfo:

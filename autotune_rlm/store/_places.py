@@ -31,8 +31,6 @@ from autotune_rlm.store._distance import (
 from autotune_rlm.store._rows import task_from, to_json
 from autotune_rlm.types import Device, Task, digest
 
-__all__ = ["Near", "fill", "near_to", "place"]
-
 _log = logging.getLogger(__name__)
 _MIN_COUNT = 8  # neighbours looked at on each side of a volume, per place
 _OCTAVES = 2.0  # sizes within a factor of four have one magnitude

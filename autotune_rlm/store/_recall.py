@@ -16,8 +16,6 @@ from autotune_rlm.store._database import Database
 from autotune_rlm.store._places import Near, near_to
 from autotune_rlm.types import Observation, Task
 
-__all__ = ["Recall", "best_of", "failed", "near", "tasks_by_key"]
-
 _m = _schema.measurements.c
 
 

@@ -14,8 +14,6 @@ from autotune_rlm.store import _rows, _schema
 from autotune_rlm.store._database import Database
 from autotune_rlm.types import Candidate, Task
 
-__all__ = ["Request", "drop", "note", "noted"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Request:

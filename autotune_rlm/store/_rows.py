@@ -14,19 +14,6 @@ from autotune_rlm.types import Candidate, Measurement, Observation, Task
 if TYPE_CHECKING:
     from autotune_rlm.store.accuracy import TuningEvent
 
-__all__ = [
-    "Write",
-    "event_from",
-    "event_row",
-    "measurement_row",
-    "newest",
-    "observation_from",
-    "parsed",
-    "task_from",
-    "task_row",
-    "to_json",
-]
-
 _log = logging.getLogger(__name__)
 
 

@@ -20,8 +20,6 @@ from autotune_rlm.store import _schema
 from autotune_rlm.store._database import Database
 from autotune_rlm.types import Candidate, Task, canonical_json, digest
 
-__all__ = ["Interrupted", "begin", "end", "interrupted"]
-
 _ELSEWHERE_S = 900.0
 """Seconds after which a process on another machine, which cannot be asked, counts as gone."""
 

@@ -4,19 +4,6 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = [
-    "MIGRATIONS",
-    "VERSION",
-    "events",
-    "measurements",
-    "meta",
-    "places",
-    "problems",
-    "requests",
-    "tables",
-    "tasks",
-]
-
 VERSION = 2
 """Version of the tables below. Raise it with every change, and add the step to ``MIGRATIONS``."""
 

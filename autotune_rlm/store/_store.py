@@ -25,8 +25,6 @@ from autotune_rlm.types import Candidate, Measurement, Observation, Task
 if TYPE_CHECKING:
     from autotune_rlm.store.accuracy import TuningEvent
 
-__all__ = ["Recall", "Request", "Store"]
-
 _CACHED_TASKS = 1024
 _MAX_ALIKE = 3  # nearest alike problems to look at, as the search of the first may be unfinished
 _CHUNK = 2000

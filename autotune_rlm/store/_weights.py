@@ -19,8 +19,6 @@ from autotune_rlm.store._engine import default_path, shown, to_url
 from autotune_rlm.store._store import Store
 from autotune_rlm.types import digest
 
-__all__ = ["read_rounds", "weights_folder", "weights_in_use", "weights_version"]
-
 StoreLike = Store | str | os.PathLike[str] | None
 
 

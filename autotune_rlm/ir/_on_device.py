@@ -64,7 +64,8 @@ def on_device(
         ``live_words``, ``index_words``, ``accumulator_words``: of a thread; ``tile_words``: elements
         of the largest tensor per thread; ``vector_bytes``: bytes that a thread reads at once,
         weighted by bytes; ``trips`` of the loop with most work and its ``entries`` per program,
-        ``unpiped``: iterations whose loads nothing fetches ahead, ``barriers``: reductions and scans
+        ``piped``: iterations of the longest loop whose loads are fetched ahead, ``unpiped``: those of
+        all others that load, ``barriers``: reductions and scans
         that a program goes through, ``work_per_trip``: operations of
         products per thread and iteration; ``warp_rows``, ``warp_columns``: of the result tile per
         warp; ``dot_k``; ``warp_redundancy``: warps that compute the same rows, ``chained``: whether a
@@ -119,6 +120,7 @@ def on_device(
     rows, cols = _warp_tile(facts, family, main, num_warps) if main else (0.0, 0.0)
     loop = max(facts.loops, key=lambda x: x.trips * x.times, default=None)
     trips = loop.trips if loop else 1.0
+    piped, unpiped = _iterations(facts)
     numbers = {
         "registers": registers,
         "excess_registers": excess,
@@ -147,7 +149,8 @@ def on_device(
         "vector_bytes": _vector_bytes(facts, threads),
         "trips": trips,
         "entries": loop.times if loop else 1.0,
-        "unpiped": _unpiped(facts),
+        "piped": piped,
+        "unpiped": unpiped,
         "barriers": sum(r.times for r in facts.reductions),
         "atomic_ms": facts.moved_bytes("atomic") * programs / peaks.l2_bytes_ms,
         "work_per_trip": facts.dot_flops / threads / max(sum(d.times for d in facts.dots), 1.0),
@@ -278,17 +281,19 @@ def _in_flight(facts: KernelFacts, num_stages: int) -> float:
 
 
 def _is_piped(facts: KernelFacts, loop: int) -> bool:
-    """Whether Triton's pipeliner takes a loop: it has products, or sets stages itself."""
+    """Whether Triton's pipeliner takes a loop: it has products, or sets several stages itself."""
     if not 0 <= loop < len(facts.loops):
         return False
-    return facts.loops[loop].stages > 0 or any(d.loop == loop for d in facts.dots)
+    own = facts.loops[loop].stages
+    return own > 1 or (own == 0 and any(d.loop == loop for d in facts.dots))
 
 
-def _unpiped(facts: KernelFacts) -> float:
-    """Iterations of a program in loops that load and are not pipelined."""
-    loops = {a.loop for a in facts.accesses if a.kind == "load" and a.loop >= 0}
-    plain = [facts.loops[i] for i in loops if not _is_piped(facts, i)]
-    return sum(loop.trips * loop.times for loop in plain)
+def _iterations(facts: KernelFacts) -> tuple[float, float]:
+    """Iterations of a program in the longest pipelined loop, and in all loops that only wait for loads."""
+    waits = {a.loop for a in facts.accesses if a.kind == "load"} | {d.loop for d in facts.dots}
+    every = {i: facts.loops[i].trips * facts.loops[i].times for i in waits if i >= 0}
+    piped = [n for i, n in every.items() if _is_piped(facts, i)]
+    return max(piped, default=0.0), sum(every.values()) - sum(piped)
 
 
 def _active(facts: KernelFacts) -> float:

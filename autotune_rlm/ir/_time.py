@@ -98,7 +98,6 @@ def inputs_of(numbers: Mapping[str, float], peaks: Peaks) -> dict[str, float]:
     staged = numbers["stage_kb"] * 1024 * trips / 128 / clock
     converted = numbers["converted_kb"] * 1024 * trips / 128 / clock
     turned = _TURNED * staged * numbers["turned"]
-    piped = max(trips - numbers["unpiped"], 0.0) if numbers["dot_ms"] else 0.0
     return {
         "resident": min(numbers["resident"], -(-programs // peaks.sms)),
         "rounds": float(np.ceil(numbers["waves"] - 1e-9)),
@@ -107,7 +106,7 @@ def inputs_of(numbers: Mapping[str, float], peaks: Peaks) -> dict[str, float]:
         "warps": numbers["warps"],
         "asynchronous": numbers["asynchronous"],
         "fits": float(fits),
-        "trips": piped,
+        "trips": numbers["piped"],
         "ahead": max(numbers["stages"] - 1.0, 1.0),
         "unstaged": float(numbers["stages"] <= 1),
         "products": numbers["dot_ms"] * one,

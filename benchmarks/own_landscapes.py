@@ -1,15 +1,16 @@
 """Judges the first choices and predicted times on the landscapes of ``data/recordings``.
 
-    python benchmarks/own_landscapes.py
-    python benchmarks/own_landscapes.py --data FOLDER --leave-out families
-    python benchmarks/own_landscapes.py --data FOLDER --leave-out kernels
+    python benchmarks/own_landscapes.py --device "NVIDIA H100"
+    python benchmarks/own_landscapes.py --data FOLDER --device "NVIDIA H100" --leave-out families
+    python benchmarks/own_landscapes.py --data FOLDER --device "NVIDIA H200" --leave-out device
 
 Each landscape is searched by the product's own loop (``rlm``) from nothing measured. Beside it stand
 orders that no measurement changes: ``trees`` (XGBoost on the same facts and training data), the expected
 time without trees, the roofline (``floor_ms``), what won most among the kernel's other problems, and a
-random order. ``--leave-out`` fits constants and trees anew without each family, or without each sixth of
-the kernels, and adds trees on the parameters themselves; nothing is fitted to the attention program and
-to fla-core's kernels. Data are as for ``train_eye.py``.
+random order. ``--leave-out`` fits constants and trees anew without each family, without each sixth of the
+kernels, without everything of the device, or (given twice) without both, and adds trees on the parameters
+themselves; nothing is fitted to the attention program and to fla-core's kernels. Data are as for
+``train_eye.py``.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from autotune_rlm.surrogate.text import normalise_name
 from autotune_rlm.training.facts_table import FactsTable
 from autotune_rlm.types import Candidate
 
-UNSEEN = {"h100_attention.jsonl.gz": "attention program", "h100_fla.csv.gz": "fla-core"}
+UNSEEN = {"attention.jsonl.gz": "attention program", "fla.csv.gz": "fla-core"}
 BUDGETS = (1, 2, 3, 5)
 KERNEL_FOLDS, RANDOM_ORDERS = 6, 50
 PARAMETERS = ("block_m", "block_n", "block_k", "group_m", "num_warps", "num_stages")
@@ -49,38 +50,41 @@ class Judged(NamedTuple):
     orders: dict[str, Order]
 
 
-def landscapes(facts: FactsTable) -> list[tuple[str, Landscape]]:
-    """All recorded landscapes with their families; candidates have facts."""
+def landscapes(facts: FactsTable, device: str) -> list[tuple[str, Landscape]]:
+    """The landscapes that were recorded on a device, with their families; candidates have facts."""
     found = []
     for file in sorted((ROOT / "data/recordings").glob("*.gz")):
         for one in read_landscapes(file):
+            if one.task.device.name != device:
+                continue
             candidates = tuple(facts.candidate(one.task, c) for c in one.candidates)
-            family = UNSEEN.get(file.name) or OF[one.task.kernel]
+            family = UNSEEN.get(file.name.partition("_")[2]) or OF[one.task.kernel]
             if all(c.facts for c in candidates):
                 found.append((family, replace(one, candidates=candidates)))
     return found
 
 
-def fold_of(family: str, kernel: str, by: str) -> str:
+def fold_of(kernel: str, by: Sequence[str]) -> str:
     """What is left out of the fit at once for a kernel; empty for nothing."""
-    if family in UNSEEN.values():
+    if kernel not in OF:
         return ""
-    return family.split()[0] if by == "families" else str(list(OF).index(kernel) % KERNEL_FOLDS)
+    if "families" in by:
+        return OF[kernel].split()[0]
+    return str(list(OF).index(kernel) % KERNEL_FOLDS) if "kernels" in by else ""
 
 
-def left_out(known: list[Known], all_: list[tuple[str, Landscape]], by: str) -> list[Judged]:
-    """The landscapes, each with an eye that was fitted without its fold."""
+def left_out(
+    known: list[Known], all_: list[tuple[str, Landscape]], by: Sequence[str]
+) -> list[Judged]:
+    """The landscapes, each with an eye that was fitted without its fold, and perhaps its device."""
     folds: defaultdict[str, list[tuple[str, Landscape]]] = defaultdict(list)
     for family, one in all_:
-        folds[fold_of(family, one.task.kernel, by)].append((family, one))
+        folds[fold_of(one.task.kernel, by)].append((family, one))
+    if "device" in by:
+        known = [k for k in known if k.ranked.device != all_[0][1].task.device.name]
     judged = []
     for fold, members in folds.items():
-        kept = [
-            k
-            for k in known
-            if k.ranked.family not in OF
-            or fold_of(OF[k.ranked.family], k.ranked.family, by) != fold
-        ]
+        kept = [k for k in known if not fold or fold_of(k.ranked.family, by) != fold]
         surrogate = with_eye(fitted([k.ranked for k in kept]))
         orders = {**orders_of(surrogate), "parameters": raw_parameters(kept)}
         for family, one in members:
@@ -196,10 +200,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_sources(parser, needs_data=False)
-    parser.add_argument("--leave-out", choices=("families", "kernels"))
+    parser.add_argument("--device", default="NVIDIA H100", help="whose landscapes are judged")
+    choices = ("families", "kernels", "device")
+    parser.add_argument("--leave-out", action="append", choices=choices)
     parser.add_argument("--surrogate", default="nano", help="a checkpoint's name or folder")
     args = parser.parse_args()
-    all_ = landscapes(FactsTable.load(args.facts))
+    all_ = landscapes(FactsTable.load(args.facts), args.device)
     if args.leave_out:
         report(left_out(all_lists(args), all_, args.leave_out), all_)
     else:

@@ -8,8 +8,8 @@
 ``--data`` holds the recorded landscapes and winners. Facts come from ``--facts``; what is missing there
 is read from ``--programs`` and added with ``--read``, for up to ``--landscapes`` of each kernel and
 device. ``--eye CHECKPOINT=RECIPE`` writes a checkpoint's eye, without what the recipe holds out.
-``--constants`` fits ``autotune_rlm.ir.CONSTANTS`` anew, without what the recipe holds out but with the
-suite's landscapes, and uses them for the rest. ``judge_eye.py`` and ``own_landscapes.py`` judge eyes on
+``--constants`` fits ``autotune_rlm.ir.CONSTANTS`` anew, without what the recipe holds out, and uses them
+for the rest. ``judge_eye.py`` and ``own_landscapes.py`` judge eyes on
 kernels and devices that were left out.
 """
 
@@ -40,14 +40,14 @@ from autotune_rlm.types import Candidate, Task
 
 ROOT = Path(__file__).parents[1]
 TIMED = ("triton_matmul_a100", "inductor_mm", "inductor_mixed_mm", "partial_landscapes")
-SUITE = ROOT / "data/recordings/h100_suite.jsonl.gz"
+SUITE = [ROOT / f"data/recordings/{device}_suite.jsonl.gz" for device in ("h100", "h200")]
 FAMILIES = {
     "attention forward": "attention_forward",
     "attention backward": "attention_backward_kv attention_backward_q",
     "attention paged": "paged_decode_attention",
     "attention linear": "linear_attention_chunks",
     "matrix products": "matmul_kernel splitk_matmul persistent_matmul bmm_kernel grouped_gemm "
-    "fused_gate_up scaled_int8_matmul block_scaled_fp8_matmul w4a16_matmul",
+    "fused_gate_up scaled_int8_matmul block_scaled_fp8_matmul w4a16_matmul mixed_matmul",
     "mixture of experts": "fused_moe_kernel",
     "norms": "layer_norm_forward layer_norm_backward fused_add_rms_norm rms_norm_backward "
     "group_norm_silu",
@@ -137,7 +137,7 @@ def all_lists(args: argparse.Namespace) -> list[Known]:
     table = FactsTable.load(args.facts, programs)
     before, rng = len(table), np.random.default_rng(0)
     found: list[Known] = []
-    for file in (*(args.data / f"{name}.csv.gz" for name in TIMED), SUITE):
+    for file in (*(args.data / f"{name}.csv.gz" for name in TIMED), *SUITE):
         used: Counter[str] = Counter()
         landscapes = read_landscapes(file)
         for i in track(rng.permutation(len(landscapes)), file.name, transient=True):
@@ -202,9 +202,7 @@ def main() -> None:
     count = Counter((one.ranked.family, one.ranked.device) for one in known)
     print({f"{k} on {d}": n for (k, d), n in sorted(count.items())})
     if args.constants:
-        suite = [one.ranked for one in known if one.ranked.family in OF]
-        kept = [one for one in without(known, args.constants) if one.family not in OF]
-        CONSTANTS.update(fit_time([*kept, *suite]))
+        CONSTANTS.update(fit_time(without(known, args.constants)))
         print(json.dumps({name: float(f"{value:.3g}") for name, value in CONSTANTS.items()}))
     for text in args.eye:
         checkpoint, _, recipe = text.partition("=")

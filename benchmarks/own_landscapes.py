@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from judge_eye import fitted, with_eye
@@ -155,11 +155,12 @@ def searched(judged: Judged, seed: int) -> np.ndarray:
 
 
 def report(judged: list[Judged], all_: list[tuple[str, Landscape]]) -> None:
-    """Print regrets by family, then how right times, intervals and failures are."""
+    """Print regrets by family, then how right times, intervals, failures and binaries' facts are."""
     table: defaultdict[str, defaultdict[str, list[np.ndarray]]]
     table = defaultdict(lambda: defaultdict(list))
     errors: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     failures: list[tuple[bool, bool]] = []
+    binaries: list[tuple[Mapping[str, float], Mapping[str, Any]]] = []
     for i, x in enumerate(judged):
         one, row = x.landscape, table[x.family]
         row["rlm"].append(searched(x, i))
@@ -171,6 +172,9 @@ def report(judged: list[Judged], all_: list[tuple[str, Landscape]]) -> None:
         inside = (told.low[ok] <= one.values[ok]) & (one.values[ok] <= told.high[ok])
         factor = np.abs(np.log(one.values[ok] / told.median[ok]))
         errors[x.family].append((float(inside.mean()), float(np.median(factor))))
+        binaries += [
+            (c.facts, m.facts) for c, m in zip(one.candidates, one.measurements, strict=True)
+        ]
         failures += zip((~ok).tolist(), (told.p_valid < 0.5).tolist(), strict=True)
     names = list(next(iter(table.values())))
     print(f"| mean regret after {' / '.join(map(str, BUDGETS))}, % | {' | '.join(names)} |")
@@ -189,6 +193,16 @@ def report(judged: list[Judged], all_: list[tuple[str, Landscape]]) -> None:
     print(
         f"\n{sum(failed)} of {len(failed)} failures foreseen; {sum(wrong)} of {len(wrong)} others"
     )
+    for name in ("registers", "shared_bytes"):
+        pairs = np.array([(e[name], b[name]) for e, b in binaries if b.get(name) is not None])
+        factor = np.exp(np.abs(np.diff(np.log1p(pairs)))).ravel()
+        told = f"median factor {np.median(factor):.2f}, 90th percentile {np.percentile(factor, 90):.2f}"
+        print(f"{name} of {len(pairs)} binaries: {told}")
+    spills = np.array(
+        [(e["excess_registers"] > 0, b["spills"] > 0) for e, b in binaries if "spills" in b]
+    )
+    both, wrong = spills.all(1).sum(), (spills[:, 0] & ~spills[:, 1]).sum()
+    print(f"{both} of {spills[:, 1].sum()} that spill foreseen, {wrong} of the others")
 
 
 def _text(regret: np.ndarray) -> str:

@@ -18,9 +18,9 @@ from ._products import (
 )
 from ._registers import registers_per_thread
 from ._roofline import LAUNCH_MS, Peaks, floor_ms
-from ._shared import shared_bytes
+from ._shared import LEAST_COPIED, shared_bytes
 from ._time import expected_ms
-from ._types import Dot, KernelFacts
+from ._types import Access, Dot, KernelFacts
 
 __all__ = ["on_device"]
 
@@ -185,11 +185,7 @@ def _times(facts: KernelFacts, peaks: Peaks, threads: int, again: float) -> dict
     simple += facts.int_ops * 0.5
     instructions = (simple + facts.moved + 2 * sum(r.elements for r in facts.reductions)) / 32
     vectors = sum(
-        a.distinct
-        * a.times
-        * a.item_bytes
-        / max(_vector(a.run, a.item_bytes, a.distinct, threads), 1.0)
-        for a in facts.accesses
+        a.distinct * a.times * a.item_bytes / max(_vector(a, threads), 1.0) for a in facts.accesses
     )
     return {
         "dot_ms": dot,
@@ -227,19 +223,16 @@ def _operand_bytes(facts: KernelFacts, family: Family, num_warps: int) -> float:
     return total
 
 
-def _vector(run: int, item: int, size: int, threads: int) -> float:
+def _vector(a: Access, threads: int) -> float:
     """Bytes of an access that a thread makes at once: at most 16, in one run, and its own share."""
-    return float(min(16, run * item, max(1, size // threads) * item))
+    return float(min(16, a.width, max(1, a.distinct // threads) * a.item_bytes))
 
 
 def _vector_bytes(facts: KernelFacts, threads: int) -> float:
     total = sum(a.bytes for a in facts.accesses)
     if total <= 0:
         return 0.0
-    return (
-        sum(a.bytes * _vector(a.run, a.item_bytes, a.distinct, threads) for a in facts.accesses)
-        / total
-    )
+    return sum(a.bytes * _vector(a, threads) for a in facts.accesses) / total
 
 
 def _run_bytes(facts: KernelFacts) -> float:
@@ -281,15 +274,21 @@ def _in_flight(facts: KernelFacts, num_stages: int) -> float:
 
 
 def _is_piped(facts: KernelFacts, loop: int) -> bool:
-    """Whether Triton's pipeliner takes a loop: it has products, or sets several stages itself."""
+    """Whether Triton's pipeliner takes a loop: it has products, or sets several stages itself.
+
+    What is too narrow to be copied asynchronously is waited for all the same.
+    """
     if not 0 <= loop < len(facts.loops):
         return False
     own = facts.loops[loop].stages
+    loads = [a for a in facts.accesses if a.loop == loop and a.feeds_dot and len(a.shape) > 1]
+    if any(a.width < LEAST_COPIED and not a.descriptor for a in loads):
+        return False
     return own > 1 or (own == 0 and any(d.loop == loop for d in facts.dots))
 
 
 def _iterations(facts: KernelFacts) -> tuple[float, float]:
-    """Iterations of a program in the longest pipelined loop, and in all loops that only wait for loads."""
+    """Iterations of a program in the longest pipelined loop, and in all others that load."""
     waits = {a.loop for a in facts.accesses if a.kind == "load"} | {d.loop for d in facts.dots}
     every = {i: facts.loops[i].trips * facts.loops[i].times for i in waits if i >= 0}
     piped = [n for i, n in every.items() if _is_piped(facts, i)]

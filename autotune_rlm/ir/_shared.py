@@ -13,7 +13,10 @@ from collections.abc import Sequence
 from ._products import Family, is_chained, item_bytes, warps_of
 from ._types import Access, Dot, KernelFacts
 
-__all__ = ["shared_bytes"]
+__all__ = ["LEAST_COPIED", "shared_bytes"]
+
+LEAST_COPIED = 4
+"""Bytes that ``cp.async`` copies at least: narrower loads are not fetched ahead."""
 
 
 def shared_bytes(facts: KernelFacts, family: Family, *, num_warps: int, num_stages: int) -> float:
@@ -39,7 +42,7 @@ def _of_products(
     direct = [a for a in staged if a.feeds_dot == "load"]
     outside = _outside(facts, loop)
     total = sum(outside) if family.vendor == "cuda" else 0.0
-    piped = [a for a in direct if stages > 1 and (a.descriptor or a.run * a.item_bytes >= 4)]
+    piped = [a for a in direct if stages > 1 and (a.descriptor or a.width >= LEAST_COPIED)]
     at_once = [a for a in direct if a not in piped]
     if family.vendor == "cuda":
         total += _one_stage(at_once, dots)
@@ -99,7 +102,7 @@ def _of_one(dot: Dot, family: Family, num_warps: int, item: int) -> float:
 
 def _copied(access: Access) -> float:
     """Bytes of a load that reaches a product after a computation, where it is copied asynchronously."""
-    if access.run * access.item_bytes < 4 or len(access.shape) < 2:
+    if access.width < LEAST_COPIED or len(access.shape) < 2:
         return 0.0
     return float(access.tile_bytes)
 
@@ -219,7 +222,7 @@ def _layout(
     like = [access] if access else loads
     first = next((a.axis for a in like if a.axis >= 0), len(shape) - 1)
     most = max(1, math.prod(shape) // (family.warp * num_warps))
-    vector = max((min(a.run, 16 // a.item_bytes, most) for a in like), default=1)
+    vector = max((min(a.run, a.align, 16 // a.item_bytes, most) for a in like), default=1)
     order = [first, *(i for i in reversed(range(len(shape))) if i != first)]
     sizes, lanes, warps = ([1] * len(shape) for _ in range(3))
     sizes[first] = min(vector, shape[first])

@@ -52,6 +52,7 @@ class State:
         }
         self._function, self._functions = function, functions
         self._arguments, self._shapes = list(arguments), shapes
+        self._has_odd_scalars = any(n != 1 and n % 16 for n in scalars.values() if n == n // 1)
         self.grid = grid
         self._types = function.types
         self._values: list[Value] = [UNKNOWN] * len(self._types)
@@ -117,6 +118,16 @@ class State:
         kind = test.text.split(",")[0].strip() if test and test.name == "arith.cmpi" else ""
         unknown = {"eq": 0.0, "ne": 1.0}.get(kind, 0.5)
         return np.where(np.isnan(base), unknown, np.clip(base, 0.0, 1.0))
+
+    def _divides(self, numbers: Sequence[Any]) -> int:
+        """The power of two, up to 16, that the compiler knows to divide numbers.
+
+        Of an argument it knows whether 16 divides it, of a constant everything.
+        """
+        flat = np.concatenate([np.ravel(np.asarray(n, dtype=float)) for n in numbers])
+        whole = flat[np.isfinite(flat) & (np.abs(flat) < 2**62)].astype(np.int64)
+        common = int(np.gcd.reduce(np.append(whole, 16)))
+        return 1 if common < 16 and self._has_odd_scalars else common
 
     def _count(self, what: str, op: Op) -> None:
         if self._counting:

@@ -68,6 +68,8 @@ class Access:
         distinct: Elements of the tile at different addresses.
         axis: Axis along which addresses are next to each other, -1 where there is none.
         run: Elements that are next to each other, at most the tile's extent.
+        align: Elements that a thread may take at once as far as the compiler knows, at most 16: rows of a
+            length that 16 does not divide begin anywhere, and a mask may end anywhere.
         loop: Index of the innermost loop around it, -1 outside of loops.
         masked: Whether there is a mask.
         descriptor: Whether a tensor descriptor or a block pointer is used.
@@ -86,6 +88,7 @@ class Access:
     distinct: int
     axis: int = -1
     run: int = 1
+    align: int = 16
     loop: int = -1
     masked: bool = False
     descriptor: bool = False
@@ -99,6 +102,11 @@ class Access:
         for n in self.shape:
             size *= n
         return size
+
+    @property
+    def width(self) -> int:
+        """Bytes at neighbouring addresses that a thread may take at once."""
+        return self.item_bytes * min(self.run, self.align)
 
     @property
     def bytes(self) -> float:

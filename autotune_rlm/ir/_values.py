@@ -29,6 +29,7 @@ __all__ = [
     "is_zero",
     "logic",
     "reshaped",
+    "subtract",
 ]
 
 Number = Any  # a float, or an array of shape (s,)
@@ -46,7 +47,8 @@ class Value:
         strides: By axis: 0 where the value does not vary, a number where it grows evenly (a fraction
             after a division), NaN where it varies otherwise.
         root: Number of the argument that an address is based on, else -1, or ``MEMORY``.
-        alike: By axis, how many neighbours have one value after a division, where that is known.
+        alike: By axis, how many neighbours have one value after a division or comparison, where that is
+            known.
     """
 
     base: Number = NAN

@@ -23,6 +23,7 @@ from ._values import (
     is_zero,
     logic,
     reshaped,
+    subtract,
 )
 
 __all__ = ["ValueWalk", "attribute"]
@@ -138,7 +139,9 @@ class ValueWalk(State):
         a, b = self._value(op.operands[0]), self._value(op.operands[1])
         kind = self._types[op.results[0]]
         if kind.element == "i1":
-            self._set(op, logic(op.name, a, b))
+            found = logic(op.name, a, b)
+            found.alike = both_alike(a, b)
+            self._set(op, found)
             return
         found = arithmetic[op.name](a, b)
         found.root = MEMORY if MEMORY in (a.root, b.root) else -1
@@ -163,9 +166,24 @@ class ValueWalk(State):
         predicate = op.text.split(",")[0].strip()
         a, b = self._value(op.operands[0]), self._value(op.operands[1])
         shape = self._types[op.results[0]].shape
-        self._set(op, compare(predicate, a, b, shape))
+        found = compare(predicate, a, b, shape)
+        if shape:
+            found.alike = self._alike(subtract(a, b), shape)
+        self._set(op, found)
         if shape:
             self._count("int_ops", op)
+
+    def _alike(self, difference: Value, shape: Sequence[int]) -> tuple[float, ...]:
+        """By axis, how many neighbours surely compare alike, at most 16."""
+        known = 0
+        found = []
+        for n, stride in zip(shape, difference.strides, strict=False):
+            if is_zero(stride) or n == 1:
+                found.append(16.0)
+            else:
+                known = known or self._divides([difference.base])
+                found.append(float(known) if np.all(np.abs(stride) == 1) else 1.0)
+        return tuple(found)
 
     def _select(self, op: Op) -> None:
         condition, a, b = (self._value(o) for o in op.operands[:3])

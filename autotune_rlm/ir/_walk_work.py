@@ -13,7 +13,7 @@ from ._offsets import Offsets
 from ._parse import Op, Type
 from ._samples import SAMPLES
 from ._types import Access, Dot, Reduction
-from ._values import MEMORY, NAN, Number, Value, contiguous, distinct, is_zero
+from ._values import MEMORY, NAN, UNKNOWN, Number, Value, contiguous, distinct, is_zero
 from ._walk_values import ValueWalk, attribute
 
 __all__ = ["ACCESSES", "LOADED", "MEETING", "WorkWalk"]
@@ -84,6 +84,7 @@ class WorkWalk(ValueWalk):
                 distinct=elements,
                 axis=axis,
                 run=run,
+                align=self._aligned(address, axis, masks) if run > 1 and not is_block else 16,
                 loop=self._loop,
                 masked=bool(masks),
                 descriptor=is_block,
@@ -94,6 +95,15 @@ class WorkWalk(ValueWalk):
         total = elements * about.item_bytes * effective * times
         self._work = self._work + weight * active * elements * about.item_bytes * 4.0
         self._span(kind, name, address, about, weight * active, total)
+
+    def _aligned(self, address: Value, axis: int, masks: list[int]) -> int:
+        """Elements along an axis that a thread may take at once, see ``Access.align``."""
+        rest = [s for i, s in enumerate(address.strides) if i != axis]
+        known = self._divides([address.base, *rest])
+        mask = self._value(masks[0]) if masks else UNKNOWN
+        if axis < len(mask.alike) and not is_zero(mask.strides[axis]):
+            known = min(known, int(mask.alike[axis]))
+        return known
 
     def _loaded(self, op: Op) -> Number:
         """An integer in memory: of an array of offsets by its index, else always the same."""

@@ -408,3 +408,18 @@ def sized(x, sizes, out, B: tl.constexpr):
     for i in range(tl.cdiv(m, B) * tl.cdiv(n, B)):
         total += tl.load(x + i * B + tl.arange(0, B))
     tl.store(out + tl.program_id(0) * B + tl.arange(0, B), total)
+
+
+@triton.jit
+def guarded(x, out, n, B: tl.constexpr):
+    """A copy of what lies below a bound."""
+    at = tl.program_id(0) * B + tl.arange(0, B)
+    tl.store(out + at, tl.load(x + at, mask=at < n), mask=at < n)
+
+
+@triton.jit
+def by_rows(x, out, rows, STAGES: tl.constexpr, B: tl.constexpr):
+    """Rows one after the other, with as many stages as the kernel asks for."""
+    at = tl.program_id(0) * B + tl.arange(0, B)
+    for row in tl.range(0, rows, num_stages=STAGES):
+        tl.store(out + row * 4096 + at, tl.load(x + row * 4096 + at) * 2)

@@ -193,6 +193,31 @@ def test_words_that_hold_eight_weights_are_read_once():
     assert words.bytes * 16 == pytest.approx(1024 * 512 / 2)
 
 
+@pytest.mark.parametrize(("n", "align"), [(1024, 16), (1000, 1), (1003, 1)])
+def test_a_mask_that_may_end_anywhere_is_read_element_by_element(n, align):
+    facts = kernel_facts(
+        kernels.guarded, {"x": "*fp16", "out": "*fp16", "n": n, "B": 128}, grid=(8,)
+    )
+    assert {a.align for a in facts.accesses} == {align}
+    assert facts.accesses[0].width == 2 * align
+
+
+@pytest.mark.parametrize(("k", "is_copied"), [(512, True), (500, False)])
+def test_rows_that_begin_anywhere_are_not_fetched_ahead(k, is_copied):
+    facts = _matmul(512, 512, k)
+    numbers = on_device(facts, devices.lookup("NVIDIA H100"), num_warps=4, num_stages=4)
+    assert (numbers["piped"] > 0) == is_copied
+    assert (numbers["unpiped"] > 0) != is_copied
+
+
+@pytest.mark.parametrize(("stages", "ahead"), [(1, False), (3, True)])
+def test_a_loop_without_products_fetches_ahead_where_it_asks_for_stages(stages, ahead):
+    arguments = {"x": "*fp16", "out": "*fp16", "rows": 64, "STAGES": stages, "B": 128}
+    facts = kernel_facts(kernels.by_rows, arguments, grid=(8,))
+    numbers = on_device(facts, devices.lookup("NVIDIA H100"), num_warps=4, num_stages=4)
+    assert (numbers["piped"], numbers["unpiped"]) == ((64, 0) if ahead else (0, 64))
+
+
 def test_persistent_programs_share_the_blocks():
     facts = kernel_facts(
         kernels.persistent, {"x": "*fp32", "out": "*fp32", "n": 1000 * 128, "B": 128}, grid=(64,)

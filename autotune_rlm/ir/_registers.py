@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ._products import Family, fma_tile, is_chained, item_bytes, redundancy, turned_bytes, warps_of
+from ._shared import LEAST_COPIED
 from ._types import Dot, KernelFacts
 
 __all__ = ["register_terms", "registers_per_thread"]
@@ -21,8 +22,9 @@ def registers_per_thread(
     """
     weights = _WEIGHTS[family.vendor if family.warp * family.registers != 32 * 196608 else "rdna"]
     terms = register_terms(facts, family, num_warps=num_warps)
-    wanted = sum(weights[name] * value for name, value in terms.items())
-    if (held := _held_words(facts, family, num_warps)) > _GIVEN_UP:
+    narrow = _narrow_words(facts, family, num_warps)
+    wanted = sum(weights[name] * value for name, value in terms.items()) + narrow
+    if (held := narrow + _held_words(facts, family, num_warps)) > _GIVEN_UP:
         wanted = max(wanted, held)
     limit = min(family.most_registers, family.registers // (num_warps * family.warp))
     return min(max(wanted, _MIN_COUNT), limit), max(0.0, wanted - limit)
@@ -80,6 +82,18 @@ def register_terms(facts: KernelFacts, family: Family, *, num_warps: int) -> dic
     }
 
 
+def _narrow_words(facts: KernelFacts, family: Family, num_warps: int) -> float:
+    """Words of a thread for a product's loads that are too narrow to be copied past the registers."""
+    if family.vendor != "cuda":
+        return 0.0
+    loads = [
+        a.distinct
+        for a in facts.accesses
+        if a.feeds_dot == "load" and a.align < a.run and a.width < LEAST_COPIED and not a.descriptor
+    ]
+    return _NARROW * sum(loads) / (num_warps * family.warp)
+
+
 def _held_words(facts: KernelFacts, family: Family, num_warps: int) -> float:
     """Words of a thread for results and one product's factors, where the compiler may hold them at once.
 
@@ -117,6 +131,10 @@ _GIVEN_UP = 540.0
 """Words from which ptxas gives up: it keeps 32 or 64 registers and almost everything in memory. Of 111
 compiled attentions with heads of 64 and 128 those three do it that hold 576 words, and none that holds
 416 or less; of five products for sm_75 those three that hold 704 and more, and none of 528 or less."""
+_NARROW = 2.0
+"""Words of an element that is loaded alone: its value and a part of its address. Of ten recorded binaries
+of fp16 products whose rows begin anywhere, those with 40 to 64 such elements need 70 to 255 registers,
+those with 256 and 288 spill 668 and 828 words beyond 255."""
 _MIN_COUNT = 6.0
 _MAX_INDEX = 200.0  # words of addresses beyond which they are computed anew
 _MAX_CODE = 400  # operations beyond which a longer kernel needs no more at once

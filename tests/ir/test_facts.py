@@ -204,10 +204,12 @@ def test_a_mask_that_may_end_anywhere_is_read_element_by_element(n, align):
 
 @pytest.mark.parametrize(("k", "is_copied"), [(512, True), (500, False)])
 def test_rows_that_begin_anywhere_are_not_fetched_ahead(k, is_copied):
-    facts = _matmul(512, 512, k)
+    facts = _matmul(512, 512, k, bk=64)
     numbers = on_device(facts, devices.lookup("NVIDIA H100"), num_warps=4, num_stages=4)
     assert (numbers["piped"] > 0) == is_copied
     assert (numbers["unpiped"] > 0) != is_copied
+    usual = on_device(_matmul(512, 512, 512, bk=64), devices.lookup("NVIDIA H100"))
+    assert (numbers["registers"] < usual["registers"] + 50) == is_copied
 
 
 @pytest.mark.parametrize(("stages", "ahead"), [(1, False), (3, True)])

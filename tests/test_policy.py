@@ -45,8 +45,8 @@ def choice(policy, task, candidates, prediction, observed, n, **more):
     return policy.choose(_slot(policy, task, candidates, prediction, observed, **more), n)
 
 
-def should_stop(policy, task, candidates, prediction, observed):
-    return policy.should_stop(_slot(policy, task, candidates, prediction, observed))
+def should_stop(policy, task, candidates, prediction, observed, **more):
+    return policy.should_stop(_slot(policy, task, candidates, prediction, observed, **more))
 
 
 def _slot(policy, task, candidates, prediction, observed, **more):
@@ -232,8 +232,8 @@ def test_a_stop_waits_longer_the_less_is_known():
     other_device = dataclasses.replace(sure, unfamiliar=("another device",))
     observed = [ok(c, 1.0) for c in candidates]
 
-    def stops(prediction, n):
-        return should_stop(Policy(patience=3), TASK, candidates, prediction, observed[:n])
+    def stops(prediction, n, **more):
+        return should_stop(Policy(patience=3), TASK, candidates, prediction, observed[:n], **more)
 
     assert [stops(sure, n) for n in (1, 3, 4)] == [False, False, True]
     many = [Candidate({"x": i}) for i in range(4096)]
@@ -243,6 +243,9 @@ def test_a_stop_waits_longer_the_less_is_known():
     assert flat_stops == [False, True]
     assert [stops(other_device, n) for n in (4, 6, 7)] == [False, False, True]
     assert [stops(guess, n) for n in (7, 12, 13)] == [False, False, True]
+    wrong, right = predict(np.full(64, 10.0)), predict(np.full(64, 1.1))  # all were predicted slow
+    assert [stops(sure, n, zero_shot=wrong) for n in (4, 12, 13)] == [False, False, True]
+    assert stops(sure, 4, zero_shot=right)
 
 
 def test_a_prediction_of_other_candidates_is_refused():

@@ -71,8 +71,9 @@ class Policy:
             this fraction of the incumbent's value; None never stops.
         patience: Measurements without an improvement that must have been made before a stop, twice as
             many where the surrogate's training lacked the kernel or the device
-            (``Prediction.unfamiliar``), four times where its order is a guess. None for as often as the
-            candidates can be halved until two are left, at least 4: 4 for 32 candidates, 13 for 8,640.
+            (``Prediction.unfamiliar``), four times where its order is a guess or most measurements
+            contradict it. None for as often as the candidates can be halved until two are left, at
+            least 4: 4 for 32 candidates, 13 for 8,640.
         exploration: Factor on the predicted spread. Below 1 because part of a prediction's error is
             shared by all candidates of a task and cannot change their order.
         length: Correlation length of prediction errors, as a fraction of a parameter's range.
@@ -133,7 +134,9 @@ class Policy:
         if patience is None:
             patience = max(_PATIENCE, math.ceil(math.log2(len(slot.candidates) / 2)))
         prediction = slot.prediction
-        doubt = 4 if not prediction.ordered else 2 if prediction.unfamiliar else 1
+        doubt = 2 if prediction.unfamiliar else 1
+        if not prediction.ordered or slot.contradicted:
+            doubt = 4
         if _since_best(slot.task, slot.observed) < doubt * patience:
             return False
         return slot.gain(enough=self.min_gain) < self.min_gain
@@ -207,15 +210,33 @@ class Slot:
     @cached_property
     def trusts_first_order(self) -> bool:
         """Whether the predicted order before any measurement correlates with the measured order."""
-        zero = self.zero_shot
+        zero, (at, measured) = self.zero_shot, self._worked
         if zero is None:
             return False
-        values = {o.candidate.key: o.measurement.value for o in self.observed if o.measurement.ok}
-        at = [i for i, c in enumerate(self.candidates) if c.key in values]
-        measured = np.array([values[self.candidates[i].key] for i in at], dtype=float)
         if len(at) < 3 or np.ptp(measured) == 0 or np.ptp(zero.median[at]) == 0:
             return True
         return bool(spearmanr(zero.median[at], measured).statistic > _AGREEMENT)
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether most measured values are outside of the intervals predicted before any measurement.
+
+        The surrogate then takes the kernel for another one, mostly because its parameters have the same
+        names.
+        """
+        at, measured = self._worked
+        if self.zero_shot is None or not len(at):
+            return False
+        low, high = self.zero_shot.low[at], self.zero_shot.high[at]
+        return bool(np.mean((measured < low) | (measured > high)) > 0.5)
+
+    @cached_property
+    def _worked(self) -> tuple[np.ndarray, np.ndarray]:
+        """Indices and values of the candidates that worked."""
+        values = {o.candidate.key: o.measurement.value for o in self.observed if o.measurement.ok}
+        at = [i for i, c in enumerate(self.candidates) if c.key in values]
+        measured = [values[self.candidates[i].key] for i in at]
+        return np.array(at, dtype=int), np.array(measured, dtype=float)
 
     def added(self) -> np.ndarray:
         """Logarithm of the worth that each shortlisted candidate adds to those chosen, shape (short,).

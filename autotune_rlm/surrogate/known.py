@@ -155,22 +155,21 @@ def unfamiliar(
     return tuple(reasons)
 
 
-def contradiction(network: float, found: float, *, by: str = "the compiler's facts") -> str:
-    """Why another source says that this is no kernel of the training; empty where it does not.
+def contradiction(network: float, facts: float) -> str:
+    """Why the compiler's facts say that this is no kernel of the training; empty where they do not.
 
     Parameters may be named as those of a kernel that was timed and mean something else.
 
     Args:
-        network: Logarithm of a time in ms by the network.
-        found: The same by the other source.
-        by: What the other source is.
+        network: Logarithm of the best time in ms by the network.
+        facts: The same by the compiler's facts.
     """
-    factor = math.exp(min(abs(network - found), 60.0))
+    factor = math.exp(min(abs(network - facts), 60.0))
     if factor < _CONTRADICTED:
         return ""
     return (
-        f"its parameters have the names of a kernel that was timed in training, but by {by} "
-        f"it takes another time ({math.exp(found):.3g} ms, not {math.exp(network):.3g} ms)"
+        "its parameters have the names of a kernel that was timed in training, but by the compiler's "
+        f"facts it takes another time ({math.exp(facts):.3g} ms, not {math.exp(network):.3g} ms)"
     )
 
 
@@ -191,10 +190,9 @@ CERTAIN = Doubt(0.0, 0.0, 0.9)
 _OTHER_DEVICE = Doubt(0.7, 0.3, 0.9)
 OTHER_KERNEL = Doubt(5.0, 1.2, 0.3)
 _CONTRADICTED = 3.0
-"""Factor between times by the network and by the compiler's facts, or as measured, from which the network
-is held to take the kernel for another one. By the facts it is below 2.1 for nineteen of twenty recorded
-products of its training. As measured it is below 1.7 for TorchInductor's products on a known device,
-below 8 on an unknown one, and 10 to 140 for kernels of an H100 that only share a product's names."""
+"""Factor between the best times by the network and by the compiler's facts from which the network is held
+to take the kernel for another one. It is below 2.1 for nineteen of twenty recorded matrix products of its
+training."""
 
 
 def doubt(settings: Mapping[str, Any], task: Task, candidates: Sequence[Candidate]) -> Doubt:

@@ -65,7 +65,6 @@ _EYE_OTHER_KERNEL = 1.0  # the kernel was not
 _Key: TypeAlias = tuple[Hashable, ...]
 _T = TypeVar("_T")
 _TIME = "time_ms"  # the one metric that the compiler's facts predict
-_MIN_CONTRADICTING = 3  # measurements from which it can be said that they contradict the network
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +73,8 @@ class _ZeroShot:
 
     A slow-down cannot be negative, so its distribution is skewed to the right. The prior's spread is
     that of the side of smaller values, where improvements lie. ``lean`` is the ratio of the other
-    side's spread to it. ``contradicted`` says why the compiler's facts or measurements contradict the
-    network, where they do.
+    side's spread to it. ``contradicted`` says why the compiler's facts contradict the network, where
+    they do.
     """
 
     prior: Prior
@@ -242,8 +241,6 @@ class RLMSurrogate:
         values = np.array([np.nan if not o.measurement.ok else o.measurement.value for o in usable])
         scale = self._scale(task, values)
         logs = np.log(scale.to_error(values))
-        if task.metric == _TIME and task.minimize:
-            zero = _as_measured(zero, index, logs)
         with one_thread():
             posterior = correct(zero.prior, index, logs)
         n = len(candidates)
@@ -435,26 +432,6 @@ def _zero_shot(
     low = mean - _Z90 * np.hypot(down, decoded.scale_spread)
     high = mean + _Z90 * np.hypot(up, decoded.scale_spread)
     return _ZeroShot(prior, up / down, low, high)
-
-
-def _as_measured(zero: _ZeroShot, index: np.ndarray, logs: np.ndarray) -> _ZeroShot:
-    """The prediction as one of another kernel where the measured times contradict it."""
-    worked = np.isfinite(logs)
-    at, times = index[worked], logs[worked]
-    missed = (times < zero.low[at]) | (times > zero.high[at])
-    if len(at) < _MIN_CONTRADICTING or missed.mean() <= 0.5 or zero.prior.trust < CERTAIN.trust:
-        return zero
-    middle = int(np.argsort(times - zero.prior.mean[at])[len(at) // 2])
-    why = contradiction(zero.prior.mean[at[middle]], times[middle], by="measurement")
-    if not why:
-        return zero
-    prior = replace(
-        zero.prior,
-        trust=OTHER_KERNEL.trust,
-        spread=np.hypot(zero.prior.spread, OTHER_KERNEL.slowdown),
-        offset_sd=OTHER_KERNEL.scale,
-    )
-    return replace(zero, prior=prior, contradicted=why)
 
 
 def load_surrogate(

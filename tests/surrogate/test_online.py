@@ -84,6 +84,24 @@ def test_where_a_guess_failed_a_forest_takes_turns():
     assert all(answers(doubted, n, 1) == 200 for n in (3, 8, 20))  # the process
     assert all(answers(doubted, n, 1) < 200 for n in (9, 21))
     assert answers(doubted, 9, 0) == answers(prior, 9, 1) == 200
+    assert answers(doubted, 18, 0) == answers(prior, 19, 0) == 200
+    assert answers(doubted, 19, 0) < 200  # from the sixteenth on without failures too
+
+
+def test_a_guesss_hidden_states_soon_count_no_more():
+    prior, truth = make_prior()
+    noise = np.random.default_rng(1).standard_normal((200, 16))
+
+    def changes(trust, n, failed=False):
+        value = np.r_[truth[:n], [np.nan] * failed]
+        several = (dataclasses.replace(prior, trust=trust, hidden=h) for h in (prior.hidden, noise))
+        one, other = (correct(p, np.arange(len(value)), value).mean for p in several)
+        return bool(np.abs(one - other).max() > 1e-9)
+
+    assert changes(0.3, 6)
+    assert not changes(0.3, 8)
+    assert changes(0.3, 8, failed=True)
+    assert changes(0.9, 8)
 
 
 def test_failures_teach_their_neighbours():

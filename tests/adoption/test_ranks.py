@@ -128,7 +128,7 @@ def test_a_rank_that_died_is_not_waited_for_forever(job, monkeypatch):
     job(0, 0)  # claims the key and never answers
     outcome, decided, _ = job(1, 1, first_s=0.02)
     assert (outcome.config, decided) == (CONFIGS[1], True)
-    assert outcome.measured_later() is None
+    assert outcome.measured_later.best() is None
 
 
 def test_a_rank_goes_on_while_another_decides_and_takes_its_word_later(job):
@@ -150,11 +150,11 @@ def test_a_rank_goes_on_while_another_decides_and_takes_its_word_later(job):
     meanwhile = Outcome(CONFIGS[2], "model")
     outcome, decided, _ = job(1, 1, first_s=0.05, meanwhile=lambda: meanwhile)
     assert (outcome.config, outcome.how, decided) == (CONFIGS[2], "model", False)
-    assert outcome.measured_later() is None
+    assert outcome.measured_later.best() is None
     answer.set()  # the message is sent
     other.join(60)
     assert found[0].config == CONFIGS[0]
-    assert outcome.measured_later() == CONFIGS[0]
+    assert outcome.measured_later.best() == CONFIGS[0]
 
 
 def test_waits_that_are_in_vain_become_shorter(job, monkeypatch):
@@ -183,7 +183,7 @@ def test_where_the_user_says_so_the_missing_answers_are_waited_for(job, monkeypa
     threading.Timer(0.3, answer.set).start()
     ranks.settle()
     assert taken == [1]
-    assert outcome.measured_later() == CONFIGS[0]
+    assert outcome.measured_later.best() == CONFIGS[0]
     ranks.settle()
     other.join(60)
 

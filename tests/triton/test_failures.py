@@ -310,7 +310,7 @@ class TestPredict:
             (request,) = store.requests()
             by_block = {c.config["BLOCK"]: c for c in request.candidates}
             (key,) = kernel.cache
-            (later,) = [w.best for w in _autotuner.refresher._waiting if w.key == key][-1:]
+            (later,) = [w.later.best for w in _autotuner.refresher._waiting if w.key == key][-1:]
             for block, time_ms, taken in ((64, 3.0, None), (128, 1.0, 128), (256, 0.9, 256)):
                 store.add(request.task, by_block[block], Measurement(status="ok", value=time_ms))
                 config = later()

@@ -11,21 +11,14 @@ _MAX_DEPTH = 3
 
 @dataclass(frozen=True)
 class Rule:
-    """A decision tree. A leaf has no parent and says ``present``; in doubt a parameter is there.
-
-    Attributes:
-        present: What a leaf says.
-        parent: Index of the parameter that decides; None in a leaf.
-        threshold: Of a number: above it comes ``above``, else ``below``.
-        branches: Of a category: what follows each value that was seen.
-        above: See ``threshold``.
-        below: See ``threshold``.
-    """
+    """A decision tree. A leaf has no parent and says ``present``; in doubt a parameter is there."""
 
     present: bool = True
-    parent: int | None = None
-    threshold: float = 0.0
-    branches: dict[float, Rule] = field(default_factory=dict)
+    parent: int | None = None  # index of the parameter that decides
+    threshold: float = 0.0  # of a number: above it comes ``above``, else ``below``
+    branches: dict[float, Rule] = field(
+        default_factory=dict
+    )  # what follows each value of a category
     above: Rule | None = None
     below: Rule | None = None
 
@@ -48,13 +41,9 @@ class Rule:
 
 
 def learn_rule(raw: np.ndarray, child: int, unordered: np.ndarray, depth: int = 0) -> Rule:
-    """The rule that says best when trials have parameter ``child``.
+    """The rule that says best when finished trials (n, d) have parameter ``child``, NaN where not.
 
-    Args:
-        raw: Raw vectors of finished trials, NaN where a parameter is missing, shape (n, d).
-        child: Index of the parameter.
-        unordered: Mask of the categories among the parameters, shape (d,).
-        depth: Of the tree so far.
+    ``unordered`` is the mask of the categories among the parameters, shape (d,).
     """
     here = ~np.isnan(raw[:, child])
     if here.all() or not here.any() or depth == _MAX_DEPTH:
@@ -77,7 +66,7 @@ def learn_rule(raw: np.ndarray, child: int, unordered: np.ndarray, depth: int = 
         if found < error - 1e-9:
             best, error = (parent, split), found
     if best is None:
-        return Rule(present=True)
+        return Rule()
     parent, split = best
     column = raw[:, parent]
     if split is not None:

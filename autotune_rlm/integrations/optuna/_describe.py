@@ -46,9 +46,7 @@ class Describer:
     """Describes parameters, once each, and turns descriptions into columns.
 
     Args:
-        describe: Parameters to an ONNX model (``ModelProto``, path, ``Graph``), a text, a mapping of
-            numbers, or None where these parameters have no description; or an
-            ``ArchitectureSpace``, whose parameters the trial's are.
+        describe: As of ``RLMSampler``.
         surrogate: Asked for the value of each description; None for facts only.
         only_networks: Whether the surrogate is asked of networks only, and of the metrics that it
             was trained on; for other metrics it says 0.
@@ -197,11 +195,8 @@ def _description(params: Mapping[str, Any], given: Any) -> Description:
         return Description(Candidate({**config, **facts}), facts)
     if isinstance(given, str) and not given.endswith(".onnx"):
         return Description(Candidate(config, text=given), _text_facts(given))
-    if (
-        not isinstance(given, (str, os.PathLike))
-        and not hasattr(given, "graph")
-        and not hasattr(given, "nodes")
-    ):
+    is_path = isinstance(given, (str, os.PathLike))
+    if not is_path and not hasattr(given, "graph") and not hasattr(given, "nodes"):
         raise TypeError(
             "describe must return an ONNX model, a path, a text, a mapping of numbers or None, got "
             f"{type(given).__name__}"

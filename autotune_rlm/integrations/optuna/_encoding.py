@@ -45,8 +45,6 @@ class _Parameter:
     """One parameter. Its *raw* value is the index of a category, else a number's place in [0, 1].
 
     Attributes:
-        distribution: Optuna's.
-        categorical: Whether it is a category.
         grid: The raw values it can take, ascending; None where they are too many.
         count: How many values it can take.
         unordered: Whether it is a category whose values are names.
@@ -60,7 +58,7 @@ class _Parameter:
         self.count = math.inf
         self.unordered = False
         self.position = np.zeros(0)
-        self._index: dict[Any, float] = {}
+        self._index: dict[Any, float | None] = {}
         if isinstance(distribution, CategoricalDistribution):
             self.grid = np.arange(len(distribution.choices), dtype=float)
             self.count = float(len(distribution.choices))
@@ -80,25 +78,19 @@ class _Parameter:
 
     def raw(self, value: Any) -> float:
         """The raw value; NaN of what the distribution cannot hold in any range."""
+        if not self.categorical:  # may be outside of the range
+            try:
+                return self._unit(self.distribution.to_internal_repr(value))
+            except (ValueError, TypeError, OverflowError):
+                return math.nan
         try:
             key = (type(value), value)
-            known = self._index.get(key) if self.categorical else None
+            if key not in self._index:
+                self._index[key] = internal_of(self.distribution, value)
+            raw = self._index[key]
         except TypeError:  # an unhashable category
-            key, known = None, None
-        if known is not None:
-            return known
-        raw: float | None
-        if self.categorical:
             raw = internal_of(self.distribution, value)
-        else:  # may be outside of the range
-            try:
-                raw = self._unit(self.distribution.to_internal_repr(value))
-            except (ValueError, TypeError, OverflowError):
-                raw = None
-        raw = math.nan if raw is None else raw
-        if self.categorical and key is not None:
-            self._index[key] = raw
-        return raw
+        return math.nan if raw is None else raw
 
     def value(self, raw: float) -> Any:
         d = self.distribution
@@ -218,11 +210,7 @@ class Encoding:
         return math.prod(p.count for p in self._parameters)
 
     def everything(self, most: int) -> np.ndarray | None:
-        """All combinations of a small space that share the fixed values; None of one with more.
-
-        Args:
-            most: The most combinations.
-        """
+        """All combinations of a space that share the fixed values; None where there are more."""
         sizes = [1 if i in self._fixed else p.count for i, p in enumerate(self._parameters)]
         if math.prod(sizes) > most or self._sample is not None:
             return None
@@ -235,12 +223,7 @@ class Encoding:
         return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
 
     def learn(self, raw: np.ndarray, finished: np.ndarray) -> None:
-        """Learn from trials which parameters go with which values, and which categories were seen.
-
-        Args:
-            raw: Raw vectors of all trials, shape (n, d).
-            finished: Those of trials whose objective ran to its end, shape (m, d).
-        """
+        """Learn which categories all trials (n, d) have, and what goes with what from finished ones (m, d)."""
         for i, p in enumerate(self._parameters):
             if p.categorical and p.grid is not None and len(p.grid) > _FEW:
                 column = raw[:, i]
@@ -357,12 +340,9 @@ class Encoding:
         return raw
 
     def descend(self, raw: np.ndarray, spread: np.ndarray, linear: np.ndarray) -> np.ndarray:
-        """Slopes in the columns of ``points`` to slopes in raw vectors; 0 where not continuous.
+        """Slopes in the columns of ``points``, spread (m, a) and linear (m, b), to those in raw vectors.
 
-        Args:
-            raw: Raw vectors, shape (m, d).
-            spread: Slopes in the spread columns, shape (m, a).
-            linear: Slopes in the linear columns; further columns are left out; shape (m, b).
+        0 where a parameter is not continuous; further linear columns are left out.
         """
         n = len(self._numbers)
         u = raw[:, self._numbers]

@@ -26,17 +26,11 @@ _MAX_ADVICE = 8  # of an earlier study's best trials that a first trial may begi
 
 @dataclass(frozen=True)
 class EarlierTrials:
-    """The finished trials of an earlier study.
-
-    Attributes:
-        params: Parameters of each.
-        values: Their values with every objective to be maximised, shape (n, k).
-        feasible: Mask of those that violate no constraint, shape (n,).
-    """
+    """The finished trials of an earlier study."""
 
     params: Sequence[Mapping[str, Any]]
-    values: np.ndarray
-    feasible: np.ndarray
+    values: np.ndarray  # with every objective to be maximised, shape (n, k)
+    feasible: np.ndarray  # mask of those that violate no constraint, shape (n,)
 
     def best(self) -> list[Mapping[str, Any]]:
         """The parameters of its best trials, the best first; of several objectives by mean rank."""
@@ -58,8 +52,8 @@ def trials_of(studies: Sequence[Study], objectives: int) -> list[EarlierTrials]:
                 f"warm_start: study {study.study_name!r} has {len(study.directions)} "
                 f"objectives, this one {objectives}"
             )
-        trials = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
-        trials = [t for t in trials if t.params and t.values is not None]
+        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        trials = [t for t in done if t.params and t.values is not None]
         if not trials:
             continue
         constraints = [constraints_of(t) for t in trials]
@@ -74,10 +68,6 @@ class EarlierStudies:
     """Processes of earlier studies over some of the same parameters; what they say leads here.
 
     A parameter or a category that only one of both has is left open in the other.
-
-    Args:
-        encoding: Of the parameters.
-        studies: The earlier studies' trials.
     """
 
     def __init__(self, encoding: Encoding, studies: Sequence[EarlierTrials]) -> None:
@@ -115,13 +105,9 @@ class EarlierStudies:
 
 
 class Descriptions:
-    """Points with the columns that descriptions add, on scales fixed by a reference sample.
+    """Points with the columns that descriptions add, on scales fixed by a ``reference`` sample (r, d).
 
-    Args:
-        describer: Describes parameters.
-        encoding: The parameters' own columns.
-        tasks: What the surrogate is asked, per objective.
-        reference: Raw vectors that fix location and scale of the columns, shape (r, d).
+    ``tasks`` are what the surrogate is asked, per objective.
     """
 
     def __init__(

@@ -32,11 +32,6 @@ class StudyMemory:
     A study is known by ``context["space"]``, the architecture space that describes it, or its name;
     of one kind are those with this name, the metric and its direction. A store that fails while the
     study runs does not end it: a warning says so once, and the study goes on without.
-
-    Args:
-        store: A store, its path or URL.
-        context: As of ``RLMSampler``.
-        space: Name of the architecture space, if one describes the parameters.
     """
 
     def __init__(self, store: Store | str | os.PathLike[str], context: Any, space: str | None):

@@ -80,11 +80,9 @@ def normalised(values: np.ndarray) -> np.ndarray:
     hypervolume that a point adds is a volume on that scale.
     """
     several = values.shape[1] > 1
-    return np.column_stack([_of_several(v) if several else _bent(v) for v in values.T])
-
-
-def _bent(values: np.ndarray) -> np.ndarray:
-    return PowerTransform(_within_one(values), reach=_REACH).normal
+    if several:
+        return np.column_stack([_of_several(v) for v in values.T])
+    return PowerTransform(_within_one(values[:, 0]), reach=_REACH).normal[:, None]
 
 
 def _of_several(values: np.ndarray) -> np.ndarray:

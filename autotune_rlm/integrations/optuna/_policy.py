@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -50,15 +51,28 @@ _BRANCHES = 16  # values of a category that a stuck search goes over one by one
 _FEW = 10_000  # combinations up to which a search is never stuck
 
 
+@dataclass
+class Turn:
+    """What a proposal is computed from."""
+
+    study: Study
+    state: StudyState
+    space: SpaceState
+    encoding: Encoding
+    rng: np.random.RandomState
+    data: StudyData | None = None  # of the study's trials
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Raw vectors of all trials, shape (n, d)."""
+        return np.zeros((0, len(self.encoding))) if self.data is None else self.data.seen
+
+
 class Policy:
     """Startup, then the process's choice; with descriptions, a second look at its best ones.
 
-    It holds arguments only: what belongs to a study is in its ``StudyState``.
-
-    Args:
-        given: Arguments of the sampler.
-        memory: Where more earlier studies are found.
-        noise: Expected variance of the noise.
+    It holds arguments of the sampler only: what belongs to a study is in its ``StudyState``. More
+    earlier studies are found in the ``memory``.
     """
 
     def __init__(self, given: Arguments, *, memory: StudyMemory | None, noise: float) -> None:
@@ -129,7 +143,7 @@ class Policy:
         finished = any(t.state.is_finished() for t in trials)
         if self._surrogate_leads and self._declared_parameters and not finished:
             if trial._trial_id not in state.opening:
-                state.opening[trial._trial_id] = self._declared_opening(study, rng)
+                state.opening[trial._trial_id] = self._declared_opening(study, state, rng)
             return [state.opening[trial._trial_id]]
         lists = [known.best() for known in self.earlier(study, state)]
         best = [
@@ -150,51 +164,38 @@ class Policy:
         order = sorted(range(len(best)), key=lambda i: (-agree[i], (i - turn) % len(best)))
         return [best[i] for i in order]
 
-    def _declared_opening(self, study: Study, rng: np.random.RandomState) -> dict[str, Any]:
+    def _declared_opening(
+        self, study: Study, state: StudyState, rng: np.random.RandomState
+    ) -> dict[str, Any]:
         space = {n: CategoricalDistribution(v) for n, v in self._declared_parameters.items()}
-        encoding, state = self.encoding(space), SpaceState()
-        nothing = np.zeros((0, len(encoding)))
-        ranked = self._by_surrogate(study, encoding, state, nothing, rng)
+        encoding = self.encoding(space)
+        ranked = self._by_surrogate(Turn(study, state, SpaceState(), encoding, rng))
         return encoding.params(ranked[0])
 
     def rank(
-        self,
-        study: Study,
-        state: StudyState,
-        space: SpaceState,
-        encoding: Encoding,
-        data: StudyData,
-        rng: np.random.RandomState,
-        *,
-        fitted: bool = True,
-        branch: Mapping[int, float] | None = None,
+        self, turn: Turn, *, fitted: bool = True, branch: Mapping[int, float] | None = None
     ) -> np.ndarray:
         """Raw vectors with every parameter, the most promising first, (m, d) with m >= 1.
 
         Args:
-            study: The study.
-            state: What is remembered of it.
-            space: What is remembered of the search space.
-            encoding: Of the search space.
-            data: The trials.
-            rng: Source of randomness.
+            turn: What is known, its ``data`` included.
             fitted: Whether the process is fitted; a stuck search also asks one that is not, which
                 doubts more.
             branch: Raw values that the candidates are to have, by index. With fixed categories the best
                 of the trials that have them is to be improved on, else the best of all.
         """
+        data, space, encoding, rng = turn.data, turn.space, turn.encoding, turn.rng
+        assert data is not None
         n = len(data.values)
-        startup = self.n_startup_trials(study, state)
+        startup = self.n_startup_trials(turn.study, turn.state)
         if self._given.n_startup_trials is None and startup == _STARTUP:
             startup = max(startup, min(_PER_BRANCH * encoding.branches, _MAX_STARTUP))
         if n < max(startup, 1):
-            if self._surrogate_leads:
-                return self._by_surrogate(study, encoding, space, data.seen, rng)
-            return self._spread_out(space, encoding, data.seen, rng)
+            return self._by_surrogate(turn) if self._surrogate_leads else self._spread_out(turn)
         refit = fitted and (n < 40 or n >= space.fitted_at * 1.1 or n < space.fitted_at)
         if refit:
             space.fitted_at = n
-        priors = self._priors(study, state, space, encoding)
+        priors = self._priors(turn)
         starts = space.starts if fitted else None
         fit = partial(StudyModel, data, refit=refit, noise=self._noise, rng=rng)
         model = fit(encoding, priors=priors, name="plain", starts=starts)
@@ -208,44 +209,11 @@ class Policy:
         ranked = climb(encoding, model, good, taken, rng)
         if self._describe is None or not fitted:
             return ranked
-        return self._second_look(study, space, encoding, data, ranked, taken, rng, priors, fit)
-
-    def _spread_out(
-        self, space: SpaceState, encoding: Encoding, seen: np.ndarray, rng: np.random.RandomState
-    ) -> np.ndarray:
-        """A point far from all seen, and no twin of one in an architecture space."""
-        taken = set(keys(self._canonical(space, encoding, seen)))
-        for _ in range(16):
-            chosen = self._canonical(space, encoding, spread_out(encoding, seen, rng)[None, :])
-            if keys(chosen)[0] not in taken:
-                break
-        return chosen
-
-    def _priors(
-        self, study: Study, state: StudyState, space: SpaceState, encoding: Encoding
-    ) -> Sequence[PriorModel]:
-        if space.earlier is None:
-            space.earlier = EarlierStudies(encoding, self.earlier(study, state))
-        return [space.earlier] if len(space.earlier) else []
-
-    def _second_look(
-        self,
-        study: Study,
-        space: SpaceState,
-        encoding: Encoding,
-        data: StudyData,
-        ranked: np.ndarray,
-        taken: set[tuple[float, ...]],
-        rng: np.random.RandomState,
-        priors: Sequence[PriorModel],
-        fit: Callable[..., StudyModel],
-    ) -> np.ndarray:
-        """The best candidates again, by a process that also reads their descriptions."""
-        described = self._described(study, space, encoding, rng)
-        good, others = (k // (1 if len(data.values) < _MANY else 2) for k in _DESCRIBED)
-        self._remember(space, encoding, np.vstack([ranked[:good], encoding.random(rng, others)]))
+        described = self._described(turn)
+        good, others = (k // (1 if n < _MANY else 2) for k in _DESCRIBED)
+        self._remember(turn, np.vstack([ranked[:good], encoding.random(rng, others)]))
         if taken:
-            taken = set(keys(self._canonical(space, encoding, data.seen)))
+            taken = set(keys(self._canonical(turn, data.seen)))
         fresh = [raw for key, raw in space.described.items() if key not in taken]
         pool = np.array(fresh) if fresh else ranked
         if space.describer is not None and space.describer.asks:
@@ -254,46 +222,55 @@ class Policy:
         scores = model.score(encoding.prune(pool))
         return pool[np.argsort(-scores, kind="stable")]
 
-    def _described(
-        self, study: Study, space: SpaceState, encoding: Encoding, rng: np.random.RandomState
-    ) -> Descriptions:
+    def _spread_out(self, turn: Turn) -> np.ndarray:
+        """A point far from all seen, and no twin of one in an architecture space."""
+        taken = set(keys(self._canonical(turn, turn.seen)))
+        for _ in range(16):
+            drawn = spread_out(turn.encoding, turn.seen, turn.rng)
+            chosen = self._canonical(turn, drawn[None, :])
+            if keys(chosen)[0] not in taken:
+                break
+        return chosen
+
+    def _priors(self, turn: Turn) -> Sequence[PriorModel]:
+        space = turn.space
+        if space.earlier is None:
+            space.earlier = EarlierStudies(turn.encoding, self.earlier(turn.study, turn.state))
+        return [space.earlier] if len(space.earlier) else []
+
+    def _described(self, turn: Turn) -> Descriptions:
+        space = turn.space
         if space.descriptions is None:
             space.describer = Describer(
                 self._describe, self._load(), only_networks=self._by_default
             )
             named = self._describe.name if is_known_space(self._describe) else None
-            tasks = tasks_of(study, self._given.context, named)
-            reference = encoding.random(rng, _REFERENCE)
-            space.descriptions = Descriptions(space.describer, encoding, tasks, reference)
-            self._remember(space, encoding, reference)
+            tasks = tasks_of(turn.study, self._given.context, named)
+            reference = turn.encoding.random(turn.rng, _REFERENCE)
+            space.descriptions = Descriptions(space.describer, turn.encoding, tasks, reference)
+            self._remember(turn, reference)
         return space.descriptions
 
-    def _by_surrogate(
-        self,
-        study: Study,
-        encoding: Encoding,
-        space: SpaceState,
-        seen: np.ndarray,
-        rng: np.random.RandomState,
-    ) -> np.ndarray:
+    def _by_surrogate(self, turn: Turn) -> np.ndarray:
         """Random candidates in the surrogate's order, before anything is known."""
-        described = self._described(study, space, encoding, rng)
+        space, described = turn.space, self._described(turn)
         if space.describer is None or not space.describer.asks:
-            return spread_out(encoding, seen, rng)[None, :]
-        self._remember(space, encoding, encoding.random(rng, _FIRST))
-        taken = set(keys(seen))
+            return spread_out(turn.encoding, turn.seen, turn.rng)[None, :]
+        self._remember(turn, turn.encoding.random(turn.rng, _FIRST))
+        taken = set(keys(turn.seen))
         fresh = [raw for key, raw in space.described.items() if key not in taken]
         pool = np.array(fresh or list(space.described.values()))
         order = np.argsort(-described.predict(pool).mean((1, 2)), kind="stable")
         return pool[order]
 
-    def _remember(self, space: SpaceState, encoding: Encoding, raw: np.ndarray) -> None:
-        canonical = self._canonical(space, encoding, encoding.snap(raw))
-        space.described.update(zip(keys(canonical), canonical, strict=True))
+    def _remember(self, turn: Turn, raw: np.ndarray) -> None:
+        canonical = self._canonical(turn, turn.encoding.snap(raw))
+        turn.space.described.update(zip(keys(canonical), canonical, strict=True))
 
-    def _canonical(self, space: SpaceState, encoding: Encoding, raw: np.ndarray) -> np.ndarray:
+    def _canonical(self, turn: Turn, raw: np.ndarray) -> np.ndarray:
         """Raw vectors of the representatives: of an architecture space, twins become one."""
-        declared, known = self._declared_parameters, space.representatives
+        declared, known = self._declared_parameters, turn.space.representatives
+        encoding = turn.encoding
         if not declared or set(declared) != set(encoding.names) or np.isnan(raw).any():
             return raw
         for key, row in zip(keys(raw), raw, strict=True):

@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 from scipy.optimize import minimize
 
 from autotune_rlm.integrations.optuna._encoding import Encoding
+from autotune_rlm.integrations.optuna._model import StudyModel
 
 _EVERYTHING = 1024  # combinations up to which all of them are compared
+_RANDOM, _MUTANTS, _STARTS = 512, 256, 5  # uniform candidates, mutants of good ones, climbs
 _STEEPEST = 36  # most iterations of the first ascent
 _NEIGHBOURS = 48  # most candidates one step from each start, in a round
 
 
-class Score(Protocol):
-    """An acquisition over raw vectors."""
-
-    @property
-    def has_slopes(self) -> bool:
-        """Whether ``slopes`` can be asked for."""
-        ...
-
-    def score(self, raw: np.ndarray) -> np.ndarray:
-        """Raw vectors (m, d) to their acquisition (m,)."""
-        ...
-
-    def slopes(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same, and its derivatives (m, d)."""
-        ...
-
-
 def climb(
     encoding: Encoding,
-    model: Score,
+    model: StudyModel,
     good: np.ndarray,
     taken: set[tuple[float, ...]],
     rng: np.random.RandomState,
-    *,
-    n_random: int = 512,
-    n_mutants: int = 256,
-    n_starts: int = 5,
-    rounds: int = 2,
 ) -> np.ndarray:
-    """Raw vectors with every parameter, in order of falling score; the first is the proposal.
+    """Raw vectors with every parameter, (m, d) with m >= 1, in order of falling score.
 
     Args:
         encoding: The space.
@@ -51,13 +29,6 @@ def climb(
         good: Best raw vectors seen, to mutate, shape (g, d); may be empty.
         taken: Keys of raw vectors that must not be proposed again, unless nothing else is left.
         rng: Source of randomness.
-        n_random: Number of uniform candidates.
-        n_mutants: Number of mutants of ``good``.
-        n_starts: Number of candidates that the climb starts from.
-        rounds: Most rounds of an ascent in the continuous parameters and steps in the others.
-
-    Returns:
-        Shape (m, d), m >= 1.
     """
     every = encoding.everything(_EVERYTHING)
     if every is not None:
@@ -65,23 +36,24 @@ def climb(
         pool = fresh if len(fresh) else every
         order = np.argsort(-_tied(model.score(encoding.prune(pool)), rng), kind="stable")
         return pool[order][:64]
-    parts = [encoding.random(rng, n_random)]
+    parts = [encoding.random(rng, _RANDOM)]
     if len(good):
         good = encoding.complete(good, rng)
-        parents = good[rng.randint(len(good), size=n_mutants)]
+        parents = good[rng.randint(len(good), size=_MUTANTS)]
         parts += [good, _mutate(encoding, parents, rng)]
     pool = np.vstack(parts)
     pool = pool[_is_fresh(encoding, pool, taken)]
     if not len(pool):
-        pool, taken = encoding.random(rng, n_random), set()
+        pool, taken = encoding.random(rng, _RANDOM), set()
     values = model.score(encoding.prune(pool))
-    top = np.argsort(-_tied(values, rng), kind="stable")[:n_starts]
+    top = np.argsort(-_tied(values, rng), kind="stable")[:_STARTS]
     current, height = pool[top], values[top]
     found, heights = [pool], [values]
     smooth = encoding.continuous & encoding.free
-    if smooth[encoding.free].all() and model.has_slopes:
-        rounds = 1
-    for i in range(rounds):
+    alone = smooth[encoding.free].all() and model.has_slopes
+    for i in range(
+        1 if alone else 2
+    ):  # an ascent in the continuous parameters, steps in the others
         before = height.copy()
         if model.has_slopes and smooth.any():
             raised = encoding.snap(_ascend(encoding, model, current, _STEEPEST // (i + 1)))
@@ -102,7 +74,7 @@ def _tied(values: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
     return np.where(np.isfinite(values), values, -1e300) + 1e-9 * rng.random_sample(len(values))
 
 
-def _ascend(encoding: Encoding, model: Score, starts: np.ndarray, most: int) -> np.ndarray:
+def _ascend(encoding: Encoding, model: StudyModel, starts: np.ndarray, most: int) -> np.ndarray:
     """All starts moved uphill at once in the continuous parameters, by L-BFGS-B on their sum."""
     axes = np.flatnonzero(encoding.continuous & encoding.free)
     shape = len(starts), len(axes)
@@ -131,7 +103,7 @@ def _ascend(encoding: Encoding, model: Score, starts: np.ndarray, most: int) -> 
 
 def _better(
     encoding: Encoding,
-    model: Score,
+    model: StudyModel,
     current: np.ndarray,
     height: np.ndarray,
     other: np.ndarray,
@@ -147,7 +119,7 @@ def _better(
 
 def _step(
     encoding: Encoding,
-    model: Score,
+    model: StudyModel,
     current: np.ndarray,
     height: np.ndarray,
     taken: set[tuple[float, ...]],

@@ -17,9 +17,9 @@ from autotune_rlm._threads import one_thread
 from autotune_rlm.integrations.optuna._arguments import Arguments
 from autotune_rlm.integrations.optuna._encoding import Encoding, internal_of
 from autotune_rlm.integrations.optuna._memory import StudyMemory
-from autotune_rlm.integrations.optuna._policy import Policy, another_branch, is_stuck
+from autotune_rlm.integrations.optuna._policy import Policy, Turn, another_branch, is_stuck
 from autotune_rlm.integrations.optuna._propose import keys
-from autotune_rlm.integrations.optuna._state import SpaceState, StudyState, StudyStates
+from autotune_rlm.integrations.optuna._state import StudyStates
 from autotune_rlm.integrations.optuna._trials import StudyData, collect, fixed_params, share_params
 from autotune_rlm.types import Surrogate, Task
 
@@ -179,52 +179,42 @@ class RLMSampler(BaseSampler):
             space = state.of_space(search_space)
             encoding = self._policy.encoding(search_space)
             encoding.fix(fixed)
-            before = self._collect(study, trial, encoding, space)
-            raw = self._propose(study, trial, state, space, encoding, before, attempt=0)
+            turn = Turn(study, state, space, encoding, self._rng)
+            before = turn.data = self._collect(turn, trial)
+            raw = self._propose(turn, trial, attempt=0)
             share_params(study, trial, encoding.internal(raw))
             for attempt in range(1, _ATTEMPTS):
                 # The proposal was announced before this look at the storage. Of two workers with the
                 # same proposal, at least one therefore sees the other's.
-                after = self._collect(study, trial, encoding, space)
-                if not _is_twin(encoding.prune(raw[None, :]), before, after):
+                turn.data = self._collect(turn, trial)
+                if not _is_twin(encoding.prune(raw[None, :]), before, turn.data):
                     break
-                before = after
-                raw = self._propose(study, trial, state, space, encoding, before, attempt=attempt)
+                before = turn.data
+                raw = self._propose(turn, trial, attempt=attempt)
                 share_params(study, trial, encoding.internal(raw))
         return encoding.params(raw)
 
-    def _propose(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        state: StudyState,
-        space: SpaceState,
-        encoding: Encoding,
-        data: StudyData,
-        *,
-        attempt: int,
-    ) -> np.ndarray:
+    def _propose(self, turn: Turn, trial: FrozenTrial, *, attempt: int) -> np.ndarray:
         fitted, branch = True, {}
+        encoding, data = turn.encoding, turn.data
+        assert data is not None
         n = len(data.values)
         hedges = attempt == 0 and n % 3 == 0 and encoding.free.all()  # one trial in three
         if hedges and is_stuck(encoding, data):
             branch = another_branch(encoding, data, self._rng)
             if not branch and n % 2:
                 other = {
-                    name: self._drawn(self._hedge, study, trial, name, distribution)
+                    name: self._drawn(self._hedge, turn.study, trial, name, distribution)
                     for name, distribution in encoding.space.items()
                 }
                 return encoding.snap(encoding.raw(other)[None, :])[0]
             fitted = bool(branch)
-        ranked = self._policy.rank(
-            study, state, space, encoding, data, self._rng, fitted=fitted, branch=branch
-        )
+        ranked = self._policy.rank(turn, fitted=fitted, branch=branch)
         return ranked[0] if attempt == 0 else ranked[self._rng.randint(min(len(ranked), 8))]
 
-    def _collect(
-        self, study: Study, trial: FrozenTrial, encoding: Encoding, space: SpaceState
-    ) -> StudyData:
-        data = collect(study, encoding, own_id=trial._trial_id, cache=space.raw)
+    def _collect(self, turn: Turn, trial: FrozenTrial) -> StudyData:
+        encoding = turn.encoding
+        data = collect(turn.study, encoding, own_id=trial._trial_id, cache=turn.space.raw)
         encoding.learn(data.seen, data.raw[data.completed])
         return data
 
@@ -318,10 +308,5 @@ def _numbers(constraints: Any) -> tuple[float, ...]:
 def _is_twin(raw: np.ndarray, known: StudyData, now: StudyData) -> bool:
     """Whether another worker tries the same point, or has finished it since ``known``."""
     key = keys(raw)[0]
-    if key in keys(now.pending):
-        return True
-    return key in keys(_finished(now)) and key not in keys(_finished(known))
-
-
-def _finished(data: StudyData) -> np.ndarray:
-    return np.vstack([data.raw, data.failed])
+    ended, before = (keys(np.vstack([data.raw, data.failed])) for data in (now, known))
+    return key in keys(now.pending) or (key in ended and key not in before)

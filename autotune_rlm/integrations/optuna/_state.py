@@ -26,26 +26,15 @@ _MAX_RARE = 24  # parameters of one trial each that are modelled
 
 @dataclass
 class SpaceState:
-    """Of one search space of a study.
+    """Of one search space of a study; ``representatives`` are those of an architecture space's twins."""
 
-    Attributes:
-        raw: Raw vectors of finished trials by storage id.
-        starts: ``theta`` of the last fits by process.
-        fitted_at: Trials at the last fit.
-        descriptions: Of the parameters.
-        describer: What made them.
-        described: Raw vectors that were described, by key.
-        representatives: Of an architecture space, the representative of each raw vector, by key.
-        earlier: Processes of earlier studies.
-    """
-
-    raw: dict[int, np.ndarray] = field(default_factory=dict)
-    starts: dict[str, np.ndarray] = field(default_factory=dict)
-    fitted_at: int = 0
+    raw: dict[int, np.ndarray] = field(default_factory=dict)  # of finished trials by storage id
+    starts: dict[str, np.ndarray] = field(default_factory=dict)  # ``theta`` of the last fits
+    fitted_at: int = 0  # trials at the last fit
     descriptions: Descriptions | None = None
     describer: Describer | None = None
-    described: dict[tuple[float, ...], np.ndarray] = field(default_factory=dict)
-    representatives: dict[tuple[float, ...], np.ndarray] = field(default_factory=dict)
+    described: dict[tuple[float, ...], np.ndarray] = field(default_factory=dict)  # by key
+    representatives: dict[tuple[float, ...], np.ndarray] = field(default_factory=dict)  # by key
     earlier: EarlierStudies | None = None
 
 

@@ -65,13 +65,9 @@ class StudyData:
 def collect(
     study: Study, encoding: Encoding, *, own_id: int, cache: dict[int, np.ndarray]
 ) -> StudyData:
-    """The trials of a study that have any parameter of a space.
+    """The trials of a study that have any parameter of a space, without that of storage id ``own_id``.
 
-    Args:
-        study: The study.
-        encoding: Of the space.
-        own_id: Storage id of the trial that is being asked for.
-        cache: Raw vectors of finished trials by storage id, filled here.
+    ``cache`` holds raw vectors of finished trials by storage id, and is filled here.
     """
     done: list[tuple[FrozenTrial, Sequence[float]]] = []
     pruned: list[FrozenTrial] = []
@@ -81,11 +77,8 @@ def collect(
         if trial._trial_id == own_id:
             continue
         if state in (TrialState.RUNNING, TrialState.WAITING):
-            params = {
-                **proposed_params(trial, encoding),
-                **fixed_params(study, trial),
-                **trial.params,
-            }
+            known = {**proposed_params(trial, encoding), **fixed_params(study, trial)}
+            params = {**known, **trial.params}
             if params and not np.isnan(raw := encoding.raw(params)).all():
                 pending.append(raw)
             continue
@@ -98,7 +91,7 @@ def collect(
         elif state == TrialState.FAIL and trial.params:
             failed.append(cache[trial._trial_id])
     k, d = len(study.directions), len(encoding)
-    signs = np.array([-1.0 if way == StudyDirection.MINIMIZE else 1.0 for way in study.directions])
+    signs = _signs(study)
     whole = len(done)
     if pruned and done and k == 1:
         done += _of_pruned(done, pruned, signs[0])
@@ -177,8 +170,11 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 def maximised(study: Study, values: np.ndarray) -> np.ndarray:
     """Values (n, k) of a study with every objective to be maximised and finite."""
-    signs = [-1.0 if way == StudyDirection.MINIMIZE else 1.0 for way in study.directions]
-    return _finite(values * np.array(signs))
+    return _finite(values * _signs(study))
+
+
+def _signs(study: Study) -> np.ndarray:
+    return np.where([way == StudyDirection.MINIMIZE for way in study.directions], -1.0, 1.0)
 
 
 def constraints_of(trial: FrozenTrial) -> dict[str, float]:

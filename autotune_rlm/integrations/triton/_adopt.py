@@ -240,9 +240,9 @@ _theirs: dict[type, type] = {RLMAutotuner: Autotuner}
 
 def _ours(theirs: type) -> type:
     """The class that tunes as ours and does all else as ``theirs``."""
-    known = {their: our for our, their in _theirs.items()}
-    if theirs in known:
-        return known[theirs]
+    for our, their in _theirs.items():
+        if their is theirs:
+            return our
     namespace = {"__module__": theirs.__module__, "__doc__": theirs.__doc__}
     made = type(theirs.__name__, (theirs, RLMAutotuner), namespace)
     _theirs[made] = theirs

@@ -34,32 +34,20 @@ _VARLEN = re.compile(r"(?i).*(cu_?seq|chunk_indices|split_indices|varlen).*")
 
 @dataclass
 class Uses:
-    """How a kernel uses its arguments, by name.
+    """How a kernel uses its arguments, by name."""
 
-    Attributes:
-        pointers: Given to loads and stores.
-        integers: Pointers to integers.
-        words: What an argument is compared with.
-        flags: Tested for truth, and nothing else.
-        dtypes: Used as an element type.
-        descriptors: Tensor descriptors, loaded from and stored to by their methods.
-    """
-
-    pointers: set[str] = field(default_factory=set)
-    integers: set[str] = field(default_factory=set)
-    words: dict[str, str] = field(default_factory=dict)
-    flags: set[str] = field(default_factory=set)
-    dtypes: set[str] = field(default_factory=set)
-    descriptors: set[str] = field(default_factory=set)
+    pointers: set[str] = field(default_factory=set)  # given to loads and stores
+    integers: set[str] = field(default_factory=set)  # pointers to integers
+    words: dict[str, str] = field(default_factory=dict)  # what an argument is compared with
+    flags: set[str] = field(default_factory=set)  # tested for truth, and nothing else
+    dtypes: set[str] = field(default_factory=set)  # used as an element type
+    descriptors: set[str] = field(default_factory=set)  # loaded from and stored to by methods
 
 
 def default_arguments(kernel: Any, names: Sequence[str], dtype: str = "fp16") -> dict[str, Any]:
     """A plausible value of each argument in ``names``, as in ``Task.problem``.
 
-    Args:
-        kernel: A ``@triton.jit`` function, decorated further or not.
-        names: Arguments to find values for.
-        dtype: Of the tensors that do not hold integers.
+    ``dtype`` is that of the tensors that do not hold integers.
 
     Raises:
         ValueError: One of them is a tensor descriptor, whose blocks the caller decides.
@@ -78,11 +66,8 @@ def default_arguments(kernel: Any, names: Sequence[str], dtype: str = "fp16") ->
         default = parameters[name].default
         constant = "constexpr" in str(parameters[name].annotation)
         if name in uses.pointers and not constant:
-            if _VARLEN.fullmatch(name):
-                found[name] = None
-            else:
-                kind = "i32" if name in uses.integers else dtype
-                found[name] = {"dtype": kind, "align": 16}
+            kind = "i32" if name in uses.integers else dtype
+            found[name] = None if _VARLEN.fullmatch(name) else {"dtype": kind, "align": 16}
         elif default is not inspect.Parameter.empty:
             found[name] = describe(default)
         elif name.lower().startswith("stride"):
@@ -121,14 +106,10 @@ def _uses(jit: Any, above: tuple[Any, ...]) -> Uses:
     while reader.knows != before:  # loops carry pointers from one round to the next
         before = reader.knows
         reader.visit(tree)
-    return Uses(
-        pointers=reader.pointers,
-        integers=reader.integers & reader.pointers,
-        words=reader.words,
-        flags=reader.tested - reader.computed,
-        dtypes=reader.dtypes,
-        descriptors=reader.descriptors,
-    )
+    uses = reader.uses
+    uses.integers &= uses.pointers
+    uses.flags = reader.tested - reader.computed
+    return uses
 
 
 class _Reader(ast.NodeVisitor):
@@ -139,18 +120,19 @@ class _Reader(ast.NodeVisitor):
         self._bases: dict[str, list[str]] = {name: [name] for name in self._arguments}
         self._loaded: dict[str, set[str]] = defaultdict(set)
         self._direct: dict[str, set[str]] = defaultdict(set)
-        self.pointers: set[str] = set()
-        self.integers: set[str] = set()
-        self.words: dict[str, str] = {}
+        self.uses = Uses()
         self.tested: set[str] = set()
         self.computed: set[str] = set()
-        self.dtypes: set[str] = set()
-        self.descriptors: set[str] = set()
 
     @property
     def knows(self) -> int:
         """How much is known; does not fall."""
-        found = (self.pointers, self.integers, *self._bases.values(), *self._loaded.values())
+        found = (
+            self.uses.pointers,
+            self.uses.integers,
+            *self._bases.values(),
+            *self._loaded.values(),
+        )
         return sum(map(len, found))
 
     def visit_Assign(self, node: ast.Assign) -> None:
@@ -168,20 +150,18 @@ class _Reader(ast.NodeVisitor):
             self._loaded[node.target.id] |= self._origins(node.value)
         self.generic_visit(node)
 
-    def visit_If(self, node: ast.If) -> None:
-        self._test(node.test)
+    def visit_If(self, node: ast.If | ast.IfExp) -> None:
+        self.tested |= {name.id for name in _truths(node.test)} & set(self._arguments)
         self.generic_visit(node)
 
-    def visit_IfExp(self, node: ast.IfExp) -> None:
-        self._test(node.test)
-        self.generic_visit(node)
+    visit_IfExp = visit_If
 
     def visit_Compare(self, node: ast.Compare) -> None:
         sides = [node.left, *node.comparators]
         words = [s.value for s in sides if isinstance(s, ast.Constant) and isinstance(s.value, str)]
         for side in sides:
             if isinstance(side, ast.Name) and words:
-                self.words.setdefault(side.id, words[0])
+                self.uses.words.setdefault(side.id, words[0])
             elif isinstance(side, ast.Name) and not isinstance(node.ops[0], (ast.Is, ast.IsNot)):
                 self.computed.add(side.id)
         self.generic_visit(node)
@@ -189,7 +169,7 @@ class _Reader(ast.NodeVisitor):
     def visit_BinOp(self, node: ast.BinOp) -> None:
         self.computed |= {s.id for s in (node.left, node.right) if isinstance(s, ast.Name)}
         if isinstance(node.op, (ast.BitAnd, ast.BitOr, ast.RShift, ast.LShift)):
-            self.integers |= {o for s in (node.left, node.right) for o in self._read_from(s)}
+            self.uses.integers |= {o for s in (node.left, node.right) for o in self._read_from(s)}
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
@@ -202,14 +182,14 @@ class _Reader(ast.NodeVisitor):
                 self._note_dtype(keyword.value)
         owner = getattr(node.func, "value", None)
         if name in ("load", "store") and isinstance(owner, ast.Name):
-            self.descriptors |= {owner.id} & set(self._arguments)
+            self.uses.descriptors |= {owner.id} & set(self._arguments)
         if name == "range":
-            self.integers |= self._origins(*given)
+            self.uses.integers |= self._origins(*given)
         elif _ADDRESSED.fullmatch(name) and given:
             bases = self._base(given[0])[:1]
-            self.pointers |= set(bases)
+            self.uses.pointers |= set(bases)
             rest = given[1:] if name.startswith("make_") else []
-            self.integers |= self._origins(given[0], *rest) - set(bases)
+            self.uses.integers |= self._origins(given[0], *rest) - set(bases)
         else:
             self._helper(node)
         self.generic_visit(node)
@@ -218,12 +198,12 @@ class _Reader(ast.NodeVisitor):
         for uses, name, value in self._passed(node):
             if name in uses.pointers:
                 bases = self._base(value)[:1]
-                self.pointers |= set(bases)
-                self.integers |= set(bases) if name in uses.integers else set()
+                self.uses.pointers |= set(bases)
+                self.uses.integers |= set(bases) if name in uses.integers else set()
             if isinstance(value, ast.Name):
                 self.tested |= {value.id} & set(self._arguments) if name in uses.flags else set()
                 if name in uses.words:
-                    self.words.setdefault(value.id, uses.words[name])
+                    self.uses.words.setdefault(value.id, uses.words[name])
                 if name in uses.dtypes:
                     self._note_dtype(value)
 
@@ -296,14 +276,9 @@ class _Reader(ast.NodeVisitor):
             return set(self._base(node.args[0])[:1])
         return set()
 
-    def _test(self, node: ast.expr) -> None:
-        for child in _truths(node):
-            if child.id in self._arguments:
-                self.tested.add(child.id)
-
     def _note_dtype(self, node: ast.expr) -> None:
         if isinstance(node, ast.Name) and node.id in self._arguments:
-            self.dtypes.add(node.id)
+            self.uses.dtypes.add(node.id)
 
 
 def _truths(node: ast.expr) -> Iterator[ast.Name]:

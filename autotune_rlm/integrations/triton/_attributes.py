@@ -210,9 +210,7 @@ class Attributes(Autotuner):
     ) -> list[int]:
         configs = [config_of(options) for options in described]
         places = {id(config): i for i, config in enumerate(configs)}
-        selector = self._selector
-        task = selector.task(arguments)
-        candidates = self._read(selector, task, arguments, candidates_of(configs))
+        selector, task, candidates = self._read(arguments, configs)
         chosen = selector.shortlist(task, candidates)
         return [places[id(candidate.payload)] for candidate in chosen]
 
@@ -224,9 +222,7 @@ class Attributes(Autotuner):
         about = tuple((name, _cheap(value)) for name, value in given.items())
         times = rankings.get(about)
         if times is None:
-            selector = self._selector
-            task = selector.task(given)
-            candidates = self._read(selector, task, given, candidates_of(self.configs))
+            selector, task, candidates = self._read(given, self.configs)
             predicted = selector.predicted(task, candidates)
             times = rankings[about] = {
                 frozenset(c.payload.all_kwargs().items()): t
@@ -235,18 +231,18 @@ class Attributes(Autotuner):
             while len(rankings) > _RANKINGS:
                 rankings.popitem(last=False)
         if asked not in times:  # a configuration that is not in the list
-            selector = self._selector
-            config = config_of({name: arguments[name] for name in options & set(arguments)})
-            task = selector.task(given)
-            candidates = self._read(selector, task, given, candidates_of([config]))
-            times[asked] = selector.predicted(task, candidates)[0]
+            selector, task, candidates = self._read(given, [config_of(dict(asked))])
+            (times[asked],) = selector.predicted(task, candidates)
         return times[asked]
 
     def _read(
-        self, selector: Selector, task: Task, named: Mapping[str, Any], candidates: list[Candidate]
-    ) -> list[Candidate]:
-        """Candidates with the compiler's facts, for arguments without a grid."""
-        return selector.read(task, candidates, lambda c: launch_of(self.fn, named, c.payload))
+        self, named: Mapping[str, Any], configs: list[triton.Config]
+    ) -> tuple[Selector, Task, list[Candidate]]:
+        """What chooses, the task, and candidates with the compiler's facts, without a grid."""
+        selector = self._selector
+        task, candidates = selector.task(named), candidates_of(configs)
+        read = selector.read(task, candidates, lambda c: launch_of(self.fn, named, c.payload))
+        return selector, task, read
 
     def prune_configs(self, kwargs: dict[str, Any]) -> list[triton.Config]:
         """The configurations that a search would measure, for the arguments in ``nargs``."""
@@ -254,9 +250,7 @@ class Attributes(Autotuner):
             return super().prune_configs(kwargs)
         named = self.nargs or {}
         kept = self._pruned_by_user(self.configs, named, kwargs)
-        selector = self._selector
-        task = selector.task({**named, **kwargs})
-        candidates = self._read(selector, task, {**named, **kwargs}, candidates_of(kept))
+        selector, task, candidates = self._read({**named, **kwargs}, kept)
         return [c.payload for c in selector.shortlist(task, candidates)]
 
     def warmup(self, *args: Any, **kwargs: Any) -> list[Any]:

@@ -42,13 +42,7 @@ Timings = dict[Config, list[float]]
 
 
 class DiskCache:
-    """The file of one key.
-
-    Args:
-        kernel: The decorated function.
-        key: Values of the key arguments, then dtypes of all tensors.
-        configs: What pruning left, in order.
-    """
+    """The file of one key (of the arguments' values, then all tensors' dtypes) and its configurations."""
 
     def __init__(self, kernel: Any, key: tuple[Any, ...], configs: Sequence[triton.Config]) -> None:
         function = unwrap(kernel)
@@ -104,16 +98,8 @@ class DiskCache:
         """The choice by what is on disk, which the store keeps too.
 
         Triton knows a problem by its key alone, so it is kept as what was measured of a problem that has
-        nothing else.
-
-        Args:
-            selector: Settings and store.
-            task: The task of the launch.
-            configs: What pruning left.
-
-        Returns:
-            None where the search is not ended by it: nothing worked, all have to be measured and some
-            were not, or results have to be checked.
+        nothing else. None where the search is not ended by it: nothing worked, all have to be measured
+        and some were not, or results have to be checked.
         """
         settings, store = selector.settings, selector.store
         timings = self.read() if settings.check is None else None

@@ -64,14 +64,8 @@ def with_facts(
     """Candidates with what the first IR and the device say of them.
 
     Up to 256 distinct sets of constants are all read. Of more, a spread sample is read, the others'
-    numbers are estimated from it, and then those are read that ``order`` puts first.
-
-    Args:
-        kernel: The kernel.
-        candidates: Its configurations.
-        launch_of: The launch of a candidate; what it raises leaves the candidate without facts.
-        device: Where it runs.
-        order: Indices of candidates, the most promising first.
+    numbers are estimated from it, and then those are read that ``order`` puts first. A candidate whose
+    ``launch_of`` raises stays without facts.
     """
     start = time.monotonic()
     try:
@@ -89,15 +83,12 @@ def with_facts(
             wanted = dict.fromkeys(work.place_of[i] for i in order(estimated))
             unread = [p for p in wanted if p is not None and p not in work.done]
             work.read(unread[:_BEST])
-    found = work.estimated() or list(candidates)
-    report = FactsReport(
-        found,
-        len(places),
+    found, n, seconds = (
+        work.estimated() or list(candidates),
         len(work.done),
         time.monotonic() - start,
-        work.reasons,
-        tuple(work.assumed),
     )
+    report = FactsReport(found, len(places), n, seconds, work.reasons, tuple(work.assumed))
     for reason, count in report.reasons.items():
         _log.info("no facts of %d configurations: %s", count, reason)
     _log.debug("facts of %d of %d IRs in %.2f s", report.read, report.distinct, report.seconds)

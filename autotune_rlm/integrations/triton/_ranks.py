@@ -26,7 +26,7 @@ from typing import Any
 
 from autotune_rlm.types import Candidate, digest
 
-from ._refresh import refresher
+from ._refresh import Later, refresher
 from ._select import Outcome
 from .device import job_of_ranks
 
@@ -40,10 +40,8 @@ _POLL_S = 0.01  # a wait within torch's store would keep it from other threads, 
 class Ranks:
     """The ranks of this process's job.
 
-    Args:
-        first_s: Seconds to wait for rank 0 to begin with a key, and as many for the answer of a rank
-            that has begun; each is halved when it was waited in vain, and doubled when it was not.
-        patience_s: Seconds to wait for the answers that are missing where ``settle`` is called.
+    ``first_s`` are waited for rank 0 to begin with a key, and as many for the answer of a rank that has
+    begun; each is halved when it was waited in vain, and doubled when it was not.
     """
 
     def __init__(self, first_s: float = _FIRST_S, patience_s: float = _PATIENCE_S) -> None:
@@ -63,18 +61,10 @@ class Ranks:
         decide: Callable[[], Outcome],
         meanwhile: Callable[[], Outcome] | None = None,
     ) -> Outcome:
-        """The outcome of ``decide`` on one rank, on all ranks, now or later.
+        """The outcome of ``decide`` on one rank, on all ranks where ``about`` (JSON) is equal.
 
-        Args:
-            about: JSON that is equal where the choice must be.
-            candidates: The choices; payloads are configurations.
-            decide: Chooses; may wait for the device.
-            meanwhile: Chooses without touching the device, until another rank has decided; None for
-                ``decide``.
-
-        Returns:
-            What was decided; where another rank has not yet, the outcome of ``meanwhile``, whose
-            ``measured_later`` gives the decision once it is there.
+        Where another rank has not decided yet, the outcome of ``meanwhile``, which does not touch the
+        device; its ``measured_later`` gives the decision once it is there.
         """
         job = _job()
         if job is None:
@@ -102,7 +92,7 @@ class Ranks:
             found = _answer(store, answer, candidates)
             return None if found is None else found.config
 
-        return replace((meanwhile or decide)(), measured_later=later)
+        return replace((meanwhile or decide)(), measured_later=Later(later))
 
     def settle(self) -> None:
         """Wait for the answers that are missing, and take them over."""

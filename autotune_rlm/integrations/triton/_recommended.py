@@ -18,13 +18,7 @@ def recommended(
 ) -> list[Candidate]:
     """Those of the candidates that are recommended, best first; the log says for what they were found.
 
-    Args:
-        configs_from: As for ``rlm_autotune``; None for the file that the kernel's package ships, where
-            there is one.
-        source: The file that defines the kernel.
-        task: What to choose for.
-        candidates: The choices.
-        key: Names of the arguments that a choice depends on.
+    Without ``configs_from`` it is the file that the package of the kernel's ``source`` file ships.
     """
     known, where = read_configs(configs_from), "configs_from"
     if known is None:

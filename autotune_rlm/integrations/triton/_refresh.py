@@ -25,44 +25,28 @@ _MAX_S = 300.0
 
 @dataclass(frozen=True)
 class Later:
-    """Looks for something better than a predicted choice.
+    """Looks for something better than a predicted choice."""
 
-    Attributes:
-        best: Gives the best measured configuration, or None as long as there is none.
-        store: Where it is looked up; None where not in a ``Store``.
-        task_key: What is looked up there.
-    """
-
-    best: Callable[[], Any]
-    store: Any = None
+    best: Callable[[], Any]  # the best measured configuration, or None as long as there is none
+    store: Any = None  # where it is looked up, by the task's key; None where not in a ``Store``
     task_key: str = ""
-
-    def __call__(self) -> Any:
-        """The best measured configuration, or None."""
-        return self.best()
 
 
 @dataclass(eq=False)
 class _Waiting:
     autotuner: weakref.ref[Any]
     key: tuple[Any, ...]
-    best: Callable[[], Any]
+    later: Later
     is_new: bool = True
 
     def has_news(self, news: Mapping[int, set[str]]) -> bool:
         """Whether something was measured since the last look, by the ``id`` of stores."""
-        store = getattr(self.best, "store", None)
-        measured = news.get(id(store))
-        return self.is_new or measured is None or self.best.task_key in measured  # type: ignore[attr-defined]
+        measured = news.get(id(self.later.store))
+        return self.is_new or measured is None or self.later.task_key in measured
 
 
 class Refresher:
-    """Replaces predicted choices by measured ones.
-
-    Args:
-        first_s: Seconds until the first look; each look that finds nothing doubles them.
-        longest_s: Seconds between two looks at most.
-    """
+    """Replaces predicted choices by measured ones; each look that finds nothing doubles the pause."""
 
     def __init__(self, first_s: float = _FIRST_S, longest_s: float = _MAX_S) -> None:
         self._first_s, self._longest_s = first_s, longest_s
@@ -73,18 +57,12 @@ class Refresher:
         self._process = 0
         self._marks: dict[int, int] = {}
 
-    def add(self, autotuner: Any, key: tuple[Any, ...], best: Callable[[], Any]) -> None:
-        """Watch a key.
-
-        Args:
-            autotuner: Has a ``cache``; not kept alive.
-            key: In the cache.
-            best: Gives the best measured configuration, or None as long as there is none.
-        """
+    def add(self, autotuner: Any, key: tuple[Any, ...], later: Later) -> None:
+        """Watch a key of the ``cache`` of an autotuner, which is not kept alive."""
         with self._lock:
             if self._process != os.getpid():  # a fork has no thread
                 self._thread, self._process = None, os.getpid()
-            self._waiting.append(_Waiting(weakref.ref(autotuner), key, best))
+            self._waiting.append(_Waiting(weakref.ref(autotuner), key, later))
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="autotune_rlm-refresh", daemon=True
@@ -111,7 +89,7 @@ class Refresher:
                 continue
             entry.is_new = False
             try:
-                config = entry.best()
+                config = entry.later.best()
             except Exception as error:
                 _log.debug("cannot look for measurements: %s", error)
                 continue
@@ -124,7 +102,7 @@ class Refresher:
         return len(done) + replaced
 
     def _news(self, waiting: Sequence[_Waiting]) -> dict[int, set[str]]:
-        stores = {id(s): s for s in (getattr(w.best, "store", None) for w in waiting)}
+        stores = {id(w.later.store): w.later.store for w in waiting}
         news: dict[int, set[str]] = {}
         for name, store in stores.items():
             if store is not None and hasattr(store, "measured_since"):

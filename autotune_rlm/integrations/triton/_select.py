@@ -26,6 +26,7 @@ from ._errors import KernelTuningError
 from ._facts import with_facts
 from ._interrupted import noted, without_failures
 from ._recommended import recommended
+from ._refresh import Later
 from ._timer import RejectedError
 from .device import device_of
 from .resources import LazySurrogate, open_store, process_lock
@@ -49,8 +50,7 @@ class Outcome:
             where it failed.
         seconds: Duration of the search; 0.0 where nothing was measured.
         expected_ms: Predicted time of the choice; None without a prediction.
-        measured_later: For a predicted choice, a function that returns the best configuration that
-            other processes have measured since, or None as long as there is none.
+        measured_later: For a predicted choice, finds what other processes have measured since.
         is_of_this: Whether ``timings`` are of this problem; False where they are of a similar one.
     """
 
@@ -59,18 +59,12 @@ class Outcome:
     timings: dict[triton.Config, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
     expected_ms: float | None = None
-    measured_later: Callable[[], triton.Config | None] | None = None
+    measured_later: Later | None = None
     is_of_this: bool = True
 
 
 class Selector:
-    """Chooses among the configurations of one kernel.
-
-    Args:
-        tasks: Makes the tasks of the kernel.
-        key: Names of the arguments that a choice depends on.
-        settings: Budgets, mode, surrogate and store.
-    """
+    """Chooses among the configurations of the kernel of ``tasks``, by its ``key`` arguments."""
 
     def __init__(self, tasks: KernelTasks, key: Sequence[str], settings: Settings) -> None:
         self._tasks = tasks
@@ -119,13 +113,7 @@ class Selector:
     def read(
         self, task: Task, candidates: Sequence[Candidate], launch_of: Callable[[Candidate], Launch]
     ) -> list[Candidate]:
-        """The candidates, with the compiler's facts where a model will rank them.
-
-        Args:
-            task: The task of the launch.
-            candidates: The choices.
-            launch_of: The launch of a candidate.
-        """
+        """The candidates, with the compiler's facts where a model will rank them."""
         n = len(candidates)
         if self.settings.mode != "predict" and self._budget(task, n) >= n:
             return list(candidates)
@@ -165,21 +153,15 @@ class Selector:
     ) -> triton.Config | None:
         """The fastest measured configuration where it may replace a predicted choice, else None.
 
-        Args:
-            task: The task of the launch.
-            candidates: The choices.
-            chosen: The predicted choice.
-            expected_ms: Its predicted time. While ``chosen`` is unmeasured, only a configuration that
-                is faster than this replaces it. None without a prediction.
+        While ``chosen`` is unmeasured, only what is faster than its predicted time replaces it.
         """
         observed = self._observed(task, candidates)
         if not _any_ok(observed):
             return None
         best = _best(observed)
-        is_known = any(o.candidate.payload == chosen for o in observed)
-        if not is_known and expected_ms is not None:
-            return best.config if best.timings[best.config][0] < expected_ms else None
-        return best.config
+        if expected_ms is None or any(o.candidate.payload == chosen for o in observed):
+            return best.config
+        return best.config if best.timings[best.config][0] < expected_ms else None
 
     def by_model(
         self,
@@ -190,13 +172,8 @@ class Selector:
         """The best measured configuration, or the model's choice; measures nothing.
 
         A predicted configuration replaces the best measured one only where the model, given the
-        measurements, predicts a shorter time for it.
-
-        Args:
-            task: The task of the launch.
-            candidates: The choices.
-            workload: Returns how another process can run the candidates. With it the problem is noted
-                in the store, for ``autotune-rlm watch``.
+        measurements, predicts a shorter time for it. With ``workload``, which tells how another process
+        can run candidates, the problem is noted in the store, for ``autotune-rlm watch``.
         """
         observed = self._observed(task, candidates)
         alike = self._alike(task, candidates)
@@ -213,12 +190,9 @@ class Selector:
         else:
             prediction = self._surrogate.predict(task, candidates, observed=observed)
             order = [candidates[i] for i in prediction.order(minimize=task.minimize)]
-            if (
-                len(set(map(float, prediction.median))) > 1
-            ):  # equal predictions carry no information
-                expected = {
-                    c.key: float(t) for c, t in zip(candidates, prediction.median, strict=True)
-                }
+            times = prediction.median.tolist()
+            if len(set(times)) > 1:  # equal predictions carry no information
+                expected = {c.key: t for c, t in zip(candidates, times, strict=True)}
         pick = next((c for c in order if c.key not in failed), order[0])
         if best is not None and not expected.get(pick.key, math.inf) < best.timings[best.config][0]:
             return best
@@ -251,13 +225,8 @@ class Selector:
     ) -> Outcome:
         """Search within the budget, and beyond it only while no configuration works.
 
-        Args:
-            task: The task of the launch.
-            candidates: The choices.
-            measurer: Makes the measurer of this process; takes ``begins`` and ``ahead`` (see
-                ``LiveLaunch.measurer``).
-            isolated: Makes the measurer of a separate process, or returns None where that is not
-                possible. Without it this process measures everything.
+        ``measurer`` makes that of this process (``LiveLaunch.measurer``), ``isolated`` that of a
+        separate process, or None where that is not possible.
 
         Raises:
             Exception: The caller's own, from the grid, a hook, the arguments or the benchmark; or the
@@ -342,10 +311,7 @@ class Selector:
         """Predicted milliseconds of each candidate, divided by its probability of working."""
         observed = self._observed(task, candidates)
         prediction = self._surrogate.predict(task, candidates, observed=observed)
-        return [
-            float(median / max(p, 1e-9))
-            for median, p in zip(prediction.median, prediction.p_valid, strict=True)
-        ]
+        return (prediction.median / prediction.p_valid.clip(1e-9)).tolist()
 
     def _tune(
         self, task: Task, candidates: Sequence[Candidate], measurer: Measurer, store: Any
@@ -442,9 +408,9 @@ def _outcome(task: Task, result: TuningResult, bench: Bench) -> Outcome:
 def _explained(result: TuningResult) -> str:
     try:
         result.raise_if_failed()
+        return ""
     except TuningError as error:
         return str(error)
-    return ""
 
 
 def _of_launch(result: TuningResult, candidate: Candidate) -> bool:

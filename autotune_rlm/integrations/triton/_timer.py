@@ -19,12 +19,7 @@ _INTERPRETER_BUDGET_S = 0.15
 
 
 def timing_for(do_bench: Callable[..., Any] | None) -> tuple[Timer, BenchSettings]:
-    """The timer and its settings.
-
-    Args:
-        do_bench: The user's ``do_bench(call, quantiles)``, which then also times the hooks, as in
-            Triton; None for this package's own timing, which does not.
-    """
+    """The timer and its settings; a user's ``do_bench`` also times the hooks, as in Triton."""
     if do_bench is None and knobs.runtime.interpret:
         return WallTimer(), BenchSettings(budget_s=_INTERPRETER_BUDGET_S, warm_s=0.0)
     if do_bench is None and has_accelerator():
@@ -38,11 +33,7 @@ class RejectedError(RuntimeError):
 
 
 class BenchmarkTimer:
-    """A ``Timer`` that asks a ``do_bench(call, quantiles)`` for its median.
-
-    Args:
-        do_bench: Warms up and repeats by itself; gives milliseconds, the median first.
-    """
+    """A ``Timer`` that asks a ``do_bench(call, quantiles)`` for its median, in milliseconds."""
 
     name = "do_bench"
 
@@ -50,11 +41,7 @@ class BenchmarkTimer:
         self._do_bench = do_bench
 
     def sample(self, call: Call, n: int) -> list[float]:
-        """``n`` medians.
-
-        Raises:
-            RejectedError: The benchmark gave no finite number.
-        """
+        """``n`` medians; raises RejectedError where one is not finite."""
         return [self._median(call) for _ in range(n)]
 
     def _median(self, call: Call) -> float:

@@ -21,12 +21,10 @@ Choose = Callable[[dict[str, Any], "list[dict[str, Any]]"], Sequence[int]]
 
 
 def traceable_prune(choose: Choose, prune: Callable[..., Any] | None) -> Callable[..., list[Any]]:
-    """An ``early_config_prune`` that prunes with ``prune`` and then keeps what ``choose`` chooses.
+    """An ``early_config_prune`` that prunes with the user's own, then keeps the indices that are chosen.
 
-    Args:
-        choose: From arguments by name, tensors described as ``{"dtype", "shape", "strides"}``, and
-            the configurations' ``all_kwargs()`` to the indices to keep, in order.
-        prune: The user's own, or None.
+    ``choose`` gets arguments by name, tensors described as ``{"dtype", "shape", "strides"}``, and the
+    configurations' ``all_kwargs()``.
     """
     known, is_static = _questions()
 

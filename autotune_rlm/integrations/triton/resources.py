@@ -60,13 +60,10 @@ def _opened(url: str | None, process: int) -> Any:
 
 
 class LazySurrogate:
-    """A surrogate that is loaded when first asked.
+    """A surrogate, its name or folder, that is loaded when first asked.
 
-    Args:
-        surrogate: A ``Surrogate``; a name or a folder for ``autotune_rlm.surrogate.load``; None for
-            the package's own, with the weights in use for ``store``. Where it cannot be loaded nothing
-            is known of any configuration, and a warning says so once.
-        store: As for ``open_store``.
+    None for the package's own, with the weights in use for ``store``. Where that cannot be loaded nothing
+    is known of any configuration, and a warning says so once.
     """
 
     def __init__(self, surrogate: Any = None, store: Any = None) -> None:
@@ -142,8 +139,7 @@ _warned: set[str] = set()
 def _warn_once(message: str, error: Exception) -> None:
     if message not in _warned:
         _warned.add(message)
-        cause = f"{type(error).__name__}: {error}"
-        _log.warning("%s (%s)", message, cause)
+        _log.warning("%s (%s: %s)", message, type(error).__name__, error)
 
 
 def _no_idea(task: Task, n: int) -> Prediction:

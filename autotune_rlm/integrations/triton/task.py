@@ -186,12 +186,7 @@ class KernelTasks:
         return str(self._function.__code__.co_filename)
 
     def build(self, arguments: Mapping[str, Any], device: Device) -> Task:
-        """The task of a launch with these arguments.
-
-        Args:
-            arguments: Values by name: the kernel's own, and launch options.
-            device: Where it runs.
-        """
+        """The task of a launch with these arguments and launch options, by name."""
         hidden = self._config_names | _LAUNCH_ONLY
         given = {**self._defaults, **arguments}
         problem = {k: describe(v) for k, v in given.items() if k not in hidden}
@@ -205,12 +200,7 @@ class KernelTasks:
         return self.of_problem(problem, device)
 
     def of_problem(self, problem: Mapping[str, Any], device: Device) -> Task:
-        """The task of a problem.
-
-        Args:
-            problem: Described arguments by name.
-            device: Where it runs.
-        """
+        """The task of a problem: described arguments by name."""
         source = kernel_source(self._kernel)
         compiler = compiler_versions()
         if self._heuristics:

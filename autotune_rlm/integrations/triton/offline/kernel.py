@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,7 @@ class OfflineKernel:
     def default_problem(self, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Every argument that nothing else sets: as given, else as the kernel's text suggests.
 
-        Args:
-            given: Arguments by name, and ``"dtype"`` for the tensors; what the kernel has not is
-                left out.
+        ``given`` may have ``"dtype"``, for the tensors; what the kernel has not is left out.
         """
         given = dict(given or {})
         names = self.given_names
@@ -91,12 +90,7 @@ class OfflineKernel:
     def task(
         self, problem: Mapping[str, Any], device: Device, *, grid: Sequence[int] | None = None
     ) -> Task:
-        """The task of a problem on a device.
-
-        Args:
-            problem: Described arguments by name.
-            device: Where it runs.
-            grid: The launch grid of the first configuration; None where it is not known.
+        """The task of a problem on a device; ``grid`` is that of the first configuration.
 
         Raises:
             ValueError: The problem names no argument of the kernel.
@@ -108,18 +102,13 @@ class OfflineKernel:
                 f"not; its arguments are {', '.join(self.argument_names)} (and dtype, for all tensors)"
             )
         names = {name for c in self.candidates for name in c.payload.kwargs}
-        return KernelTasks(self.kernel, names, key=self.key).of_problem(
-            problem if grid is None else {**problem, "grid": list(grid)}, device
-        )
+        whole = problem if grid is None else {**problem, "grid": list(grid)}
+        return KernelTasks(self.kernel, names, key=self.key).of_problem(whole, device)
 
     def launches(
         self, problem: Mapping[str, Any], *, grid: Sequence[str] = ()
     ) -> Callable[[Candidate], Launch]:
-        """Gives the launch of a candidate as the compiler's eye reads it.
-
-        Args:
-            problem: Arguments by name.
-            grid: One to three expressions such as ``"cdiv(n, BLOCK)"``; none for a guess.
+        """Gives the launch of a candidate as the compiler's eye reads it; without a grid one is guessed.
 
         Raises:
             ValueError: An argument is not known.
@@ -183,6 +172,7 @@ class OfflineKernel:
         jit = unwrap(self.kernel)
         parameters = inspect.signature(jit.fn).parameters
         uses = uses_of(jit)
+        pointers = uses.pointers | {n for n in self.given_names if "ptr" in n.lower()}
         contiguous = last_strides(self.argument_names)
         assumed = [] if assumed is None else assumed
         found: dict[str, Any] = {}
@@ -204,17 +194,20 @@ class OfflineKernel:
             elif name.lower().startswith("stride") and not is_constant:
                 found[name] = 1 if name in contiguous else _SOME_STRIDE
                 assumed.append(f"{name}={found[name]}")
-            elif _is_pointer(name, uses.pointers) and not is_constant and "dtype" in problem:
+            elif name in pointers and not is_constant and "dtype" in problem:
                 kind = "i32" if name in uses.integers else problem["dtype"]
                 found[name] = _live({"dtype": kind})
                 assumed.append(f"{name}=*{kind}")
             else:
                 lacking.append(name)
         if lacking:
-            tensors = [n for n in lacking if _is_pointer(n, uses.pointers)]
+            tensors = [n for n in lacking if n in pointers]
+            asked = [f"{name}=VALUE" for name in lacking if name not in tensors]
+            if tensors:
+                asked.append(f"dtype=fp16 for the tensors (or {tensors[0]}=fp16[4096,4096])")
             raise ValueError(
-                f"--problem lacks {', '.join(lacking)}; {_asked(lacking, tensors)}, or give --guess "
-                "for values as the kernel's text suggests them"
+                f"--problem lacks {', '.join(lacking)}; add {', '.join(asked)}, or give --guess for "
+                "values as the kernel's text suggests them"
             )
         return found
 
@@ -229,25 +222,11 @@ def _known_names(jit: Any) -> set[str]:
     return names
 
 
-def _is_pointer(name: str, pointers: Iterable[str]) -> bool:
-    return name in pointers or "ptr" in name.lower()
-
-
-def _asked(lacking: Sequence[str], tensors: Sequence[str]) -> str:
-    """What to add to ``--problem``."""
-    asked = [f"{name}=VALUE" for name in lacking if name not in tensors]
-    if tensors:
-        asked.append(f"dtype=fp16 for the tensors (or {tensors[0]}=fp16[4096,4096])")
-    return "add " + ", ".join(asked)
-
-
 def load_file(where: str, space: ConfigSpace | None = None) -> OfflineKernel:
-    """The kernel that ``FILE.py:NAME`` or ``package.module:NAME`` means.
+    """The kernel that ``FILE.py:NAME`` or ``package.module:NAME`` means; ``space`` replaces its own.
 
-    Args:
-        where: File or module, and name. The name is a ``@triton.jit`` function, decorated or not, or
-            an object with such a function as ``fn`` and a ``ConfigSpace`` as ``space``.
-        space: Configurations in place of the kernel's own.
+    The name is a ``@triton.jit`` function, decorated or not, or an object with such a function as ``fn``
+    and a ``ConfigSpace`` as ``space``.
 
     Raises:
         ValueError: There is no such file, no such kernel in it, or no configuration of it.
@@ -330,9 +309,7 @@ def _value(name: str, text: str) -> Any:
         shape = [int(n) for n in (tensor[2] or "").split(",") if n.strip()]
         described: dict[str, Any] = {"dtype": tensor[1], "align": 16}
         if shape:
-            strides = [1]
-            for n in reversed(shape[1:]):
-                strides.insert(0, strides[0] * n)
+            strides = [math.prod(shape[i:]) for i in range(1, len(shape) + 1)]
             described |= {"shape": shape, "strides": strides}
         return described
     if "[" in text:

@@ -23,12 +23,8 @@ class Ranked:
 
     Attributes:
         where: ``module:function``.
-        kernel: The kernel with its configurations.
-        device: The device.
-        problem: Every argument by name.
         order: Configurations, the most promising first.
-        recommendation: The first of them; None where there is no ranking.
-        reason: Why there is none.
+        recommendation: The first of them; None, and a reason, where there is no ranking.
     """
 
     where: str
@@ -68,13 +64,8 @@ def rank_all(
 ) -> Iterator[Ranked]:
     """Rank the configurations of every kernel for every device and problem.
 
-    Args:
-        kernels: Decorated kernels by name.
-        devices: What to rank for.
-        problems: Arguments by name; what is not given is guessed from the kernel's text, and what a
-            kernel has not is left out. One empty problem where there are none.
-        surrogate: The model.
-        top: How many configurations to recommend.
+    Of ``problems`` what is not given is guessed from a kernel's text, and what it has not is left out;
+    ``top`` configurations are recommended.
     """
     for where, decorated in kernels.items():
         kernel = OfflineKernel.of(decorated)
@@ -104,12 +95,7 @@ def read_offline(
 ) -> FactsReport:
     """The kernel's candidates with the compiler's facts, for a launch that is not made here.
 
-    Args:
-        kernel: The kernel.
-        problem: Arguments by name.
-        task: What is ranked.
-        surrogate: Tells which to read in a large space.
-        grid: One to three expressions; none for a guess from the kernel's masks.
+    The surrogate tells which to read in a large space; without a grid one is guessed.
     """
 
     def order(known: Sequence[Candidate]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import runpy
@@ -12,6 +13,7 @@ from typing import Any
 
 from autotune_rlm.integrations.triton._adopt import enable
 from autotune_rlm.integrations.triton._source import kernel_source
+from autotune_rlm.integrations.triton.device import device_of
 from autotune_rlm.integrations.triton.resources import LazySurrogate, open_store
 from autotune_rlm.integrations.triton.settings import Settings
 from autotune_rlm.measure.triton import Fleet, IsolatedMeasurer
@@ -47,15 +49,11 @@ def tune_kernel(
         problem: Every argument that no configuration and no heuristic sets; tensors with their
             shape, filled with random values.
         grid: One to three expressions over arguments and configuration: ``"cdiv(n, BLOCK)"``.
-        device: What is here.
+        device: What is here, or at the fleet.
         settings: Budget, model and store.
         interpreted: Whether Triton's interpreter runs it, on the CPU.
         top: How many configurations to recommend.
-        fleet: Makes what measures a workload elsewhere; ``device`` is then what is there. None for a
-            process here.
-
-    Returns:
-        The fastest configurations.
+        fleet: Makes what measures a workload elsewhere; None for a process here.
 
     Raises:
         TuningError: No configuration works.
@@ -92,32 +90,26 @@ def tune_kernel(
         device="cpu" if interpreted else None,
     )
     task = kernel.task(problem, device, grid=launches[0]["grid"])
-    surrogate, candidates = (
-        LazySurrogate(settings.surrogate, settings.store),
-        list(kernel.candidates),
-    )
+    surrogate = LazySurrogate(settings.surrogate, settings.store)
+    candidates = list(kernel.candidates)
     if not interpreted and settings.measurements(len(candidates)) < len(candidates):
         candidates = read_offline(kernel, problem, task, surrogate, grid=grid).candidates
     store = open_store(settings.store)
     environment = {"TRITON_INTERPRET": "1" if interpreted else "0"}
-    pool = None if interpreted or fleet is not None else CompilePool()
-    try:
+    with contextlib.ExitStack() as stack:
+        pool = None if interpreted or fleet else stack.enter_context(CompilePool())
         make = fleet or functools.partial(IsolatedMeasurer, pool=pool)
-        with make(call.workload(), env=environment) as measurer:
-            tuner = Tuner(surrogate=surrogate, measurer=measurer, store=store)
-            with Reporter(quiet=settings.quiet).search() as line:
-                result = tuner.tune(
-                    task,
-                    candidates,
-                    budget=settings.measurements(len(candidates)),
-                    budget_s=settings.budget_s,
-                    seed=settings.seed,
-                    progress=line,
-                )
-                line.done(result.event)
-    finally:
-        if pool is not None:
-            pool.close()
+        measurer = stack.enter_context(make(call.workload(), env=environment))
+        line = stack.enter_context(Reporter(quiet=settings.quiet).search())
+        result = Tuner(surrogate=surrogate, measurer=measurer, store=store).tune(
+            task,
+            candidates,
+            budget=settings.measurements(len(candidates)),
+            budget_s=settings.budget_s,
+            seed=settings.seed,
+            progress=line,
+        )
+        line.done(result.event)
     result.raise_if_failed()
     found = Recommendation.measured(
         task, result.observations, key=kernel.key, module=kernel.module, top=top
@@ -168,8 +160,6 @@ def tune_program(
 
 
 def _stored(kernels: Sequence[Any], settings: Mapping[str, Any], top: int) -> ConfigFile:
-    from autotune_rlm.integrations.triton.device import device_of
-
     store = open_store(Settings(**settings).with_environment().store)
     if store is None:
         raise ValueError("what is measured must be stored somewhere; give --store FILE")
@@ -180,13 +170,6 @@ def _stored(kernels: Sequence[Any], settings: Mapping[str, Any], top: int) -> Co
         for task in store.tasks(kernel=function.__name__, device=device.name):
             if task.source_hash != digest(kernel_source(kernel)):
                 continue
-            recommendation = Recommendation.measured(
-                task,
-                store.observations(task),
-                key=kernel.keys,
-                module=str(function.__module__),
-                top=top,
-            )
-            if recommendation is not None:
-                found.append(recommendation)
-    return ConfigFile(found)
+            options = {"key": kernel.keys, "module": str(function.__module__), "top": top}
+            found.append(Recommendation.measured(task, store.observations(task), **options))
+    return ConfigFile(r for r in found if r is not None)

@@ -24,13 +24,7 @@ DEVICE = typer.Option("--device", help="With --ray: only GPUs of this name.")
 def open_cluster(
     address: str | None, *, workers: int | None, device: str | None, cpus: bool
 ) -> Iterator[Cluster | None]:
-    """The cluster of ``--ray``, for as long as it is needed; None without ``--ray``.
-
-    Args:
-        address: Of the cluster.
-        workers: How many; None for all that find a place.
-        device: Only GPUs of this name.
-        cpus: Whether the workers need no GPU.
+    """The cluster of ``--ray``, for as long as it is needed; with ``cpus`` its workers need no GPU.
 
     Raises:
         ValueError: The other options are given without ``--ray``, Ray is not installed, the cluster

@@ -8,9 +8,9 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,22 +50,20 @@ def _accelerator(kind: str, index: int) -> Device:
     properties = torch.get_device_module(kind).get_device_properties(index)
     device = devices.lookup(properties.name)
     target = _target(kind, properties)
+
+    def of(name: str, unit: float = 1.0) -> float | None:
+        return round(value / unit, 3) if (value := getattr(properties, name, None)) else None
+
     told: dict[str, Any] = {
         "target": target or device.target,
         "sms": getattr(properties, "multi_processor_count", None)
         or getattr(properties, "gpu_subslice_count", None),
-        "l2_mb": _scaled(getattr(properties, "L2_cache_size", None), 2**20),
-        "shared_kb_per_sm": _scaled(
-            getattr(properties, "shared_memory_per_multiprocessor", None), 1024
-        ),
-        "max_shared_kb_per_block": _scaled(
-            getattr(properties, "shared_memory_per_block_optin", None), 1024
-        ),
-        "clock_mhz": _scaled(getattr(properties, "clock_rate", None), 1000),
+        "l2_mb": of("L2_cache_size", 2**20),
+        "shared_kb_per_sm": of("shared_memory_per_multiprocessor", 1024),
+        "max_shared_kb_per_block": of("shared_memory_per_block_optin", 1024),
+        "clock_mhz": of("clock_rate", 1000),
     }
-    bus, memory_khz = (
-        getattr(properties, name, None) for name in ("memory_bus_width", "memory_clock_rate")
-    )
+    bus, memory_khz = of("memory_bus_width"), of("memory_clock_rate")
     if device.mem_gb_s is None and bus and memory_khz:
         told["mem_gb_s"] = 2 * memory_khz * 1e3 * bus / 8 / 1e9
     known = replace(device, **{name: value for name, value in told.items() if value})
@@ -90,9 +88,14 @@ def cpu_device() -> Device:
     )
 
 
-def versions() -> dict[str, str]:
-    """Versions that timings depend on: Triton, torch and ONNX Runtime, where they are installed."""
-    return dict(_versions())
+@functools.lru_cache(maxsize=1)
+def versions() -> Mapping[str, str]:
+    """Versions that timings depend on: of Triton, torch and runtimes, where they are installed."""
+    found = {}
+    for package in ("triton", "torch", "onnxruntime", "openvino"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def device_state() -> dict[str, Any]:
@@ -109,7 +112,7 @@ def device_state() -> dict[str, Any]:
         if now - when < _STATE_LIFETIME_S:
             return dict(state)
         device = current_device()
-        state = {"device": device.name, **_versions()}
+        state = {"device": device.name, **versions()}
         if device.target == "cpu":
             state["load"] = round(os.getloadavg()[0] / max(device.sms or 1, 1), 2)
         else:
@@ -118,11 +121,10 @@ def device_state() -> dict[str, Any]:
         return dict(state)
 
 
-def _gpu_state() -> dict[str, Any]:
-    with contextlib.suppress(Exception):
-        return _nvml_state()
-    with contextlib.suppress(Exception):
-        return dict(_nvidia_smi_state())
+def _gpu_state() -> Mapping[str, Any]:
+    for read in (_nvml_state, _nvidia_smi_state):
+        with contextlib.suppress(Exception):
+            return read()
     return {}
 
 
@@ -153,20 +155,18 @@ def _nvml() -> Any:
 
 
 @functools.lru_cache(maxsize=1)
-def _nvidia_smi_state() -> tuple[tuple[str, Any], ...]:
+def _nvidia_smi_state() -> Mapping[str, Any]:
     """Asked once: starting nvidia-smi takes longer than a measurement."""
-    if shutil.which("nvidia-smi") is None:
-        return ()
     fields = ("clocks.sm", "clocks.mem", "temperature.gpu", "driver_version")
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     out = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     clock, memory, temperature, driver = (part.strip() for part in out.splitlines()[0].split(","))
-    return (
-        ("clock_mhz", float(clock)),
-        ("memory_clock_mhz", float(memory)),
-        ("temperature_c", float(temperature)),
-        ("driver", driver),
-    )
+    return {
+        "clock_mhz": float(clock),
+        "memory_clock_mhz": float(memory),
+        "temperature_c": float(temperature),
+        "driver": driver,
+    }
 
 
 def _torch_with_accelerator() -> Any:
@@ -185,10 +185,6 @@ def _target(kind: str, properties: Any) -> str:
     return ""
 
 
-def _scaled(value: Any, unit: float) -> float | None:
-    return round(value / unit, 3) if value else None
-
-
 def _cpu_name() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -205,12 +201,3 @@ def _last_level_cache_mb() -> float | None:
             unit = {"K": 1 / 1024, "M": 1.0, "G": 1024.0}[text[-1]]
             largest = max(largest, float(text[:-1]) * unit)
     return largest or None
-
-
-@functools.lru_cache(maxsize=1)
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in ("triton", "torch", "onnxruntime", "openvino"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found

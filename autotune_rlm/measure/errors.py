@@ -24,6 +24,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -140,9 +141,8 @@ class _Rule:
     tools_only: bool = False  # in a live launch: only where Triton's tools raised it
 
     def fits(self, names: list[str], text: str) -> bool:
-        return any(re.fullmatch(self.names, name) for name in names) and bool(
-            re.search(self.text, text, re.IGNORECASE)
-        )
+        named = any(re.fullmatch(self.names, name) for name in names)
+        return named and re.search(self.text, text, re.IGNORECASE) is not None
 
 
 def _rule(status: Status, names: str = ".*", text: str = "", **more: Any) -> _Rule:
@@ -315,10 +315,10 @@ def classify_exit(returncode: int | None, output: str = "") -> Fault:
     return Fault(Status.CRASHED, one_line(reason), True)
 
 
-def one_line(text: str, *, limit: int = _MAX_REASON) -> str:
-    """``text`` with all white space squeezed to single blanks, cut to ``limit`` characters."""
+def one_line(text: str) -> str:
+    """``text`` with all white space squeezed to single blanks, cut to 240 characters."""
     squeezed = " ".join(text.split())
-    return squeezed if len(squeezed) <= limit else squeezed[: limit - 1] + "…"
+    return squeezed if len(squeezed) <= _MAX_REASON else squeezed[: _MAX_REASON - 1] + "…"
 
 
 def _classify_one(error: BaseException, stage: Stage) -> Fault:
@@ -347,11 +347,8 @@ def _passed_through(error: BaseException, modules: re.Pattern[str]) -> bool:
 
     A signal's handler (an alarm) may raise anywhere.
     """
-    names = []
-    step = error.__traceback__
-    while step is not None:
-        names.append(str(step.tb_frame.f_globals.get("__name__", "")))
-        step = step.tb_next
+    steps = traceback.walk_tb(error.__traceback__)
+    names = [str(frame.f_globals.get("__name__", "")) for frame, _ in steps]
     if not names or names[-1].partition(".")[0] not in _NOT_THE_USERS:
         return False
     return any(map(modules.match, names))

@@ -47,13 +47,10 @@ class PacedMeasurer:
         poll_s: float = 2.0,
     ) -> None:
         check_number("duty", duty, above=0, most=1)
-        self._measurer = measurer
-        self._duty = duty
+        self._measurer, self._duty, self._poll_s = measurer, duty, poll_s
         self._stop = stop or threading.Event()
         self._idle = idle or (lambda: True)
-        self._poll_s = poll_s
-        self.worked = False
-        self.failed = False
+        self.worked = self.failed = False
 
     def measure(
         self, task: Task, candidates: Iterable[Candidate]

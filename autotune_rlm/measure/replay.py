@@ -45,12 +45,7 @@ class ReplayMeasurer:
         self.landscape = landscape
         self.repeats = repeats
         self.clock_s = 0.0
-        self._by_key = {
-            c.key: m
-            for c, m in zip(
-                reversed(landscape.candidates), reversed(landscape.measurements), strict=True
-            )
-        }
+        self._by_key = {o.candidate.key: o.measurement for o in reversed(landscape.observations)}
 
     def measure(
         self, task: Task, candidates: Iterable[Candidate]
@@ -76,7 +71,8 @@ class ReplayMeasurer:
         for key, (begin, _) in list(self._done.items()):
             if begin > self.clock_s and key not in wanted:
                 del self._done[key]
-        waiting = [c.key for c in candidates if self._begun_at(c.key) > self.clock_s]
+        never = (math.inf, math.inf)
+        waiting = [c.key for c in candidates if self._done.get(c.key, never)[0] > self.clock_s]
         running = [end for begin, end in self._done.values() if begin <= self.clock_s < end]
         free = sorted([*running, *[self.clock_s] * max(0, self._workers - len(running))])
         for key in waiting if free else ():
@@ -89,9 +85,6 @@ class ReplayMeasurer:
     def is_ready(self, candidate: Candidate) -> bool:
         """Whether its simulated compilation is done."""
         return self._done.get(candidate.key, (0.0, math.inf))[1] <= self.clock_s
-
-    def _begun_at(self, key: str) -> float:
-        return self._done.get(key, (math.inf, math.inf))[0]
 
     def cost_s(self, measurement: Measurement) -> float:
         """Seconds that taking ``measurement`` costs."""

@@ -63,18 +63,30 @@ class NetworkBuilder:
         self._tensors[name] = Tensor("i64", (len(values),))
         return name
 
-    def conv(self, x: str, channels: int, kernel: int, *, stride: int = 1, groups: int = 1) -> str:
-        """Convolution without bias, padded by half the kernel."""
+    def conv(
+        self,
+        x: str,
+        channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        pad: int | None = None,
+        bias: bool = False,
+    ) -> str:
+        """Convolution, padded by half the kernel unless told otherwise."""
         n, c, h, w = self.shape(x)
-        weight = self._weight("conv", (channels, c // groups, kernel, kernel))
-        pad = kernel // 2
+        weights = [self._weight("conv", (channels, c // groups, kernel, kernel))]
+        if bias:
+            weights.append(self._weight("zero", (channels,)))
+        pad = kernel // 2 if pad is None else pad
         size = tuple((s + 2 * pad - kernel) // stride + 1 for s in (h, w))
         attributes: dict[str, Any] = {"kernel_shape": [kernel] * 2, "pads": [pad] * 4}
         attributes["strides"] = [stride] * 2
         if groups > 1:
             attributes["group"] = groups
         self._macs += n * math.prod(size) * channels * (c // groups) * kernel * kernel
-        return self._add("Conv", [x, weight], (n, channels, *size), **attributes)
+        return self._add("Conv", [x, *weights], (n, channels, *size), **attributes)
 
     def bn(self, x: str) -> str:
         """Batch normalisation in inference mode."""
@@ -166,13 +178,8 @@ class NetworkBuilder:
 
     def patches(self, x: str, width: int, size: int) -> str:
         """Patches of ``size`` by ``size`` pixels as tokens of ``width`` numbers."""
-        n, c, h, w = self.shape(x)
-        grid = (h // size, w // size)
-        weight = self._weight("conv", (width, c, size, size))
-        attributes = {"kernel_shape": [size] * 2, "strides": [size] * 2, "pads": [0] * 4}
-        self._macs += n * math.prod(grid) * width * c * size * size
-        x = self._add("Conv", [x, weight], (n, width, *grid), **attributes)
-        tokens = math.prod(grid)
+        x = self.conv(x, width, size, stride=size, pad=0)
+        n, tokens = self.shape(x)[0], math.prod(self.shape(x)[2:])
         x = self._add("Reshape", [x, self._integers([n, width, tokens])], (n, width, tokens))
         return self._add("Transpose", [x], (n, tokens, width), perm=[0, 2, 1])
 
@@ -234,15 +241,9 @@ class NetworkBuilder:
     ) -> str:
         """MobileNetV2's block, with FBNet's grouped and MnasNet's squeezed variants.
 
-        Args:
-            x: The input.
-            channels: Channels of the result.
-            kernel: Size of the depthwise kernel.
-            expansion: Factor of the hidden channels; 1 leaves the first convolution out, unless it
-                is grouped.
-            stride: Of the depthwise convolution.
-            groups: Groups of the pointwise convolutions, whose channels are then shuffled.
-            squeeze: Channels of the squeeze-and-excitation bottleneck; 0 for none.
+        ``kernel`` and ``stride`` are those of the depthwise convolution. An ``expansion`` of 1 leaves the
+        first convolution out, unless it is grouped. Channels of grouped pointwise convolutions are
+        shuffled. ``squeeze`` are the channels of the squeeze-and-excitation bottleneck; 0 for none.
         """
         entry, width = x, self.channels(x) * expansion
         if expansion > 1 or groups > 1:
@@ -251,18 +252,10 @@ class NetworkBuilder:
                 x = self.shuffle(x, groups)
         x = self.relu6(self.bn(self.conv(x, width, kernel, stride=stride, groups=width)))
         if squeeze:
-            gate = self.relu(self.conv_bias(self.global_pool(x), squeeze))
-            x = self.mul(x, self.unary("Sigmoid", self.conv_bias(gate, width)))
+            gate = self.relu(self.conv(self.global_pool(x), squeeze, 1, bias=True))
+            x = self.mul(x, self.unary("Sigmoid", self.conv(gate, width, 1, bias=True)))
         x = self.bn(self.conv(x, channels, 1, groups=groups))
         return self.add(x, entry) if self.shape(x) == self.shape(entry) else x
-
-    def conv_bias(self, x: str, channels: int) -> str:
-        """Pointwise convolution with bias."""
-        n, c, h, w = self.shape(x)
-        weights = [self._weight("conv", (channels, c, 1, 1)), self._weight("zero", (channels,))]
-        attributes = {"kernel_shape": [1, 1], "pads": [0] * 4, "strides": [1, 1]}
-        self._macs += n * h * w * channels * c
-        return self._add("Conv", [x, *weights], (n, channels, h, w), **attributes)
 
     def costs(self, output: str) -> dict[str, int]:
         """Parameters, MACs, bytes written and depth, as ``graph_facts`` would find them.

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from autotune_rlm.networks._control import trips
-from autotune_rlm.networks._graph import Graph, Node, Tensor
+from autotune_rlm.networks._graph import Graph, Node
 from autotune_rlm.networks._load import ModelLike, load_skeleton
 from autotune_rlm.networks._operators import elements, node_macs, parameter_slots
 
@@ -174,7 +174,7 @@ def _cost(graph: Graph) -> _Cost:
             macs = node_macs(graph, node)
             written = [graph.tensor(o).size() for o in node.outputs if o]
             total.unknown += macs is None or any(
-                size is None and not _is_list(graph, o)
+                size is None and o in graph.tensors  # not a sequence, map or optional
                 for size, o in zip(written, filter(None, node.outputs), strict=True)
             )
             total.macs += macs or 0
@@ -198,11 +198,6 @@ def _cost(graph: Graph) -> _Cost:
     return total
 
 
-def _is_list(graph: Graph, name: str) -> bool:
-    """Whether a value is a sequence, a map or an optional, of which no shape is expected."""
-    return name not in graph.tensors
-
-
 def _is_steady(node: Node, body: Graph) -> bool:
     """Whether every run of a ``Loop`` costs the same, and none ends it early."""
     if node.op != "Loop":
@@ -212,12 +207,7 @@ def _is_steady(node: Node, body: Graph) -> bool:
     if goes_on != body.inputs[1] and (known is None or not known.all()):
         return False
     states = zip(body.inputs[2:], body.outputs[1:], strict=False)
-    return all(_shape(body, i) == _shape(body, o) for i, o in states)
-
-
-def _shape(graph: Graph, name: str) -> Any:
-    tensor: Tensor | None = graph.tensors.get(name)
-    return None if tensor is None else tensor.shape
+    return all(body.tensor(i).shape == body.tensor(o).shape for i, o in states)
 
 
 def _memory(graph: Graph, within: Mapping[int, int]) -> tuple[int, int]:

@@ -65,11 +65,7 @@ class Node:
     @cached_property
     def graphs(self) -> tuple[Graph, ...]:
         """The graphs that it holds."""
-        return (
-            ()
-            if not self.attributes
-            else tuple(v for v in self.attributes.values() if isinstance(v, Graph))
-        )
+        return tuple(v for v in self.attributes.values() if isinstance(v, Graph))
 
 
 @dataclass(frozen=True)

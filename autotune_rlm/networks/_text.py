@@ -213,7 +213,7 @@ def _is_default(node: Node, name: str, value: Any, graph: Graph) -> bool:
         return all(v == 1 for v in value)
     if name in ("pads", "output_padding"):
         return not any(value)
-    if name in ("auto_pad",):
+    if name == "auto_pad":
         return value in (b"NOTSET", "NOTSET")
     return _schema_defaults(node.op, graph.opset).get(name, _MISSING) == value
 

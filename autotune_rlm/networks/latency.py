@@ -121,9 +121,7 @@ def latency_ms(work: Work, device: Device) -> Latency:
         tflops, gb_s = _core_tflops(device) or kind.tflops, min(gb_s, kind.gb_s)
         rates = {4: tflops, 2: tflops, 1: 2 * tflops}
         best = {width: 4 // width * _MAX_CORE * (device.sms or 64) for width in (4, 2, 1)}
-    told = 1.0 if device.fp32_tflops and device.mem_gb_s else _UNTOLD
-    if not gpu:
-        told = 1.0
+    told = 1.0 if not gpu or (device.fp32_tflops and device.mem_gb_s) else _UNTOLD
 
     def compute(of: Mapping[int, float]) -> float:
         return sum(2 * macs / (of[width] * 1e9) for width, macs in work.macs.items())

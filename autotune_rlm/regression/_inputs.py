@@ -18,11 +18,7 @@ class Asked(NamedTuple):
 
     @classmethod
     def of(cls, texts: Any, fields: Any, batch_size: int = 64) -> Asked:
-        """Users' texts and fields.
-
-        Raises:
-            TypeError, ValueError: See ``text_list`` and ``field_rows``.
-        """
+        """Users' texts and fields; raises as ``text_list`` and ``field_rows``."""
         checked = text_list(texts)
         return cls(checked, field_rows(fields, len(checked)), batch_size)
 
@@ -48,11 +44,7 @@ def text_list(texts: Any) -> list[str]:
 
 
 def field_rows(fields: Any, n: int) -> list[dict[str, Any]]:
-    """N rows of fields by name, without those that are missing.
-
-    Args:
-        fields: A table, columns by name, one mapping a row, or None.
-        n: Number of texts.
+    """N rows of fields by name, of a table, columns, mappings or None, without those that are missing.
 
     Raises:
         TypeError: It is something else.
@@ -134,18 +126,12 @@ def _floats(values: Any, name: str) -> np.ndarray:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         pass
-    row = next((i for i, value in enumerate(values) if not _is_numeric(value)), None)
-    if row is not None:
-        raise ValueError(f"{name} must be numbers, got {list(values)[row]!r} in row {row}")
+    for row, value in enumerate(values):
+        try:
+            float(value)
+        except (TypeError, ValueError):  # noqa: PERF203 - the message names the row
+            raise ValueError(f"{name} must be numbers, got {value!r} in row {row}") from None
     raise ValueError(f"{name} must be numbers of one shape")
-
-
-def _is_numeric(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def _is_missing(value: Any) -> bool:

@@ -54,31 +54,18 @@ class LeadPrediction(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Lead:
-    """A fitted leading model of k standardised targets.
+    """A fitted leading model of k standardised targets."""
 
-    Attributes:
-        places: Whether the positions of words are read.
-        buckets: Hashed n-grams that occur, ascending, shape (p,).
-        idf: Their inverse document frequencies, shape (p,).
-        columns: How fields become numbers.
-        weights: The ridge's coefficients of n-grams and fields, shape (p + f, k).
-        intercept: Its intercepts, shape (k,).
-        dense: Which of the n-grams the trees see, shape (q,).
-        trees: The boosted trees of each target.
-        shares: Weight of the trees' prediction beside the ridge's, shape (k,).
-        facts: Whether the trees see the facts of programs.
-    """
-
-    places: bool
-    buckets: np.ndarray
-    idf: np.ndarray
+    places: bool  # whether the positions of words are read
+    buckets: np.ndarray  # hashed n-grams that occur, ascending, shape (p,)
+    idf: np.ndarray  # their inverse document frequencies, shape (p,)
     columns: FieldColumns
-    weights: np.ndarray
-    intercept: np.ndarray
-    dense: np.ndarray
-    trees: tuple[Trees, ...]
-    shares: np.ndarray
-    facts: bool = False
+    weights: np.ndarray  # the ridge's coefficients of n-grams and fields, shape (p + f, k)
+    intercept: np.ndarray  # shape (k,)
+    dense: np.ndarray  # which of the n-grams the trees see, shape (q,)
+    trees: tuple[Trees, ...]  # of each target
+    shares: np.ndarray  # weight of the trees' prediction beside the ridge's, shape (k,)
+    facts: bool = False  # whether the trees see the facts of programs
 
     def predict(self, texts: Sequence[str], fields: Sequence[Mapping[str, Any]]) -> LeadPrediction:
         """Predictions of the ridge and of the leading model for n rows."""
@@ -168,9 +155,8 @@ def fit_lead(
         errors = [float(np.mean((off - s * change) ** 2)) for s in _SHARES]
         shares[j] = _SHARES[int(np.argmin(errors))]
         lead[:, j] = ridge[:, j] + shares[j] * (outside - ridge[:, j])
-    parts = (places, buckets, idf, columns, weights, intercept, dense, tuple(trees), shares)
-    model = Lead(*parts, facts=facts)
-    return model, LeadPrediction(ridge, lead)
+    parts = (places, buckets, idf, columns, weights, intercept, dense, tuple(trees), shares, facts)
+    return Lead(*parts), LeadPrediction(ridge, lead)
 
 
 def _ridge_inputs(ngrams: Any, idf: np.ndarray, beside: np.ndarray) -> Any:

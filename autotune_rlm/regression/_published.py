@@ -32,15 +32,10 @@ _NAME = re.compile(r"(?:^|\.)((?:encoder|decoder|lm_head)\..+|final_logits_bias)
 
 
 class PublishedModel:
-    """A published checkpoint that decodes numbers.
+    """A published checkpoint that decodes the numbers ``targets`` one after the other.
 
-    Args:
-        model: ``T5GemmaForConditionalGeneration`` with a decoder vocabulary of 13.
-        bias: Added to the logits, (13,).
-        tokenizer: Of the prompts.
-        codec: Of the numbers.
-        targets: Names of the numbers that are decoded one after the other.
-        language: Of texts whose fields name none.
+    The model is a ``T5GemmaForConditionalGeneration`` with a decoder vocabulary of 13, ``bias`` (13,) is
+    added to its logits. ``language`` is that of texts whose fields name none.
     """
 
     def __init__(
@@ -232,10 +227,8 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _codec(folder: Path, config: Mapping[str, Any], exponent_digits: int | None) -> DigitCodec:
-    settings = dict(config)
     beside = folder / "tokenizer_config.json"
-    if beside.exists():
-        settings = {**json.loads(beside.read_text()), **settings}
+    settings = {**(json.loads(beside.read_text()) if beside.exists() else {}), **config}
     digits = int(settings.get("num_tokens_per_obj", 9)) - 2
     exponent = exponent_digits or settings.get("num_exponent_digits")
     mantissa = (

@@ -85,14 +85,7 @@ def scores_of(
     scaled_errors: np.ndarray,
     interval: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Scores:
-    """Scores of predictions; rows without a number do not count.
-
-    Args:
-        numbers: Shape (n,), NaN where unknown.
-        predicted: Shape (n,).
-        scaled_errors: Errors on the standardised scale, (n,).
-        interval: Ends of the 90 % intervals, (n,) each.
-    """
+    """Scores of n predictions and their 90 % intervals; rows without a number do not count."""
     from scipy.stats import spearmanr
 
     has_number = np.isfinite(numbers)

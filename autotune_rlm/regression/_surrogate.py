@@ -17,12 +17,7 @@ _Z90 = float(norm.ppf(0.95))
 
 
 class SurrogateModel:
-    """One metric of texts in one language, each text a candidate.
-
-    Args:
-        checkpoint: Of the package.
-        metric: None for the first number that it learned of texts, else the time.
-        language: None for the first in which it learned that number.
+    """One metric of texts in one language, each text a candidate; by default the first that it learned.
 
     Raises:
         ValueError: It learned other metrics of texts than this one, or this one in other languages.

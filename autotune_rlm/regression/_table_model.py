@@ -24,23 +24,16 @@ _STEP = 0.1  # rounding of the lead's prediction as the network's input, in stan
 class TableModel:
     """The model that ``RLM.fit`` makes, of k targets.
 
-    Attributes:
-        model: The network.
-        lead: The leading model: the ridge and boosted trees.
-        scales: The scale of each target.
-        spread: Standard deviations of the leading model's residuals, on the targets' scales, (k,).
-        shares: Shares of the network's correction that are used, (k,).
-        widths: Factors that widen its distributions to their nominal coverage, (k,).
-        marginal: Probabilities of the bins, the same for all rows, (k, bins), where the network's own
-            distributions are no better; None where they are.
+    ``marginal`` are probabilities of the bins, the same for all rows, (k, bins), where the network's own
+    distributions are no better.
     """
 
     model: RowModel
     lead: Lead
     scales: tuple[TargetScale, ...]
-    spread: np.ndarray
-    shares: np.ndarray
-    widths: np.ndarray
+    spread: np.ndarray  # deviations of the leading model's residuals, on the targets' scales, (k,)
+    shares: np.ndarray  # of the network's correction that are used, (k,)
+    widths: np.ndarray  # factors that widen its distributions to their nominal coverage, (k,)
     marginal: np.ndarray | None = None
 
     @property

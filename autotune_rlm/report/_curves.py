@@ -51,25 +51,11 @@ def regret_curve(events: Sequence[TuningEvent]) -> Curve | None:
         full.append(event.n_candidates)
     if not ours:
         return None
-    longest = max(map(len, ours))
-    return Curve(
-        ours=_mean(ours, longest),
-        random=_mean(random, longest),
-        runs=len(ours),
-        full=float(np.mean(full)),
-    )
+    return Curve(ours=_mean(ours), random=_mean(random), runs=len(ours), full=float(np.mean(full)))
 
 
 def expected_best(losses: np.ndarray, most: int | None = None) -> np.ndarray:
-    """Expected smallest of k values drawn without replacement, for k = 1 to ``most`` (all n).
-
-    Args:
-        losses: Values, shape (n,).
-        most: Largest k.
-
-    Returns:
-        Expectations, shape (min(most, n),).
-    """
+    """Expected smallest of k of n values drawn without replacement, for k = 1 to ``most`` (all n)."""
     ordered = np.sort(losses)
     n = len(ordered)
     k = np.arange(1, min(most or n, n) + 1)[:, None]
@@ -98,6 +84,7 @@ def _losses(event: TuningEvent) -> np.ndarray | None:
     return np.array([worst if v is None else next(found) for v in measured])[: 4 * _MAX_COUNT]
 
 
-def _mean(curves: Sequence[np.ndarray], length: int) -> tuple[float, ...]:
+def _mean(curves: Sequence[np.ndarray]) -> tuple[float, ...]:
+    length = max(map(len, curves))
     padded = [np.append(c, np.full(length - len(c), c[-1])) for c in curves]
-    return tuple(float(x) for x in np.mean(padded, axis=0))
+    return tuple(np.mean(padded, axis=0).tolist())

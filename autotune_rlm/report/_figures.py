@@ -61,14 +61,7 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class FigureOf:
-    """One figure of the report.
-
-    Attributes:
-        name: File name without ending.
-        title: Heading.
-        caption: What it shows, in one or two sentences.
-        draw: Draws into axes.
-    """
+    """One figure of the report, drawn into axes; the name is that of its file."""
 
     name: str
     title: str
@@ -79,67 +72,57 @@ class FigureOf:
 def figures(report: Report) -> list[FigureOf]:
     """The figures that the report has data for, most telling first."""
     found: list[FigureOf] = []
+
+    def add(name: str, title: str, caption: str, draw: Callable[[Any], None]) -> None:
+        found.append(FigureOf(name, title, caption, draw))
+
     if report.regret is not None:
-        found.append(
-            FigureOf(
-                "regret",
-                "Regret over measurements",
-                f"Mean over {report.regret.runs} runs of how much slower the best so far is than the "
-                "best of the run. The first to be measured is often the default. Random: the same "
-                "candidates in random order. Dotted: a full search needs "
-                f"{report.regret.full:,.0f} measurements on average.",
-                lambda axes: _regret(axes, report),
-            )
+        add(
+            "regret",
+            "Regret over measurements",
+            f"Mean over {report.regret.runs} runs of how much slower the best so far is than the best "
+            "of the run. The first to be measured is often the default. Random: the same candidates in "
+            f"random order. Dotted: a full search needs {report.regret.full:,.0f} measurements on "
+            "average.",
+            lambda axes: _regret(axes, report),
         )
-    if any(e.spearman is not None for e in report.events):
-        found.append(
-            FigureOf(
-                "rank-correlation",
-                "Rank correlation over time",
-                "Spearman's correlation between what the model predicted before it had measured "
-                "anything and what was measured then. 1 is a perfect ranking."
-                + _sampled(sum(e.spearman is not None for e in report.events)),
-                lambda axes: _over_time(axes, report.events, "spearman", _BLUE, None),
-            )
+    if known := sum(e.spearman is not None for e in report.events):
+        add(
+            "rank-correlation",
+            "Rank correlation over time",
+            "Spearman's correlation between what the model predicted before it had measured anything and "
+            f"what was measured then. 1 is a perfect ranking.{_sampled(known)}",
+            lambda axes: _over_time(axes, report.events, "spearman", _BLUE, None),
         )
-    if any(e.coverage is not None for e in report.events):
-        found.append(
-            FigureOf(
-                "calibration",
-                "Calibration over time",
-                "Share of the measured values inside the predicted 90 % interval. Honest intervals "
-                "lie around the dashed line."
-                + _sampled(sum(e.coverage is not None for e in report.events)),
-                lambda axes: _over_time(axes, report.events, "coverage", _GREEN, 0.9),
-            )
+    if known := sum(e.coverage is not None for e in report.events):
+        add(
+            "calibration",
+            "Calibration over time",
+            "Share of the measured values inside the predicted 90 % interval. Honest intervals lie "
+            f"around the dashed line.{_sampled(known)}",
+            lambda axes: _over_time(axes, report.events, "coverage", _GREEN, 0.9),
         )
     if report.events:
-        found += [
-            FigureOf(
-                "seconds",
-                "Where the seconds went",
-                "Spent per kernel, all runs together. Saved is an estimate against measuring every "
-                "candidate.",
-                lambda axes: _seconds(axes, report),
-            ),
-            FigureOf(
-                "events",
-                "Tuning runs over time",
-                "Each dot is a run: how many of its candidates were measured."
-                + _sampled(len(report.events)),
-                lambda axes: _events(axes, report.events),
-            ),
-        ]
+        add(
+            "seconds",
+            "Where the seconds went",
+            "Spent per kernel, all runs together. Saved is an estimate against measuring all candidates.",
+            lambda axes: _seconds(axes, report),
+        )
+        add(
+            "events",
+            "Tuning runs over time",
+            "Each dot is a run: how many of its candidates were measured."
+            + _sampled(len(report.events)),
+            lambda axes: _events(axes, report.events),
+        )
     found += _scatters(report.events)
     if report.rounds:
-        found.append(
-            FigureOf(
-                "fine-tuning",
-                "Fine-tuning rounds",
-                "Held-out rank accuracy before and after each round. A round that does not hold it "
-                "is rejected.",
-                lambda axes: _rounds(axes, report.rounds),
-            )
+        add(
+            "fine-tuning",
+            "Fine-tuning rounds",
+            "Held-out rank accuracy before and after each round. A round that loses some is rejected.",
+            lambda axes: _rounds(axes, report.rounds),
         )
     return found
 

@@ -102,10 +102,10 @@ def test_a_point_that_another_worker_began_and_finished_meanwhile_is_not_tried_a
     study.tell(study.ask(space), 1.0)
     propose, meanwhile = RLMSampler._propose, []
 
-    def beaten_to_it(self, study, trial, state, known, encoding, *args, **kwargs):
-        raw = propose(self, study, trial, state, known, encoding, *args, **kwargs)
+    def beaten_to_it(self, turn, *args, **kwargs):
+        raw = propose(self, turn, *args, **kwargs)
         if not meanwhile:
-            meanwhile.append(encoding.params(raw))
+            meanwhile.append(turn.encoding.params(raw))
             study.add_trial(
                 optuna.trial.create_trial(params=meanwhile[0], distributions=space, value=0.0)
             )

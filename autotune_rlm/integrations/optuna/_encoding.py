@@ -223,7 +223,7 @@ class Encoding:
         return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
 
     def learn(self, raw: np.ndarray, finished: np.ndarray) -> None:
-        """Learn which categories all trials (n, d) have, and what goes with what from finished ones (m, d)."""
+        """Learn which categories all trials (n, d) have, and of finished ones what goes with what."""
         for i, p in enumerate(self._parameters):
             if p.categorical and p.grid is not None and len(p.grid) > _FEW:
                 column = raw[:, i]

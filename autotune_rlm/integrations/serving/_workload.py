@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from autotune_rlm.measure.statistics.device_timers import accelerator
 from autotune_rlm.measure.statistics.timing import Call
 from autotune_rlm.measure.triton.job import Job
 
@@ -31,23 +32,16 @@ _OPTIONS = ("num_warps", "num_stages", "waves_per_eu", "matrix_instr_nonkdim", "
 def bench(
     *, file: str, function: str, kernel: str, problem: Mapping[str, Any], device: str | None = None
 ) -> Callable[[dict[str, Any]], Job]:
-    """Gives a job for each configuration of a server's kernel.
+    """Gives a job for each configuration of a server's ``kernel``, the ``function`` of a ``file``.
 
-    Args:
-        file: Holds the kernel.
-        function: Its name.
-        kernel: ``"fused_moe"``, ``"w8a8_block_fp8_matmul"`` or ``"w8a8_block_int8_matmul"``.
-        problem: As in the task; of ``fused_moe`` with ``hidden_size`` and ``top_k``.
-        device: torch device; None for the accelerator, or the CPU where there is none.
+    The problem is as in the task; of ``fused_moe`` with ``hidden_size`` and ``top_k``.
     """
     import torch
 
     from autotune_rlm.measure.triton.kernel_call import load_kernel
 
-    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    place = device or here or "cpu"
     jit = load_kernel(file, function)
-    data = _Data(torch.device(place))
+    data = _Data(torch.device(device or accelerator() or "cpu"))
     if kernel == "fused_moe":
         return _experts(jit, dict(problem), data)
     return _product(jit, dict(problem), data)

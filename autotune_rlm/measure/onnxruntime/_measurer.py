@@ -23,7 +23,7 @@ from scipy import special
 
 from autotune_rlm._checks import check_all, check_number
 from autotune_rlm._closing import Closing
-from autotune_rlm.measure.errors import Fault, one_line
+from autotune_rlm.measure.errors import Fault, failed, one_line
 from autotune_rlm.measure.workers.process import WorkerFailure, WorkerProcess
 from autotune_rlm.types import Candidate, Measurement, Status, Task
 
@@ -193,7 +193,7 @@ class OnnxRuntimeMeasurer(Closing):
                 self._round([run for run in runs if run.fault is None])
         for run in runs:
             if task.metric == "energy_j":
-                self._energy(run)
+                self._do(run, "energy")
             yield run.candidate, self._measurement(task, run)
         try:
             self._worker.call({"do": "forget"}, timeout_s=self._timeout_s)
@@ -201,15 +201,20 @@ class OnnxRuntimeMeasurer(Closing):
             self._worker.kill()
 
     def _load(self, run: _Run) -> None:
-        begin = time.perf_counter()
         try:
             run.path = _written(self._model(run.candidate), run.path)
-            request = {"do": "load", "key": run.path, "path": run.path}
-            run.loaded = self._worker.call(request, timeout_s=self._timeout_s)
-        except WorkerFailure as failure:
-            run.fault = failure.fault
         except (OSError, TypeError, ValueError) as error:
             run.fault = Fault(Status.COMPILE_ERROR, one_line(f"no ONNX model: {error}"))
+        else:
+            self._do(run, "load")
+
+    def _do(self, run: _Run, what: str) -> None:
+        begin = time.perf_counter()
+        request = {"do": what, "key": run.path, "path": run.path}
+        try:
+            run.loaded.update(self._worker.call(request, timeout_s=self._timeout_s))
+        except WorkerFailure as failure:
+            run.fault = failure.fault
         run.cost_s += time.perf_counter() - begin
 
     def _round(self, runs: list[_Run]) -> None:
@@ -239,24 +244,13 @@ class OnnxRuntimeMeasurer(Closing):
             run.samples += times[run.path]
             run.cost_s += cost_s
 
-    def _energy(self, run: _Run) -> None:
-        begin = time.perf_counter()
-        request = {"do": "energy", "key": run.path, "path": run.path}
-        try:
-            run.loaded.update(self._worker.call(request, timeout_s=self._timeout_s))
-        except WorkerFailure as failure:
-            run.fault = failure.fault
-        run.cost_s += time.perf_counter() - begin
-
     def _measurement(self, task: Task, run: _Run) -> Measurement:
         from autotune_rlm.measure.detect import cpu_device, versions
 
         told = ("session_s", "peak_memory_mb", "energy_j")
         facts = {k: v for k, v in run.loaded.items() if k in told}
         if run.fault is not None:
-            return Measurement(
-                status=run.fault.status, reason=run.fault.reason, cost_s=run.cost_s, facts=facts
-            )
+            return failed(run.fault, cost_s=run.cost_s, facts=facts)
         state = {"device": cpu_device().name, **versions(), "providers": run.loaded["providers"]}
         if task.metric != "latency_ms":
             value = facts.get(task.metric)

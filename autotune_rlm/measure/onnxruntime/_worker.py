@@ -25,15 +25,9 @@ _settings: dict[str, Any] = {}
 _networks: dict[str, _Network] = {}
 
 _DTYPES: Mapping[str, Any] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(int16)": np.int16,
-    "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
-    "tensor(bool)": np.bool_,
+    **{f"tensor({name})": np.dtype(name) for name in ("float16", "double", "bool", "uint8")},
+    **{f"tensor(int{bits})": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
+    "tensor(float)": np.dtype("float32"),
 }
 
 
@@ -66,9 +60,7 @@ def serve(request: Mapping[str, Any]) -> dict[str, Any]:
     clock = time.thread_time if _settings["clock"] == "cpu" else time.perf_counter
     times: dict[str, list[float]] = {}
     for key, path, runs in request["items"]:
-        if key not in _networks:
-            _load(key, path)
-        network = _networks[key]
+        network = _network(key, path)
         network.run()
         samples = times.setdefault(key, [])
         for _ in range(runs):
@@ -78,16 +70,21 @@ def serve(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"times": times}
 
 
+def _network(key: str, path: str) -> _Network:
+    if key not in _networks:
+        _load(key, path)
+    return _networks[key]
+
+
 def _energy(key: str, path: str) -> dict[str, Any]:
     """Joules of one run, everything that the processor does at that time included."""
     counters = Rapl()
     if not counters.available:
         raise OSError("this machine does not tell its energy (no readable powercap zone)")
-    if key not in _networks:
-        _load(key, path)
+    network = _network(key, path)
     runs, begin, before = 0, time.perf_counter(), counters.read()
     while runs == 0 or time.perf_counter() - begin < _MIN_ENERGY_S:
-        _networks[key].run()
+        network.run()
         runs += 1
     return {"energy_j": counters.joules(before, counters.read()) / runs, "runs": runs}
 

@@ -98,7 +98,7 @@ def _slice(tree: ast.Module, target: str) -> list[ast.stmt]:
     """
     units = list(_units(tree.body))
     for unit in units:
-        if _defines(unit.node, target):
+        if isinstance(unit.node, ast.FunctionDef) and unit.node.name == target:
             _strip(unit.node)
     bound = [set(unit.bound()) for unit in units]
     used = {unit.node: set(unit.used()) for unit in units}
@@ -178,13 +178,8 @@ def _only(body: Sequence[ast.stmt], chosen: set[ast.stmt]) -> list[ast.stmt]:
     return kept
 
 
-def _defines(node: ast.stmt, name: str) -> bool:
-    return isinstance(node, ast.FunctionDef) and node.name == name
-
-
-def _strip(node: ast.stmt) -> None:
+def _strip(node: ast.FunctionDef) -> None:
     """Leaves a function its innermost decorator only, and its first line."""
-    assert isinstance(node, ast.FunctionDef)
     if len(node.decorator_list) > 1:
         first, last = node.decorator_list[0], node.decorator_list[-1]
         keep = ast.copy_location(ast.Name(id=_KEEP, ctx=ast.Load()), first)

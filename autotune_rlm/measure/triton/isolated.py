@@ -100,19 +100,16 @@ class IsolatedMeasurer(CompilesAhead, Closing):
             canonical_json(workload.to_json())
         except (TypeError, ValueError) as error:
             raise ValueError(f"workload.arguments must be plain JSON: {error}") from None
-        self._timeout_s = timeout_s
+        self._timeout_s, self._start_timeout_s = timeout_s, start_timeout_s
         self._begun = Begun(pool, self._spec)
-        self._failures = 0
-        self._max_restarts = max_restarts
-        self._start_timeout_s = start_timeout_s
-        self._settings = settings or BenchSettings()
+        self._failures, self._max_restarts = 0, max_restarts
         visible = any(name.endswith("_VISIBLE_DEVICES") for name in env or ())
         self._died, self._starts = False, True
         self._worker = WorkerProcess(
             "autotune_rlm.measure.triton._device_worker:serve",
             init={
                 "workload": workload.to_json(),
-                "settings": asdict(self._settings),
+                "settings": asdict(settings or BenchSettings()),
                 "device": None if visible else current_device_index(),
             },
             env=env,

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autotune_rlm._checks import check_number
+from autotune_rlm.measure.detect import device_state
 from autotune_rlm.measure.errors import Fault, Owner, Stage, classify, failed, owner_of
 from autotune_rlm.measure.statistics import StoppingRule, median_interval
 from autotune_rlm.measure.statistics.timing import (
@@ -156,17 +157,14 @@ class Bench:
     ) -> None:
         self.first_error: Exception | None = None
         self.fatal: Exception | None = None
-        self._stage = stage
-        self._pauses = iter(_PAUSES_S)
-        self.settings = settings or BenchSettings()
-        self.timer = timer or default_timer()
         self.poison = ""
         self.best_ms: float | None = None
+        self.settings = settings or BenchSettings()
+        self.timer = timer or default_timer()
+        self._stage, self._expected, self._state, self._alone = stage, expected, state, alone
+        self._pauses = iter(_PAUSES_S)
         self._rule = self.settings.rule()
-        self._expected = expected
-        self._state = state
         self._by_binary: dict[Any, Measurement] = {}
-        self._alone = alone
         self._best: tuple[Job, Measurement] | None = None
         self._default: tuple[Job, Measurement] | None = None
         self._anchored = 0.0
@@ -360,14 +358,10 @@ class Bench:
         significant = not now.interval.low <= before <= now.interval.high
         changed = significant and abs(ratio - 1) > self.settings.drift_tolerance
         self._drift = ratio if changed else None
-        self._anchored, self._busy_until = time.monotonic(), time.perf_counter()
+        self._anchored, self._busy.until = time.monotonic(), time.perf_counter()
 
     def _device_state(self) -> dict[str, Any]:
-        if self._state is not None:
-            return dict(self._state())
-        from autotune_rlm.measure.detect import device_state
-
-        return device_state()
+        return device_state() if self._state is None else dict(self._state())
 
 
 def _ends(measurement: Measurement) -> tuple[float, float]:

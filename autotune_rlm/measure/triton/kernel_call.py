@@ -27,6 +27,7 @@ from typing import Any
 
 from autotune_rlm._checks import check_all, check_type
 from autotune_rlm.dtypes import TORCH_NAMES
+from autotune_rlm.measure.statistics.device_timers import accelerator
 from autotune_rlm.measure.statistics.timing import Call
 from autotune_rlm.types import canonical_json
 
@@ -125,8 +126,6 @@ class KernelCall:
 
 def bench(**description: Any) -> Callable[[dict[str, Any]], Job]:
     """The factory of ``KernelCall``'s workload: makes the arguments, gives a job per configuration."""
-    import torch
-
     from ._compile_worker import decode_value
     from .capture import describe_call
 
@@ -134,10 +133,12 @@ def bench(**description: Any) -> Callable[[dict[str, Any]], Job]:
     kernel = load_kernel(call.file, call.function, call.module, call.sha256)
     if call.source_key and getattr(kernel, "cache_key", call.source_key) != call.source_key:
         raise RuntimeError(f"{call.function} in {call.file} has changed since it was noted")
-    device = call.device or (
-        torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    )
-    described = {name: value for name, value in call.args.items() if _is_tensor(value)}
+    device = call.device or accelerator() or "cpu"
+    described = {
+        name: value
+        for name, value in call.args.items()
+        if isinstance(value, Mapping) and "shape" in value
+    }
     args = {
         name: make_tensor(value, device) if name in described else decode_value(value)
         for name, value in call.args.items()
@@ -202,10 +203,8 @@ def make_tensor(described: Mapping[str, Any], device: Any) -> Any:
         values = torch.randint(low, high, shape, device=device, generator=generator, dtype=kind)
     elif fill == "arange":
         values = torch.arange(math.prod(shape), device=device).reshape(shape)
-    elif fill in ("zeros", "empty"):
-        values = torch.zeros(shape, device=device)
-    elif fill == "ones":
-        values = torch.ones(shape, device=device)
+    elif fill in ("zeros", "empty", "ones"):
+        values = torch.full(shape, float(fill == "ones"), device=device)
     else:
         raise ValueError(
             f"fill must be normal, uniform, randint, arange, zeros, ones or empty, got {fill!r}"
@@ -347,10 +346,6 @@ def _noted(name: str, value: Any, seed: int) -> Any:
         f"{name}: the values of {value.numel():,} elements of {value.dtype} say what the kernel reads, "
         f"and only up to {_SMALL_TENSOR:,} are kept"
     )
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Mapping) and "shape" in value
 
 
 def _evaluate(node: ast.AST, names: Mapping[str, Any]) -> Any:

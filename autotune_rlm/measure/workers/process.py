@@ -28,7 +28,7 @@ from typing import Any
 from autotune_rlm.measure.errors import Fault, Owner, classify_exit, one_line
 from autotune_rlm.types import Status
 
-__all__ = ["WorkerFailure", "WorkerProcess", "read_frame", "write_frame"]
+__all__ = ["WorkerFailure", "WorkerProcess", "read_bytes", "read_frame", "write_frame"]
 
 _HEADER = struct.Struct("!4sII")
 _MAGIC = b"ARLM"
@@ -213,23 +213,24 @@ def read_frame(sock: socket.socket, deadline: float | None = None) -> dict[str, 
         EOFError: The other side is gone.
         ValueError: What came is no frame.
     """
-    magic, size, checksum = _HEADER.unpack(_read(sock, _HEADER.size, deadline))
+    magic, size, checksum = _HEADER.unpack(read_bytes(sock.fileno(), _HEADER.size, deadline))
     if magic != _MAGIC or size > _MAX_FRAME:
         raise ValueError(f"expected a frame, got {magic!r}")
-    body = _read(sock, size, deadline)
+    body = read_bytes(sock.fileno(), size, deadline)
     if zlib.crc32(body) != checksum:
         raise ValueError("the checksum of a frame does not fit")
     return json.loads(body.decode("utf-8", "surrogatepass"))
 
 
-def _read(sock: socket.socket, size: int, deadline: float | None) -> bytes:
+def read_bytes(fd: int, size: int, deadline: float | None = None) -> bytes:
+    """So many bytes from a socket or a pipe; raises as ``read_frame``."""
     parts: list[bytes] = []
     while size:
         if deadline is not None:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([sock], [], [], left)[0]:
-                raise TimeoutError
-        part = sock.recv(min(size, 2**20))
+            if left <= 0 or not select.select([fd], [], [], left)[0]:
+                raise TimeoutError("it gave no answer")
+        part = os.read(fd, min(size, 2**20))
         if not part:
             raise EOFError("the other side is gone")
         parts.append(part)

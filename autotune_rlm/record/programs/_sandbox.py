@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import marshal
-import select
 import shutil
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 from autotune_rlm._checks import check_number
 from autotune_rlm._closing import Closing
+from autotune_rlm.measure.workers.process import read_bytes
 
 _SERVER = Path(__file__).with_name("_server.py")
 _NAMESPACES = ("--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child")
@@ -242,12 +242,14 @@ class Sandbox(Closing):
         if process is None or process.poll() is not None:
             process = self._start()
         assert process.stdin is not None
+        assert process.stdout is not None
         try:
             process.stdin.write(len(body).to_bytes(8, "big") + body)
             process.stdin.flush()
             deadline = time.monotonic() + seconds
-            size = int.from_bytes(self._read(8, deadline), "big")
-            return marshal.loads(self._read(size, deadline))
+            answers = process.stdout.fileno()
+            size = int.from_bytes(read_bytes(answers, 8, deadline), "big")
+            return marshal.loads(read_bytes(answers, size, deadline))
         except (OSError, EOFError, ValueError) as error:
             self._end()
             raise SandboxError(f"the process that runs programs is gone: {error}") from None
@@ -261,21 +263,6 @@ class Sandbox(Closing):
         printed = answer["stdout"].decode("utf-8", "replace")
         ended = {name: answer[name] for name in _ENDED}
         return Run(**ended, stdout=printed, numbers=numbers, error=problem)
-
-    def _read(self, size: int, deadline: float) -> bytes:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        parts = []
-        while size:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
-                raise OSError("it gave no answer")
-            part = self._process.stdout.read(size)
-            if not part:
-                raise EOFError("it ended")
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
 
     def _start(self) -> subprocess.Popen[bytes]:
         try:

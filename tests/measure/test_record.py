@@ -323,6 +323,7 @@ def test_a_programs_recording_ends_in_mid_problem(tmp_path, program, monkeypatch
             device=H100,
             target=parse_target("sm_90"),
             workers=1,
+            cache_dir=str(tmp_path / "cache"),
         )
     assert done.points == log.rows == 2
     assert {name.split("/")[0] for name, _ in log.done} == {"add_twice"}

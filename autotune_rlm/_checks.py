@@ -22,12 +22,7 @@ def check_number(
     whole: bool = False,
     none: bool = False,
 ) -> None:
-    """A number from ``least`` to ``most``, ``above`` and ``below`` limits that it must not reach.
-
-    Raises:
-        TypeError: It is no number, or none of this kind.
-        ValueError: It is out of range.
-    """
+    """A number from ``least`` to ``most``, ``above`` and ``below`` limits that it must not reach."""
     if value is None and none:
         return
     kind = numbers.Integral if whole else numbers.Real
@@ -48,11 +43,7 @@ def check_number(
 
 
 def check_type(name: str, value: Any, *kinds: type, hint: str = "") -> None:
-    """A value of one of these classes.
-
-    Raises:
-        TypeError: It is of another.
-    """
+    """A value of one of these classes, else TypeError."""
     if not isinstance(value, kinds):
         wanted = " or ".join("None" if k is type(None) else k.__name__ for k in kinds)
         article = "an" if wanted[0] in "AEIOaeio" else "a"
@@ -60,21 +51,13 @@ def check_type(name: str, value: Any, *kinds: type, hint: str = "") -> None:
 
 
 def check_path(name: str, value: Any) -> Path:
-    """The path that a text or a path object names.
-
-    Raises:
-        TypeError: It is neither.
-    """
+    """The path that a text or a path object names, else TypeError."""
     check_type(name, value, str, os.PathLike)
     return Path(value)
 
 
 def check_all(name: str, values: Iterable[Any], kind: type, hint: str = "") -> None:
-    """Several values of one class, not a single text.
-
-    Raises:
-        TypeError: One is of another.
-    """
+    """Several values of one class, not a single text, else TypeError."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a list of {kind.__name__}, got {values!r}")
     values = list(values)
@@ -84,12 +67,7 @@ def check_all(name: str, values: Iterable[Any], kind: type, hint: str = "") -> N
 
 
 def check_surrogate(given: Any) -> None:
-    """A surrogate, or the name or folder of one that is there; loads nothing.
-
-    Raises:
-        TypeError: It is none of these.
-        ValueError: There is no such one.
-    """
+    """A surrogate, or the name or folder of one that is there, else ValueError; loads nothing."""
     if not isinstance(given, (str, os.PathLike)):
         if not callable(getattr(given, "predict", None)):
             raise TypeError(f"surrogate must be a surrogate, its name or its folder, got {given!r}")
@@ -105,11 +83,7 @@ def check_surrogate(given: Any) -> None:
 
 @contextlib.contextmanager
 def of_extra(extra: str, what: str) -> Iterator[None]:
-    """Imports of packages that come with an extra of this one; ``what`` needs them.
-
-    Raises:
-        ImportError: One is missing; the message says how to install it.
-    """
+    """Imports of packages that an extra brings; ImportError says how ``what`` gets it."""
     try:
         yield
     except ImportError as error:

@@ -29,11 +29,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def run_file(path: str | os.PathLike[str], name: str) -> ModuleType:
-    """The module of a Python file, run under a name; it may import what stands beside it.
-
-    Raises:
-        Exception: What the file raises.
-    """
+    """The module of a Python file, run under a name; it may import what stands beside it."""
     path = Path(path).resolve()
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -11,9 +11,7 @@ from pathlib import Path
 def private_folder(path: str | os.PathLike[str]) -> Path:
     """The folder ``path``, made where it is not there, which nobody else may look or write into.
 
-    Raises:
-        PermissionError: It is a link or another user's: whoever made it could lead us elsewhere.
-        OSError: It cannot be made.
+    PermissionError where it is a link or another user's: whoever made it could lead us elsewhere.
     """
     folder = Path(path)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -27,9 +25,5 @@ def private_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def lock_folder() -> Path:
-    """Where the locks between this user's processes on this machine are.
-
-    Raises:
-        OSError: See ``private_folder``.
-    """
+    """Where the locks between this user's processes on this machine are; see ``private_folder``."""
     return private_folder(Path(tempfile.gettempdir()) / f"autotune_rlm-{os.getuid()}")

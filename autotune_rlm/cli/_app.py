@@ -39,11 +39,8 @@ def new_app(**options: Any) -> typer.Typer:
 def new_console(*, min_width: int = 0, **options: Any) -> Console:
     """A ``rich.console.Console`` that prints square brackets as they stand, lines as long as they are.
 
-    Paths, extras, shapes and error messages have them. Give a style by ``style=`` or ``rich.text``.
-
-    Args:
-        min_width: Columns that a table needs.
-        **options: Of ``rich.console.Console``.
+    Paths, extras, shapes and error messages have them. Give a style by ``style=`` or ``rich.text``;
+    ``min_width`` are the columns that a table needs.
     """
     from rich.console import Console
 

@@ -18,8 +18,6 @@ from autotune_rlm.store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One search of the demo."""
-
     what: str
     problem: str
     configs: int

@@ -56,7 +56,6 @@ class Accuracies:
         return float(self._table(dict(zip(self._names, config.values(), strict=True)))["val_acc"])
 
     def best(self) -> float:
-        """The best of all cells."""
         cells = itertools.product(self._operations, repeat=len(self._names))
         return max(self(dict(zip(self._names, cell, strict=True))) for cell in cells)
 

@@ -31,12 +31,7 @@ def rank_one(
     store: str | None = None,
     out: Path | None = None,
 ) -> dict[str, Any]:
-    """The ranking for the device of a ``name`` as plain JSON; the rest are the command's options.
-
-    Raises:
-        ValueError: The kernel, a size or a constant of it, or the device's target is not known; the
-            grid cannot be evaluated.
-    """
+    """The ranking for the device of a ``name`` as plain JSON; the rest are the command's options."""
     from autotune_rlm.devices import completed, lookup
     from autotune_rlm.integrations.triton.offline.kernel import (
         load_file,

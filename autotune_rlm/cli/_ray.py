@@ -26,9 +26,7 @@ def open_cluster(
 ) -> Iterator[Cluster | None]:
     """The cluster of ``--ray``, for as long as it is needed; with ``cpus`` its workers need no GPU.
 
-    Raises:
-        ValueError: The other options are given without ``--ray``, Ray is not installed, the cluster
-            has no GPU, or it cannot do what is asked, also in mid-search.
+    What goes wrong with it, in mid-search too, is a ValueError.
     """
     if address is None:
         if workers is not None or device is not None:

@@ -25,11 +25,7 @@ def record_programs(
     minutes: float,
     max_points: int | None,
 ) -> None:
-    """Measure the programs of a folder or table and say how it goes.
-
-    Raises:
-        FileNotFoundError, ValueError: See ``read_programs`` and ``record_programs``.
-    """
+    """Measure the programs of a folder or table and say how it goes."""
     from autotune_rlm.record import programs
 
     found = list(programs.read_programs(place))  # a bad row is told before anything runs
@@ -53,11 +49,7 @@ def record_programs(
 
 
 def make_table(record: Path, out: Path, *, per: str, texts: bool) -> None:
-    """Write the programs of a record as a table.
-
-    Raises:
-        FileNotFoundError, ValueError: There is no such record, or the table's name or ``per`` is odd.
-    """
+    """Write the programs of a record as a table."""
     from autotune_rlm.record.log import read_record
     from autotune_rlm.record.programs import program_table, write_table
 

@@ -158,11 +158,7 @@ def record(
 
 
 def _targets(names: Sequence[str]) -> list[Target]:
-    """What names of targets mean.
-
-    Raises:
-        ValueError: Triton does not compile for one of them here.
-    """
+    """What names of targets mean; ValueError where Triton does not compile for one of them here."""
     targets = [parse_target(name) for name in names]
     if not targets:
         return []

@@ -18,11 +18,7 @@ _IR_VERSION = 8
 
 
 class NetworkBuilder:
-    """Layers of a network in float32. Methods take and return value names.
-
-    Args:
-        shape: Shape of the input, such as ``(1, 3, 32, 32)``.
-    """
+    """Layers of a network in float32 on an input of a shape. Methods take and return value names."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.input = "input"
@@ -34,7 +30,6 @@ class NetworkBuilder:
         self._written = self._macs = self._parameters = 0
 
     def shape(self, value: str) -> tuple[int, ...]:
-        """Shape of a value."""
         return self._tensors[value].shape  # type: ignore[return-value]  # all are known here
 
     def channels(self, value: str) -> int:
@@ -89,18 +84,15 @@ class NetworkBuilder:
         return self._add("Conv", [x, *weights], (n, channels, *size), **attributes)
 
     def bn(self, x: str) -> str:
-        """Batch normalisation in inference mode."""
         c = self.channels(x)
         kinds = ("one", "zero", "statistic zero", "statistic one")
         stats = [self._weight(kind, (c,)) for kind in kinds]
         return self._add("BatchNormalization", [x, *stats], self.shape(x))
 
     def relu(self, x: str) -> str:
-        """Rectified linear unit."""
         return self._add("Relu", [x], self.shape(x))
 
     def relu6(self, x: str) -> str:
-        """Rectified linear unit up to 6."""
         return self.unary("Clip", x, low=0.0, high=6.0)
 
     def unary(self, op: str, x: str, *, low: float | None = None, high: float | None = None) -> str:
@@ -109,7 +101,6 @@ class NetworkBuilder:
         return self._add(op, [x, *bounds], self.shape(x))
 
     def max_pool(self, x: str, kernel: int, *, stride: int, pad: int) -> str:
-        """Maximum pooling."""
         return self._pool("MaxPool", x, kernel, stride, pad)
 
     def avg_pool(self, x: str, kernel: int, *, stride: int, pad: int) -> str:
@@ -142,7 +133,6 @@ class NetworkBuilder:
         return self._add("Mul", [x, self._weight("value 0.0", ())], self.shape(x))
 
     def concat(self, *values: str) -> str:
-        """Values joined along the channels."""
         if len(values) == 1:
             return values[0]
         n, _, h, w = self.shape(values[0])
@@ -184,7 +174,6 @@ class NetworkBuilder:
         return self._add("Transpose", [x], (n, tokens, width), perm=[0, 2, 1])
 
     def layer_norm(self, x: str) -> str:
-        """Normalisation of the last axis."""
         width = self.shape(x)[-1]
         scale = [self._weight(kind, (width,)) for kind in ("one", "zero")]
         return self._add("LayerNormalization", [x, *scale], self.shape(x), axis=-1)
@@ -216,7 +205,6 @@ class NetworkBuilder:
         return self.dense(y, width)
 
     def mean_token(self, x: str) -> str:
-        """The mean of the tokens."""
         n, _, width = self.shape(x)
         return self._add("ReduceMean", [x], (n, width), axes=[1], keepdims=0)
 
@@ -225,7 +213,6 @@ class NetworkBuilder:
         return self._add("MatMul", [x, y], shape)
 
     def conv_bn_relu(self, x: str, channels: int, kernel: int, *, stride: int = 1) -> str:
-        """Convolution, normalisation, rectifier."""
         return self.relu(self.bn(self.conv(x, channels, kernel, stride=stride)))
 
     def inverted_residual(

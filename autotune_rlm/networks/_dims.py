@@ -43,18 +43,12 @@ def dynamic_dims(model: onnx.ModelProto) -> dict[tuple[str, int], str]:
 
 
 def assumed_dims(model: onnx.ModelProto, given: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Sizes of all dynamic dimensions by name: those given, and assumed ones for the rest.
+    """Sizes of all dynamic dimensions of a skeleton by name: those given, and assumed ones for the rest.
 
     Assumed are the channels that a convolution reads, the value of a symbol that is a sum of others
     (``"past + 1"``), 1 for the first axis, 224 for the last two of a four-dimensional input and 128
-    for the rest. Facts, predictions and measurements all take their sizes here.
-
-    Args:
-        model: A skeleton.
-        given: Sizes by name.
-
-    Raises:
-        ValueError: A name is not one of the model's, or a size is no positive number.
+    for the rest. Facts, predictions and measurements all take their sizes here. A name that the model
+    does not have, and a size that is no positive number, is a ValueError.
     """
     names = dynamic_dims(model)
     _check({} if given is None else given, names)
@@ -75,11 +69,7 @@ def assumed_dims(model: onnx.ModelProto, given: Mapping[str, int] | None = None)
 
 
 def bind(model: onnx.ModelProto, dims: Mapping[str, int] | None) -> None:
-    """Give dimensions their sizes, in every declared type of a skeleton; others get their symbol.
-
-    Raises:
-        ValueError: As ``assumed_dims``.
-    """
+    """Give dimensions their sizes, in every declared type of a skeleton; others get their symbol."""
     names = dynamic_dims(model)
     _check({} if dims is None else dims, names)
     sizes = {k: int(v) for k, v in (dims or {}).items()}

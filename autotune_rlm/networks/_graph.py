@@ -64,7 +64,6 @@ class Node:
 
     @cached_property
     def graphs(self) -> tuple[Graph, ...]:
-        """The graphs that it holds."""
         return tuple(v for v in self.attributes.values() if isinstance(v, Graph))
 
 

@@ -41,14 +41,10 @@ _NESTED = {  # fields of each message that may hold a tensor further down
 
 
 def load_skeleton(model: ModelLike) -> onnx.ModelProto:
-    """The model with the values of large tensors left out and its functions inlined.
+    """The model with the values of tensors above 128 elements left out and its functions inlined.
 
-    Args:
-        model: An ``onnx.ModelProto`` (left unchanged), the path of a model file in a format that
-            ``onnx.load`` knows, or the bytes of one in protobuf.
-
-    Returns:
-        A new ``ModelProto`` that holds everything but the values of tensors above 128 elements.
+    Takes a ``ModelProto`` (left unchanged), the path of a file in a format that ``onnx.load`` knows, or
+    the bytes of one in protobuf.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -81,7 +77,6 @@ def named_subgraphs(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs that a node holds."""
     return (graph for _, graph in named_subgraphs(node))
 
 
@@ -167,11 +162,7 @@ def _is_large(tensor: onnx.TensorProto) -> bool:
 
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its own functions put where they are called.
-
-    Raises:
-        ValueError: A function calls itself, or the calls multiply beyond what is a network.
-    """
+    """The model with its own functions put where they are called, unless that is no network's size."""
     import onnx.inliner
 
     functions = {(f.domain, f.name, f.overload): f for f in model.functions}

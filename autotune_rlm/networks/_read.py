@@ -63,8 +63,6 @@ def canonical(model: onnx.ModelProto, dims: Mapping[str, int] | None = None) -> 
 
 
 class _Reader:
-    """Reads graphs of one model."""
-
     def __init__(self, opsets: Mapping[str, int], version: int) -> None:
         import onnx
 
@@ -344,7 +342,6 @@ def _bytes(value: np.ndarray | None) -> Hashable:
 
 
 def _known(scope: Scope, name: str) -> Hashable:
-    """What is known of an argument."""
     kind = scope.types.get(name)
     known = scope.tensors.get(name) if kind is None else kind.SerializeToString()
     return known, _bytes(scope.values.get(name))

@@ -97,7 +97,6 @@ class Scope:
         )
 
     def set(self, name: str, value: np.ndarray) -> None:
-        """Keep a value that is known."""
         self.values[name] = value
         if value.dtype in _SHOWN_TYPES and value.size <= SHOWN:
             self.constants[name] = value

@@ -41,14 +41,7 @@ _GRACE_S = 5.0
 
 
 class Units:
-    """Does units, with the options of a ``Recorder``. Nothing is started before the first.
-
-    Args:
-        suite: Folder of the suite's modules.
-        workers: Compilers; None for one per core, less one for the device's process.
-        sample_ms: Milliseconds of samples per point.
-        verify: Whether outputs are compared with the kernels' references.
-    """
+    """Does units, with the options of a ``Recorder``. Nothing is started before the first."""
 
     def __init__(
         self,

@@ -16,15 +16,10 @@ _RATIO = 16.0  # numbers that span more count by their logarithm too
 
 @dataclass(frozen=True)
 class FieldColumns:
-    """Numbers standardised (and their signed logarithms where they span much), kinds as indicators.
+    """Numbers standardised (and their signed logarithms where they span much), kinds as indicators."""
 
-    Attributes:
-        numbers: By column: name, whether its logarithm is meant, mean and standard deviation.
-        kinds: Name and value of each indicator.
-    """
-
-    numbers: tuple[tuple[str, bool, float, float], ...]
-    kinds: tuple[tuple[str, str], ...]
+    numbers: tuple[tuple[str, bool, float, float], ...]  # name, logarithm?, mean, deviation
+    kinds: tuple[tuple[str, str], ...]  # name and value of each indicator
 
     @classmethod
     def fit(cls, rows: Sequence[Mapping[str, Any]]) -> FieldColumns:

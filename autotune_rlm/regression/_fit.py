@@ -45,11 +45,7 @@ def fit_table(
     folder: Path | None = None,
     progress: bool = True,
 ) -> tuple[TableModel, FitReport]:
-    """Fit to n rows of k targets; see ``RLM.fit``.
-
-    Raises:
-        ValueError: There are too few rows or groups.
-    """
+    """Fit to n rows of k targets; see ``RLM.fit``."""
     started = time.monotonic()
     notes: list[str] = []
     some = np.isfinite(numbers).any(1)

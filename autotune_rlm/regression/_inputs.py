@@ -24,11 +24,7 @@ class Asked(NamedTuple):
 
 
 def text_list(texts: Any) -> list[str]:
-    """A list of texts.
-
-    Raises:
-        TypeError: It is one text, or something in it is none.
-    """
+    """A list of texts, else TypeError."""
     if isinstance(texts, str):
         raise TypeError("texts must be a list or Series of texts, got a single one: pass [text]")
     if hasattr(texts, "columns"):
@@ -44,12 +40,7 @@ def text_list(texts: Any) -> list[str]:
 
 
 def field_rows(fields: Any, n: int) -> list[dict[str, Any]]:
-    """N rows of fields by name, of a table, columns, mappings or None, without those that are missing.
-
-    Raises:
-        TypeError: It is something else.
-        ValueError: There are not n rows.
-    """
+    """N rows of fields by name, of a table, columns, mappings or None, without those that are missing."""
     if fields is None:
         return [{} for _ in range(n)]
     if hasattr(fields, "columns") and hasattr(fields, "to_dict"):
@@ -72,11 +63,7 @@ def field_rows(fields: Any, n: int) -> list[dict[str, Any]]:
 
 
 def number_columns(numbers: Any, n: int) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names of the k targets and their numbers (n, k), NaN where unknown.
-
-    Raises:
-        ValueError: A number is infinite or no number, a target has none, or there are not n rows.
-    """
+    """Names of the k targets and their numbers (n, k), finite or NaN where unknown; each has some."""
     if hasattr(numbers, "columns"):
         names = tuple(str(c) for c in numbers.columns)
         columns = [numbers[c] for c in numbers.columns]
@@ -107,11 +94,7 @@ def number_columns(numbers: Any, n: int) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def group_numbers(groups: Any, texts: Sequence[str]) -> np.ndarray:
-    """A number for the group of each row; rows of one text are one group where none are given.
-
-    Raises:
-        ValueError: There are not as many groups as texts.
-    """
+    """A number for the group of each row; rows of one text are one group where none are given."""
     if groups is not None and (isinstance(groups, str) or not hasattr(groups, "__iter__")):
         raise TypeError(f"groups must be a list with a name for each text, got {groups!r}")
     names = list(texts if groups is None else groups)

@@ -112,21 +112,11 @@ def fit_lead(
     seed: int = 0,
     facts: bool | None = None,
 ) -> tuple[Lead, LeadPrediction]:
-    """Fit the leading model, its strength chosen by cross-validation over groups.
+    """Fit the leading model, its strength chosen by cross-validation over groups that are never split.
 
-    Args:
-        texts: The n texts.
-        fields: The fields beside each.
-        targets: Standardised numbers, shape (n, k); NaN where unknown.
-        groups: Numbers of the groups that are never split, shape (n,).
-        seed: Of folds and trees.
-        facts: Whether the trees see the facts of programs; None where the texts are programs.
-
-    Returns:
-        The model of all rows, and the out-of-fold predictions of the rows.
-
-    Raises:
-        ImportError: scikit-learn or XGBoost is not installed.
+    ``targets`` (n, k) are standardised, NaN where unknown; ``facts`` says whether the trees see the facts
+    of programs, None: where the texts are programs. Returns the model of all rows, and the out-of-fold
+    predictions of the rows.
     """
     large = len(texts) > _LARGE
     places = is_short(texts)

@@ -24,25 +24,17 @@ _MAX_CHARS = 100_000
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows of a table, encoded.
+    """Rows of a table, encoded."""
 
-    Attributes:
-        texts: Token ids of the distinct texts.
-        text_of: Which text a row has, shape (n,).
-        fields: The distinct fields.
-        index: Fields of each row, (n, c); -1 where there is none.
-    """
-
-    texts: list[np.ndarray]
-    text_of: np.ndarray
-    fields: FieldTensors
-    index: np.ndarray
+    texts: list[np.ndarray]  # token ids of the distinct ones
+    text_of: np.ndarray  # which text a row has, (n,)
+    fields: FieldTensors  # the distinct ones
+    index: np.ndarray  # fields of each row, (n, c); -1 where there is none
 
     def __len__(self) -> int:
         return len(self.text_of)
 
     def take(self, which: np.ndarray) -> Rows:
-        """Some of the rows."""
         return dataclasses.replace(self, text_of=self.text_of[which], index=self.index[which])
 
 

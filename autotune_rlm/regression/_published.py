@@ -57,13 +57,10 @@ class PublishedModel:
     def load(
         cls, folder: str | Path, *, language: str | None = None, exponent_digits: int | None = None
     ) -> PublishedModel:
-        """Read a folder; nothing in it is executed.
+        """Read ``config.json``, safetensors and ``tokenizer.json``; nothing in the folder is executed.
 
-        Args:
-            folder: With ``config.json``, safetensors and ``tokenizer.json``.
-            language: Of texts whose fields name none.
-            exponent_digits: Digits of an exponent; None for what the folder says, else what four
-                digits of the mantissa leave of a number's tokens.
+        ``exponent_digits`` are those of the folder by default, else what four digits of the mantissa
+        leave of a number's tokens.
 
         Raises:
             FileNotFoundError: A file is missing.

@@ -13,13 +13,8 @@ _LARGE = 4000  # rows from which the regression is solved iteratively
 def ridge_path(x: Any, y: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
     """A regression whose strength is chosen by cross-validation; a constant where that is better.
 
-    Args:
-        x: Sparse inputs, (n, p).
-        y: Targets, (n,); NaN where unknown.
-        part: Fold of each row, (n,).
-
-    Returns:
-        Weights (p,), intercept, and the out-of-fold predictions, (n,).
+    Of sparse inputs (n, p) and targets (n,), NaN where unknown; ``part`` is the fold of each row. Returns
+    weights (p,), intercept, and the out-of-fold predictions, (n,).
     """
     has_number = np.isfinite(y)
     best, outside = None, constants(y, part)

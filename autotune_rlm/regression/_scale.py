@@ -19,19 +19,15 @@ class TargetScale:
     """Standardised numbers: ``(f(x) - center) / spread``.
 
     Where sizes span more than one order of magnitude, f is the inverse hyperbolic sine of ``x / unit``:
-    the logarithm of large numbers, linear around 0, odd. Else f is the identity.
+    the logarithm of large numbers, linear around 0, odd. Else f is the identity, and ``unit`` infinite.
 
-    Attributes:
-        unit: Where the scale turns from linear to logarithmic; infinity for a linear scale.
-        center: Mean of f.
-        spread: Standard deviation of f, positive.
-        least: Smallest number that a place on the scale stands for: 0 where none of the training was
-            below, a tiny one where all were above.
+    ``least`` is the smallest number that a place on the scale stands for: 0 where none of the training
+    was below, a tiny one where all were above.
     """
 
     unit: float
-    center: float
-    spread: float
+    center: float  # mean of f
+    spread: float  # standard deviation of f, positive
     least: float = -_HUGE
 
     @classmethod

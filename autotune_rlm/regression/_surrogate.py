@@ -17,11 +17,7 @@ _Z90 = float(norm.ppf(0.95))
 
 
 class SurrogateModel:
-    """One metric of texts in one language, each text a candidate; by default the first that it learned.
-
-    Raises:
-        ValueError: It learned other metrics of texts than this one, or this one in other languages.
-    """
+    """One metric of texts in one language, each text a candidate; by default the first it learned."""
 
     def __init__(
         self, checkpoint: Checkpoint, *, metric: str | None = None, language: str | None = None

@@ -54,16 +54,9 @@ def train_rows(
 ) -> Training:
     """Train the model in place; it ends with the weights that were best on the rows ``judge``.
 
-    Args:
-        model: Any.
-        rows: n encoded rows.
-        bins: Fractional bins of the targets, (n, k); NaN where unknown.
-        train: Rows to learn from.
-        judge: Rows that say when to stop.
-        options: See ``FitOptions``; the learning rate falls to nothing over the minutes.
-        folder: Where the state is kept, to go on after an interruption; None for nowhere.
-        progress: Whether to show how far it is.
-        key: Identity of data and settings: a state of others is not gone on from.
+    ``bins`` are fractional ones of the targets, (n, k), NaN where unknown. The learning rate falls to
+    nothing over the minutes. In ``folder`` the state is kept, to go on after an interruption, unless its
+    ``key`` (of data and settings) is another.
     """
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)

@@ -19,18 +19,14 @@ _MAX_REGRET = 1e12
 class Curve:
     """Mean regret after 1, 2, ... measurements, as a fraction of the best that was measured.
 
-    Attributes:
-        ours: In the order in which candidates were measured.
-        random: Expected, had the same candidates been measured in random order. That flatters
-            random search: candidates that nobody measured are not drawn.
-        runs: Runs that it is the mean of.
-        full: Mean number of candidates, which a full search measures.
+    ``random`` is expected, had the same candidates been measured in random order. That flatters random
+    search: candidates that nobody measured are not drawn.
     """
 
-    ours: tuple[float, ...]
+    ours: tuple[float, ...]  # in the order in which candidates were measured
     random: tuple[float, ...]
-    runs: int
-    full: float
+    runs: int  # that it is the mean of
+    full: float  # mean number of candidates
 
 
 def regret_curve(events: Sequence[TuningEvent]) -> Curve | None:

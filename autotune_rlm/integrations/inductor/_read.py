@@ -22,13 +22,7 @@ _PLAIN = ("mm", "bmm", *_NO_PRODUCTS)
 def of_templates(
     templates: Sequence[Any], inputs: Any, device: Device
 ) -> tuple[Task, list[Candidate]]:
-    """The task and the candidates of templates that are not generated yet.
-
-    Args:
-        templates: ``KernelTemplateChoice`` of Triton templates; each is its candidate's payload.
-        inputs: Inductor's ``KernelInputs`` of the product.
-        device: Where it runs.
-    """
+    """The task and the candidates of Triton templates (``KernelTemplateChoice``), their payloads."""
     nodes = zip(inputs.shapes_hinted(), inputs.strides_hinted(), inputs.dtypes(), strict=True)
     candidates = [
         Candidate(_config(t.template.name, t.params.to_kwargs()), payload=t) for t in templates

@@ -60,15 +60,7 @@ class RLMStrategy(OptAlg):
         self.search: Search | None = None
 
     def __call__(self, func: CostFunc, searchspace: Any) -> tuple[tuple[Any, ...], float]:
-        """Search until Kernel Tuner's budget is spent or the policy ends.
-
-        Args:
-            func: Runs a configuration; ``func.results`` holds what it gave.
-            searchspace: The configurations.
-
-        Returns:
-            The best configuration and its cost, the largest float where none worked.
-        """
+        """The best configuration within Kernel Tuner's budget, and its cost; a huge one without any."""
         names = list(searchspace.tune_params)
         objective, _ = _objective(func)
         task = self.task(func)

@@ -58,7 +58,6 @@ def network_of(model: ModelLike | Graph, dims: Mapping[str, int] | None) -> Netw
 
 
 def within(told: Prediction, low: Any, high: Any) -> Prediction:
-    """The prediction with its median and interval within bounds."""
     return replace(
         told, **{key: np.clip(getattr(told, key), low, high) for key in ("median", "low", "high")}
     )

@@ -9,14 +9,7 @@ _PART = 3  # one in so many goes on, as in arXiv 1810.05934
 
 
 class Rungs:
-    """Rungs of rising numbers of epochs, with the scores of all that came there.
-
-    Args:
-        epochs: The numbers, rising.
-
-    Raises:
-        ValueError: They do not rise, or are fewer than two.
-    """
+    """Rungs of rising numbers of epochs, two or more, with the scores of all that came there."""
 
     def __init__(self, epochs: Sequence[int]) -> None:
         self.epochs = tuple(epochs)
@@ -27,12 +20,7 @@ class Rungs:
         self._scores: list[dict[int, float]] = [{} for _ in self.epochs]
 
     def promoted(self, rung: int, scores: Mapping[int, float]) -> set[int]:
-        """The trials that go on to the next rung (all of them at the last).
-
-        Args:
-            rung: Number of the rung that they came to.
-            scores: What they reached there by number, more being better.
-        """
+        """The trials that go on from a rung (all, from the last) by their scores, more being better."""
         known = self._scores[rung]
         known.update(scores)
         if rung == len(self.epochs) - 1:

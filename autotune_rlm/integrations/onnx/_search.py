@@ -395,7 +395,6 @@ def _constraints(
 
 
 def _standing(study: Any, directions: Mapping[str, str]) -> str:
-    """The best so far in a few words."""
     done = [t for t in study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
     if not done:
         return "none has worked yet"
@@ -467,6 +466,5 @@ class _Latency:
         return [known.get(c.key, missing) for c in candidates]
 
     def close(self) -> None:
-        """End the measurer that was started here."""
         if self._own:
             self._measurer.close()  # type: ignore[attr-defined]

@@ -45,17 +45,9 @@ class Description:
 class Describer:
     """Describes parameters, once each, and turns descriptions into columns.
 
-    Args:
-        describe: As of ``RLMSampler``.
-        surrogate: Asked for the value of each description; None for facts only.
-        only_networks: Whether the surrogate is asked of networks only, and of the metrics that it
-            was trained on; for other metrics it says 0.
-
-    A ``describe`` or surrogate that raises does not end the study: what it was asked about has no
-    description, or no prediction, and a warning says so once.
-
-    Attributes:
-        names: Of the facts seen so far.
+    With ``only_networks`` the surrogate is asked of networks, and of the metrics that it was trained on;
+    for other metrics it says 0. A ``describe`` or surrogate that raises does not end the study: what it
+    was asked about has no description, or no prediction, and a warning says so once.
     """
 
     def __init__(
@@ -77,7 +69,6 @@ class Describer:
         return not self._only_networks or any(d.is_network for d in self._known.values())
 
     def descriptions(self, params: Sequence[Mapping[str, Any]]) -> list[Description]:
-        """The descriptions of n sets of parameters."""
         found = []
         for one in params:
             key = repr(sorted(one.items()))
@@ -230,7 +221,6 @@ def _cost_facts(fields: Mapping[str, float]) -> dict[str, float]:
 
 
 def is_json(value: Any) -> bool:
-    """Whether a value can be stored as JSON."""
     try:
         canonical_json(value)
     except (TypeError, ValueError):

@@ -42,22 +42,15 @@ def _json_form(value: Any) -> str:
 
 
 class _Parameter:
-    """One parameter. Its *raw* value is the index of a category, else a number's place in [0, 1].
-
-    Attributes:
-        grid: The raw values it can take, ascending; None where they are too many.
-        count: How many values it can take.
-        unordered: Whether it is a category whose values are names.
-        position: Of a category of numbers the place of each in [0, 1]; empty otherwise.
-    """
+    """One parameter. Its *raw* value is the index of a category, else a number's place in [0, 1]."""
 
     def __init__(self, distribution: BaseDistribution) -> None:
         self.distribution = distribution
         self.categorical = isinstance(distribution, CategoricalDistribution)
-        self.grid: np.ndarray | None = None
+        self.grid: np.ndarray | None = None  # the raw values, ascending; None: they are too many
         self.count = math.inf
-        self.unordered = False
-        self.position = np.zeros(0)
+        self.unordered = False  # a category whose values are names
+        self.position = np.zeros(0)  # in [0, 1], of each category of numbers
         self._index: dict[Any, float | None] = {}
         if isinstance(distribution, CategoricalDistribution):
             self.grid = np.arange(len(distribution.choices), dtype=float)
@@ -172,10 +165,7 @@ class Encoding:
     both, so that the process finds out whether their order means anything. A parameter that a point
     does not have is in the middle of its range and has no main effect.
 
-    Args:
-        search_space: Distributions by name.
-        valid: Whether parameters go together; all do by default.
-        sample: Draws valid parameters; by default each parameter is drawn uniformly.
+    ``valid`` says whether parameters go together; ``sample`` draws some that do.
     """
 
     def __init__(

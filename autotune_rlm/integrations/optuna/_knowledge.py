@@ -26,8 +26,6 @@ _MAX_ADVICE = 8  # of an earlier study's best trials that a first trial may begi
 
 @dataclass(frozen=True)
 class EarlierTrials:
-    """The finished trials of an earlier study."""
-
     params: Sequence[Mapping[str, Any]]
     values: np.ndarray  # with every objective to be maximised, shape (n, k)
     feasible: np.ndarray  # mask of those that violate no constraint, shape (n,)
@@ -40,11 +38,7 @@ class EarlierTrials:
 
 
 def trials_of(studies: Sequence[Study], objectives: int) -> list[EarlierTrials]:
-    """The finished trials of earlier studies.
-
-    Raises:
-        ValueError: A study has another number of objectives.
-    """
+    """The finished trials of earlier studies; ValueError for one with other objectives."""
     found = []
     for study in studies:
         if len(study.directions) != objectives:

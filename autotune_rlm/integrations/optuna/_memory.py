@@ -53,7 +53,6 @@ class StudyMemory:
         return self.__dict__ if opened else {**self.__dict__, "_store": None}
 
     def tasks(self, study: Study) -> list[Task]:
-        """The study's tasks, one per objective."""
         tasks = tasks_of(study, self._context, self._space or study.study_name)
         if self._space is None:
             tasks = [dataclasses.replace(t, language="optuna") for t in tasks]
@@ -62,7 +61,6 @@ class StudyMemory:
     def add(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Keep a finished or failed trial."""
         try:
             self._add(study, trial, state, values)
         except Exception as error:  # the machine's: disk full, server gone

@@ -33,9 +33,7 @@ _MAX_FRONT = {2: 200, 3: 24}  # points of the front that it is computed with
 class Space(Protocol):
     """What turns raw vectors into columns: an ``Encoding``, or one that adds facts."""
 
-    def points(self, raw: np.ndarray) -> Points:
-        """Columns of raw vectors (m, d)."""
-        ...
+    def points(self, raw: np.ndarray) -> Points: ...
 
 
 @runtime_checkable
@@ -48,8 +46,6 @@ class SmoothSpace(Space, Protocol):
 
 
 class PriorModel(Protocol):
-    """Another model's predictions of raw vectors."""
-
     def predict(self, raw: np.ndarray) -> np.ndarray:
         """Standardised predictions, shape (m, models, objectives)."""
         ...
@@ -107,17 +103,13 @@ def _bounded(values: np.ndarray) -> np.ndarray:
 class StudyModel:
     """One process per objective, constraint and failures, conditioned on finished and pending trials.
 
-    Args:
-        data: The trials.
-        space: Raw vectors to points.
-        priors: Other models. What they predict is the prior mean, and a linear input each, so that their
-            weight is learned.
-        name: Tells the fits of several models apart in ``starts``.
-        starts: ``theta`` of each process's last fit by name, read and written here; None leaves the
-            hyperparameters as they are expected beforehand.
-        refit: Whether to fit hyperparameters, rather than to reuse ``starts`` where they are.
-        noise: Expected variance of the noise relative to the values.
-        rng: Source of the directions in which four and more objectives are compared.
+    What other models (``priors``) predict is the prior mean, and a linear input each, so that their
+    weight is learned. ``noise`` is its expected variance relative to the values.
+
+    ``starts`` is ``theta`` of each process's last fit by name, with ``name`` before it where several
+    models share it, read and written here, and taken as it is without ``refit``; None leaves the
+    hyperparameters as they are expected beforehand. ``rng`` gives the directions in which four and
+    more objectives are compared.
     """
 
     def __init__(
@@ -241,7 +233,6 @@ class StudyModel:
 
     @property
     def has_slopes(self) -> bool:
-        """Whether ``slopes`` can be asked for."""
         smooth = isinstance(self._space, SmoothSpace)
         smooth &= all(isinstance(prior, SmoothPriorModel) for prior in self._priors)
         return smooth and self._k <= _MAX_BOXED

@@ -177,12 +177,9 @@ class Policy:
     ) -> np.ndarray:
         """Raw vectors with every parameter, the most promising first, (m, d) with m >= 1.
 
-        Args:
-            turn: What is known, its ``data`` included.
-            fitted: Whether the process is fitted; a stuck search also asks one that is not, which
-                doubts more.
-            branch: Raw values that the candidates are to have, by index. With fixed categories the best
-                of the trials that have them is to be improved on, else the best of all.
+        ``fitted`` says whether the process is; a stuck search also asks one that is not, and doubts more.
+        ``branch`` are raw values that candidates are to have, by index. With fixed categories the best of
+        the trials that have them is to be improved on, else the best of all.
         """
         data, space, encoding, rng = turn.data, turn.space, turn.encoding, turn.rng
         assert data is not None

@@ -23,12 +23,8 @@ def climb(
 ) -> np.ndarray:
     """Raw vectors with every parameter, (m, d) with m >= 1, in order of falling score.
 
-    Args:
-        encoding: The space.
-        model: What is maximised.
-        good: Best raw vectors seen, to mutate, shape (g, d); may be empty.
-        taken: Keys of raw vectors that must not be proposed again, unless nothing else is left.
-        rng: Source of randomness.
+    ``good`` are the best raw vectors seen, to mutate, shape (g, d); may be empty. ``taken`` are keys of
+    those that must not be proposed again, unless nothing else is left.
     """
     every = encoding.everything(_EVERYTHING)
     if every is not None:

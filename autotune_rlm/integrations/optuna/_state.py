@@ -53,7 +53,6 @@ class StudyState:
         self._counted: set[int] = set()
 
     def of_space(self, search_space: Mapping[str, BaseDistribution]) -> SpaceState:
-        """What is remembered of a search space."""
         key = tuple((name, repr(d)) for name, d in search_space.items())
         state = self._spaces.pop(key, None) or SpaceState()
         self._spaces[key] = state
@@ -96,7 +95,6 @@ class StudyStates:
         )
 
     def of(self, study: Study) -> StudyState:
-        """The state of a study."""
         with self._lock:
             studies = self._by_storage.setdefault(study._storage, OrderedDict())
             state = studies.pop(study._study_id, None) or StudyState()

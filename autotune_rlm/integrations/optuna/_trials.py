@@ -24,25 +24,17 @@ _PAIRS = 4  # completed trials with a value at a step, from which on the step is
 
 @dataclass(frozen=True)
 class StudyData:
-    """The trials of a study that count, in order of their numbers.
+    """The trials of a study that count, in order of their numbers; n of them have a value.
 
-    Attributes:
-        raw: Raw vectors of the n trials with a value, NaN for parameters they lack, shape (n, d).
-        values: Their values with every objective to be maximised, shape (n, k); infinities are
-            replaced by the worst and best finite values.
-        constraints: Constraint values, at most 0 where they hold, NaN where one was not set, shape
-            (n, c); None without any.
-        completed: Mask of the trials that ran to their end, shape (n,).
-        pending: Raw vectors of trials that run elsewhere or wait, shape (p, d).
-        failed: Raw vectors of trials that failed, shape (f, d).
+    Raw vectors are NaN for parameters that a trial lacks.
     """
 
-    raw: np.ndarray
-    values: np.ndarray
-    constraints: np.ndarray | None
-    completed: np.ndarray
-    pending: np.ndarray
-    failed: np.ndarray
+    raw: np.ndarray  # (n, d)
+    values: np.ndarray  # (n, k), to be maximised; infinities are the worst and best finite ones
+    constraints: np.ndarray | None  # (n, c), at most 0 where they hold, NaN where one was not set
+    completed: np.ndarray  # mask (n,) of those that ran to their end
+    pending: np.ndarray  # raw vectors (p, d) of trials that run elsewhere or wait
+    failed: np.ndarray  # raw vectors (f, d)
 
     @property
     def feasible(self) -> np.ndarray:

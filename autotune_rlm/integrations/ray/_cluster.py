@@ -40,18 +40,13 @@ class RayClusterError(RuntimeError):
 
 @dataclass(eq=False)
 class Actor:
-    """A worker as this process sees it.
-
-    Attributes:
-        soon: What it was told to prepare.
-        ready: Keys of what it has prepared, by its last answer.
-    """
+    """A worker as this process sees it."""
 
     handle: Any
     starts: Any = None  # the reference of its device, until it is there
     busy: Any = None  # the reference of what it does
-    soon: deque[Any] = field(default_factory=deque)
-    ready: frozenset[str] = frozenset()
+    soon: deque[Any] = field(default_factory=deque)  # what it was told to prepare
+    ready: frozenset[str] = frozenset()  # keys of what it has prepared, by its last answer
 
 
 @dataclass(frozen=True)
@@ -277,11 +272,7 @@ class Cluster(Closing):
         ray.kill(actor.handle)
 
     def _free(self, running: Mapping[Any, Any] | None = None) -> list[Actor]:
-        """Workers that are there and do nothing.
-
-        Args:
-            running: What is done for the present caller; what an earlier one left is not waited for.
-        """
+        """Workers that are there and do nothing but, at most, what an earlier caller left ``running``."""
         for actor in list(self._actors):
             if actor.busy is not None and actor.busy not in (running or {}):
                 done, _ = ray.wait([actor.busy], timeout=0)
@@ -332,11 +323,7 @@ class _Worker:
 
 
 def _connect(address: str | None) -> bool:
-    """Connect to a cluster; whether it was done here.
-
-    Raises:
-        RayClusterError: None answers at the address.
-    """
+    """Connect to a cluster; whether it was done here."""
     if ray.is_initialized():
         return False
     given = os.environ.get("RAY_ADDRESS", "") if address in (None, "auto") else str(address)

@@ -70,7 +70,6 @@ class _Isolated(IsolatedMeasurer):
         super().__init__(mine, pool=self._compilers, **options)
 
     def close(self) -> None:
-        """End the worker and the compilers."""
         super().close()
         if self._compilers is not None:
             self._compilers.close()

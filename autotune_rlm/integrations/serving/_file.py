@@ -236,11 +236,7 @@ class ServingFile:
 
 
 def _config(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration as it is read.
-
-    Raises:
-        TypeError: It is no object of numbers, words and truth values, tiles being numbers.
-    """
+    """A configuration as it is read: numbers, words and truth values, tiles being numbers."""
     if not isinstance(value, Mapping):
         raise TypeError(f"{value!r} is no configuration")
     for name, item in value.items():

@@ -93,11 +93,7 @@ class _Data:
 
 
 def _arguments(jit: Any, known: Mapping[str, Any]) -> dict[str, Any]:
-    """What a kernel takes, of what is known here; the rest has defaults.
-
-    Raises:
-        LookupError: It takes something that is not known.
-    """
+    """What a kernel takes, of what is known here; the rest has defaults, else LookupError."""
     import inspect
 
     parameters = inspect.signature(jit.fn).parameters

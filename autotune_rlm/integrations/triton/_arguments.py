@@ -47,10 +47,8 @@ class Uses:
 def default_arguments(kernel: Any, names: Sequence[str], dtype: str = "fp16") -> dict[str, Any]:
     """A plausible value of each argument in ``names``, as in ``Task.problem``.
 
-    ``dtype`` is that of the tensors that do not hold integers.
-
-    Raises:
-        ValueError: One of them is a tensor descriptor, whose blocks the caller decides.
+    ``dtype`` is that of the tensors that do not hold integers. ValueError where one is a tensor
+    descriptor, whose blocks the caller decides.
     """
     jit = unwrap(kernel)
     uses = uses_of(jit)

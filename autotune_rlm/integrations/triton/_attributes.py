@@ -256,13 +256,8 @@ class Attributes(Autotuner):
     def warmup(self, *args: Any, **kwargs: Any) -> list[Any]:
         """Compile the configurations that a search would measure; launches nothing.
 
-        Arguments may be dtypes in place of tensors.
-
-        Returns:
-            The compiled kernels; those that do not compile are left out.
-
-        Raises:
-            Exception: None compiles; the first one's error.
+        Arguments may be dtypes in place of tensors. Returns the kernels that compile; where none does,
+        the first one's error is raised.
         """
         if is_disabled():
             return super().warmup(*args, **kwargs)

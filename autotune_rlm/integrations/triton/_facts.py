@@ -32,24 +32,17 @@ Order = Callable[[Sequence[Candidate]], Sequence[int]]
 
 @dataclasses.dataclass(frozen=True)
 class FactsReport:
-    """What reading cost and gave.
+    """What reading cost and gave: candidates in order, with facts where they are known.
 
-    Attributes:
-        candidates: The candidates, in order, with ``Candidate.facts`` where they are known; those of
-            a candidate that the front end refuses, unlike others, are ``{"refused": 1.0}``.
-        distinct: Different sets of constants among them.
-        read: Of them, read from the IR; the others' facts are estimated from those.
-        seconds: Wall-clock time.
-        reasons: Why there are no facts, by sentence, with the number of candidates.
-        assumed: What could not be known of the launches and was assumed, as sentences.
+    Those of a candidate that the front end refuses, unlike others, are ``{"refused": 1.0}``.
     """
 
     candidates: list[Candidate]
-    distinct: int
-    read: int
+    distinct: int  # different sets of constants among them
+    read: int  # of these, read from the IR; the others' facts are estimated from those
     seconds: float
-    reasons: Mapping[str, int]
-    assumed: tuple[str, ...]
+    reasons: Mapping[str, int]  # why there are no facts, with the number of candidates
+    assumed: tuple[str, ...]  # what could not be known of the launches, as sentences
 
 
 @no_fork()

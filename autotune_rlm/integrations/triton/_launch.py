@@ -25,15 +25,13 @@ class Choice(NamedTuple):
 
     @classmethod
     def of(cls, config: triton.Config) -> Choice:
-        """The choice of ``config``."""
         return cls(config, config.all_kwargs(), config.pre_hook)
 
 
 class LaunchShape:
     """Where the key and the dtypes are in the arguments of one combination of types.
 
-    Attributes:
-        choices: Choices by key; emptied when the autotuner's cache is changed from outside.
+    ``choices`` by key are emptied when the autotuner's cache is changed from outside.
     """
 
     __slots__ = ("_dtyped", "_keyed", "_named_dtyped", "_named_keyed", "choices")

@@ -22,12 +22,7 @@ def prune(
     top_k: int | float,
     kernel: str,
 ) -> list[triton.Config]:
-    """What ``early_config_prune``, then ``perf_model`` with ``top_k`` leave, in Triton's sense.
-
-    Raises:
-        TypeError: ``top_k`` is neither a fraction nor a number.
-        NothingLeftError: Nothing is left.
-    """
+    """What ``early_config_prune``, then ``perf_model`` with ``top_k`` leave; never nothing."""
     if early is not None:
         configs = list(early(configs, named, **kwargs))
         if not configs:

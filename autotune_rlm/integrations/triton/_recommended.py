@@ -41,5 +41,4 @@ def recommended(
 
 @functools.lru_cache(maxsize=1024)
 def _say(kernel: str, device: str, where: str, what: str) -> None:
-    """Tell the log once which recommendation is taken."""
     _log.info("%s on %s: configurations of %s, %s", kernel, device, where, what)

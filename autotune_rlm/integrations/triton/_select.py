@@ -42,25 +42,18 @@ _ADVISED = 4  # recommended configurations that a search measures first
 class Outcome:
     """A chosen configuration and its origin.
 
-    Attributes:
-        config: The chosen configuration.
-        how: ``"store"``, ``"measured"``, ``"disk"`` (Triton's own cache of timings), ``"file"`` (a
-            recommendation), ``"model"``, or ``"rejected"`` where the user's benchmark gave no time.
-        timings: Median and interval in milliseconds of what was measured, now or before; infinite
-            where it failed.
-        seconds: Duration of the search; 0.0 where nothing was measured.
-        expected_ms: Predicted time of the choice; None without a prediction.
-        measured_later: For a predicted choice, finds what other processes have measured since.
-        is_of_this: Whether ``timings`` are of this problem; False where they are of a similar one.
+    ``how`` is ``"store"``, ``"measured"``, ``"disk"`` (Triton's own cache of timings), ``"file"`` (a
+    recommendation), ``"model"``, or ``"rejected"`` where the user's benchmark gave no time.
     """
 
     config: triton.Config
     how: str
+    # median and interval in ms of what was measured, now or before; infinite where it failed
     timings: dict[triton.Config, list[float]] = field(default_factory=dict)
-    seconds: float = 0.0
-    expected_ms: float | None = None
-    measured_later: Later | None = None
-    is_of_this: bool = True
+    seconds: float = 0.0  # of the search
+    expected_ms: float | None = None  # by prediction
+    measured_later: Later | None = None  # of a predicted choice: what others have measured since
+    is_of_this: bool = True  # whether ``timings`` are of this problem, not of a similar one
 
 
 class Selector:
@@ -75,7 +68,6 @@ class Selector:
         self._known: dict[str, Recall] = {}
 
     def task(self, arguments: Mapping[str, Any]) -> Task:
-        """The task of a launch."""
         task = self._tasks.build(arguments, device_of(self.settings.device))
         if self.settings.check is None:
             return task

@@ -85,12 +85,10 @@ class _Reader:
         self._constants: dict[str, str] = {}
 
     def text(self) -> str:
-        """All of it."""
         constants = (f"{name} = {value}" for name, value in sorted(self._constants.items()))
         return "\n".join(line for line in (*self._functions.values(), *constants) if line)
 
     def read(self, jit: Any) -> None:
-        """Read a ``@triton.jit`` function, and through it what it uses."""
         function = jit.fn
         self._functions[function] = ""
         tree = parse(jit)

@@ -101,7 +101,6 @@ class LazySurrogate:
 
 @functools.lru_cache(maxsize=1024)
 def _say_unfamiliar(kernel: str, device: str, reasons: tuple[str, ...]) -> None:
-    """Tell the log once that a kernel is unfamiliar."""
     _log.info("%s on %s is unfamiliar: %s", kernel, device, "; ".join(reasons))
 
 

@@ -27,16 +27,11 @@ class _Section(NamedTuple):
 
 
 def binary_facts(binary: bytes, *, assembly: str = "") -> dict[str, int | str]:
-    """Facts of one compiled kernel.
+    """Facts of a cubin or a code object (ELF), with the AMD assembly text where it is an AMD kernel.
 
-    Args:
-        binary: A cubin or a code object (ELF).
-        assembly: Its AMD assembly text, where it is an AMD kernel.
-
-    Returns:
-        ``registers`` per thread; ``spills`` in 32-bit words per thread; ``binary_bytes`` of the
-        whole file and ``code_bytes`` of the instructions; ``binary_hash`` of everything that runs.
-        What cannot be read is left out.
+    ``registers`` per thread; ``spills`` in 32-bit words per thread; ``binary_bytes`` of the whole file
+    and ``code_bytes`` of the instructions; ``binary_hash`` of everything that runs. What cannot be read
+    is left out.
     """
     facts: dict[str, int | str] = {"binary_bytes": len(binary)}
     try:

@@ -27,12 +27,9 @@ _KEEP = "__autotune_rlm_keep__"
 def load_kernel(file: str, function: str, module: str = "", sha256: str = "") -> Any:
     """The ``triton.JITFunction`` named ``function`` at the top level of ``file``.
 
-    Args:
-        file: Path of the Python file.
-        function: Name; decorators outside of ``triton.jit`` are not applied.
-        module: Dotted name of the file's module, which its relative imports need.
-        sha256: What the file must hold (``file_sha256``); nothing else is executed then, no module
-            of that name either. Empty for any.
+    Decorators outside of ``triton.jit`` are not applied. ``module`` is the dotted name of the file's
+    module, which its relative imports need. With ``sha256`` (``file_sha256``) nothing is executed, no
+    module of that name either, unless the file holds that.
 
     Raises:
         ValueError: The name is not a kernel at the top level of the file, or the file is another one.
@@ -147,7 +144,6 @@ class _Unit(NamedTuple):
             yield from [_loop(n) for n in self.around if isinstance(n, _LOOPS)][-1:]
 
     def used(self) -> Iterator[str]:
-        """Names that it reads."""
         for part in self._own():
             yield from _used(part)
         if isinstance(self.node, _LOOPS):

@@ -30,12 +30,7 @@ _OPTIONS = ("do_not_specialize", "do_not_specialize_on_alignment", "debug", "noi
 
 
 def pack(kernel: Any, encode: Callable[[Any], Any]) -> dict[str, Any] | None:
-    """The JSON of a ``JITFunction``; None where it reads something that has none.
-
-    Args:
-        kernel: The function.
-        encode: JSON of a constant; raises TypeError where there is none.
-    """
+    """The JSON of a ``JITFunction``, constants by ``encode``; None where it reads what has none."""
     functions: dict[int, dict[str, Any]] = {}
     try:
         _pack(kernel, encode, functions, ())
@@ -45,11 +40,7 @@ def pack(kernel: Any, encode: Callable[[Any], Any]) -> dict[str, Any] | None:
 
 
 def unpack(packed: Mapping[str, Any]) -> Any:
-    """The ``JITFunction`` that ``pack`` took apart.
-
-    Raises:
-        Exception: A module cannot be imported, or a definition raises.
-    """
+    """The ``JITFunction`` that ``pack`` took apart; raises what its imports and definitions raise."""
     return _unpacked(json.dumps(packed, sort_keys=True))
 
 

@@ -126,17 +126,11 @@ def _differing(
 
 @dataclass(frozen=True)
 class _Usual:
-    """What size of an element is usual, zeros, mask values and what is not finite left out.
+    """What size of an element is usual, zeros, mask values and what is not finite left out."""
 
-    Attributes:
-        whole: Median of the absolute values; 0.0 where all are zero.
-        masks: The mask values: constants that fill a part of the tensor or lie far off.
-        wide: The dtype to compute in.
-    """
-
-    whole: float
-    masks: tuple[float, ...]
-    wide: Any
+    whole: float  # median of the absolute values; 0.0 where all are zero
+    masks: tuple[float, ...]  # constants that fill a part of the tensor or lie far off
+    wide: Any  # the dtype to compute in
 
     @classmethod
     def of(cls, want: Any, wide: Any) -> _Usual:

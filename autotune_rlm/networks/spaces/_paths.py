@@ -7,12 +7,9 @@ from collections.abc import Iterator, Mapping
 
 
 def cell_paths(edges: Mapping[tuple[int, int], str], output: int) -> Counter[str]:
-    """How many paths lead from vertex 0 to the output by each sequence of operations.
+    """How many paths lead from vertex 0 to the ``output`` by each sequence of operations.
 
-    Args:
-        edges: Operation of each edge (source, target), with source before target; "" where the
-            edge only passes on.
-        output: The last vertex.
+    ``edges`` are operations by edge (source, target), source before target; "" only passes on.
     """
 
     def ways(vertex: int) -> Iterator[tuple[str, ...]]:

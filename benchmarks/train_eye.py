@@ -202,8 +202,9 @@ def main() -> None:
     count = Counter((one.ranked.family, one.ranked.device) for one in known)
     print({f"{k} on {d}": n for (k, d), n in sorted(count.items())})
     if args.constants:
-        CONSTANTS.update(fit_time(without(known, args.constants)))
-        print(json.dumps({name: float(f"{value:.3g}") for name, value in CONSTANTS.items()}))
+        fit = fit_time(without(known, args.constants))
+        CONSTANTS.update({name: float(f"{value:.3g}") for name, value in fit.items()})
+        print(json.dumps(CONSTANTS))
     for text in args.eye:
         checkpoint, _, recipe = text.partition("=")
         lists = without(known, Path(recipe) if recipe else None)

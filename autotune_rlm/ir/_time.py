@@ -25,36 +25,35 @@ __all__ = ["CONSTANTS", "INPUTS", "expected_ms", "inputs_of", "time_us"]
 Array = Any  # a number, or an array of numpy or torch
 
 CONSTANTS: dict[str, float] = {
-    "products": 1.36,  # time of mma over its peak
-    "async_products": 1.0,  # of wgmma and tcgen05
-    "operands": 1.73,  # reads of shared memory by mma, over 128 bytes a clock
-    "async_operands": 1.05,
-    "serial": 0.414,  # more of an iteration's work where ptxas serialises wgmma
-    "staged": 1.14,  # writes of loads to shared memory
-    "special": 1.15,
-    "issue": 1.72,
-    "shuffles": 38.4,  # instructions of each warp in a reduction or scan
-    "l2": 1.17,
-    "memory": 1.13,  # of a launch that does not fit into L2
-    "cached": 0.688,  # of one that does
+    "products": 1.42,  # time of mma over its peak
+    "async_products": 1.01,  # of wgmma and tcgen05
+    "operands": 1.74,  # reads of shared memory by mma, over 128 bytes a clock
+    "async_operands": 1.08,
+    "serial": 0.402,  # more of an iteration's work where ptxas serialises wgmma
+    "staged": 1.18,  # writes of loads to shared memory
+    "special": 1.08,
+    "issue": 1.76,
+    "shuffles": 39.0,  # instructions of each warp in a reduction or scan
+    "l2": 1.18,
+    "memory": 1.11,  # of a launch that does not fit into L2
+    "cached": 0.668,  # of one that does
     "runs": 0.109,  # more for each line that is read in quarters
-    "alone": 0.646,  # work of a program alone, one resource after the other
-    "warps": 0.656,  # power with which fewer than four warps are slower alone
-    "more_warps": 0.268,  # power with which more than four overlap each other
-    "load_us": 0.458,  # an iteration's wait for a load, over the loads ahead
-    "wait_us": 0.147,  # and for barriers
-    "unstaged_us": 0.463,  # more where nothing is loaded ahead
-    "unpiped_us": 0.394,  # an iteration's wait where the loop is not pipelined
-    "barrier_us": 0.141,  # of a reduction or scan
-    "program_us": 1.21,
-    "overlap": 3.56,  # power of the norm over resources: large where the scarcest decides
-    "hiding": 3.14,  # power of the norm over work and waiting
-    "rounds": 0.668,  # share of a last round that counts in full
-    "atomics": 10.6,  # over the bandwidth of L2
-    "spills": 0.628,  # writes and reads of spilled words over 128 bytes a clock
+    "alone": 0.598,  # work of a program alone, one resource after the other
+    "warps": 0.607,  # power with which fewer than four warps are slower alone
+    "more_warps": 0.267,  # power with which more than four overlap each other
+    "load_us": 0.466,  # an iteration's wait for a load, over the loads ahead
+    "wait_us": 0.148,  # and for barriers
+    "unstaged_us": 0.453,  # more where nothing is loaded ahead
+    "unpiped_us": 0.346,  # an iteration's wait where the loop is not pipelined
+    "barrier_us": 0.145,  # of a reduction or scan
+    "program_us": 1.41,
+    "overlap": 3.54,  # power of the norm over resources: large where the scarcest decides
+    "hiding": 3.21,  # power of the norm over work and waiting
+    "rounds": 0.665,  # share of a last round that counts in full
+    "atomics": 10.5,  # over the bandwidth of L2
+    "spills": 0.486,  # writes and reads of spilled words over 128 bytes a clock
 }
-"""Fitted to recorded landscapes and winners without those of the H100, and to the suite's on the H100,
-see ``training.eye_time``:
+"""Fitted to recorded landscapes and winners without any of the H100 and GH200, see ``training.eye_time``:
 ``python benchmarks/train_eye.py --data FOLDER --constants recipes/nano-validation.yaml``."""
 
 

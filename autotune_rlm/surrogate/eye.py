@@ -59,6 +59,8 @@ _MIN_P_FITTING = 0.9  # least predicted probability of working of candidates tha
 _OTHER_KIND = 0.5
 """Share of the trees' correction on kinds of kernels that were not timed on several devices. Of 0.25, 0.5
 and 1 it ranked kernels best that were left out of the fit (``benchmarks/own_landscapes.py``)."""
+WORST = 2.5
+"""Logarithm of a slow-down beyond which it does not matter how slow."""
 _PARTS = ("slowdown", "works", "plain")
 
 
@@ -124,7 +126,7 @@ class Seen(NamedTuple):
         p_valid: Probability of working, (n,).
         best: Logarithm of the best time in ms.
         states: The columns, scaled, for distances between candidates, (n, c).
-        spread: Standard deviation of the error of ``slowdown``.
+        spread: Standard deviation of the error of ``slowdown``, (n,).
         scale_spread: Standard deviation of the error of ``best``.
     """
 
@@ -133,7 +135,7 @@ class Seen(NamedTuple):
     p_valid: np.ndarray
     best: float
     states: np.ndarray
-    spread: float
+    spread: np.ndarray
     scale_spread: float
 
 
@@ -145,8 +147,9 @@ class Eye:
         slowdown: Logarithm of the time over the expected one, up to a constant for each task.
         works: Log-odds that a candidate compiles and fits.
         plain: The slow-down by one ensemble with a squared loss, for the bench's method ``trees``.
-        spreads: Standard deviations of errors on kernels that were left out: of the slow-down, of the
-            best time on a device that was timed, and on another device.
+        spreads: Standard deviations of errors on kernels that were left out: of the slow-down of what
+            is expected to be fastest, how much more for each e-fold of expected slow-down, of the best
+            time on a device that was timed, and on another device.
         scales: Logarithm of measured over expected times by kind and device, such as ``"product on
             NVIDIA H100"``: the mean over kernels.
         kinds: Kinds of kernels that were timed on several devices, see ``known.kind_of``.
@@ -155,7 +158,7 @@ class Eye:
     slowdown: Trees
     works: Trees
     plain: Trees
-    spreads: tuple[float, float, float]
+    spreads: tuple[float, float, float, float]
     scales: Mapping[str, float]
     kinds: tuple[str, ...] = ("product",)
 
@@ -197,9 +200,12 @@ class Eye:
         deviation = centred.std(0)
         states = centred / np.where(deviation > 0, deviation, 1.0)
         costs = turning_costs(candidates)
-        return Seen(
-            slowdown, costs, p_valid, best, states, self.spreads[0], self._scale(kind, device)[1]
-        )
+        spread, scale_spread = self.spread(slowdown), self._scale(kind, device)[1]
+        return Seen(slowdown, costs, p_valid, best, states, spread, scale_spread)
+
+    def spread(self, slowdown: np.ndarray) -> np.ndarray:
+        """Standard deviations of the errors of predicted logarithms of times, (n,)."""
+        return self.spreads[0] + self.spreads[1] * np.minimum(slowdown - slowdown.min(), WORST)
 
     def _scale(self, kind: str, device: str) -> tuple[float, float]:
         """Logarithm of actual over expected times, and its standard deviation.
@@ -208,11 +214,11 @@ class Eye:
         with products that was never timed that of products.
         """
         if f"{kind} on {device}" in self.scales:
-            return self.scales[f"{kind} on {device}"], self.spreads[1]
+            return self.scales[f"{kind} on {device}"], self.spreads[2]
         for like in (kind, "product" if "product" in kind else kind):
             if known := [v for key, v in self.scales.items() if key.startswith(f"{like} on ")]:
-                return float(np.median(known)), self.spreads[2]
-        return 0.0, self.spreads[2]
+                return float(np.median(known)), self.spreads[3]
+        return 0.0, self.spreads[3]
 
     def save(self, folder: Path) -> None:
         """Write it beside a checkpoint's weights."""
@@ -241,17 +247,17 @@ class Eye:
             about = opened.metadata() or {}
         if about.get("columns") != "\n".join(COLUMNS) or about.get("over") != _OVER:
             return None
-        if "scales" not in about:
-            return None
         arrays = load_file(str(file))
+        if "scales" not in about or arrays["spreads"].shape != (4,):
+            return None
         parts = {
             name: Trees.from_arrays(
                 {k[len(name) + 1 :]: v for k, v in arrays.items() if k.startswith(f"{name}.")}
             )
             for name in _PARTS
         }
-        spread, timed, other = map(float, arrays["spreads"])
+        fastest, more, timed, other = map(float, arrays["spreads"])
         names = about["scales"].split("\n") if about["scales"] else []
         scales = dict(zip(names, map(float, arrays["scales"]), strict=True))
         kinds = tuple(about["kinds"].split("\n"))
-        return cls(**parts, spreads=(spread, timed, other), scales=scales, kinds=kinds)
+        return cls(**parts, spreads=(fastest, more, timed, other), scales=scales, kinds=kinds)

@@ -15,19 +15,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autotune_rlm.devices import lookup
 from autotune_rlm.ir import CONSTANTS, INPUTS, time_us
-from autotune_rlm.surrogate.eye import Eye
+from autotune_rlm.surrogate.eye import WORST, Eye
 from autotune_rlm.surrogate.trees import Trees
 
 __all__ = ["SPREADS", "RankedList", "fit_eye", "fit_slowdown"]
 
-SPREADS = (0.34, 0.28, 0.58)
+SPREADS = (0.21, 0.19, 0.32, 0.38)
 """``Eye.spreads`` by the errors on families and devices that were left out: ``judge_eye.py --widths``."""
 
 _TEMPERATURE = 0.2
 """Of the softmax, on the logarithm of a time: 20 % slower is e times less likely to be the best."""
 _LISTWISE = 0.6
-_WORST = 2.5  # logarithm of a slow-down; beyond, it does not matter how slow
 _MAX_LENGTH = 32
 _SEEDS = 3
 _ROUNDS = 160
@@ -84,7 +84,7 @@ class _Joined(NamedTuple):
 def fit_eye(
     lists: Sequence[RankedList],
     *,
-    spreads: tuple[float, float, float] = SPREADS,
+    spreads: tuple[float, float, float, float] = SPREADS,
     seeds: int = _SEEDS,
     rounds: int = _ROUNDS,
 ) -> Eye:
@@ -137,7 +137,7 @@ def _join(lists: Sequence[RankedList]) -> _Joined:
         ok = np.flatnonzero(np.isfinite(one.log_time))
         if len(ok) < 2:
             continue
-        y = np.minimum(one.log_time[ok] - one.log_time[ok].min(), _WORST)
+        y = np.minimum(one.log_time[ok] - one.log_time[ok].min(), WORST)
         pieces = -(-len(ok) // _MAX_LENGTH)
         for piece in np.array_split(rng.permutation(len(ok)), pieces if pieces > 2 else 1):
             x, values = one.columns[ok[piece]], y[piece]
@@ -202,12 +202,12 @@ def _fit_works(lists: Sequence[RankedList]) -> Any:
 
 
 def _kinds(lists: Sequence[RankedList]) -> tuple[str, ...]:
-    """The kinds of kernels that were timed on several devices."""
-    devices: defaultdict[str, set[str]] = defaultdict(set)
+    """The kinds of kernels that were timed on devices of several architectures."""
+    targets: defaultdict[str, set[str]] = defaultdict(set)
     for one in lists:
         if one.log_time is not None:
-            devices[one.kind].add(one.device)
-    return tuple(sorted(kind for kind, on in devices.items() if len(on) > 1))
+            targets[one.kind].add(lookup(one.device).target)
+    return tuple(sorted(kind for kind, on in targets.items() if len(on) > 1))
 
 
 def _scales(lists: Sequence[RankedList]) -> dict[str, float]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from autotune_rlm.ir import INPUTS, time_us
+from autotune_rlm.surrogate.eye import WORST
 from autotune_rlm.training.eye import RankedList
 
 __all__ = ["PLAUSIBLE", "fit_time"]
@@ -27,7 +28,7 @@ _PRIOR = 0.03
 """Weight of a squared natural logarithm away from that. Of 0.002 and 0.03 this ranked left-out families
 better: products by constants that were fitted to winners alone."""
 _TEMPERATURE, _LISTWISE, _RESIDUAL, _SCALE = 0.2, 0.6, 1.6, 0.05
-_WORST, _MAX_LENGTH, _MAX_LISTS = 2.5, 32, 120
+_MAX_LENGTH, _MAX_LISTS = 32, 120
 
 
 def fit_time(lists: Sequence[RankedList], *, steps: int = 150, seed: int = 0) -> dict[str, float]:
@@ -89,7 +90,7 @@ class _Data:
                 continue
             least = one.log_time[ok].min()
             for piece in np.array_split(rng.permutation(ok), -(-len(ok) // _MAX_LENGTH)):
-                y = np.minimum(one.log_time[piece], least + _WORST)
+                y = np.minimum(one.log_time[piece], least + WORST)
                 soft = np.exp(-(y - y.min()) / _TEMPERATURE)
                 parts.append((one.inputs[piece], y, soft / soft.sum(), True))
         columns = np.concatenate([p[0] for p in parts]).T

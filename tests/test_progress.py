@@ -57,7 +57,7 @@ def console(*, terminal=False):
 
 def test_a_quick_search_says_nothing(clock):
     screen = console()
-    with progress.Reporter(console=screen).search() as line:
+    with progress.Reporter(console=screen) as line:
         clock.now = 1.0
         line(step(1))
         line.done(EVENT.from_json({**EVENT.to_json(), "total_s": 1.0}))
@@ -66,7 +66,7 @@ def test_a_quick_search_says_nothing(clock):
 
 def test_a_log_gets_a_line_now_and_then_and_one_at_the_end(clock):
     screen = console()
-    with progress.Reporter(console=screen).search() as line:
+    with progress.Reporter(console=screen) as line:
         for measured in range(1, 13):
             clock.now += 2.5
             line(step(measured))
@@ -84,7 +84,7 @@ def test_a_log_gets_a_line_now_and_then_and_one_at_the_end(clock):
 
 def test_a_terminal_shows_one_line_that_changes(clock):
     screen = console(terminal=True)
-    with progress.Reporter(console=screen).search() as line:
+    with progress.Reporter(console=screen) as line:
         clock.now = 3.0
         line(step(1))
         line(step(2))
@@ -95,7 +95,7 @@ def test_a_terminal_shows_one_line_that_changes(clock):
 
 
 def test_quiet_is_quiet(clock, capsys):
-    with progress.Reporter(quiet=True).search() as line:
+    with progress.Reporter(quiet=True) as line:
         clock.now = 30.0
         line(step(1))
         line.done(EVENT)
@@ -104,7 +104,7 @@ def test_quiet_is_quiet(clock, capsys):
 
 def test_the_line_goes_away_where_a_search_raises(clock):
     screen = console(terminal=True)
-    search = progress.Reporter(console=screen).search()
+    search = progress.Reporter(console=screen)
     line = search.__enter__()
     clock.now = 3.0
     line(step(1))

@@ -157,10 +157,12 @@ class Tpe(Stepwise):
         left = self.search.unmeasured(measured)
         if not self._levels or len(measured) < _START:
             return self.search.rng.permutation(left)[:n].tolist()
+        import optuna
+
         self._tell(measured)
         trial = self._study.ask(self._space)
         asked = np.array([trial.params[name] for name in self._levels])
-        self._study.tell(trial, state=_failed())
+        self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         gap = np.abs(self._codes[left] - asked) / self._steps
         categorical = [not _ordered(values) for values in self._levels.values()]
         gap[:, categorical] = gap[:, categorical] > 0
@@ -217,7 +219,7 @@ def _levels(search: Search) -> dict[str, list[Any]]:
         values = {repr(v): v for v in (c.config.get(name) for c in search.candidates)}
         if len(values) > 1:
             kept = list(values.values())
-            levels[name] = sorted(kept, key=_rank if _ordered(kept) else repr)
+            levels[name] = sorted(kept, key=None if _ordered(kept) else repr)
     return levels
 
 
@@ -230,15 +232,5 @@ def _codes(search: Search, levels: Mapping[str, list[Any]]) -> np.ndarray:
     return np.array(columns, dtype=int).reshape(len(levels), len(search.candidates)).T
 
 
-def _rank(value: Any) -> Any:
-    return value
-
-
 def _ordered(values: list[Any]) -> bool:
     return all(isinstance(v, (int, float)) for v in values)
-
-
-def _failed() -> Any:
-    from optuna.trial import TrialState
-
-    return TrialState.FAIL

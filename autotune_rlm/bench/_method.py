@@ -14,7 +14,7 @@ import numpy as np
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.learn.columns import encode_configs
 from autotune_rlm.measure.replay import ReplayMeasurer
-from autotune_rlm.types import Candidate, Measurement, Observation, Task
+from autotune_rlm.types import Candidate, Measurement, Task
 
 
 class NotApplicableError(Exception):
@@ -54,10 +54,6 @@ class Search:
         mask = np.ones(len(self.candidates), dtype=bool)
         mask[list(measured)] = False
         return np.flatnonzero(mask)
-
-    def observations(self, measured: Mapping[int, Measurement]) -> list[Observation]:
-        """``measured`` as observations."""
-        return [Observation(self.candidates[i], m) for i, m in measured.items()]
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from autotune_rlm.bench._time import full_seconds, reach_table
 from autotune_rlm.bench.kernels import Bench, Run, Skipped
+
+_OF_TIME = ("worst_regret", "seconds", "best")  # of a run, not among its results
 
 
 def summarize(runs: Sequence[Run], methods: Sequence[str]) -> list[dict[str, Any]]:
@@ -38,28 +41,11 @@ def summarize(runs: Sequence[Run], methods: Sequence[str]) -> list[dict[str, Any
 
 def results_json(bench: Bench, runs: Sequence[Run], skipped: Sequence[Skipped]) -> dict[str, Any]:
     """The results file: ``runs``, ``summary``, ``skipped`` and, where recorded, ``time``."""
+    told = ({n: v for n, v in asdict(r).items() if n not in _OF_TIME} for r in runs)
     return {
-        "runs": [
-            {
-                "landscape": r.landscape,
-                "kernel": r.kernel,
-                "device": r.device,
-                "method": r.method,
-                "seed": r.seed,
-                "n_configs": r.n_configs,
-                "n_ok": r.n_ok,
-                "regret": {str(n): value for n, value in r.regret.items()},
-                "spearman": r.spearman,
-                "surrogate_s": r.surrogate_s,
-                "stopped": r.stopped,
-            }
-            for r in runs
-        ],
+        "runs": [{**r, "regret": {str(n): v for n, v in r["regret"].items()}} for r in told],
         "summary": summarize(runs, bench.methods),
-        "skipped": [
-            {"landscape": s.landscape, "method": s.method, "reason": s.reason, "failed": s.failed}
-            for s in skipped
-        ],
+        "skipped": [asdict(s) for s in skipped],
         "time": _time(bench, runs),
     }
 

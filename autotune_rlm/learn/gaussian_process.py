@@ -155,13 +155,6 @@ class GaussianProcess:
         inverse = cho_solve((self.factor, True), np.eye(len(self.factor)), check_finite=False)
         return self.weights / np.sqrt(np.diag(inverse))
 
-    def joint(self, points: Points) -> tuple[np.ndarray, np.ndarray]:
-        """Mean, shape (m,), and covariance, shape (m, m), of the noise-free values."""
-        cross = _cross(self.theta, self.points, points)
-        half = self._half(cross)
-        covariance = _cross(self.theta, points, points) - half @ half.T
-        return cross.T @ self.weights, covariance
-
     def given(self, points: Points, targets: np.ndarray) -> GaussianProcess:
         """The same process with more observations and unchanged hyperparameters."""
         old_targets = self.factor @ (self.factor.T @ self.weights)

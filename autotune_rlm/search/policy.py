@@ -254,9 +254,7 @@ class Slot:
 
     def likeliest(self) -> int:
         """The open candidate that is expected to add the largest improvement."""
-        if not self.chosen:
-            return int(np.argmax(np.where(self.open, self.log_worth, -np.inf)))
-        for score in (self.added(), self.log_worth[self._short]):
+        for score in (self.added(), self.log_worth[self._short]) if self.chosen else ():
             score = np.where(self.open[self._short], score, -np.inf)
             if np.isfinite(score).any():
                 return int(self._short[np.argmax(score)])

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from autotune_rlm.formats import measured, seconds
 from autotune_rlm.progress import ProgressLine
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from autotune_rlm.search.tuner import Progress
     from autotune_rlm.store.accuracy import TuningEvent
 
@@ -20,38 +16,22 @@ __all__ = ["Reporter", "final_line", "progress_line"]
 _PATIENCE_S = 2.0  # shorter searches have no final line
 
 
-class Reporter:
-    """Shows the progress of searches: a line that changes on a terminal, else a line now and then.
+class Reporter(ProgressLine):
+    """Shows the progress of a search: a line that changes on a terminal, else a line now and then.
 
-    Args:
-        console: Where to write; None for the standard error stream.
-        quiet: Whether to write nothing.
+    ``Tuner.tune`` calls it after each measurement.
     """
 
-    def __init__(self, *, console: Console | None = None, quiet: bool = False) -> None:
-        self._console, self._quiet = console, quiet
-
-    @contextlib.contextmanager
-    def search(self) -> Iterator[_Line]:
-        """One search: call what this gives after each measurement, and ``done`` with its event."""
-        with ProgressLine(console=self._console, quiet=self._quiet) as line:
-            yield _Line(line)
-
-
-class _Line:
-    def __init__(self, line: ProgressLine) -> None:
-        self._line = line
-
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: Progress) -> None:  # type: ignore[override]
         """Take what a search says of itself."""
         if progress.stop is None:
-            self._line(progress_line(progress))
+            super().__call__(progress_line(progress))
 
     def done(self, event: TuningEvent) -> None:
         """The search is over."""
-        self._line.close()
+        self.close()
         if event.n_measured and event.total_s >= _PATIENCE_S:
-            self._line.print(final_line(event))
+            self.print(final_line(event))
 
 
 def progress_line(progress: Progress) -> str:

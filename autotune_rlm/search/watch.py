@@ -128,7 +128,7 @@ class Watcher:
         self._kernels = tuple(kernels) if measurer is None else None
         self._measurer = measurer or functools.partial(isolated_measurer, kernels=tuple(kernels))
         self._fine_tune, self._fine_tune_after = fine_tune, fine_tune_after
-        self._reporter = Reporter(quiet=quiet)
+        self._quiet = quiet
         self._lock_file = _lock_file(device, lock_folder)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -243,7 +243,7 @@ class Watcher:
         task, candidates = request.task, list(request.candidates)
         idle = (lambda: busy_share(self.device) < self._busy) if self._busy < 1 else None
         try:
-            with self._measurer(request) as measurer, self._reporter.search() as line:
+            with self._measurer(request) as measurer, Reporter(quiet=self._quiet) as line:
                 paced = PacedMeasurer(measurer, duty=self._duty, stop=self._stop, idle=idle)
                 policy = Policy(batch=_BATCH)  # a failure counts once another of its batch works
                 tuner = Tuner(

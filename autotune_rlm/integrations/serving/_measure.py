@@ -147,7 +147,7 @@ def measure(
             ]
             candidates = candidates_of(file, task, facts, known=[*wanted, *known])
             place = {c.key: i for i, c in enumerate(candidates)}
-            with measurer(task) as here, Reporter(quiet=quiet).search() as line:
+            with measurer(task) as here, Reporter(quiet=quiet) as line:
                 tuner = Tuner(surrogate=surrogate, measurer=here, store=store)
                 result = tuner.tune(
                     task,

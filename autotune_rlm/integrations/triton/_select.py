@@ -321,7 +321,7 @@ class Selector:
                 store=store,
                 policy=Policy(),
             )
-            with Reporter(quiet=self.settings.quiet).search() as line:
+            with Reporter(quiet=self.settings.quiet) as line:
                 result = tuner.tune(
                     task,
                     candidates,

@@ -100,7 +100,7 @@ def tune_kernel(
         pool = None if interpreted or fleet else stack.enter_context(CompilePool())
         make = fleet or functools.partial(IsolatedMeasurer, pool=pool)
         measurer = stack.enter_context(make(call.workload(), env=environment))
-        line = stack.enter_context(Reporter(quiet=settings.quiet).search())
+        line = stack.enter_context(Reporter(quiet=settings.quiet))
         result = Tuner(surrogate=surrogate, measurer=measurer, store=store).tune(
             task,
             candidates,

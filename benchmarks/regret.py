@@ -16,7 +16,7 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from autotune_rlm.bench import NotApplicableError, run_search
+from autotune_rlm.bench import REACHES, NotApplicableError, run_search, seconds_to_reach
 from autotune_rlm.landscapes import Landscape, read_landscapes
 from autotune_rlm.surrogate import load
 from autotune_rlm.training.facts_table import FactsTable
@@ -80,7 +80,8 @@ def main() -> None:
                 print(f"{method} skips {landscape.id}: {error}", file=sys.stderr)
                 continue
             row = {**asdict(found), "file": file.name, "cpu_s": time.process_time() - begin}
-            row.update(best=None, seconds=_reached(found.best, found.seconds))
+            reached = {str(r): seconds_to_reach(found, r) for r in REACHES}
+            row.update(best=None, seconds=reached if found.seconds else None)
             out.write(json.dumps(row) + "\n")
             out.flush()
     _show([r for r in _read(args.out) if r["method"] in args.methods], args.budgets)
@@ -112,16 +113,6 @@ def _some(landscapes: list[Landscape], most: int | None) -> list[Landscape]:
 
 def _read(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.open()] if file.exists() else []
-
-
-def _reached(
-    best: Iterable[float | None] | None, seconds: Iterable[float] | None
-) -> dict[str, float] | None:
-    """Simulated seconds until within 10, 5 and 1 % of the best; None where never."""
-    if best is None or seconds is None:
-        return None
-    pairs = [(b, s) for b, s in zip(best, seconds, strict=True) if b is not None]
-    return {str(r): next((s for b, s in pairs if b <= r), None) for r in (0.1, 0.05, 0.01)}
 
 
 def _show(rows: list[dict[str, Any]], budgets: list[int]) -> None:

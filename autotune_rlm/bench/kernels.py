@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from autotune_rlm._checks import check_number
 from autotune_rlm.bench._method import NotApplicableError, Search
 from autotune_rlm.bench.registry import METHODS, SURROGATE_METHODS
 from autotune_rlm.landscapes import Landscape, read_landscapes
@@ -61,8 +62,7 @@ class Bench:
                 raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
         if not self.budgets or min(self.budgets) < 1:
             raise ValueError(f"budgets must be numbers of at least 1, got {self.budgets!r}")
-        if self.seeds < 1:
-            raise ValueError(f"seeds must be at least 1, got {self.seeds!r}")
+        check_number("seeds", self.seeds, least=1, whole=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,8 +242,7 @@ def pick_landscapes(
     Raises:
         ValueError: A file without landscapes, or ``number`` below 1.
     """
-    if number is not None and number < 1:
-        raise ValueError(f"landscapes must be at least 1, got {number}")
+    check_number("landscapes", number, least=1, whole=True, none=True)
     groups: dict[tuple[int, str, str], list[Landscape]] = {}
     for i, file in enumerate(files):
         found = read_landscapes(file)

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import spearmanr
 
+from autotune_rlm._checks import check_number
 from autotune_rlm.learn.acquisition import log_expected_improvement
 from autotune_rlm.learn.columns import encode_configs
 from autotune_rlm.types import Candidate, Observation, Prediction, Task
@@ -95,15 +96,11 @@ class Policy:
 
     def __post_init__(self) -> None:
         for name in ("batch", "shortlist"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
-        if self.min_gain is not None and not self.min_gain >= 0:
-            raise ValueError(f"min_gain must be at least 0 or None, got {self.min_gain!r}")
-        if self.patience is not None and self.patience < 0:
-            raise ValueError(f"patience must be at least 0 or None, got {self.patience!r}")
+            check_number(name, getattr(self, name), least=1, whole=True)
+        for name in ("min_gain", "patience"):
+            check_number(name, getattr(self, name), least=0, none=True)
         for name in ("exploration", "length"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)!r}")
+            check_number(name, getattr(self, name), above=0)
         if self.draws < 2 or self.draws % 2:
             raise ValueError(f"draws must be an even number of at least 2, got {self.draws!r}")
 

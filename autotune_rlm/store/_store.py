@@ -169,18 +169,13 @@ class Store(Closing):
 
     def tasks(self, kernel: str | None = None, device: str | None = None) -> list[Task]:
         """The tasks with measurements or requests, oldest first; filters are exact names."""
-        t = _schema.tasks.c
-        query = sa.select(t.key, t.task).order_by(t.created, t.key)
-        if kernel is not None:
-            query = query.where(t.kernel == kernel)
-        if device is not None:
-            query = query.where(t.device == device)
+        t, filters = _schema.tasks.c, {"kernel": kernel, "device": device}
+        query = _where(sa.select(t.key, t.task), t, filters).order_by(t.created, t.key)
         rows: list[Any] = self._database.read(lambda c: list(c.execute(query)), [])
         texts = {row[0]: row[1] for row in rows}
         for write in self._database.waiting:
-            row = write.task or {}
-            if row and kernel in (None, row["kernel"]) and device in (None, row["device"]):
-                texts.setdefault(row["key"], row["task"])
+            if write.task and _has(write.task, filters):
+                texts.setdefault(write.task["key"], write.task["task"])
         return [task for task in map(_rows.task_from, texts.values()) if task is not None]
 
     def nearest(
@@ -260,18 +255,11 @@ class Store(Closing):
     ) -> list[TuningEvent]:
         """The tuning events, oldest first; filters are exact."""
         e = _schema.events.c
-        query = sa.select(e.event).order_by(e.created, e.id)
         filters = {"task_key": task.key if task else None, "kernel": kernel, "device": device}
-        for name, value in filters.items():
-            if value is not None:
-                query = query.where(e[name] == value)
+        query = _where(sa.select(e.event), e, filters).order_by(e.created, e.id)
         texts: list[str] = self._database.read(lambda c: list(c.scalars(query)), [])
-        texts += [
-            write.row["event"]
-            for write in self._database.waiting
-            if write.table == "events"
-            and all(value in (None, write.row[name]) for name, value in filters.items())
-        ]
+        waiting = (w for w in self._waiting("events") if _has(w.row, filters))
+        texts += [write.row["event"] for write in waiting]
         return [event for event in map(_rows.event_from, texts) if event is not None]
 
     # Requests
@@ -343,34 +331,24 @@ class Store(Closing):
         Raises:
             StoreError: The store is read-only or cannot be written to.
         """
-        t = _schema.tasks.c
-        chosen = sa.select(t.key)
-        if kernel is not None:
-            chosen = chosen.where(t.kernel == kernel)
-        if device is not None:
-            chosen = chosen.where(t.device == device)
+        filters = {"kernel": kernel, "device": device}
+        t, events = _schema.tasks, _schema.events
+        indexes = (_schema.places, _schema.problems)
+        chosen = _where(sa.select(t.c.key), t.c, filters)
         everything = kernel is None and device is None
 
         def delete(connection: sa.Connection) -> int:
+            connection.execute(_where(sa.delete(events), events.c, filters))
             gone = 0
-            indexes = (_schema.places, _schema.problems)
-            rows = (_schema.measurements, _schema.requests, _schema.events, *indexes)
-            for table in (*rows, _schema.tasks):
-                query = sa.delete(table)
-                if table is _schema.events:
-                    filters = {"kernel": kernel, "device": device}
-                    for name, value in filters.items():
-                        if value is not None:
-                            query = query.where(table.c[name] == value)
-                elif not everything:
-                    key = table.c.key if table is _schema.tasks else table.c.task_key
-                    query = query.where(key.in_(chosen))
+            for table in (*indexes, _schema.requests, _schema.measurements, t):
+                key = t.c.key if table is t else table.c.task_key
+                query = sa.delete(table) if everything else sa.delete(table).where(key.in_(chosen))
                 deleted = connection.execute(query).rowcount
                 gone = deleted if table is _schema.measurements else gone
             return gone
 
         gone = self._database.execute(delete)
-        self._database.forget(lambda w: everything or _matches(w, kernel, device))
+        self._database.forget(lambda w: _has(w.task or w.row, filters))
         with self._lock:
             self._cache.clear()
         return gone
@@ -383,9 +361,14 @@ class Store(Closing):
         ]
 
 
-def _matches(write: _rows.Write, kernel: str | None, device: str | None) -> bool:
-    row = write.task or write.row
-    return kernel in (None, row["kernel"]) and device in (None, row["device"])
+def _where(query: Any, columns: Any, filters: Mapping[str, str | None]) -> Any:
+    """The query for rows with these values, None standing for any."""
+    return query.where(*(columns[n] == v for n, v in filters.items() if v is not None))
+
+
+def _has(row: Mapping[str, Any], filters: Mapping[str, str | None]) -> bool:
+    """Whether a row has these values, None standing for any."""
+    return all(value in (None, row[name]) for name, value in filters.items())
 
 
 def _seconds(when: Any) -> float:

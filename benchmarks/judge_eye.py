@@ -121,7 +121,7 @@ class Left(NamedTuple):
 
     family: str
     device: str
-    is_timed: bool  # whether the fit knew such a kernel on the device
+    is_timed: bool  # whether the fit knew such a kernel on the device's architecture
     is_kernel: bool  # whether the family was left out, and not a device
     errors: list[tuple[np.ndarray, np.ndarray]]
     """By list, the errors and the expected slow-downs."""
@@ -154,7 +154,7 @@ def widths(known: list[Known]) -> None:
             if is_out[id(one)]:
                 told = log_times(eye, one)
                 error, slow = np.asarray(one.log_time) - told, np.minimum(told - told.min(), WORST)
-                is_timed = f"{one.kind} on {one.device}" in eye.scales
+                is_timed = eye.is_timed(one.kind, one.device)
                 ok = np.isfinite(error)
                 errors[group[one.family], one.device, is_timed].append((error[ok], slow[ok]))
         found += [
@@ -179,7 +179,7 @@ def _spreads(found: list[Left]) -> list[float]:
     """``Eye.spreads`` from errors.
 
     Those of the slow-down are the likeliest for what is left after each list's median. Those of the best
-    time follow from left-out families on timed devices, and from other devices.
+    time follow from left-out families on timed architectures, and from other architectures and kinds.
     """
     kernels = [x.errors for x in found if x.is_kernel and x.is_timed]
     error, slow, weight = _joined([[(e - np.median(e), s) for e, s in x] for x in kernels])

@@ -12,8 +12,6 @@ from pathlib import Path
 from autotune_rlm._forks import ForkSafeLock
 from autotune_rlm._private import private_folder
 
-__all__ = ["IRCache"]
-
 _log = logging.getLogger(__name__)
 _MAX_ROWS = 50_000  # about 100 MB
 _CHUNK = 500

@@ -12,8 +12,6 @@ from autotune_rlm.devices import parse_target
 
 from ._signature import NotRead, Refused, Signature
 
-__all__ = ["DEFAULT_TARGET", "first_ir"]
-
 DEFAULT_TARGET = "sm_90"
 """What the front end is told that it compiles for, where no device is named."""
 _lock = ForkSafeLock()  # Triton's front end keeps state in its modules

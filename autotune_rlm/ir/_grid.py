@@ -11,8 +11,6 @@ from ._kernel import walk_of
 from ._samples import SAMPLES
 from ._signature import Signature
 
-__all__ = ["guess_grid"]
-
 _MAX_VALUE = 2.0**31
 
 

@@ -11,8 +11,6 @@ from ._signature import NotRead, Signature, signature_of, unwrapped
 from ._types import KernelFacts
 from ._walk import Walk
 
-__all__ = ["as_grid", "facts_of_ir", "kernel_facts", "read_ir", "walk_of"]
-
 Grid = Sequence[int] | Callable[[Mapping[str, Any]], Sequence[int]]
 
 

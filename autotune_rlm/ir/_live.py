@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from ._parse import Block, Function, Op
 
-__all__ = ["Peak", "Uses", "operations", "peak"]
-
 _DOTS = ("tt.dot", "tt.dot_scaled")
 _VIEWS = frozenset({"tt.trans", "tt.reshape", "tt.expand_dims", "ttg.convert_layout"})
 _LOADS = frozenset({"tt.load", "tt.descriptor_load", "tt.descriptor_gather"})

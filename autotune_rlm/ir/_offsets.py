@@ -13,8 +13,6 @@ from typing import NamedTuple
 from ._live import operations
 from ._parse import Block, Function, Op
 
-__all__ = ["Offsets", "offsets"]
-
 _SAME = frozenset(
     f"arith.{name}"
     for name in (

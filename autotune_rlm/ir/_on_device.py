@@ -22,8 +22,6 @@ from ._shared import LEAST_COPIED, shared_bytes
 from ._time import expected_ms
 from ._types import Access, Dot, KernelFacts
 
-__all__ = ["on_device"]
-
 _RESERVED_SHARED = 1024.0  # bytes of each program that CUDA keeps for itself
 _ALLOCATED_REGISTERS = 8  # registers of a thread are given out in eights
 _TURNED = 3.0  # a read, a write and another read of shared memory that nothing overlaps with

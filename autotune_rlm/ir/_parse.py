@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["Block", "Function", "Op", "Type", "parse_module"]
-
 _OP = re.compile(
     r'(?:(%[\w$.\-]+)(?::(\d+))?((?:, %[\w$.\-]+)*) = )?"?([a-z_]\w*(?:\.\w+)+)"?(.*)$'
 )

@@ -8,17 +8,6 @@ from dataclasses import dataclass
 
 from ._types import Dot, KernelFacts
 
-__all__ = [
-    "Family",
-    "fma_tile",
-    "is_chained",
-    "item_bytes",
-    "redundancy",
-    "tensor_memory_columns",
-    "turned_bytes",
-    "warps_of",
-]
-
 
 @dataclass(frozen=True)
 class Family:

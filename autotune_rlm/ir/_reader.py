@@ -18,8 +18,6 @@ from ._on_device import on_device
 from ._signature import NotRead, Refused, Signature, signature_of, unwrapped
 from ._types import KernelFacts
 
-__all__ = ["Launch", "Reader", "facts_of", "read_or_reason", "target_of"]
-
 _REFUSED, _NOT_READ = "refused: ", "not read: "
 _NO_GRID = "the launch grid does not follow from the arguments: one program is assumed"
 

@@ -8,8 +8,6 @@ from ._products import Family, fma_tile, is_chained, item_bytes, redundancy, tur
 from ._shared import LEAST_COPIED
 from ._types import Dot, KernelFacts
 
-__all__ = ["register_terms", "registers_per_thread"]
-
 
 def registers_per_thread(
     facts: KernelFacts, family: Family, *, num_warps: int

@@ -16,8 +16,6 @@ from autotune_rlm.types import Device
 from ._products import Family
 from ._types import Dot, KernelFacts
 
-__all__ = ["LAUNCH_MS", "Peaks", "floor_ms"]
-
 LAUNCH_MS = 0.0015
 """What a launch costs at least on a GPU, in ms: an empty kernel takes 1.5 to 2.5 us; the shortest of
 300,000 recorded matrix products takes 5 us."""

@@ -9,8 +9,6 @@ import numpy as np
 
 from ._values import NAN
 
-__all__ = ["MAX_TRIPS", "SAMPLES", "first_failure", "samples", "stands_for"]
-
 SAMPLES = 64
 MAX_TRIPS = 2.0**40
 # fractional parts of multiples of powers of this number fill a cube evenly; M. Roberts, "The

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from ._products import Family, is_chained, item_bytes, warps_of
 from ._types import Access, Dot, KernelFacts
 
-__all__ = ["LEAST_COPIED", "shared_bytes"]
-
 LEAST_COPIED = 4
 """Bytes that ``cp.async`` copies at least: narrower loads are not fetched ahead."""
 

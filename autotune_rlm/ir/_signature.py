@@ -11,16 +11,6 @@ from typing import Any
 
 from autotune_rlm.dtypes import dtype_name, short_name
 
-__all__ = [
-    "NotRead",
-    "Refused",
-    "Signature",
-    "missing_arguments",
-    "signature_of",
-    "unwrapped",
-    "with_heuristics",
-]
-
 _ALIGNMENT = 16
 _SCALAR = re.compile(r"(?:[iu](?:1|8|16|32|64)|fp(?:16|32|64)|bf16|f32|f64)$")
 

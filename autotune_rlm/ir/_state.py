@@ -15,8 +15,6 @@ from ._samples import SAMPLES, samples, stands_for
 from ._types import Access, Dot, Reduction
 from ._values import NAN, UNKNOWN, Value, distinct
 
-__all__ = ["State"]
-
 
 class State:
     """Values, weights and counts of a walk.

@@ -20,8 +20,6 @@ import numpy as np
 
 from ._roofline import LAUNCH_MS, Peaks
 
-__all__ = ["CONSTANTS", "INPUTS", "expected_ms", "inputs_of", "time_us"]
-
 Array = Any  # a number, or an array of numpy or torch
 
 CONSTANTS: dict[str, float] = {

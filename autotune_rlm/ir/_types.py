@@ -9,8 +9,6 @@ from typing import Any
 
 from autotune_rlm._json import known_fields
 
-__all__ = ["Access", "Dot", "KernelFacts", "Loop", "Reduction"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Dot:

@@ -14,24 +14,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "MEMORY",
-    "NAN",
-    "UNKNOWN",
-    "Number",
-    "Value",
-    "add",
-    "arithmetic",
-    "compare",
-    "contiguous",
-    "distinct",
-    "is_uniform",
-    "is_zero",
-    "logic",
-    "reshaped",
-    "subtract",
-]
-
 Number = Any  # a float, or an array of shape (s,)
 NAN = float("nan")
 MEMORY = -2  # root of an integer that was loaded, and that is assumed where a loop needs it

@@ -21,8 +21,6 @@ from ._values import Value, distinct
 from ._walk_control import ControlWalk
 from ._walk_work import ACCESSES, MEETING
 
-__all__ = ["Walk"]
-
 _COUNTED = ("float_ops", "int_ops", "special_ops", "conversions", "moved")
 
 

@@ -13,8 +13,6 @@ from ._samples import MAX_TRIPS, SAMPLES, first_failure
 from ._values import NAN, UNKNOWN, Number, Value, is_zero
 from ._walk_work import LOADED, WorkWalk
 
-__all__ = ["ControlWalk"]
-
 _UNKNOWN_TRIPS = 8.0  # of a loop of which nothing is known
 _MAX_FOLLOWED = 256  # iterations that are gone through one by one, at about 0.3 ms each
 _UNKNOWN = f"a loop whose bounds are loaded from memory runs {_UNKNOWN_TRIPS:.0f} times"

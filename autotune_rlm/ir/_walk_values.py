@@ -26,8 +26,6 @@ from ._values import (
     subtract,
 )
 
-__all__ = ["ValueWalk", "attribute"]
-
 _SPECIAL = re.compile(
     r"math\.(exp2?|expm1|log(2|1p|10)?|a?(sin|cos|tan)|(sin|cos|tan)h|atan2|erf|powf|cbrt|r?sqrt)"
     r"|arith\.(div|rem)f|tt\.(precise_(divf|sqrt)|extern_elementwise)"

@@ -16,8 +16,6 @@ from ._types import Access, Dot, Reduction
 from ._values import MEMORY, NAN, UNKNOWN, Number, Value, contiguous, distinct, is_zero
 from ._walk_values import ValueWalk, attribute
 
-__all__ = ["ACCESSES", "LOADED", "MEETING", "WorkWalk"]
-
 ACCESSES = {
     **dict.fromkeys(("tt.load", "tt.descriptor_load", "tt.descriptor_gather"), "load"),
     **dict.fromkeys(("tt.store", "tt.descriptor_store", "tt.descriptor_scatter"), "store"),

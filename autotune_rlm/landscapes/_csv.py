@@ -263,6 +263,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, str) and _fact(value) == value and value.strip() == value != "":
         return value
     return canonical_json(value)
-
-
-__all__ = ["parse", "render"]

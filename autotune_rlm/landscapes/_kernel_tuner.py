@@ -29,8 +29,6 @@ from autotune_rlm.landscapes._common import (
 from autotune_rlm.landscapes._landscape import Landscape
 from autotune_rlm.types import Candidate, Measurement, Observation, Status, Task, canonical_json
 
-__all__ = ["kernel_tuner_observation", "parse", "render"]
-
 _ERROR_VALUE = 1e20  # what old versions wrote in place of a failed measurement
 _COSTS = ("compile_time", "verification_time", "benchmark_time")
 _OVERHEADS = ("strategy_time", "framework_time")

@@ -21,8 +21,6 @@ from autotune_rlm.landscapes._common import TO_MS, finite, results_of
 from autotune_rlm.landscapes._landscape import Landscape
 from autotune_rlm.types import Candidate, Measurement, Observation, Status, Task
 
-__all__ = ["is_ktt", "parse"]
-
 _STATUS = {
     "Ok": Status.OK,
     "ComputationFailed": Status.RUNTIME_ERROR,

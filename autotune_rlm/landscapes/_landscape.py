@@ -11,8 +11,6 @@ import numpy as np
 from autotune_rlm._checks import check_all, check_type
 from autotune_rlm.types import Candidate, Measurement, Observation, Task
 
-__all__ = ["Landscape"]
-
 
 @dataclass(frozen=True)
 class Landscape:

@@ -16,8 +16,6 @@ from autotune_rlm.networks import ArchitectureSpace
 from autotune_rlm.networks.fields import FIELDS
 from autotune_rlm.types import digest
 
-__all__ = ["fields_of"]
-
 logger = logging.getLogger(__name__)
 _VERSION = 1  # of what the fields mean
 _MANY = 200  # fewer new networks than this are not worth a file

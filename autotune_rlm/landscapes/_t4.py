@@ -28,8 +28,6 @@ from autotune_rlm.landscapes._common import (
 from autotune_rlm.landscapes._landscape import Landscape
 from autotune_rlm.types import Candidate, Measurement, Observation, Status, Task
 
-__all__ = ["parse", "render"]
-
 _STATUS = {
     "correct": Status.OK,
     "compile": Status.COMPILE_ERROR,

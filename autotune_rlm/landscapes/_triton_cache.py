@@ -19,8 +19,6 @@ from autotune_rlm.devices import lookup
 from autotune_rlm.landscapes._landscape import Landscape
 from autotune_rlm.types import Candidate, Device, Measurement, Observation, Status, Task
 
-__all__ = ["SUFFIX", "parse", "triton_measurement", "triton_problem"]
-
 SUFFIX = ".autotune.json"
 _OPTIONS = {"num_warps": 4, "num_stages": 3}  # always told
 _RARE = {"num_ctas": (None, 1), "maxnreg": (None,), "ir_override": (None,)}  # told where set

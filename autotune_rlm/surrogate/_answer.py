@@ -7,8 +7,6 @@ import numpy as np
 from autotune_rlm.surrogate.metrics import ErrorScale
 from autotune_rlm.types import Prediction, Task
 
-__all__ = ["nothing_of", "prediction_of"]
-
 
 def prediction_of(
     task: Task,

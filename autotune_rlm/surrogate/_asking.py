@@ -22,8 +22,6 @@ from autotune_rlm.surrogate.text import candidate_columns
 from autotune_rlm.surrogate.tokenizer import padded
 from autotune_rlm.types import Candidate, Task
 
-__all__ = ["Decoded", "ask", "ask_several", "columns_read", "number_scale", "reads_texts"]
-
 _NETWORKS = "onnx"
 _CHUNK = 2048
 _TEXTS = 16  # texts read in one batch; larger batches do not fit into the processor's caches

@@ -10,16 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = [
-    "Attention",
-    "DecoderLayer",
-    "EncoderLayer",
-    "FeedForward",
-    "NetworkConfig",
-    "Pair",
-    "initialised",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from autotune_rlm.devices import lookup
 from autotune_rlm.surrogate.known import kind_of
 from autotune_rlm.surrogate.text import normalise_name
 from autotune_rlm.surrogate.trees import Trees
@@ -149,7 +150,7 @@ class Eye:
         plain: The slow-down by one ensemble with a squared loss, for the bench's method ``trees``.
         spreads: Standard deviations of errors on kernels that were left out: of the slow-down of what
             is expected to be fastest, how much more for each e-fold of expected slow-down, of the best
-            time on a device that was timed, and on another device.
+            time on an architecture that the kind was timed on, and on another one.
         scales: Logarithm of measured over expected times by kind and device, such as ``"product on
             NVIDIA H100"``: the mean over kernels.
         kinds: Kinds of kernels that were timed on several devices, see ``known.kind_of``.
@@ -207,16 +208,30 @@ class Eye:
         """Standard deviations of the errors of predicted logarithms of times, (n,)."""
         return self.spreads[0] + self.spreads[1] * np.minimum(slowdown - slowdown.min(), WORST)
 
+    def is_timed(self, kind: str, device: str) -> bool:
+        """Whether such kernels were timed on the device, or on another one of its architecture."""
+        return bool(self._scales_of(kind, lookup(device).target))
+
+    def _scales_of(self, kind: str, target: str | None = None) -> list[float]:
+        """``scales`` of a kind, on devices of one architecture or on all."""
+        return [
+            value
+            for (of, _, device), value in ((k.partition(" on "), v) for k, v in self.scales.items())
+            if of == kind and target in (None, lookup(device).target)
+        ]
+
     def _scale(self, kind: str, device: str) -> tuple[float, float]:
         """Logarithm of actual over expected times, and its standard deviation.
 
-        It is that of the kind on the device, else the median of the kind on other devices; for a kind
-        with products that was never timed that of products.
+        It is that of the kind on the device, else the median of the kind on devices of its architecture,
+        else on all; for a kind with products that was never timed that of products.
         """
         if f"{kind} on {device}" in self.scales:
             return self.scales[f"{kind} on {device}"], self.spreads[2]
+        if known := self._scales_of(kind, lookup(device).target):
+            return float(np.median(known)), self.spreads[2]
         for like in (kind, "product" if "product" in kind else kind):
-            if known := [v for key, v in self.scales.items() if key.startswith(f"{like} on ")]:
+            if known := self._scales_of(like):
                 return float(np.median(known)), self.spreads[3]
         return 0.0, self.spreads[3]
 

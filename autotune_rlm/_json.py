@@ -18,6 +18,15 @@ def canonical_json(value: Any) -> str:
     return _CANONICAL.encode(value)
 
 
+def is_json(value: Any) -> bool:
+    """Whether ``value`` has such a text."""
+    try:
+        canonical_json(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def digest(value: Any) -> str:
     """The first 16 hex digits of the SHA-256 of ``value``'s canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -5,18 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["TORCH_NAMES", "Dtype", "dtype_bytes", "dtype_name", "short_name"]
-
 
 class Dtype(NamedTuple):
-    """A data type.
-
-    Attributes:
-        name: Triton's short name, as it stands in tasks and records.
-        torch: torch's name.
-        bytes: Of one element.
-        spellings: Other names of it.
-    """
+    """A data type, by Triton's short name (in tasks and records), torch's and others."""
 
     name: str
     torch: str

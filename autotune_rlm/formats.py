@@ -5,19 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = [
-    "config",
-    "count",
-    "measured",
-    "milliseconds",
-    "percent",
-    "score",
-    "seconds",
-    "short",
-    "thousands",
-    "value",
-]
-
 NOTHING = "–"  # noqa: RUF001
 
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-__all__ = ["ProgressLine"]
-
 _PATIENCE_S = 2.0  # what takes less shows nothing
 _EVERY_S = 10.0  # seconds between lines where the stream is not a terminal
 

@@ -26,23 +26,13 @@ Metric = Annotated[str | None, typer.Option(help="Asked of the bundled model.")]
 Language = Annotated[str | None, typer.Option(help="Of the texts, for the bundled one.")]
 
 
-def read_columns(
-    path: Path,
-    text: str,
-    fields: Sequence[str],
-    *,
-    others: Sequence[str] = (),
-    numbers: Sequence[str] = (),
-) -> tuple[Any, Any]:
-    """The table, and its columns of fields alone, None without any.
-
-    Its texts are texts, its numbers are finite or missing.
-    """
+def read_columns(path: Path, text: str, fields: Sequence[str], *others: str) -> tuple[Any, Any]:
+    """The table, its texts as texts, and its columns of fields alone, None without any."""
     from autotune_rlm.landscapes.tables import read_table
 
     with failing(FileNotFoundError, ValueError, ImportError):
         table = read_table(path)
-    for name in (text, *fields, *others, *numbers):
+    for name in (text, *fields, *others):
         if name not in table.columns:
             columns = ", ".join(map(str, table.columns))
             fail(f"{path} has no column {name!r}; it has: {columns}")
@@ -53,26 +43,7 @@ def read_columns(
             f"{int(missing.to_numpy().argmax())} (counted from 0)"
         )
     table[text] = table[text].astype(str)
-    for name in numbers:
-        table[name] = _numeric(table[name], path, name)
     return table, table[list(fields)] if fields else None
-
-
-def _numeric(column: Any, path: Path, name: str) -> Any:
-    import numpy as np
-    import pandas
-
-    found = pandas.to_numeric(column, errors="coerce")
-    wrong = found.isna() & column.notna()
-    if wrong.any():
-        at = int(wrong.to_numpy().argmax())
-        fail(f"{path}: column {name!r} holds {column.iloc[at]!r} in row {at}, which is no number")
-    infinite = np.isinf(found.to_numpy(dtype=float))
-    if infinite.any():
-        fail(f"{path}: column {name!r} is infinite in row {int(infinite.argmax())}")
-    if found.isna().all():
-        fail(f"{path}: column {name!r} has no number in any row")
-    return found
 
 
 def load_model(name: str | None, metric: str | None, language: str | None) -> RLM:

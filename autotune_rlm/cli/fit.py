@@ -37,7 +37,7 @@ def fit(
 ) -> None:
     """Fit a model to a table of texts with numbers, and say how good it is on rows held out."""
     groups = [group] if group else []
-    data, fields = read_columns(table, text, field or [], others=groups, numbers=target)
+    data, fields = read_columns(table, text, field or [], *groups, *target)
     from autotune_rlm.regression import RLM
 
     console = new_console()

@@ -25,7 +25,7 @@ def score(
     language: _tables.Language = None,
 ) -> None:
     """Compare predictions with the numbers of a table that the model has not learned from."""
-    data, fields = _tables.read_columns(table, text, field or [], numbers=target)
+    data, fields = _tables.read_columns(table, text, field or [], *target)
     found = _tables.load_model(model, metric, language)
     with failing(ValueError):
         scores = found.evaluate(data[text], data[target], fields=fields)

@@ -34,12 +34,12 @@ _MeasuredOn = Annotated[
 ]
 
 
-def open_store(store: str | None, *, read_only: bool = False) -> Any:
+def open_store(store: str | None) -> Any:
     """The store that a command names; exits with one line where it cannot be opened."""
     from autotune_rlm.store import Store, StoreError
 
     with failing(StoreError, status=1):
-        return Store(store, read_only=read_only)
+        return Store(store)
 
 
 @app.command()

@@ -23,8 +23,6 @@ from .. import devices
 from ..types import Device
 from .interpreter import interpreting
 
-__all__ = ["cpu_device", "current_device", "device_state", "versions"]
-
 _STATE_LIFETIME_S = 2.0
 _lock = ForkSafeLock()
 _last_state: tuple[float, dict[str, Any]] = (-1e9, {})

@@ -32,19 +32,6 @@ from typing import Any, Literal
 
 from ..types import Measurement, Observation, Status
 
-__all__ = [
-    "Fault",
-    "Owner",
-    "Stage",
-    "WorkloadError",
-    "classify",
-    "classify_exit",
-    "failed",
-    "one_line",
-    "owner_of",
-    "remembered",
-]
-
 Stage = Literal["compile", "run", "call"]
 _MAX_REASON = 240
 _RETRY_S = 24 * 3600.0

@@ -15,8 +15,6 @@ from autotune_rlm._checks import check_number
 
 from ..types import Candidate, Device, Measurement, Measurer, Status, Task
 
-__all__ = ["PacedMeasurer", "busy_share"]
-
 _MAX_REST_S = 60.0
 
 

@@ -10,8 +10,6 @@ from autotune_rlm._checks import check_number, check_type
 from autotune_rlm.landscapes import Landscape
 from autotune_rlm.types import Candidate, Measurement, Status, Task
 
-__all__ = ["ReplayMeasurer"]
-
 _SECONDS = {"time_ms": 1e-3, "time_us": 1e-6, "time_s": 1.0}
 
 

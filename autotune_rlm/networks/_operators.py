@@ -228,15 +228,6 @@ def _transform(call: Call) -> int:
     return round(math.prod(shape) * math.log2(length))
 
 
-def _determinant(call: Call) -> int:
-    shape = call.shape(0)
-    return math.prod(shape) * shape[-1] // 3
-
-
-def _inverse(call: Call) -> int:
-    return math.prod(call.shape(0)) * call.shape(0)[-1]
-
-
 def _linear_model(call: Call) -> int:
     rows = call.shape(0)[0] if len(call.shape(0)) > 1 else 1
     return rows * len(call.node.attributes.get("coefficients", ()))
@@ -258,10 +249,6 @@ def _experts(call: Call) -> int:
         per_expert += math.prod(call.shape(third)[1:])
     packed = 8 // call.number("expert_weight_bits", 4) if call.node.op.endswith(".QMoE") else 1
     return tokens * call.number("k", 1) * per_expert * packed
-
-
-def _affine_grid(call: Call) -> int:
-    return math.prod(call.out()) * call.shape(0)[-1]
 
 
 def _causal_conv(call: Call) -> int:
@@ -292,10 +279,10 @@ _MATRIX: dict[str, _Rule] = {
     "Attention": _attention,
     "ai.onnx.preview.FlexAttention": _attention,
     "LinearAttention": _linear_attention,
-    "AffineGrid": _affine_grid,
+    "AffineGrid": lambda call: math.prod(call.out()) * call.shape(0)[-1],
     "DFT": _transform,
     "STFT": _transform,
-    "Det": _determinant,
+    "Det": lambda call: math.prod(call.shape(0)) * call.shape(0)[-1] // 3,
     "ai.onnx.ml.LinearClassifier": _linear_model,
     "ai.onnx.ml.LinearRegressor": _linear_model,
     "ai.onnx.ml.SVMClassifier": _support_vectors,
@@ -321,7 +308,7 @@ _MATRIX: dict[str, _Rule] = {
     MICROSOFT + "LinearAttention": _linear_attention,
     MICROSOFT + "MoE": _experts,
     MICROSOFT + "QMoE": _experts,
-    MICROSOFT + "Inverse": _inverse,
+    MICROSOFT + "Inverse": lambda call: math.prod(call.shape(0)) * call.shape(0)[-1],
 }  # fmt: skip
 _MACS = {**_CONVS, **_MATRIX}
 

@@ -11,8 +11,6 @@ from autotune_rlm.networks._facts import counted_weights, held
 from autotune_rlm.networks._graph import Graph, Node
 from autotune_rlm.networks._operators import CONVOLUTIONS, PRODUCTS, node_macs
 
-__all__ = ["FIELDS", "batch_size", "network_fields", "of_one_sample"]
-
 FIELDS = (
     "parameters",
     "macs",

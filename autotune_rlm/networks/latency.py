@@ -13,8 +13,6 @@ from autotune_rlm.networks._facts import counted_weights, held, node_macs
 from autotune_rlm.networks._graph import Graph
 from autotune_rlm.types import Device
 
-__all__ = ["Latency", "Work", "latency_ms", "network_work"]
-
 
 class Work(NamedTuple):
     """What a run of a network has to do.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-__all__ = ["zero_cost"]
-
 _INPUTS = 16  # of which NASWOT compares the patterns
 
 

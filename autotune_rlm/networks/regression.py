@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from autotune_rlm.landscapes.architectures import ArchitectureTable
     from autotune_rlm.networks.spaces import ArchitectureSpace
 
-__all__ = ["FewShot", "Source", "encode_networks", "few_shot", "with_trends"]
-
 _TRAVELS = (  # fields whose meaning carries over from other spaces
     "parameters",
     "macs",

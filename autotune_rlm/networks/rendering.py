@@ -15,18 +15,6 @@ from autotune_rlm.devices import lookup
 from autotune_rlm.networks.spaces import SPACES
 from autotune_rlm.types import Candidate, Device, Task
 
-__all__ = [
-    "NO_SPACE",
-    "NO_DEVICE",
-    "TRAINED_METRICS",
-    "depends_on_device",
-    "is_known_space",
-    "is_minimised",
-    "network_candidate",
-    "network_device",
-    "network_task",
-]
-
 NO_SPACE = "network"
 """Kernel of a task whose networks belong to no space that the model knows."""
 NO_DEVICE = Device(name="none")

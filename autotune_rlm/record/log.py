@@ -22,8 +22,6 @@ from autotune_rlm.landscapes import Landscape, read_landscapes, write_landscapes
 from autotune_rlm.landscapes.jsonl import parse as parse_lines
 from autotune_rlm.types import Candidate, Measurement, Observation, Task
 
-__all__ = ["RecordLog", "convert", "merge", "read_record"]
-
 _FLUSH_ROWS = 200
 _FLUSH_S = 2.0
 _LATE = "put off"

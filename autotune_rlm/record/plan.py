@@ -12,24 +12,15 @@ import numpy as np
 
 from autotune_rlm.config_space import ConfigSpace
 
-__all__ = ["Unit", "round_robin", "spread_configs", "spread_problems"]
-
 
 @dataclass(frozen=True)
 class Unit:
-    """One binary and where it runs.
+    """One binary and where it runs."""
 
-    Attributes:
-        kernel: Name in the suite.
-        config: The configuration.
-        problems: Indices of the problems that share the binary.
-        target: What it is compiled for; empty for the device at hand.
-    """
-
-    kernel: str
+    kernel: str  # name in the suite
     config: Mapping[str, Any]
-    problems: tuple[int, ...]
-    target: str = ""
+    problems: tuple[int, ...]  # indices of those that share the binary
+    target: str = ""  # what it is compiled for; empty for the device at hand
 
 
 def spread_configs(space: ConfigSpace, *, seed: int = 0) -> Iterator[dict[str, Any]]:

@@ -24,34 +24,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm.devices import Target
 from autotune_rlm.measure.errors import Fault, Owner, classify, failed, one_line, owner_of
 from autotune_rlm.measure.statistics import StoppingRule
 from autotune_rlm.measure.statistics.timing import Call, Timer, default_timer, measure_call
 from autotune_rlm.measure.triton.capture import compile_here, compiled_arguments, describe_call
-from autotune_rlm.measure.triton.compile import CompilePool, CompileResult, Target
+from autotune_rlm.measure.triton.compile import CompilePool, CompileResult
 from autotune_rlm.measure.triton.layers import unwrap
 from autotune_rlm.types import Candidate, Device, Measurement, Status
 
+from ._progress import Progress
 from ._units import of_compilation
 from .log import RecordLog
-from .recorder import Progress, TaskMaker
-
-__all__ = ["ProgramProgress", "record_program"]
+from .recorder import TaskMaker
 
 _FAILED = [float("inf")] * 3
 
 
 @dataclass
 class ProgramProgress(Progress):
-    """How far the recording of a program is.
+    """How far the recording of a program is."""
 
-    Attributes:
-        kernels_left_out: Why problems of a kernel were not recorded, by its name.
-        never_met: Autotuned kernels of two configurations or more that the program made, itself or
-            by its imports, and did not call.
-    """
-
-    kernels_left_out: dict[str, str] = field(default_factory=dict)
+    kernels_left_out: dict[str, str] = field(default_factory=dict)  # reason by kernel
+    # Autotuned kernels of two configurations or more that were made, by imports too, and not called.
     never_met: list[str] = field(default_factory=list)
 
 

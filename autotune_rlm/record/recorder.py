@@ -15,18 +15,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from autotune_rlm.devices import Target
 from autotune_rlm.ir import Launch, NotRead, Reader, as_grid, target_of
 from autotune_rlm.measure.detect import device_state, versions
-from autotune_rlm.measure.triton.compile import Target
 from autotune_rlm.types import Candidate, Device, Measurement, Status, Task
 
 from ._progress import Progress
-from ._units import Units, compile_device, of_compilation, sent_units
+from ._units import Units, compile_device, sent_units
 from .log import RecordLog
 from .plan import Unit, round_robin, spread_problems
 from .suite import SuiteKernel, binary_class, find_suite, load_suite
-
-__all__ = ["Progress", "Recorder", "TaskMaker", "compile_device", "of_compilation"]
 
 _log = logging.getLogger(__name__)
 

@@ -19,19 +19,6 @@ from autotune_rlm.dtypes import TORCH_NAMES
 from autotune_rlm.measure.interpreter import interpreting
 from autotune_rlm.types import digest
 
-__all__ = [
-    "Problem",
-    "SuiteKernel",
-    "binary_class",
-    "find_suite",
-    "load_suite",
-    "random_ints",
-    "random_normal",
-    "resized",
-    "tolerance_by_dtype",
-    "torch_dtype",
-]
-
 Problem = Mapping[str, Any]
 
 _TOLERANCES = {"fp32": (2e-2, 2e-2), "fp16": (2e-2, 2e-2), "bf16": (5e-2, 5e-2)}

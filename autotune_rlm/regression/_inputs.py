@@ -106,6 +106,8 @@ def group_numbers(groups: Any, texts: Sequence[str]) -> np.ndarray:
 
 def _floats(values: Any, name: str) -> np.ndarray:
     try:
+        if hasattr(values, "iloc"):  # pandas 2 gives no array of its own integers with gaps
+            return values.to_numpy(np.float64, na_value=np.nan)
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         pass

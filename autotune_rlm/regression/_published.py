@@ -54,13 +54,8 @@ class PublishedModel:
         self._width = 256  # prefixes that an expansion keeps
 
     @classmethod
-    def load(
-        cls, folder: str | Path, *, language: str | None = None, exponent_digits: int | None = None
-    ) -> PublishedModel:
+    def load(cls, folder: str | Path, *, language: str | None = None) -> PublishedModel:
         """Read ``config.json``, safetensors and ``tokenizer.json``; nothing in the folder is executed.
-
-        ``exponent_digits`` are those of the folder by default, else what four digits of the mantissa
-        leave of a number's tokens.
 
         Raises:
             FileNotFoundError: A file is missing.
@@ -97,7 +92,7 @@ class PublishedModel:
         count = int(config.get("max_num_objs", 1))
         names = ["number"] if count == 1 else [f"number{i}" for i in range(count)]
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        codec = _codec(folder, config, exponent_digits)
+        codec = _codec(folder, config)
         return cls(model, bias, tokenizer, codec, targets=names, language=language)
 
     def prompt(self, text: str, fields: Mapping[str, Any]) -> str:
@@ -223,11 +218,11 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
     return {k: v for name in files for k, v in load_file(str(folder / name)).items()}
 
 
-def _codec(folder: Path, config: Mapping[str, Any], exponent_digits: int | None) -> DigitCodec:
+def _codec(folder: Path, config: Mapping[str, Any]) -> DigitCodec:
     beside = folder / "tokenizer_config.json"
     settings = {**(json.loads(beside.read_text()) if beside.exists() else {}), **config}
     digits = int(settings.get("num_tokens_per_obj", 9)) - 2
-    exponent = exponent_digits or settings.get("num_exponent_digits")
+    exponent = settings.get("num_exponent_digits")
     mantissa = (
         digits - int(exponent) if exponent else settings.get("num_mantissa_digits", _MANTISSA)
     )

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autotune_rlm._json import is_json
 from autotune_rlm.integrations.triton.task import describe
 from autotune_rlm.ir import Launch, NotRead, Reader, as_grid, target_of
 from autotune_rlm.types import Candidate, Device, Task
@@ -34,7 +35,7 @@ def task_of(kernel: Any, args: Sequence[object], device: Device) -> Task:
         except (OSError, TypeError):
             _log.debug("the source of %s cannot be read", name)
     problem = {f"arg{i}": describe(value) for i, value in enumerate(args)}
-    plain = {n: v for n, v in problem.items() if _is_json(v)}
+    plain = {n: v for n, v in problem.items() if is_json(v)}
     return Task(kernel=name, device=device, problem=plain, source=source, language="triton")
 
 
@@ -95,11 +96,3 @@ def _numbers(found: _Captured, device: Device) -> dict[str, float]:
 
 def _is_scalar(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        return False
-    return True

@@ -9,6 +9,7 @@ from typing import Any
 
 from autotune_rlm._checks import check_number, check_surrogate
 from autotune_rlm.integrations.inductor._session import Session
+from autotune_rlm.integrations.triton.resources import open_store
 from autotune_rlm.store import Store
 from autotune_rlm.types import Device, Surrogate
 
@@ -60,7 +61,7 @@ def enable(
         was = config.inductor_choices_class
     except (ImportError, AttributeError) as error:
         raise ImportError(f"this needs torch 2.11 or newer: {error}") from error
-    kept = _opened(store)
+    kept = open_store(None if store is True else store)
     model = functools.partial(_load, surrogate, kept)
     session = Session(budget=budget, surrogate=model, store=kept, device=_device)
     base = type(V.choices) if was is None else type(was())
@@ -77,10 +78,9 @@ def enable(
             return f"{session.uuid}-{inherited}"
 
     with contextlib.ExitStack() as stack:
-        hooks[0].append(session.choices)
-        stack.callback(_remove, hooks[0], session.choices)
-        hooks[1].append(session.timed)
-        stack.callback(_remove, hooks[1], session.timed)
+        for hook, function in zip(hooks, (session.choices, session.timed), strict=True):
+            hook.append(function)
+            stack.callback(_remove, hook, function)
         stack.enter_context(config.patch(inductor_choices_class=RLMChoices))
         stack.enter_context(V.set_choices_handler(RLMChoices()))
         _active = session, stack.pop_all()
@@ -117,14 +117,6 @@ def _load(surrogate: Surrogate | str | None, store: Store | None) -> Surrogate:
     if surrogate is None:  # with the weights that were fine-tuned on what the store keeps
         return load_surrogate("nano" if store is None else None, store=store)
     return load_surrogate(surrogate) if isinstance(surrogate, str) else surrogate
-
-
-def _opened(store: Store | str | bool | None) -> Store | None:
-    if store is False or isinstance(store, Store):
-        return store or None
-    from autotune_rlm.store import default_path
-
-    return Store(default_path() if store is None or store is True else store)
 
 
 def _device(device: Any) -> Device:

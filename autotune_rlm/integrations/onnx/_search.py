@@ -435,7 +435,7 @@ class _Latency:
 
         self._space = space
         self._own = measurer is None
-        self._measurer = measurer or OnnxRuntimeMeasurer(self._bytes)
+        self._measurer = measurer or OnnxRuntimeMeasurer(lambda c: space.model(c.config))
         self._store = store
         known = {k: v for k, v in versions().items() if k == "onnxruntime"}
         self.task = Task(
@@ -446,9 +446,6 @@ class _Latency:
             metric="latency_ms",
             versions=known,
         )
-
-    def _bytes(self, candidate: Candidate) -> bytes:
-        return self._space.model(candidate.config).SerializeToString()
 
     def __call__(self, configs: Sequence[Mapping[str, Any]]) -> list[Measurement]:
         candidates = [Candidate(self._space.canonical(c)) for c in configs]

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from autotune_rlm.types import Surrogate
 
-__all__ = ["default_surrogate", "networks_checkpoint"]
-
 
 @functools.lru_cache(maxsize=1)
 def networks_checkpoint() -> Path | None:

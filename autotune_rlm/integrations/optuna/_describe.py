@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optuna
 
+from autotune_rlm._json import is_json
 from autotune_rlm.networks.rendering import (
     TRAINED_METRICS,
     is_known_space,
     network_candidate,
     network_task,
 )
-from autotune_rlm.types import Candidate, Surrogate, Task, canonical_json
+from autotune_rlm.types import Candidate, Surrogate, Task
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -218,11 +219,3 @@ def _text_facts(text: str) -> dict[str, float]:
 
 def _cost_facts(fields: Mapping[str, float]) -> dict[str, float]:
     return {f"log {name}": math.log1p(fields[name]) for name in _COSTS}
-
-
-def is_json(value: Any) -> bool:
-    try:
-        canonical_json(value)
-    except (TypeError, ValueError):
-        return False
-    return True

@@ -11,7 +11,8 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autotune_rlm.integrations.optuna._describe import is_json, tasks_of
+from autotune_rlm._json import is_json
+from autotune_rlm.integrations.optuna._describe import tasks_of
 from autotune_rlm.integrations.optuna._knowledge import EarlierTrials
 from autotune_rlm.integrations.optuna._trials import maximised
 from autotune_rlm.types import Candidate, Measurement, Status, Task, canonical_json

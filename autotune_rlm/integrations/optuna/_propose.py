@@ -136,16 +136,14 @@ def _step(
     return current, height
 
 
-def spread_out(
-    encoding: Encoding, seen: np.ndarray, rng: np.random.RandomState, n: int = 3
-) -> np.ndarray:
-    """Of n random raw vectors the one that is farthest from all seen, shape (d,).
+def spread_out(encoding: Encoding, seen: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+    """Of three random raw vectors the one that is farthest from all seen, shape (d,).
 
     Few, because the farthest of many always sits in a corner. Drawn again where all of them were
     seen, up to 16 times.
     """
     for _ in range(16):
-        candidates = encoding.random(rng, n)
+        candidates = encoding.random(rng, 3)
         if not len(seen):
             return candidates[0]
         a, b = encoding.points(encoding.prune(candidates)).spread, encoding.points(seen).spread

@@ -27,15 +27,10 @@ _DOUBTFUL = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A predicted configuration.
+    """A predicted configuration for a batch of so many tokens.
 
-    Attributes:
-        batch: Tokens.
-        config: The configuration.
-        median: Predicted time in ms.
-        low: 5 % quantile in ms.
-        high: 95 % quantile in ms.
-        unfamiliar: Why the model has little to go by; empty where it has.
+    Times are in ms; ``low`` and ``high`` are the 5 % and 95 % quantiles. ``unfamiliar`` says why the
+    model has little to go by; empty where it has.
     """
 
     batch: int
@@ -48,14 +43,10 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Doubt:
-    """An entry of a file that looks slow.
+    """An entry of a file that looks slow: what it says, and what the model would take (``better``).
 
-    Attributes:
-        batch: Tokens.
-        config: What the file says.
-        better: What the model would take.
-        slower: How much longer the model expects the file's choice to take, as a fraction.
-        unfamiliar: Why the model has little to go by; empty where it has.
+    ``slower`` is how much longer the model expects the file's choice to take, as a fraction.
+    ``unfamiliar`` says why the model has little to go by; empty where it has.
     """
 
     batch: int

@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from autotune_rlm._files import replacing
@@ -100,29 +99,22 @@ def config_folders(server: str) -> list[Path]:
 def _with_helpers(text: str, name: str) -> list[str]:
     """The source of a jitted function and of those that it calls, in their order."""
     functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
-    jitted = {node.name: node for node in functions if _is_jitted(node)}
-    if name not in jitted:
-        return []
-    wanted, seen = [name], {name}
-    while wanted:
-        for called in _names(jitted[wanted.pop()]):
-            if called in jitted and called not in seen:
-                seen.add(called)
-                wanted.append(called)
+    jitted = {
+        node.name: node
+        for node in functions
+        if any(ast.unparse(one).startswith("triton.jit") for one in node.decorator_list)
+    }
+    new, seen = {name} & jitted.keys(), set[str]()
+    while new:
+        seen |= new
+        nodes = (node for called in new for node in ast.walk(jitted[called]))
+        new = ({node.id for node in nodes if isinstance(node, ast.Name)} & jitted.keys()) - seen
     lines = text.splitlines()
     return [
         "\n".join(["@triton.jit", *lines[node.lineno - 1 : node.end_lineno]])
         for node in jitted.values()
         if node.name in seen
     ]
-
-
-def _is_jitted(node: ast.FunctionDef) -> bool:
-    return any(ast.unparse(decorator).startswith("triton.jit") for decorator in node.decorator_list)
-
-
-def _names(node: ast.AST) -> Iterator[str]:
-    return (child.id for child in ast.walk(node) if isinstance(child, ast.Name))
 
 
 def _written(text: str, server: str) -> Path:

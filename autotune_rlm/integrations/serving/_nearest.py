@@ -33,13 +33,7 @@ _DRIVER_NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Nearest:
-    """A file of another GPU or shape.
-
-    Attributes:
-        file: The file.
-        path: Where it is.
-        reason: What it is of, in words.
-    """
+    """A file of another GPU or shape; ``reason`` says in words of which."""
 
     file: ServingFile
     path: Path
@@ -75,7 +69,8 @@ def nearest(
     if not ranked:
         return None
     (_, apart, gap, name), other, path = min(ranked, key=lambda one: one[0])
-    shape = _shape(other) if gap else "this shape"
+    sizes = (f"{name}={size}" for name, size in _sizes(other).items() if size is not None)
+    shape = ", ".join(sizes) if gap else "this shape"
     gpu = other.device_name if apart else "this GPU"
     return Nearest(file=other, path=path, reason=f"{name}: {shape} on {gpu}")
 
@@ -108,7 +103,3 @@ def _kind(file: ServingFile) -> tuple[object, ...]:
 
 def _sizes(file: ServingFile) -> dict[str, int | None]:
     return {"E": file.E, "N": file.N, "K": file.K}
-
-
-def _shape(file: ServingFile) -> str:
-    return ", ".join(f"{name}={size}" for name, size in _sizes(file).items() if size is not None)

@@ -10,8 +10,6 @@ from typing import Any
 import triton
 import triton.language as tl
 
-__all__ = ["GROUP", "PROGRAMS", "Program", "block_scaled", "experts_of", "grouped", "tiles"]
-
 Program = dict[str, Any]
 GROUP = 8
 """The order of the programs: it changes no fact, and one IR serves all values of it."""
@@ -30,21 +28,11 @@ def grouped(pid, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl
 
 @triton.jit
 def block_scaled_product(
-    a_ptr,
-    b_ptr,
-    c_ptr,
-    a_scale_ptr,
-    b_scale_ptr,
-    M,
-    N,
-    K,
-    GROUP_N: tl.constexpr,
-    GROUP_K: tl.constexpr,
-    BLOCK_SIZE_M: tl.constexpr,
-    BLOCK_SIZE_N: tl.constexpr,
-    BLOCK_SIZE_K: tl.constexpr,
+    a_ptr, b_ptr, c_ptr, a_scale_ptr, b_scale_ptr, M, N, K,
+    GROUP_N: tl.constexpr, GROUP_K: tl.constexpr,
+    BLOCK_SIZE_M: tl.constexpr, BLOCK_SIZE_N: tl.constexpr, BLOCK_SIZE_K: tl.constexpr,
     GROUP_SIZE_M: tl.constexpr,
-):
+):  # fmt: skip
     """C = A B^T of eight-bit operands with a scale for each row and group of K, and block of B."""
     pid_m, pid_n = grouped(tl.program_id(0), M, N, BLOCK_SIZE_M, BLOCK_SIZE_N, GROUP_SIZE_M)
     rm = (pid_m * BLOCK_SIZE_M + tl.arange(0, BLOCK_SIZE_M)) % M
@@ -73,25 +61,11 @@ def block_scaled_product(
 
 @triton.jit
 def expert_product(
-    a_ptr,
-    b_ptr,
-    c_ptr,
-    a_scale_ptr,
-    b_scale_ptr,
-    row_ptr,
-    expert_ptr,
-    padded_ptr,
-    N,
-    K,
-    EM,
-    valid,
-    TOP_K: tl.constexpr,
-    SCALES: tl.constexpr,
-    BLOCK_SIZE_M: tl.constexpr,
-    BLOCK_SIZE_N: tl.constexpr,
-    BLOCK_SIZE_K: tl.constexpr,
+    a_ptr, b_ptr, c_ptr, a_scale_ptr, b_scale_ptr, row_ptr, expert_ptr, padded_ptr,
+    N, K, EM, valid, TOP_K: tl.constexpr, SCALES: tl.constexpr,
+    BLOCK_SIZE_M: tl.constexpr, BLOCK_SIZE_N: tl.constexpr, BLOCK_SIZE_K: tl.constexpr,
     GROUP_SIZE_M: tl.constexpr,
-):
+):  # fmt: skip
     """Rows gathered by expert, each block times its expert's weights (a mixture of experts)."""
     pid_m, pid_n = grouped(tl.program_id(0), EM, N, BLOCK_SIZE_M, BLOCK_SIZE_N, GROUP_SIZE_M)
     if pid_m * BLOCK_SIZE_M >= tl.load(padded_ptr):
@@ -138,6 +112,11 @@ def tiles(problem: dict[str, int], config: dict[str, Any], m: str, n: str) -> tu
     return (math.ceil(problem["m"] / config[m]) * math.ceil(problem["n"] / config[n]),)
 
 
+def _pointers(a: str, b: str) -> dict[str, str]:
+    scales = dict.fromkeys(("a_scale_ptr", "b_scale_ptr"), "*fp32")
+    return {"a_ptr": a, "b_ptr": b, "c_ptr": "*bf16", **scales}
+
+
 def block_scaled(problem: dict[str, Any], config: dict[str, Any]) -> Program:
     """``w8a8_block_fp8_matmul`` and ``w8a8_block_int8_matmul`` of vLLM and SGLang."""
     m, n, k = int(problem.get("M", problem.get("key0", 1))), problem["N"], problem["K"]
@@ -149,16 +128,8 @@ def block_scaled(problem: dict[str, Any], config: dict[str, Any]) -> Program:
     return {
         "kernel": block_scaled_product,
         "arguments": {
-            "a_ptr": value,
-            "b_ptr": value,
-            "c_ptr": "*bf16",
-            "a_scale_ptr": "*fp32",
-            "b_scale_ptr": "*fp32",
-            "M": m,
-            "N": n,
-            "K": k,
-            "GROUP_N": group_n,
-            "GROUP_K": group_k,
+            **_pointers(value, value),
+            **{"M": m, "N": n, "K": k, "GROUP_N": group_n, "GROUP_K": group_k},
             **tile,
             "GROUP_SIZE_M": GROUP,
         },
@@ -195,20 +166,9 @@ def mixture_of_experts(problem: dict[str, Any], config: dict[str, Any]) -> Progr
     return {
         "kernel": expert_product,
         "arguments": {
-            "a_ptr": a,
-            "b_ptr": b,
-            "c_ptr": "*bf16",
-            "a_scale_ptr": "*fp32",
-            "b_scale_ptr": "*fp32",
-            "row_ptr": "*i32",
-            "expert_ptr": "*i32",
-            "padded_ptr": "*i32",
-            "N": n,
-            "K": k,
-            "EM": padded,
-            "valid": pairs,
-            "TOP_K": top_k,
-            "SCALES": scales,
+            **_pointers(a, b),
+            **dict.fromkeys(("row_ptr", "expert_ptr", "padded_ptr"), "*i32"),
+            **{"N": n, "K": k, "EM": padded, "valid": pairs, "TOP_K": top_k, "SCALES": scales},
             **{name: config[name] for name in ("BLOCK_SIZE_M", "BLOCK_SIZE_N", "BLOCK_SIZE_K")},
             "GROUP_SIZE_M": GROUP,
         },

@@ -81,8 +81,8 @@ def _parts(value: Any, above: tuple[int, ...], depth: int) -> Iterator[Any]:
 
 
 def _of_function(function: Any, above: tuple[int, ...], depth: int) -> Iterator[Any]:
-    code = function.__code__
-    if depth == 0 or id(code) in above or _is_of_a_package(function):
+    code, package = function.__code__, str(function.__module__).partition(".")[0]
+    if depth == 0 or id(code) in above or package in ("triton", "torch"):  # their versions tell
         yield ["function", function.__module__, function.__qualname__]
         return
     above = (*above, id(code))
@@ -99,11 +99,6 @@ def _of_function(function: Any, above: tuple[int, ...], depth: int) -> Iterator[
         if name in function.__globals__:
             yield name
             yield from _parts(function.__globals__[name], above, depth - 1)
-
-
-def _is_of_a_package(function: Any) -> bool:
-    """Whether a function is Triton's or torch's: their versions tell."""
-    return str(function.__module__).partition(".")[0] in ("triton", "torch")
 
 
 def _of_code(code: CodeType) -> Iterator[Any]:

@@ -14,8 +14,6 @@ from autotune_rlm.devices import lookup
 from autotune_rlm.measure.detect import cpu_device, current_device
 from autotune_rlm.types import Device
 
-__all__ = ["device_of", "has_accelerator", "is_capturing", "job_of_ranks", "wait_for_device"]
-
 
 def device_of(given: Device | str | None) -> Device:
     """The device that an argument means; None for the active one."""

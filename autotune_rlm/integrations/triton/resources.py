@@ -21,8 +21,6 @@ from autotune_rlm.types import Candidate, Observation, Prediction, Surrogate, Ta
 
 from .device import job_of_ranks
 
-__all__ = ["TUNING_LOCK", "LazySurrogate", "compile_pool", "open_store", "process_lock"]
-
 _log = logging.getLogger(__name__)
 _PATIENCE_S = 600.0
 _PATIENCE_OF_RANKS_S = 2.0

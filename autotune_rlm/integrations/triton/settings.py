@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,6 @@ from autotune_rlm.search.tuner import resolve_budget
 from autotune_rlm.store import Store
 from autotune_rlm.store.config_file import read_configs
 from autotune_rlm.types import Device
-
-__all__ = ["MODES", "Settings", "is_disabled"]
 
 MODES = ("tune", "predict", "full")
 _PREFIX = "AUTOTUNE_RLM_"
@@ -63,16 +61,15 @@ class Settings:
             check_type(name, getattr(self, name), bool)
         check_type("device", self.device, Device, str, type(None))
 
-    def with_environment(self, environment: Mapping[str, str] | None = None) -> Settings:
+    def with_environment(self) -> Settings:
         """These settings with every ``AUTOTUNE_RLM_*`` variable in place of its argument.
 
         Raises:
             ValueError: A variable does not hold what its argument takes; the message names it.
         """
-        environment = os.environ if environment is None else environment
         given: dict[str, Any] = {}
         for name, read in _READERS.items():
-            text = environment.get(_PREFIX + name.upper(), "").strip()
+            text = os.environ.get(_PREFIX + name.upper(), "").strip()
             if text:
                 try:
                     given[name] = read(text)

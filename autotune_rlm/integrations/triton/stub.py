@@ -20,21 +20,12 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.compiler import compiler
 
-__all__ = ["Launch", "StubDriver"]
-
 _KIB = 1024
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One pretended launch.
-
-    Attributes:
-        kernel: The kernel's name.
-        constants: Its compile-time constants by name.
-        options: ``num_warps``, ``num_stages`` and the other options it was compiled with.
-        grid: Programs in three dimensions.
-    """
+    """One pretended launch of a kernel, with the constants and options that it was compiled with."""
 
     kernel: str
     constants: dict[str, Any]

@@ -19,8 +19,6 @@ from autotune_rlm.types import Candidate, Device, Task, digest
 from ._identity import compiler_versions, function_key
 from ._source import constant_names, kernel_source
 
-__all__ = ["KernelTasks", "candidates_of", "describe"]
-
 _LAUNCH_ONLY = frozenset({"grid", "warmup", "stream"})
 _MAX_ITEMS = 16
 _MAX_TEXT = 200

@@ -289,14 +289,11 @@ class OpenVinoMeasurer(OnnxRuntimeMeasurer):
         return replace(settings, clock="wall")
 
 
-def _quantile_interval(
-    samples: Sequence[float], quantile: float, confidence: float = 0.95
-) -> tuple[float, float, float]:
-    """A quantile and its interval by order statistics (as far as the number of samples allows)."""
+def _quantile_interval(samples: Sequence[float], quantile: float) -> tuple[float, float, float]:
+    """A quantile and its 95 % interval by order statistics, as far as the samples allow."""
     values = np.sort(np.asarray(samples))
-    tail = (1 - confidence) / 2
     below = special.bdtr(np.arange(len(values)), len(values), quantile)
-    low, high = np.searchsorted(below, [tail, 1 - tail])
+    low, high = np.searchsorted(below, [0.025, 0.975])
     ends = values[max(low - 1, 0)], values[min(high, len(values) - 1)]
     return float(np.quantile(values, quantile)), float(ends[0]), float(ends[1])
 

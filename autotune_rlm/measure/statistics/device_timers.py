@@ -20,8 +20,6 @@ from typing import Any
 
 from .timing import Call
 
-__all__ = ["EventTimer", "GraphTimer", "accelerator"]
-
 _GRAPHS_KEPT = 4
 _QUEUED = 64  # runs; a device's queue holds about a thousand launches before it makes them wait
 _FIRST_GUESS_MS = 0.1

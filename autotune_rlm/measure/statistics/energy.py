@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["Rapl"]
-
 _FOLDER = Path("/sys/class/powercap")
 
 

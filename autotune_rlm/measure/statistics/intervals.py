@@ -19,8 +19,6 @@ from scipy import special
 
 from autotune_rlm._checks import check_number
 
-__all__ = ["Interval", "RaceResult", "StoppingRule", "is_hopeless", "median_interval", "race"]
-
 
 @dataclass(frozen=True)
 class Interval:

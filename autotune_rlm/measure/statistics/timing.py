@@ -19,19 +19,6 @@ from autotune_rlm.types import Measurement, Status
 
 from .intervals import Interval, RaceResult, StoppingRule, is_hopeless, median_interval, race
 
-__all__ = [
-    "Call",
-    "TellsLaunchBound",
-    "Timer",
-    "Timing",
-    "WallTimer",
-    "default_timer",
-    "measure_call",
-    "race_calls",
-    "warm_up",
-]
-
-
 _MAX_WARM_UP = 8.0
 _SETTLED = 0.01
 _MAX_AT_ONCE = 1000

@@ -14,21 +14,14 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from autotune_rlm._forks import ForkSafeLock, no_fork
+from autotune_rlm.devices import Target
 from autotune_rlm.measure.errors import classify
 from autotune_rlm.types import Status
 
 from ._kernel_source import file_sha256
 from ._shipping import pack
-from .compile import CompileResult, CompileSpec, Target
+from .compile import CompileResult, CompileSpec
 from .layers import unwrap, with_heuristics
-
-__all__ = [
-    "after_pre_hook",
-    "compile_here",
-    "compiled_arguments",
-    "describe_call",
-    "encode_value",
-]
 
 _driver_lock = ForkSafeLock()
 

@@ -25,13 +25,12 @@ from typing import Any
 
 from autotune_rlm._checks import check_number
 from autotune_rlm._closing import Closing
-from autotune_rlm.devices import Target, parse_target
+from autotune_rlm.devices import Target
+from autotune_rlm.devices import parse_target as parse_target
 from autotune_rlm.measure.workers.process import WorkerFailure, WorkerProcess
 from autotune_rlm.types import Status
 
 from .ahead import ahead as _ahead
-
-__all__ = ["CompilePool", "CompileResult", "CompileSpec", "Target", "parse_target"]
 
 
 @dataclass(frozen=True, kw_only=True)

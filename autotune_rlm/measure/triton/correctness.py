@@ -15,8 +15,6 @@ from typing import Any
 
 from autotune_rlm.measure.errors import one_line
 
-__all__ = ["TOLERANCES", "disagreement", "snapshot"]
-
 TOLERANCES: Mapping[str, float] = {
     "float64": 1e-8,
     "float32": 2e-3,  # leaves room for TF32 products

@@ -15,8 +15,6 @@ from .ahead import ahead
 from .compile import CompilePool, CompileResult, CompileSpec
 from .job import Bench, BenchSettings, Job
 
-__all__ = ["Begun", "CompilesAhead", "TritonMeasurer", "compiled_ahead"]
-
 
 class CompilesAhead:
     """The part of a ``Preparing`` measurer that compiles before it is asked to measure."""

@@ -10,8 +10,6 @@ from autotune_rlm.ir import Signature, read_or_reason
 from ._compile_worker import decode_value
 from ._kernel_source import load_kernel
 
-__all__ = ["read", "setup", "signature_to_json"]
-
 
 def read(request: Mapping[str, Any]) -> dict[str, Any]:
     """Texts by key; without any where the file no longer holds the kernel that was meant."""

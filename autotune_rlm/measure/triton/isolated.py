@@ -26,8 +26,6 @@ from .compile import CompilePool, CompileResult, CompileSpec
 from .in_process import Begun, CompilesAhead, compiled_ahead
 from .job import BenchSettings
 
-__all__ = ["Fleet", "IsolatedMeasurer", "Workload"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:

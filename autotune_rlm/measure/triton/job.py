@@ -35,8 +35,6 @@ from autotune_rlm.types import Measurement, Status
 from .compile import CompileResult, CompileSpec
 from .correctness import disagreement, snapshot
 
-__all__ = ["Bench", "BenchSettings", "Busy", "Job"]
-
 _PAUSES_S = (0.25, 0.75, 2.0)
 """Waited in all, per bench, for a memory that is full or a device that is busy for a moment."""
 

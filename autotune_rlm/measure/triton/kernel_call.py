@@ -36,17 +36,6 @@ from .isolated import Workload
 from .job import Job
 from .layers import unwrap
 
-__all__ = [
-    "KernelCall",
-    "NotRepeatableError",
-    "bench",
-    "describe_launch",
-    "evaluate_grid",
-    "load_kernel",
-    "make_tensor",
-    "note_launch",
-]
-
 DTYPES = TORCH_NAMES
 
 FACTORY = "autotune_rlm.measure.triton.kernel_call:bench"
@@ -241,19 +230,6 @@ def evaluate_grid(grid: Sequence[str], names: Mapping[str, Any]) -> tuple[int, .
 
 class NotRepeatableError(ValueError):
     """Another process could not repeat a launch; the message says why."""
-
-
-def note_launch(
-    kernel: Any,
-    arguments: Mapping[str, Any],
-    launches: Sequence[tuple[Mapping[str, Any], Sequence[int], Mapping[str, Any]]],
-    **options: Any,
-) -> KernelCall | None:
-    """``describe_launch``, or None where another process could not repeat the launch."""
-    try:
-        return describe_launch(kernel, arguments, launches, **options)
-    except NotRepeatableError:
-        return None
 
 
 def describe_launch(

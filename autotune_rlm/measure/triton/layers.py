@@ -6,8 +6,6 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["heuristics_of", "layers", "unwrap", "with_heuristics"]
-
 
 def layers(kernel: Any) -> Iterator[Any]:
     """A kernel's decorators, the outermost first, and its ``@triton.jit`` function at the end.

@@ -19,8 +19,6 @@ from autotune_rlm.dtypes import dtype_bytes
 from ._kernel_source import file_sha256
 from .kernel_call import DATA_ONLY, FACTORY, KernelCall
 
-__all__ = ["UntrustedError", "trusted_call"]
-
 _FIELDS = frozenset(field.name for field in dataclasses.fields(KernelCall))
 
 _MAX_BYTES = 288e9  # of MI355X and B300, the largest that devices.json knows

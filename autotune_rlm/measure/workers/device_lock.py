@@ -13,8 +13,6 @@ from autotune_rlm._private import lock_folder
 from autotune_rlm.measure.interpreter import interpreting
 from autotune_rlm.types import digest
 
-__all__ = ["device_identity", "device_lock"]
-
 _log = logging.getLogger(__name__)
 _PATIENCE_S = 30.0
 _GIVEN_UP_S = 600.0

@@ -28,8 +28,6 @@ from typing import Any
 from autotune_rlm.measure.errors import Fault, Owner, classify_exit, one_line
 from autotune_rlm.types import Status
 
-__all__ = ["WorkerFailure", "WorkerProcess", "read_bytes", "read_frame", "write_frame"]
-
 _HEADER = struct.Struct("!4sII")
 _MAGIC = b"ARLM"
 _MAX_FRAME = 256 * 2**20

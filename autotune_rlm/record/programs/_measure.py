@@ -176,31 +176,25 @@ class ProgramMeasurer(Closing):
         folder.mkdir()
         source = folder / language.file_name(text)
         source.write_text(text, encoding="utf-8", errors="replace")
-        places = {
-            "source": str(source),
-            "out": str(
-                folder / "program.js" if language.name == "typescript" else folder / "program"
-            ),
-            "folder": str(folder),
-            "main": source.stem,
-        }
+        out = folder / ("program.js" if language.name == "typescript" else "program")
+        paths = {"source": str(source), "out": str(out), "folder": str(folder)}
+        places = {**paths, "main": source.stem}
         if language.compile:
-            words = _words(language.compile, places)
-            # Go and others keep compiled libraries in the user's own cache.
-            run = self._sandbox.command(
-                words, environment=_environment(Path.home()), limits=_COMPILER
-            )
-            if run.timeout or run.signal or (run.code and not _made(places["out"])):
+            run = self._compile(_words(language.compile, places))
+            # ``tsc`` complains about types and leaves a program.
+            if run.timeout or run.signal or (run.code and not out.is_file()):
                 told = _telling(run.stdout, 0) or "no message"
                 reason = one_line(told.replace(str(folder) + os.sep, ""))
-                if run.timeout or run.signal:
-                    fault = Fault(
-                        Status.SKIPPED, f"its compiler was ended: {reason}", owner=Owner.MACHINE
-                    )
-                else:
-                    fault = Fault(Status.COMPILE_ERROR, reason, owner=Owner.BINARY)
-                raise NotPrepared(fault)
+                if run.code and not (run.timeout or run.signal):
+                    raise NotPrepared(Fault(Status.COMPILE_ERROR, reason, owner=Owner.BINARY))
+                reason = f"its compiler was ended: {reason}"
+                raise NotPrepared(Fault(Status.SKIPPED, reason, owner=Owner.MACHINE))
         return _words(language.run, places)
+
+    def _compile(self, words: Sequence[str]) -> Run:
+        # Go and others keep compiled libraries in the user's own cache.
+        environment = _environment(Path.home())
+        return self._sandbox.command(words, environment=environment, limits=_COMPILER)
 
     def _built_tools(self) -> Mapping[str, str]:
         """The launcher and the counting allocator, compiled once; none where there is no C compiler."""
@@ -210,12 +204,7 @@ class ProgramMeasurer(Closing):
             for name, flags in (("launch", ["-static"]), ("allocator", ["-shared", "-fPIC"])):
                 out = str(self._sandbox.folder / f"{name}.so")
                 words = [compiler or "", "-O2", *flags, "-o", out, str(_HERE / f"_{name}.c")]
-                if (
-                    compiler
-                    and not self._sandbox.command(
-                        words, environment=_environment(Path.home()), limits=_COMPILER
-                    ).code
-                ):
+                if compiler and not self._compile(words).code:
                     self._tools[name] = out
         return self._tools
 
@@ -240,11 +229,6 @@ def _telling(output: str, otherwise: int) -> str:
     lines = [line for line in output.splitlines() if line.strip()]
     found = next((line for line in lines if _ERROR_LINE.search(line)), "")
     return found or (lines[otherwise] if lines else "")
-
-
-def _made(out: str) -> bool:
-    """Whether the compiler left a program in spite of its complaints (about types, as ``tsc`` does)."""
-    return Path(out).is_file()
 
 
 def _words(pattern: Sequence[str], places: Mapping[str, str]) -> list[str]:

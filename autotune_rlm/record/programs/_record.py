@@ -23,15 +23,10 @@ INPUT = "input #"
 
 @dataclass
 class ProgramProgress(Progress):
-    """How far a recording of programs is.
+    """How far a recording of programs is."""
 
-    Attributes:
-        programs: Programs met, those that the record has included.
-        known: Inputs that the record had already.
-    """
-
-    programs: int = 0
-    known: int = 0
+    programs: int = 0  # met, those that the record has included
+    known: int = 0  # inputs that the record had already
 
 
 def record_programs(

@@ -19,19 +19,14 @@ from triton.runtime.autotuner import Autotuner, Heuristics
 from autotune_rlm._files import run_file
 from autotune_rlm.measure.triton.layers import layers, unwrap
 
-__all__ = ["Found", "autotuner_of", "find_kernels", "import_file", "import_module", "module_of"]
-
 _FILE = "__autotune_rlm_file__"  # before the names of files, which may be those of modules too
 
 
 @dataclass
 class Found:
-    """What a search for kernels found.
+    """Decorated kernels by name, and modules that could not be imported with their reasons.
 
-    Attributes:
-        kernels: The decorated kernels by name: ``module:function``, with a number behind where one
-            function is decorated more than once.
-        failed: Modules that could not be imported, and why.
+    A name is ``module:function``, with a number behind where one function is decorated more than once.
     """
 
     kernels: dict[str, Any] = field(default_factory=dict)

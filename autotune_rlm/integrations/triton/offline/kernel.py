@@ -14,18 +14,17 @@ import triton.language as tl
 from triton.backends import backends
 
 from autotune_rlm.config_space import TRITON_OPTIONS, ConfigSpace
+from autotune_rlm.devices import parse_target
 from autotune_rlm.integrations.triton._arguments import default_arguments, last_strides, uses_of
 from autotune_rlm.integrations.triton.task import KernelTasks, candidates_of
 from autotune_rlm.ir import Launch, as_grid
 from autotune_rlm.measure.triton.capture import describe_call
-from autotune_rlm.measure.triton.compile import CompileSpec, parse_target
+from autotune_rlm.measure.triton.compile import CompileSpec
 from autotune_rlm.measure.triton.kernel_call import DTYPES, evaluate_grid
 from autotune_rlm.measure.triton.layers import heuristics_of, unwrap, with_heuristics
 from autotune_rlm.types import Candidate, Device, Task
 
 from .discover import autotuner_of, import_file, import_module, module_of
-
-__all__ = ["OfflineKernel", "load_file", "parse_problem", "parse_space"]
 
 _TENSOR = re.compile(r"\*?(\w+)(?:\[([\d\s,]*)\])?")
 _WORDS = {"true": True, "false": False, "none": None}
@@ -34,17 +33,11 @@ _SOME_STRIDE = 4096
 
 @dataclass(frozen=True)
 class OfflineKernel:
-    """A kernel and its configurations.
+    """A kernel and its configurations."""
 
-    Attributes:
-        kernel: The ``@triton.jit`` function, decorated or not.
-        candidates: Its configurations; payloads are ``triton.Config``.
-        key: Names of the arguments that its autotuner's choice depends on.
-    """
-
-    kernel: Any
-    candidates: list[Candidate]
-    key: tuple[str, ...] = ()
+    kernel: Any  # the ``@triton.jit`` function, decorated or not
+    candidates: list[Candidate]  # payloads are ``triton.Config``
+    key: tuple[str, ...] = ()  # names of the arguments that its autotuner's choice depends on
 
     @classmethod
     def of(cls, kernel: Any, space: ConfigSpace | None = None) -> OfflineKernel:

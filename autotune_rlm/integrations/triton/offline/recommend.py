@@ -14,26 +14,18 @@ from autotune_rlm.types import Candidate, Device, Prediction, Surrogate, Task
 
 from .kernel import OfflineKernel
 
-__all__ = ["Ranked", "rank_all", "read_offline", "recommendation"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """One kernel for one problem on one device.
+    """One kernel for one problem on one device."""
 
-    Attributes:
-        where: ``module:function``.
-        order: Configurations, the most promising first.
-        recommendation: The first of them; None, and a reason, where there is no ranking.
-    """
-
-    where: str
+    where: str  # ``module:function``
     kernel: OfflineKernel
     device: Device
     problem: Mapping[str, Any]
-    order: tuple[Candidate, ...] = ()
-    recommendation: Recommendation | None = None
-    reason: str = ""
+    order: tuple[Candidate, ...] = ()  # the most promising first
+    recommendation: Recommendation | None = None  # of the first of them
+    reason: str = ""  # why there is none
 
     @property
     def kept(self) -> int:

@@ -28,8 +28,6 @@ from autotune_rlm.types import Device, digest
 from .kernel import OfflineKernel
 from .recommend import read_offline
 
-__all__ = ["tune_kernel", "tune_program"]
-
 
 def tune_kernel(
     kernel: OfflineKernel,

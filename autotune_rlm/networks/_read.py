@@ -12,9 +12,12 @@ import contextlib
 import gc
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import onnx
+from onnx import numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
 
 from autotune_rlm.networks._control import body_inputs, held_results, taken_branch
 from autotune_rlm.networks._dims import bind
@@ -22,9 +25,6 @@ from autotune_rlm.networks._foreign import foreign_result
 from autotune_rlm.networks._graph import DTYPES, Graph, Node, Tensor
 from autotune_rlm.networks._load import STANDARD, subgraphs
 from autotune_rlm.networks._scope import SHOWN, RawGraph, RawNode, Scope, postorder
-
-if TYPE_CHECKING:
-    import onnx
 
 _PASS_THROUGH = frozenset({"Identity", "Dropout"})
 _RANDOM = frozenset(
@@ -39,8 +39,6 @@ _CODES = {name: code for code, name in DTYPES.items()}
 
 def canonical(model: onnx.ModelProto, dims: Mapping[str, int] | None = None) -> Graph:
     """The canonical graph of a skeleton, which is changed; see ``read_graph``."""
-    from onnx import shape_inference
-
     bind(model, dims)
     inferred = model
     if sum(1 for n in model.graph.node for _ in subgraphs(n)) <= _MAX_HELD:
@@ -64,8 +62,6 @@ def canonical(model: onnx.ModelProto, dims: Mapping[str, int] | None = None) -> 
 
 class _Reader:
     def __init__(self, opsets: Mapping[str, int], version: int) -> None:
-        import onnx
-
         self._opsets = dict(opsets)
         self._version = version
         # Layers repeat what they compute, and the shapes that follow.
@@ -145,8 +141,6 @@ class _Reader:
         scope.producers.pop("", None)
 
     def _weight(self, scope: Scope, name: str, tensor: onnx.TensorProto) -> None:
-        from onnx import numpy_helper
-
         scope.weights.add(name)
         found = scope.tensors[name] = Tensor(DTYPES.get(tensor.data_type, "?"), tuple(tensor.dims))
         scope.types.pop(name, None)
@@ -159,8 +153,6 @@ class _Reader:
             return
 
     def _constant(self, scope: Scope, node: onnx.NodeProto) -> None:
-        import onnx
-
         name = node.output[0]
         if name in scope.weights or name in scope.producers:
             raise ValueError(f"model: two nodes produce {name!r}")
@@ -184,8 +176,6 @@ class _Reader:
         raise ValueError(f"model: the Constant {name!r} has no value")
 
     def _node(self, raw: RawNode, scope: Scope) -> Node:
-        import onnx
-
         standard = raw.domain in STANDARD
         op = raw.op_type if standard else f"{raw.domain}.{raw.op_type}"
         inputs = tuple(scope.resolve(i) if i else "" for i in raw.inputs)
@@ -256,9 +246,6 @@ class _Reader:
         self, proto: onnx.NodeProto, node: Node, scope: Scope
     ) -> Iterator[tuple[int, onnx.TypeProto, Tensor | None]]:
         """Which results onnx infers a type of, with it."""
-        import onnx
-        from onnx import numpy_helper, shape_inference
-
         domain = "" if proto.domain in STANDARD else proto.domain
         version = self._version if not domain else self._opsets.get(domain, 1)
         pairs = [(i, r) for i, r in zip(proto.input, node.inputs, strict=True) if i]
@@ -313,8 +300,6 @@ class _Reader:
 
     def _run(self, proto: onnx.NodeProto, given: Sequence[np.ndarray]) -> list[np.ndarray] | None:
         """The results of a node by onnx's evaluator; None where it does not run."""
-        from onnx.reference import ReferenceEvaluator
-
         opsets = {"": self._version, **{d: v for d, v in self._opsets.items() if d not in STANDARD}}
         feeds = dict(zip(filter(None, proto.input), given, strict=True))
         try:
@@ -362,8 +347,6 @@ def _tensor(kind: onnx.TypeProto) -> Tensor | None:
 
 
 def _type(scope: Scope, name: str) -> onnx.TypeProto:
-    import onnx
-
     kind = scope.types.get(name)
     if kind is not None:
         return kind
@@ -382,8 +365,6 @@ def _is_complete(scope: Scope, name: str) -> bool:
 @lru_cache(maxsize=2048)
 def _attribute_types(op: str, version: int, domain: str) -> Mapping[str, int]:
     """Types (``AttributeProto.AttributeType``) of an operator's attributes; empty where unknown."""
-    import onnx
-
     try:
         schema = onnx.defs.get_schema(op, max(version, 1), "" if domain in STANDARD else domain)
     except onnx.defs.SchemaError:
@@ -393,8 +374,6 @@ def _attribute_types(op: str, version: int, domain: str) -> Mapping[str, int]:
 
 
 def _attribute_tensor(tensor: onnx.TensorProto) -> Any:
-    from onnx import numpy_helper
-
     shape = Tensor(DTYPES.get(tensor.data_type, "?"), tuple(tensor.dims))
     size = shape.size()
     if shape.dtype in ("i32", "i64") and size is not None and size <= SHOWN:

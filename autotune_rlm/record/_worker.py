@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 from autotune_rlm.measure.detect import device_state
 from autotune_rlm.measure.errors import Fault, classify, failed
 from autotune_rlm.measure.interpreter import interpreting
@@ -36,8 +38,6 @@ class _Device:
     """Everything that stays between requests."""
 
     def __init__(self, init: Mapping[str, Any]) -> None:
-        import torch
-
         self.kernels = load_suite(init["suite"])
         self.small = bool(init["small"])
         self.seed = int(init["seed"])
@@ -60,8 +60,6 @@ class _Device:
 
         Problems come round in turn, so that the one used last is the last to be needed again.
         """
-        import torch
-
         key = (kernel.name, index)
         if key in self.ready:
             self.ready.move_to_end(key)
@@ -146,8 +144,6 @@ def _measure(
 
 def _scribble(args: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Make the outputs wrong, so that an earlier launch's cannot pass for this one's."""
-    import torch
-
     for name in expected:
         args[name].view(torch.uint8).fill_(0xAB)
 

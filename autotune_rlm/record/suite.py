@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from autotune_rlm._files import run_file
 from autotune_rlm.config_space import ConfigSpace
 from autotune_rlm.dtypes import TORCH_NAMES
@@ -26,8 +28,6 @@ _TOLERANCES = {"fp32": (2e-2, 2e-2), "fp16": (2e-2, 2e-2), "bf16": (5e-2, 5e-2)}
 
 def torch_dtype(name: str) -> Any:
     """The torch dtype of a problem's ``dtype``, such as ``"fp16"``."""
-    import torch
-
     if name not in TORCH_NAMES:
         raise ValueError(f"dtype must be one of {sorted(TORCH_NAMES)}, got {name!r}")
     return getattr(torch, TORCH_NAMES[name])
@@ -42,8 +42,6 @@ def random_normal(
     shape: Sequence[int], dtype: str, device: str, generator: Any, *, scale: float = 1.0
 ) -> Any:
     """A tensor of normal values times ``scale``; on the ``meta`` device only its shape."""
-    import torch
-
     target = torch_dtype(dtype)
     if device == "meta":
         return torch.empty(tuple(shape), dtype=target, device=device)
@@ -55,8 +53,6 @@ def random_ints(
     low: int, high: int, shape: Sequence[int], dtype: str, device: str, generator: Any
 ) -> Any:
     """A tensor of integers in ``[low, high)``; on the ``meta`` device only its shape."""
-    import torch
-
     target = torch_dtype(dtype)
     if device == "meta":
         return torch.empty(tuple(shape), dtype=target, device=device)
@@ -131,8 +127,6 @@ class SuiteKernel:
         self, args: Mapping[str, Any], expected: Mapping[str, Any], problem: Problem
     ) -> str | None:
         """None where the outputs in ``args`` agree with ``expected``, else one line of reason."""
-        import torch
-
         rtol, atol = self.tolerance(problem)
         for name, want in expected.items():
             got, want = args[name].float(), want.float()
@@ -150,8 +144,6 @@ def binary_class(kernel: SuiteKernel, args: Mapping[str, Any]) -> str:
     Triton compiles anew for another dtype, alignment, divisibility by 16, value of one, or value
     of a constant argument.
     """
-    import torch
-
     constants = {kernel.fn.arg_names[i] for i in getattr(kernel.fn, "constexprs", ())}
 
     def kind(name: str, value: Any) -> Any:

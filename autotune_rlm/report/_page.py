@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from pathlib import Path
@@ -37,7 +38,7 @@ def render_html(report: Report, *, source: str = "") -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {name: getattr(formats, name) for name in formats.__all__}
+    environment.filters |= dict(inspect.getmembers(formats, inspect.isfunction))
     drawn = [{"figure": f, "svg": figure_module.to_svg(f)} for f in figure_module.figures(report)]
     return environment.get_template("report.html.j2").render(
         report=report,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Mapping
@@ -147,13 +146,9 @@ class ServingFile:
         return cls(
             kernel=kernel,
             device_name=found["device"].replace("_", " "),
-            E=int(found["E"]) if found["E"] else None,
-            N=int(found["N"]),
-            K=int(found["K"]) if found["K"] else None,
+            **{name: int(found[name]) for name in "ENK" if found[name]},
             dtype=found["dtype"],
-            block_shape=ast.literal_eval(found["block"].replace("[", "(").replace("]", ")"))
-            if found["block"]
-            else None,
+            block_shape=tuple(json.loads(found["block"])) if found["block"] else None,
             per_channel_quant=bool(found["channel"]),
             down=bool(found["down"]),
             configs=dict(sorted(configs.items())),
@@ -220,18 +215,14 @@ class ServingFile:
 
     def task(self, batch: int, device: Device) -> Task:
         """What is tuned for a batch size."""
-        problem: dict[str, Any] = {"M": batch, "N": self.N}
-        for key in ("K", "E", "hidden_size", "top_k"):
-            if getattr(self, key) is not None:
-                problem[key] = getattr(self, key)
-        if self.dtype:
-            problem["dtype"] = self.dtype
-        if self.block_shape:
-            problem["block_shape"] = list(self.block_shape)
-        if self.per_channel_quant:
-            problem["per_channel_quant"] = True
-        if self.down:
-            problem["gemm"] = "down"
+        same = ("N", "K", "E", "hidden_size", "top_k", "dtype", "per_channel_quant")
+        whole = {
+            "M": batch,
+            **{name: getattr(self, name) for name in same},
+            "block_shape": list(self.block_shape or ()),
+            "gemm": "down" if self.down else "",
+        }
+        problem = {name: value for name, value in whole.items() if value}
         return Task(kernel=self.kernel, language="triton", problem=problem, device=device)
 
 

@@ -14,13 +14,13 @@ from autotune_rlm.integrations.serving._advise import BATCHES, Facts, candidates
 from autotune_rlm.integrations.serving._default import rule_of_thumb
 from autotune_rlm.integrations.serving._file import ServingFile
 from autotune_rlm.integrations.serving._installed import kernel_file, version_of
-from autotune_rlm.integrations.serving._workload import FACTORY
 from autotune_rlm.measure.triton import Fleet, IsolatedMeasurer, Workload
 from autotune_rlm.measure.triton.compile import CompilePool
 from autotune_rlm.search.progress import Reporter
 from autotune_rlm.search.tuner import Tuner, TuningResult
 from autotune_rlm.types import Candidate, Device, Measurer, Surrogate, Task
 
+_FACTORY = "autotune_rlm.integrations.serving._workload:bench"
 _MAX_S = 60.0  # for one configuration: thousands of tokens in a slow one, its outputs compared
 _INTERPRETED_S = 600.0
 _OTHER_KERNELS = ("int4_w4a16", "fp8_w8a16")  # of vLLM's and SGLang's mixtures of experts
@@ -209,7 +209,7 @@ def _of_workloads(make: Fleet, path: str, function: str, *, interpreted: bool) -
         if interpreted:
             arguments["device"] = "cpu"
         return make(
-            Workload(factory=FACTORY, arguments=arguments),
+            Workload(factory=_FACTORY, arguments=arguments),
             env={"TRITON_INTERPRET": "1" if interpreted else "0"},
             timeout_s=_INTERPRETED_S if interpreted else _MAX_S,
         )

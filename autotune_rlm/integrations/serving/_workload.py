@@ -6,14 +6,20 @@ argument that is unknown here.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+import triton.language as tl
+
+from autotune_rlm.measure.interpreter import interpreting
 from autotune_rlm.measure.statistics.device_timers import accelerator
 from autotune_rlm.measure.statistics.timing import Call
+from autotune_rlm.measure.triton.capture import describe_call
 from autotune_rlm.measure.triton.job import Job
+from autotune_rlm.measure.triton.kernel_call import load_kernel
 
-FACTORY = "autotune_rlm.integrations.serving._workload:bench"
 # Parts of the servers' kernels that a plain launch leaves off.
 _OFF: dict[str, Any] = {
     **dict.fromkeys(("b_bias_ptr", "bias_ptr", "a_desc", "b_desc", "add_mask_ptr")),
@@ -36,10 +42,6 @@ def bench(
 
     The problem is as in the task; of ``fused_moe`` with ``hidden_size`` and ``top_k``.
     """
-    import torch
-
-    from autotune_rlm.measure.triton.kernel_call import load_kernel
-
     jit = load_kernel(file, function)
     data = _Data(torch.device(device or accelerator() or "cpu"))
     if kernel == "fused_moe":
@@ -51,10 +53,6 @@ class _Data:
     """Random tensors on a device, the same ones in every process."""
 
     def __init__(self, device: Any) -> None:
-        import torch
-
-        from autotune_rlm.measure.interpreter import interpreting
-
         self.device = device
         self._generator = torch.Generator(device=device).manual_seed(0)
         target = ""
@@ -72,19 +70,13 @@ class _Data:
         self.fp8 = torch.float8_e4m3fnuz if target.startswith("gfx94") else torch.float8_e4m3fn
 
     def numbers(self, *shape: int) -> Any:
-        import torch
-
         return torch.randn(shape, device=self.device, generator=self._generator)
 
     def scales(self, *shape: int) -> Any:
-        import torch
-
         return torch.rand(shape, device=self.device, generator=self._generator) * 1e-2 + 1e-3
 
     def values(self, kind: str, *shape: int) -> Any:
         """A tensor of ``"half"`` (16 bits), ``"fp8"`` or ``"int8"``."""
-        import torch
-
         if kind == "int8":
             return torch.randint(
                 -64, 64, shape, device=self.device, generator=self._generator, dtype=torch.int8
@@ -94,8 +86,6 @@ class _Data:
 
 def _arguments(jit: Any, known: Mapping[str, Any]) -> dict[str, Any]:
     """What a kernel takes, of what is known here; the rest has defaults, else LookupError."""
-    import inspect
-
     parameters = inspect.signature(jit.fn).parameters
     given = {**_OFF, **known}
     unknown = [
@@ -118,10 +108,6 @@ def _tiles(n: int, block: int) -> int:
 
 
 def _product(jit: Any, problem: dict[str, Any], data: _Data) -> Callable[[dict[str, Any]], Job]:
-    import torch
-
-    from autotune_rlm.measure.triton.capture import describe_call
-
     m, n, k = problem["M"], problem["N"], problem["K"]
     group_n, group_k = problem["block_shape"]
     kind = "int8" if "int8" in problem["dtype"] else "fp8"
@@ -171,10 +157,6 @@ def _spread(scale: Any, block: tuple[int, int], shape: Any) -> Any:
 
 def _experts(jit: Any, problem: dict[str, Any], data: _Data) -> Callable[[dict[str, Any]], Job]:
     """Both products of the experts, one after the other; what lies between them is not timed."""
-    import torch
-
-    from autotune_rlm.measure.triton.capture import describe_call
-
     tokens, experts, top_k = problem["M"], problem["E"], problem["top_k"]
     logits = data.numbers(tokens, experts)
     weights, routes = torch.topk(torch.softmax(logits, dim=-1), top_k, dim=-1)
@@ -242,9 +224,6 @@ class _Half:
     def __init__(
         self, data: _Data, problem: dict[str, Any], rows: int, n: int, k: int, top_k: int
     ) -> None:
-        import torch
-        import triton.language as tl
-
         dtype, block = problem.get("dtype") or "", problem.get("block_shape")
         experts = problem["E"]
         self.n, self.k, self._top_k = n, k, top_k
@@ -286,8 +265,6 @@ class _Half:
 
     def expected(self, routes: Any) -> Any:
         """The product in 32 bits, an expert after the other."""
-        import torch
-
         a = self._a.float()
         if self._a_scale is not None:
             block = (1, self._block[1]) if self._block else (1, self.k)
@@ -317,8 +294,6 @@ def _by_expert(routes: Any, block: int, experts: int) -> tuple[Any, Any, Any]:
     As the servers' ``moe_align_block_size``: the room is for the worst case, what is beyond the sum is
     skipped by the kernel, and padding is a number that no token has.
     """
-    import torch
-
     flat = routes.reshape(-1)
     counts = torch.bincount(flat, minlength=experts)
     padded = (counts + block - 1) // block * block

@@ -78,9 +78,10 @@ def enable(
             return f"{session.uuid}-{inherited}"
 
     with contextlib.ExitStack() as stack:
-        for hook, function in zip(hooks, (session.choices, session.timed), strict=True):
-            hook.append(function)
-            stack.callback(_remove, hook, function)
+        hooks[0].append(session.choices)
+        stack.callback(_remove, hooks[0], session.choices)
+        hooks[1].append(session.timed)
+        stack.callback(_remove, hooks[1], session.timed)
         stack.enter_context(config.patch(inductor_choices_class=RLMChoices))
         stack.enter_context(V.set_choices_handler(RLMChoices()))
         _active = session, stack.pop_all()

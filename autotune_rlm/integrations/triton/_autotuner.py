@@ -319,7 +319,7 @@ class RLMAutotuner(Attributes):
         }
         why = next((f"a {name} of its own" for name, is_own in own.items() if is_own), "")
         reset = [*self.reset_to_zero, *self.restore_value]
-        workload = {"obstacle": why}
+        workload: dict[str, Any] = {"obstacle": why}
         if not why:
             workload = launch.workload(candidates, reset=reset, checks=checks)
         if "obstacle" in workload:

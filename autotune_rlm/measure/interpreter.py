@@ -16,11 +16,7 @@ def interpreting() -> bool:
 
 @contextlib.contextmanager
 def interpreted(on: bool = True) -> Iterator[None]:
-    """Kernels decorated within, and the processes started within, are interpreted or are not.
-
-    Args:
-        on: False to have them compiled whatever the environment says.
-    """
+    """Kernels decorated and processes started within are interpreted, or with False compiled."""
     before = os.environ.get(_NAME)
     os.environ[_NAME] = "1" if on else "0"
     try:

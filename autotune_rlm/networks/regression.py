@@ -48,16 +48,11 @@ def encode_networks(
     configs: Sequence[Mapping[str, Any]],
     fields: Sequence[Mapping[str, float]],
 ) -> Points:
-    """Columns of n networks of a space.
+    """Columns of n networks of a space, by their configurations and ``networks.network_fields``.
 
     Each parameter spreads with a length of its own, ordered ones as numbers. Linear effects: every
     choice, the number of times each choice occurs among parameters with the same choices, the
     logarithms of the fields, and what the space counts (paths through a cell).
-
-    Args:
-        space: The space.
-        configs: Their configurations.
-        fields: Their fields, see ``networks.network_fields``.
     """
     spread: list[np.ndarray] = []
     groups: list[int] = []
@@ -139,13 +134,9 @@ class FewShot:
     lead: np.ndarray | None = None
 
     def predict(self, shots: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Score and its standard deviation for all n networks, given some of them.
+        """Score and its standard deviation for all n networks, given the values of the rows ``shots``.
 
         Scores rise with the value; they are on the scale of the values where there are shots.
-
-        Args:
-            shots: Rows of the measured networks, shape (s,); may be empty.
-            values: Their values, shape (s,).
         """
         if len(shots) < 2:
             return self.trend, np.full(len(self.trend), 1.0)

@@ -45,10 +45,8 @@ def network_candidate(
 ) -> Candidate:
     """A network as the surrogate reads it.
 
-    Args:
-        fields: What ``network_fields`` tells; kept to three significant digits.
-        choices: Its configuration in a space that the surrogate knows.
-        text: Its ONNX text, for surrogates that read text.
+    ``fields`` are those of ``network_fields``, kept to three significant digits; ``choices`` its
+    configuration in a space that the surrogate knows; ``text`` its ONNX text for those that read it.
     """
     config = dict(choices or {})
     config.update((f"net_{name}", float(f"{value:.3g}")) for name, value in fields.items())

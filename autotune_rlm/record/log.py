@@ -91,11 +91,7 @@ class RecordLog(Closing):
         self.note(_LATE, landscape=name, candidate=candidate.key)
 
     def open_landscape(self, name: str, task: Task) -> None:
-        """Write the task of a landscape, unless it stands there already.
-
-        Raises:
-            ValueError: The file has another task under that name.
-        """
+        """Write the task of a landscape, unless it stands there; ValueError where another one does."""
         known = self.tasks.get(name)
         if known is not None:
             if known.key != task.key:
@@ -187,22 +183,14 @@ def read_record(*paths: str | os.PathLike[str]) -> Iterator[Landscape]:
 
 
 def convert(paths: Iterable[str | os.PathLike[str]], out: str | os.PathLike[str]) -> int:
-    """Write the landscapes of some records as a landscape CSV (or whatever ``out`` ends in).
-
-    Returns:
-        The number of rows.
-    """
+    """Write the landscapes of some records as a CSV (or whatever ``out`` ends in); gives its rows."""
     landscapes = list(read_record(*paths))
     write_landscapes(out, landscapes)
     return sum(len(landscape) for landscape in landscapes)
 
 
 def merge(paths: Iterable[str | os.PathLike[str]], out: str | os.PathLike[str]) -> int:
-    """Add to the record ``out`` what other records have and it has not.
-
-    Returns:
-        The number of measurements added.
-    """
+    """Add to the record ``out`` what other records have and it has not; gives how much that was."""
     landscapes = list(read_record(*paths))
     with RecordLog(out, max_bytes=2**62) as log:
         before = log.rows

@@ -56,9 +56,7 @@ def spread_configs(space: ConfigSpace, *, seed: int = 0) -> Iterator[dict[str, A
 def spread_problems(classes: Sequence[tuple[int, ...]], n: int) -> list[tuple[int, ...]]:
     """``n`` problems, at least two of a binary where there are: fewer compilations, sizes apart.
 
-    Args:
-        classes: Indices of problems that share a binary, from small to large.
-        n: How many problems to keep; all where there are fewer.
+    ``classes`` are indices of problems that share a binary, from small to large.
     """
 
     def spread(items: Sequence[Any], count: int) -> list[Any]:

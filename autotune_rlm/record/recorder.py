@@ -92,13 +92,7 @@ class Recorder:
     def run(
         self, *, seconds: float, max_points: int | None = None, show: Callable[[Progress], None]
     ) -> Progress:
-        """Record until the time is up, the file is full or everything is recorded.
-
-        Args:
-            seconds: Wall-clock limit.
-            max_points: Points at most; None for no limit.
-            show: Called after every unit.
-        """
+        """Record until time is up, the file full or all is there; ``show`` is called after each unit."""
         began = time.monotonic()
         deadline = began + seconds
         self._log.note(

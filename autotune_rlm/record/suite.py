@@ -159,11 +159,7 @@ def binary_class(kernel: SuiteKernel, args: Mapping[str, Any]) -> str:
 
 
 def find_suite(suite: str | Path = "all") -> Path:
-    """The folder of a suite: ``"all"`` for the one in the project's checkout, or a path.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-    """
+    """The folder of a suite: ``"all"`` for the one in the project's checkout, or a path that is there."""
     if str(suite) == "all":
         folder = Path(__file__).resolve().parents[2] / "benchmarks" / "kernels"
         if not folder.is_dir():
@@ -179,13 +175,9 @@ def find_suite(suite: str | Path = "all") -> Path:
 
 
 def load_suite(suite: str | Path = "all", *, only: Sequence[str] = ()) -> dict[str, SuiteKernel]:
-    """The kernels of a suite by name, in the order of their files.
+    """The kernels of a suite (``"all"`` or a folder) by name, in the order of their files.
 
-    Importing a suite runs its files; give only folders that you trust.
-
-    Args:
-        suite: ``"all"`` or a folder.
-        only: Names to keep; all where empty.
+    Importing a suite runs its files; give only folders that you trust. Without ``only`` all are kept.
 
     Raises:
         FileNotFoundError: There is no such folder, or no suite module in it.

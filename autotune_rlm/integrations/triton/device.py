@@ -59,11 +59,9 @@ def is_capturing() -> bool:
 
 
 def wait_for_device() -> None:
-    """Wait for what this process launched before.
+    """Wait for what this process launched before, and raise what an earlier kernel did wrong.
 
-    Raises:
-        Exception: What an earlier kernel did wrong, which the device tells only now: the caller's own
-            error, and none of the configuration that would be launched next.
+    The device tells it only now: it is the caller's own error, and none of the next configuration.
     """
     if has_accelerator() and not knobs.runtime.interpret:
         sys.modules["torch"].accelerator.synchronize()

@@ -31,15 +31,10 @@ TUNING_LOCK = ForkSafeLock()
 
 
 def open_store(store: Any) -> Any:
-    """The store that an argument means.
+    """The store that an argument means: a ``Store``, an SQLAlchemy URL or a file's path.
 
-    Args:
-        store: A ``Store``; an SQLAlchemy URL or a file's path; None for the user's own; False or a
-            word such as ``"none"`` for none.
-
-    Returns:
-        A ``Store``, or None where there is none. One that cannot be opened costs a warning: what is
-        measured stays in this process's memory.
+    None stands for the user's own; False or a word such as ``"none"`` for none. One that cannot be
+    opened costs a warning: what is measured stays in this process's memory.
     """
     from autotune_rlm.store import means_none
 

@@ -112,7 +112,7 @@ class KernelTasks:
         config_names: Parameters that the configurations set; they are no part of the problem.
         key: Arguments that a choice depends on, as in ``triton.autotune``.
         default: A configuration to ask the grid with.
-        functions: Functions of the user by name that what is measured depends on: a benchmark, hooks.
+        functions: The user's, by name, that what is measured depends on: a benchmark, hooks.
         blocks_vary: Whether configurations set the blocks of tensor descriptors, in their hooks.
     """
 

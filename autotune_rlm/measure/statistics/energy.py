@@ -8,11 +8,7 @@ _FOLDER = Path("/sys/class/powercap")
 
 
 class Rapl:
-    """The energy counters of all processor packages.
-
-    Args:
-        folder: Where powercap's zones are; another one in tests.
-    """
+    """The energy counters of all processor packages, in the folder of powercap's zones."""
 
     def __init__(self, folder: Path = _FOLDER) -> None:
         zones = sorted(folder.glob("intel-rapl:*")) if folder.is_dir() else []

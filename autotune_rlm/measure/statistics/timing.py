@@ -69,11 +69,7 @@ class Timer(Protocol):
 
 @runtime_checkable
 class TellsLaunchBound(Protocol):
-    """A timer that knows whether its times are the device's own.
-
-    Attributes:
-        launch_bound: Whether the times of the last ``sample`` hold time on the CPU.
-    """
+    """A timer that knows whether the times of its last ``sample`` hold time on the CPU."""
 
     launch_bound: bool
 

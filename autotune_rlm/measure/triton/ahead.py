@@ -19,18 +19,12 @@ def ahead(
     deadline: float = float("inf"),
     instead: Callable[[Future[Any], T], Any] = lambda future, item: None,
 ) -> Iterator[tuple[T, Any]]:
-    """Yield ``(item, result)``, what is ready first.
+    """Yield ``(item, result)``, what is ready first; ``start`` gives a future, or what is known at once.
 
     Whenever one is asked for, as many are started that ``most`` are on their way or ready, so that
-    an endless list of items works and a search that ends early leaves little behind.
-
-    Args:
-        items: What to compile, in the order of starting.
-        start: Gives a future, or what is known at once.
-        most: Items that are started and not yielded yet.
-        deadline: Of ``time.monotonic``; after it nothing is waited for.
-        instead: Asked before anything is waited for, with each future and its item: gives the result
-            where it can be made here, else None.
+    an endless list of items works and a search that ends early leaves little behind. After ``deadline``
+    (of ``time.monotonic``) nothing is waited for. ``instead`` is asked before, with each future and its
+    item: it gives the result where it can be made here, else None.
     """
     source = iter(items)
     pending: dict[Future[Any], T] = {}

@@ -100,13 +100,7 @@ def _packed(function: Any, cache_key: str) -> dict[str, Any] | None:
 def compile_here(
     kernel: Any, kwargs: Mapping[str, Any], *, target: Target | None = None
 ) -> CompileResult:
-    """Compile a call in this process, where no worker can load the kernel; launches nothing.
-
-    Args:
-        kernel: As for ``describe_call``.
-        kwargs: All arguments by name, the configuration among them.
-        target: None for the active driver's.
-    """
+    """Compile a call in this process, where no worker can load the kernel; launches nothing."""
     from ._compile_worker import facts_of, watching_the_cache
 
     try:
@@ -147,10 +141,7 @@ def after_pre_hook(
 
     A hook gets a dictionary of its own, so it changes a launch only through what the arguments are made
     of: the block shapes of host descriptors (``TensorDescriptor``). It runs here on copies of them whose
-    tensors hold nothing, and nothing live is touched.
-
-    Returns:
-        None where that cannot be known: the hook needs the tensors themselves.
+    tensors hold nothing, and nothing live is touched. None where it needs the tensors themselves.
     """
     if hook is None or not any(map(_is_descriptor, arguments.values())):
         return dict(arguments)
@@ -171,13 +162,7 @@ def after_pre_hook(
 def compiled_arguments(
     kernel: Any, hook: Callable[[dict[str, Any]], Any] | None, arguments: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """All arguments by name as the compiler gets them; None where only the launch knows them.
-
-    Args:
-        kernel: As for ``describe_call``.
-        hook: The configuration's ``pre_hook``.
-        arguments: Those of the launch and the configuration by name.
-    """
+    """All arguments by name as the compiler gets them after ``hook``; None where only launches know."""
     launched = after_pre_hook(hook, arguments)
     if launched is None:
         return None
@@ -205,11 +190,7 @@ def _stand_in(value: Any) -> Any:
 
 
 def encode_value(value: Any) -> Any:
-    """JSON for a constant of a kernel.
-
-    Raises:
-        TypeError: It has none.
-    """
+    """JSON for a constant of a kernel; TypeError where it has none."""
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": repr(value)}
     if value is None or type(value) in (bool, int, float, str):

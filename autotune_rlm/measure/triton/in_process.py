@@ -116,10 +116,8 @@ class TritonMeasurer(CompilesAhead):
 class Begun:
     """Compilations that were begun before their results are asked for.
 
-    Args:
-        pool: Compiles; None to compile nothing.
-        spec: Gives what to compile for a candidate, or None; None for nothing.
-        here: Compiles a candidate in this process; None where only workers may.
+    ``spec`` gives what to compile for a candidate, or None; ``here`` compiles one in this process.
+    Without a pool or a spec nothing is compiled.
     """
 
     def __init__(
@@ -176,12 +174,8 @@ def compiled_ahead(
     """Candidates with what compiling them gave, as it is done; None where it was not tried.
 
     At most four compilations per worker are ahead. A spec that cannot be made or compiled there
-    counts as not tried: the launch says why.
-
-    Args:
-        begun: Compiles, and knows what was begun before.
-        candidates: The candidates.
-        default_first: Whether the first candidate is waited for, whatever is compiled before it.
+    counts as not tried: the launch says why. With ``default_first`` the first candidate is waited for,
+    whatever is compiled before it.
     """
     if not begun.most:
         for candidate in candidates:

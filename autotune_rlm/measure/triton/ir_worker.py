@@ -24,11 +24,7 @@ def read(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def signature_to_json(signature: Signature) -> dict[str, Any]:
-    """What ``read`` takes.
-
-    Raises:
-        TypeError: A constant has no JSON form.
-    """
+    """What ``read`` takes; TypeError where a constant has no JSON form."""
     from .capture import encode_value
 
     constants = [[list(path), encode_value(v)] for path, v in signature.constants.items()]

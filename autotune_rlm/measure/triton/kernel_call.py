@@ -167,11 +167,7 @@ def bench(**description: Any) -> Callable[[dict[str, Any]], Job]:
 
 
 def make_tensor(described: Mapping[str, Any], device: Any) -> Any:
-    """The tensor that a description says, such as ``{"dtype": "fp16", "shape": [8, 8]}``.
-
-    Raises:
-        ValueError: The dtype or the fill is unknown.
-    """
+    """The tensor that a description says, such as ``{"dtype": "fp16", "shape": [8, 8]}``."""
     import torch
 
     name, shape = described["dtype"], tuple(described["shape"])
@@ -212,9 +208,8 @@ def make_tensor(described: Mapping[str, Any], device: Any) -> Any:
 def evaluate_grid(grid: Sequence[str], names: Mapping[str, Any]) -> tuple[int, ...]:
     """The launch grid that the expressions give; nothing else is evaluated.
 
-    Raises:
-        ValueError: An expression has something other than numbers, names and the known operators,
-            or gives no positive integer.
+    ValueError where one has something other than numbers, names and the known operators, or gives no
+    positive integer.
     """
     sizes = []
     for text in grid:

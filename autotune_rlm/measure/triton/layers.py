@@ -8,11 +8,7 @@ from typing import Any
 
 
 def layers(kernel: Any) -> Iterator[Any]:
-    """A kernel's decorators, the outermost first, and its ``@triton.jit`` function at the end.
-
-    Raises:
-        TypeError: ``kernel`` is none and wraps none.
-    """
+    """A kernel's decorators, the outermost first, and its ``@triton.jit`` function, else TypeError."""
     inner = kernel
     while not inspect.isfunction(getattr(inner, "fn", None)):
         if not hasattr(inner, "fn"):

@@ -32,15 +32,7 @@ class UntrustedError(ValueError):
 def trusted_call(
     workload: Mapping[str, Any], folders: Sequence[str | os.PathLike[str]]
 ) -> KernelCall:
-    """The launch that a request's workload describes, if it may be run here.
-
-    Args:
-        workload: ``Workload`` as JSON.
-        folders: Below which kernels may be run.
-
-    Raises:
-        UntrustedError: It may not.
-    """
+    """The launch of a request's workload (JSON) if it is of a file below ``folders`` and harmless."""
     if workload.get("factory") not in (FACTORY, _OLD_FACTORY):
         raise UntrustedError(f"it asks for the function {workload.get('factory')!r}")
     arguments = workload.get("arguments")

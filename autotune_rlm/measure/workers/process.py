@@ -84,11 +84,7 @@ class WorkerProcess:
         self.starts = 0
 
     def start(self) -> None:
-        """Start the process where none runs, as the next call would.
-
-        Raises:
-            WorkerFailure: It cannot start.
-        """
+        """Start the process where none runs, as the next call would."""
         with self._lock:
             self._start_if_none_runs()
 

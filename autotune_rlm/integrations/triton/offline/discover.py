@@ -36,13 +36,9 @@ class Found:
 def find_kernels(where: str) -> Found:
     """Every kernel under an autotuner in a Python file, a module, or a package with all below it.
 
-    Of a package only modules whose text mentions autotuning are imported, and those that they need.
-
-    Args:
-        where: ``FILE.py`` or a dotted name, with ``:KERNEL`` behind for those of one name.
-
-    Raises:
-        ValueError: There is no such file or module, or the file cannot be imported.
+    ``where`` is ``FILE.py`` or a dotted name, with ``:KERNEL`` behind for those of one name; ValueError
+    where there is none, or the file cannot be imported. Of a package only modules whose text mentions
+    autotuning are imported, and those that they need.
     """
     found = Found()
     where, _, wanted = where.partition(":")
@@ -97,11 +93,7 @@ def import_file(path: Path) -> Any:
 
 
 def import_module(name: str) -> Any:
-    """The module of a dotted name.
-
-    Raises:
-        ValueError: It cannot be imported.
-    """
+    """The module of a dotted name; ValueError where it cannot be imported."""
     failed = _import_all([name])
     if failed:
         with _some_driver():

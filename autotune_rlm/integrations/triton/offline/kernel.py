@@ -83,11 +83,7 @@ class OfflineKernel:
     def task(
         self, problem: Mapping[str, Any], device: Device, *, grid: Sequence[int] | None = None
     ) -> Task:
-        """The task of a problem on a device; ``grid`` is that of the first configuration.
-
-        Raises:
-            ValueError: The problem names no argument of the kernel.
-        """
+        """The task of a problem (ValueError where it names no argument of the kernel) on a device."""
         unknown = [n for n in problem if n not in self.argument_names and n != "dtype"]
         if unknown:
             raise ValueError(
@@ -101,11 +97,7 @@ class OfflineKernel:
     def launches(
         self, problem: Mapping[str, Any], *, grid: Sequence[str] = ()
     ) -> Callable[[Candidate], Launch]:
-        """Gives the launch of a candidate as the compiler's eye reads it; without a grid one is guessed.
-
-        Raises:
-            ValueError: An argument is not known.
-        """
+        """Gives the launch of a candidate as the compiler's eye reads it; guesses a missing grid."""
         arguments = self.arguments(problem)
         tensors = {name: v for name, v in problem.items() if isinstance(v, Mapping)}
         for name, value in arguments.items():
@@ -121,11 +113,7 @@ class OfflineKernel:
         return launch
 
     def spec(self, problem: Mapping[str, Any], device: Device, candidate: Candidate) -> CompileSpec:
-        """What to compile for ``candidate``; the arguments are those of ``arguments``.
-
-        Raises:
-            ValueError: An argument is not known, or the device's target is not.
-        """
+        """What to compile for ``candidate``; the arguments are those of ``arguments``."""
         if not device.target:
             raise ValueError(
                 f"nothing is known of {device.name!r} to compile for; give --target, such as sm_90"
@@ -152,11 +140,8 @@ class OfflineKernel:
         """Values of all arguments that no configuration and no heuristic sets.
 
         Tensors without a shape are aligned. Strides that are not given are multiples of 16, and 1
-        for the last one of a tensor (``stride_ak`` after ``stride_am``).
-
-        Args:
-            problem: What is given, by name, and ``"dtype"`` for the tensors.
-            assumed: Where given, takes a phrase for each argument that was not.
+        for the last one of a tensor (``stride_ak`` after ``stride_am``). ``assumed`` takes a phrase for
+        each argument that was not given.
 
         Raises:
             ValueError: ``problem`` lacks sizes or constants, and the message names all of them; or a
@@ -255,11 +240,7 @@ def load_file(where: str, space: ConfigSpace | None = None) -> OfflineKernel:
 
 
 def parse_problem(text: str) -> dict[str, Any]:
-    """``"M=4096,eps=1e-5,x=fp16[64,128],dtype=fp16"`` as a dictionary.
-
-    Raises:
-        ValueError: An entry is not of the form name=value.
-    """
+    """``"M=4096,eps=1e-5,x=fp16[64,128],dtype=fp16"`` as a dictionary; ValueError for others."""
     problem: dict[str, Any] = {}
     for entry in re.split(r",(?![^\[]*\])", text):
         name, equals, value = (part.strip() for part in entry.partition("="))
@@ -275,11 +256,7 @@ def parse_problem(text: str) -> dict[str, Any]:
 
 
 def parse_space(text: str) -> ConfigSpace:
-    """``"BLOCK=64,128; num_warps=4,8"`` as a ``ConfigSpace``.
-
-    Raises:
-        ValueError: An entry is not of the form name=value,value.
-    """
+    """``"BLOCK=64,128; num_warps=4,8"`` as a ``ConfigSpace``; ValueError for others."""
     parameters: dict[str, Any] = {}
     for entry in filter(str.strip, text.split(";")):
         name, equals, values = (part.strip() for part in entry.partition("="))

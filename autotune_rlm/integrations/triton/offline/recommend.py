@@ -35,11 +35,7 @@ class Ranked:
     def compile(
         self, candidates: Sequence[Candidate], pool: CompilePool
     ) -> Iterator[tuple[Candidate, CompileResult]]:
-        """Compile configurations for the device with real Triton, in the order given.
-
-        Raises:
-            ValueError: The arguments do not fit, or there is nothing to compile for.
-        """
+        """Compile configurations for the device with real Triton, in the order given."""
         specs = [self.kernel.spec(self.problem, self.device, c) for c in candidates]
         pending = [pool.submit(spec) for spec in specs]
         for candidate, future in zip(candidates, pending, strict=True):

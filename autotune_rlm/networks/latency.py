@@ -15,34 +15,24 @@ from autotune_rlm.types import Device
 
 
 class Work(NamedTuple):
-    """What a run of a network has to do.
+    """What a run of a network has to do."""
 
-    Attributes:
-        macs: Multiply-accumulates by the bytes of the numbers that are multiplied: 1, 2 or 4.
-        activation_bytes: Bytes of all intermediate results.
-        weight_bytes: Bytes of the weights.
-        operators: Operators that are run, those of a body as often as it is.
-    """
-
-    macs: Mapping[int, int]
-    activation_bytes: int
+    macs: Mapping[int, int]  # by the bytes of the numbers that are multiplied: 1, 2 or 4
+    activation_bytes: int  # of all intermediate results
     weight_bytes: int
-    operators: int
+    operators: int  # that are run, those of a body as often as it is
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
     """Bounds and expectation of a run in milliseconds.
 
-    Attributes:
-        floor_ms: The device's peak rates, with everything fused into one launch.
-        expected_ms: A compiled runtime, such as ONNX Runtime.
-        ceiling_ms: A hundredth of the peak, every result through memory, every operator launched
-            from an interpreter on a slow host.
+    The ceiling is a hundredth of the peak, every result through memory, every operator launched from an
+    interpreter on a slow host.
     """
 
-    floor_ms: float
-    expected_ms: float
+    floor_ms: float  # the device's peak rates, with everything fused into one launch
+    expected_ms: float  # a compiled runtime, such as ONNX Runtime
     ceiling_ms: float
 
 

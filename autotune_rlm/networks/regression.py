@@ -116,22 +116,16 @@ class Source:
 class FewShot:
     """A fitted predictor of one column of one table, for all its n networks.
 
-    Attributes:
-        points: Columns of the n networks.
-        trend: Standardised prediction before any shot, shape (n,); zeros where nothing is known.
-        trust: Weight of the trend.
-        inertia: Shots at which their correction of the trend gets half its weight.
-        related: Standardised trends of other columns, shape (n, k); their mean is in the trend, and
-            is weighed anew by how well each tells the shots.
-        lead: What else is in the trend, standardised, shape (n,); None for nothing.
+    ``related`` are standardised trends of other columns, (n, k); their mean is in the trend, and is
+    weighed anew by how well each tells the shots.
     """
 
     points: Points
-    trend: np.ndarray
-    trust: float
-    inertia: float
+    trend: np.ndarray  # standardised prediction before any shot, (n,); zeros: nothing is known
+    trust: float  # weight of the trend
+    inertia: float  # shots at which their correction of the trend gets half its weight
     related: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
-    lead: np.ndarray | None = None
+    lead: np.ndarray | None = None  # what else is in the trend, standardised, (n,)
 
     def predict(self, shots: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Score and its standard deviation for all n networks, given the values of the rows ``shots``.

@@ -34,14 +34,6 @@ class RecordLog(Closing):
         path: File, made with its folder where missing. Compressed where its name ends in ``.gz``.
         max_bytes: ``full`` is true once the file is about this large.
 
-    Attributes:
-        tasks: The tasks by landscape id.
-        done: The measured value, or None for a failure, of what was recorded, by
-            ``(landscape id, candidate key)``.
-        late: What did not end in time, by the same; to be tried again after everything else.
-        rows: Number of measurements in the file.
-        size: Bytes in the file.
-
     Raises:
         BlockingIOError: Another process has it open.
         ValueError: The file is no record.
@@ -58,10 +50,11 @@ class RecordLog(Closing):
             self._file.close()
             raise BlockingIOError(f"{self.path} is being written by another process") from None
         self._max_bytes = max_bytes
-        self.tasks: dict[str, Task] = {}
+        self.tasks: dict[str, Task] = {}  # by landscape id
+        # Measured value, None for a failure, of what was recorded by landscape id and candidate key.
         self.done: dict[tuple[str, str], float | None] = {}
-        self.late: set[tuple[str, str]] = set()
-        self.rows = 0
+        self.late: set[tuple[str, str]] = set()  # not in time: to be tried again at the end
+        self.rows = 0  # measurements in the file
         self._pending: list[str] = []
         self._flushed = time.monotonic()
         try:

@@ -14,6 +14,7 @@ from autotune_rlm.ir import Launch, NotRead, Reader, as_grid, target_of
 from autotune_rlm.types import Candidate, Device, Task
 
 _log = logging.getLogger(__name__)
+_SCALARS = (bool, int, float, str, type(None))
 
 
 class _Captured(Exception):
@@ -49,7 +50,7 @@ def candidate_of(config: Any, facts: Mapping[str, float] | None = None) -> Candi
         items = enumerate(value) if isinstance(value, (list, tuple)) else [("", value)]
         for index, item in items:
             place = name if index == "" else f"{name}.{index}"
-            flat[place] = item if _is_scalar(item) else json.dumps(item, default=str)
+            flat[place] = item if isinstance(item, _SCALARS) else json.dumps(item, default=str)
     return Candidate(flat, payload=config, facts=dict(facts or {}))
 
 
@@ -92,7 +93,3 @@ def _numbers(found: _Captured, device: Device) -> dict[str, float]:
     except (NotRead, ValueError, TypeError) as error:
         _log.debug("no facts of %s: %s", found.kernel, error)
         return {}
-
-
-def _is_scalar(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, int, float, str))

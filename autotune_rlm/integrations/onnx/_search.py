@@ -153,11 +153,8 @@ def search(
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(directions))
     metrics = [*directions, *(name for name in limits if name not in directions)]
-    clock = (
-        _Latency(space, measurer, store)
-        if "latency_ms" in metrics and ("latency_ms" not in functions)
-        else None
-    )
+    timed = "latency_ms" in metrics and "latency_ms" not in functions
+    clock = _Latency(space, measurer, store) if timed else None
     job = _Job(space, study, directions, metrics, functions, clock, rungs)
     try:
         with _progress(show_progress_bar, budget) as advance:

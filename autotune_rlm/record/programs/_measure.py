@@ -94,10 +94,8 @@ class ProgramMeasurer(Closing):
     def _calls(self, program: Program, inputs: Sequence[Any]) -> Iterator[Measurement]:
         rounds = [True] + [False] * self._repeats
         try:
-            runs = [
-                self._sandbox.calls(program.runs or program.text, program.call, inputs, trace=trace)
-                for trace in rounds
-            ]
+            text = program.runs or program.text
+            runs = [self._sandbox.calls(text, program.call, inputs, trace=t) for t in rounds]
         except SandboxError as error:
             yield from [failed(Fault(Status.CRASHED, one_line(str(error)), True))] * len(inputs)
             return

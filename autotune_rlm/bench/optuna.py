@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -138,21 +139,11 @@ def search_json(
     runs: Sequence[SearchRun], *, table: str, target: str, direction: str
 ) -> dict[str, Any]:
     """The results as plain JSON, with the mean of the best so far per method."""
-    rows = [
-        {
-            "method": r.method,
-            "seed": r.seed,
-            "values": list(r.values),
-            "best": list(r.best),
-            "seconds": r.seconds,
-        }
-        for r in runs
-    ]
     return {
         "table": table,
         "target": target,
         "direction": direction,
-        "runs": rows,
+        "runs": [asdict(r) for r in runs],
         "summary": [_summary(m, runs) for m in dict.fromkeys(r.method for r in runs)],
     }
 
@@ -188,8 +179,6 @@ def _study(
     method: str,
     sampler: BaseSampler,
 ) -> SearchRun:
-    import time
-
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -251,8 +240,6 @@ def regularised_evolution(
         trials: Evaluations.
         seed: Of all its choices.
     """
-    import time
-
     rng = np.random.default_rng(seed)
     sign = 1.0 if direction == "maximize" else -1.0
     start = time.perf_counter()

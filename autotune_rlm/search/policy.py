@@ -190,7 +190,18 @@ class Slot:
     @cached_property
     def view(self) -> _View:
         """The prediction, to be minimised."""
-        return _View.of(self.task, self.prediction, self.observed, self.policy.exploration)
+        sign = 1.0 if self.task.minimize else -1.0
+        location = sign * self.prediction.location
+        p_valid = np.clip(self.prediction.p_valid, 1e-6, 1.0)
+        values = self._worked[1]
+        if self.prediction.log_scale:
+            values = np.log(np.maximum(values, np.finfo(np.float64).tiny))
+        if len(values):
+            incumbent = (sign * values).min()
+        else:
+            incumbent = np.quantile(location[p_valid >= min(0.5, p_valid.max())], 0.9)
+        spread = np.maximum(self.policy.exploration * self.prediction.spread, _MIN_SPREAD)
+        return _View(location, spread, p_valid, float(incumbent), bool(len(values)))
 
     @property
     def log_worth(self) -> np.ndarray:
@@ -354,35 +365,6 @@ class _View:
     p_valid: np.ndarray
     incumbent: float
     worked: bool
-
-    @classmethod
-    def of(
-        cls,
-        task: Task,
-        prediction: Prediction,
-        observed: Sequence[Observation],
-        exploration: float,
-    ) -> _View:
-        sign = 1.0 if task.minimize else -1.0
-        location = sign * prediction.location
-        p_valid = np.clip(prediction.p_valid, 1e-6, 1.0)
-        values = np.array(
-            [o.measurement.value for o in observed if o.measurement.ok], dtype=np.float64
-        )
-        if prediction.log_scale:
-            values = np.log(np.maximum(values, np.finfo(np.float64).tiny))
-        if len(values):
-            incumbent = float((sign * values).min())
-        else:
-            likely = location[p_valid >= min(0.5, p_valid.max())]
-            incumbent = float(np.quantile(likely, 0.9))
-        return cls(
-            location=location,
-            spread=np.maximum(exploration * prediction.spread, _MIN_SPREAD),
-            p_valid=p_valid,
-            incumbent=incumbent,
-            worked=bool(len(values)),
-        )
 
     @cached_property
     def log_worth(self) -> np.ndarray:

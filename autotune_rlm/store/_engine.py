@@ -216,21 +216,16 @@ def prepare(engine: sa.Engine, url: sa.URL, *, read_only: bool) -> None:
     Raises:
         StoreError: The schema is newer than this package's, or older and the store is read-only.
     """
-    if read_only:
-        with engine.connect() as connection:
-            found = _version(connection)
-        _refuse_newer(found, url)
-        if found != _schema.VERSION:
-            raise StoreError(
-                f"{shown(url)} has {'no tables' if found is None else f'schema version {found}'} and "
-                f"this package needs {_schema.VERSION}; open it once without read_only to migrate it"
-            )
-        return
     with engine.connect() as connection:
         found = _version(connection)
     _refuse_newer(found, url)
     if found == _schema.VERSION:
         return
+    if read_only:
+        raise StoreError(
+            f"{shown(url)} has {'no tables' if found is None else f'schema version {found}'} and "
+            f"this package needs {_schema.VERSION}; open it once without read_only to migrate it"
+        )
     with engine.execution_options(write=True).begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})"))

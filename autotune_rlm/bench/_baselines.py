@@ -218,8 +218,8 @@ def _levels(search: Search) -> dict[str, list[Any]]:
     for name in names:
         values = {repr(v): v for v in (c.config.get(name) for c in search.candidates)}
         if len(values) > 1:
-            kept = list(values.values())
-            levels[name] = sorted(kept, key=None if _ordered(kept) else repr)
+            kept: list[Any] = list(values.values())
+            levels[name] = sorted(kept) if _ordered(kept) else sorted(kept, key=repr)
     return levels
 
 

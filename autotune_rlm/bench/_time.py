@@ -11,6 +11,7 @@ from autotune_rlm.bench.kernels import Bench, Run
 from autotune_rlm.measure.replay import ReplayMeasurer
 
 REACHES = (0.10, 0.05, 0.01)
+"""Regrets whose seconds are shown."""
 
 
 def full_seconds(bench: Bench, runs: Sequence[Run]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from autotune_rlm.measure.triton.kernel_call import (
     describe_launch,
     evaluate_grid,
     make_tensor,
+    note_launch,
 )
 from autotune_rlm.types import Candidate, Device, Status, Task, canonical_json
 
@@ -67,6 +68,8 @@ def test_a_noted_launch_runs_elsewhere():
     for kernel, argument in ((local, x), (kernels.add, object())):
         with pytest.raises(NotRepeatableError):
             describe_launch(kernel, {"x": argument}, launches)
+        assert note_launch(kernel, {"x": argument}, launches) is None
+    assert note_launch(kernels.add, {"x": torch.tensor([5, 7])}, launches) == indices
     workload = Workload(**{**noted.workload().to_json()})
     workload.arguments["device"] = "cpu"
     with IsolatedMeasurer(workload, env={"TRITON_INTERPRET": "1"}) as measurer:

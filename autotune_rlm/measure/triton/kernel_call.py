@@ -227,6 +227,20 @@ class NotRepeatableError(ValueError):
     """Another process could not repeat a launch; the message says why."""
 
 
+def note_launch(
+    kernel: Any,
+    arguments: Mapping[str, Any],
+    launches: Sequence[tuple[Mapping[str, Any], Sequence[int], Mapping[str, Any]]],
+    *,
+    reset: Sequence[str] = (),
+) -> KernelCall | None:
+    """``describe_launch``, or None where another process could not repeat the launch."""
+    try:
+        return describe_launch(kernel, arguments, launches, reset=reset)
+    except NotRepeatableError:
+        return None
+
+
 def describe_launch(
     kernel: Any,
     arguments: Mapping[str, Any],

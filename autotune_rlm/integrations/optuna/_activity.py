@@ -16,9 +16,8 @@ class Rule:
     present: bool = True
     parent: int | None = None  # index of the parameter that decides
     threshold: float = 0.0  # of a number: above it comes ``above``, else ``below``
-    branches: dict[float, Rule] = field(
-        default_factory=dict
-    )  # what follows each value of a category
+    # what follows each value of a category
+    branches: dict[float, Rule] = field(default_factory=dict)
     above: Rule | None = None
     below: Rule | None = None
 

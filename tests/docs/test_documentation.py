@@ -23,11 +23,15 @@ from documentation_support import (
 import autotune_rlm
 
 ALL = [block for page in PAGES for block in blocks(page)]
-RUN = [
-    pytest.param(b, id=b.id, marks=pytest.mark.slow if "slow" in b.marks else ())
-    for b in ALL
-    if b.runs
-]
+
+
+def marks_of(block):
+    """What pytest knows of a block: that it is slow, or links for AMD."""
+    told = {"slow": "slow" in block.marks, "amd": "--target hip:" in block.text}
+    return [getattr(pytest.mark, name) for name, does in told.items() if does]
+
+
+RUN = [pytest.param(b, id=b.id, marks=marks_of(b)) for b in ALL if b.runs]
 _SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 

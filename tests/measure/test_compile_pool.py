@@ -118,7 +118,7 @@ def test_the_pool_compiles_what_the_launch_looks_for(pool, target, monkeypatch):
     assert described == CompileSpec.from_json(described.to_json())
     assert pool.compile(described).ok
     hits = []
-    monkeypatch.setattr(triton.knobs.cache, "dir", pool._cache_dir)
+    monkeypatch.setenv("TRITON_CACHE_DIR", pool._cache_dir)  # a knob that is set would stay set
     monkeypatch.setattr(
         triton.knobs.compilation, "listener", lambda **told: hits.append(told["cache_hit"])
     )

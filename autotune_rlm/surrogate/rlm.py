@@ -401,7 +401,10 @@ class RLMSurrogate:
 
 
 def _key(task: Task, candidates: Sequence[Candidate], *, facts: bool) -> _Key:
-    """What tells predictions apart: candidates and, with ``facts``, what the compiler says of them."""
+    """What tells predictions apart: candidates and, with ``facts``, what the compiler says of them.
+
+    Of the facts the expected time is looked at, which follows from most of the others.
+    """
     told = [(len(c.facts), c.facts.get("expected_ms")) for c in candidates] if facts else []
     return task.key, len(candidates), hash((*map(attrgetter("key"), candidates), *told))
 
